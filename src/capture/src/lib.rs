@@ -1,0 +1,1 @@
+//! Events in, entries out: the only writer of local entries into the journal.

@@ -1,0 +1,1 @@
+//! Moves link frames over QUIC; owns sockets and timers.

@@ -1,0 +1,1 @@
+//! Composition of one site: the rooms of an edge, wired together in start and stop order.

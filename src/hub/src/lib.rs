@@ -1,0 +1,1 @@
+//! Composition of a hub: a site that listens for edges and enrols them.

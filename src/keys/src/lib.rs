@@ -1,0 +1,1 @@
+//! Node identity, enrolment tokens, id minting and chunk naming keys.

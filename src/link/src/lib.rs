@@ -1,0 +1,1 @@
+//! The session with a peer, without I/O.

@@ -1,0 +1,3 @@
+//! The `holdfast` binary: everything is in the rooms under `src/`.
+
+fn main() {}

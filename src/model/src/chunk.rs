@@ -1,0 +1,60 @@
+//! Names of content-defined chunks, and the list that rebuilds a file from them.
+
+use std::fmt;
+
+use minicbor::{Decode, Encode};
+
+/// Name of a chunk: an algorithm byte and a keyed hash of the plain bytes.
+///
+/// The key is derived from the origin's chunk secret and the release label, so that equal content
+/// under another label, or on another community's nodes, has another name and cannot be probed for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct ChunkName(#[cbor(with = "minicbor::bytes")] pub [u8; ChunkName::LEN]);
+
+impl ChunkName {
+    /// Algorithm byte plus 32 bytes of hash.
+    pub const LEN: usize = 33;
+    /// Algorithm byte: keyed BLAKE3, 256 bits.
+    pub const BLAKE3_KEYED: u8 = 1;
+}
+
+impl fmt::Display for ChunkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0 {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ChunkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChunkName({self})")
+    }
+}
+
+/// How to rebuild a byte string from chunks, in order.
+///
+/// Up to [`Manifest::INLINE_MAX`] names stand inline (`level` 0). A longer list is itself written as bytes
+/// (33 per name), cut into chunks, and named by a manifest of `level` 1; and so on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Manifest {
+    /// 0: `chunks` are the content. n: they are the name list of level n - 1.
+    #[n(0)]
+    pub level: u8,
+    /// Length of the content in bytes.
+    #[n(1)]
+    pub content_bytes: u64,
+    /// Chunks of this level in order.
+    #[n(2)]
+    pub chunks: Vec<ChunkName>,
+    /// BLAKE3 (unkeyed, 32 bytes) over the content: the receiver proves the whole file with it.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub content_hash: [u8; 32],
+}
+
+impl Manifest {
+    /// Inline names: 32 x 33 B is about 1 kB of entry body.
+    pub const INLINE_MAX: usize = 32;
+}

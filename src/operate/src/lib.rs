@@ -1,0 +1,1 @@
+//! CLI verbs, configuration, admin socket, status, demo.

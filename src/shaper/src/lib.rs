@@ -1,0 +1,1 @@
+//! Which bytes next on which link, without I/O.

@@ -1,0 +1,1 @@
+//! Virtual clock, lossy network, forgetful disk, worlds from a seed.

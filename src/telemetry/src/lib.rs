@@ -1,0 +1,1 @@
+//! The metric table, health facts and log set-up.

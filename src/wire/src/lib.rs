@@ -1,0 +1,1 @@
+//! Entries and frames as bytes: versioned layout, checksums, capped compression, chunk naming.
