@@ -193,6 +193,7 @@ impl<'b, C: IdContext> Decode<'b, C> for Id {
     fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
         let at = d.position();
         let unknown = || decode::Error::message("an id counter of an origin that is not known here").at(at);
+        #[allow(clippy::wildcard_enum_match_arm, reason = "every other type is no number and fails as one")]
         match d.datatype()? {
             Type::Bytes => {
                 let block: [u8; 16] =
