@@ -1,1 +1,32 @@
 //! Node identity, enrolment tokens, id minting and chunk naming keys.
+//!
+//! ```text
+//!  keys/node.key      Ed25519, PKCS#8 DER            NodeKey      who this node is
+//!  keys/chunk.secret  32 random bytes                ChunkSecret  names of chunks, told to peers at enrolment
+//!  keys/peers.json    versioned JSON                 PeerRegistry who may connect
+//!  keys/invites.json  versioned JSON, hashes only    InviteBook   who may enrol (hub)
+//! ```
+//!
+//! Invariants
+//! - A file in the key directory is readable by its owner alone, and replaced whole or not at all.
+//! - A node key is never overwritten: another key is another node.
+//! - An enrolment secret is stored hashed, compared in constant time, and admits exactly one node.
+//! - Two calls of [`ProcessMint`] never return the same id, also after a crash or a restored snapshot.
+//! - No secret has a `Debug` form, and each is zeroed when dropped.
+//!
+//! Not here: the TLS configuration and the sockets (`carrier`), naming a chunk (`wire`).
+
+mod chunk_secret;
+mod error;
+mod file;
+mod invite;
+mod mint;
+mod node_key;
+mod peers;
+
+pub use chunk_secret::{ChunkNameKey, ChunkSecret};
+pub use error::KeysError;
+pub use invite::{Invite, InviteBook, InviteState, InviteSummary, JoinRefused, TokenError};
+pub use mint::{EntryIds, IdCipher, ProcessMint};
+pub use node_key::{NodeKey, node_id_of_spki};
+pub use peers::{Peer, PeerName, PeerRegistry, PeerRole};

@@ -1,0 +1,81 @@
+use std::io;
+use std::path::PathBuf;
+
+use model::NodeId;
+
+/// What can go wrong with the files of the key directory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeysError {
+    /// The file could not be read.
+    #[error("cannot read {}; nothing was changed", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file could not be written.
+    #[error("cannot write {}; its former content is intact", path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file's permissions let others read a secret.
+    #[error("{} can be read by others (mode {mode:o}); it was not used", path.display())]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The content is not what the file should hold.
+    #[error("{} is damaged: {why}; nothing was changed", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is a key already.
+    #[error("{} exists already; a new key would make this another node, so it was kept", path.display())]
+    KeyExists {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Another peer has that name.
+    #[error("the name `{name}` belongs to the node {holder}; nothing was changed")]
+    NameTaken {
+        /// The wanted name.
+        name: String,
+        /// Who has it.
+        holder: NodeId,
+    },
+    /// The text is no peer name.
+    #[error("`{0}` is no node name; use 1 to 32 characters of a-z, 0-9 and -")]
+    BadName(String),
+}
+
+impl KeysError {
+    /// What the operator should do.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::Read { .. } | Self::Write { .. } => {
+                "check the owner and permissions of the key directory and the free space of its disk, then try again"
+            }
+            Self::Exposed { .. } => {
+                "run `chmod 600` on the file; if others may have read it, remove the node at its peers and enroll anew"
+            }
+            Self::Damaged { .. } => "restore the file from a backup of the key directory, or enroll the node anew",
+            Self::KeyExists { .. } => "move the old key away first if the node is meant to become another one",
+            Self::NameTaken { .. } => {
+                "choose another name, or remove the old node first with `holdfast peer remove NAME`"
+            }
+            Self::BadName(_) => "choose a name such as `alpha` or `bde-2`",
+        }
+    }
+}
