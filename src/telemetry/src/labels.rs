@@ -1,0 +1,261 @@
+//! The values that metric labels can take.
+
+use std::fmt;
+use std::sync::Arc;
+
+use model::{Outcome, Precedence};
+
+/// A type whose values may stand behind a metric label.
+pub trait LabelValue {
+    /// Every value that can occur; empty when they are names from the configuration.
+    fn values() -> Vec<&'static str>;
+
+    /// This value as text.
+    fn text(&self) -> &str;
+}
+
+macro_rules! label_enum {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $text:expr,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$vmeta])* $variant,)*
+        }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The value as it appears in the exposition.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+
+        impl LabelValue for $name {
+            fn values() -> Vec<&'static str> {
+                Self::ALL.iter().map(|v| v.as_str()).collect()
+            }
+
+            fn text(&self) -> &str {
+                self.as_str()
+            }
+        }
+    };
+}
+
+label_enum! {
+    /// Which way bytes went, seen from this node.
+    Direction {
+        /// Sent.
+        Up = "up",
+        /// Received.
+        Down = "down",
+    }
+}
+
+label_enum! {
+    /// What the link to a peer is doing.
+    LinkState {
+        /// No path; tried again by itself.
+        Down = "down",
+        /// A connection is being made or greeted.
+        Connecting = "connecting",
+        /// Frames flow.
+        Up = "up",
+        /// Emission control keeps this node silent towards the peer.
+        Silent = "silent",
+    }
+}
+
+label_enum! {
+    /// A term of the equation `accepted = applied + held + quarantined + expired + superseded + withheld + purged`.
+    Term {
+        /// Entries accepted on this node, counted from the committed outbox row.
+        Accepted = "accepted",
+        /// Their effect is durable at the destination.
+        Applied = "applied",
+        /// Not final yet: still here, on the way, or stored there and not applied.
+        Held = "held",
+        /// The destination cannot apply them; kept aside there.
+        Quarantined = "quarantined",
+        /// Their expiry passed before they were sent.
+        Expired = "expired",
+        /// A newer state made them moot.
+        Superseded = "superseded",
+        /// Policy does not release them to this destination.
+        Withheld = "withheld",
+        /// Their content was removed on order.
+        Purged = "purged",
+    }
+}
+
+impl From<Outcome> for Term {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Applied => Self::Applied,
+            Outcome::Quarantined => Self::Quarantined,
+            Outcome::Expired => Self::Expired,
+            Outcome::Superseded => Self::Superseded,
+            Outcome::Withheld => Self::Withheld,
+            Outcome::Purged => Self::Purged,
+        }
+    }
+}
+
+label_enum! {
+    /// HTTP status by its first digit.
+    StatusClass {
+        /// 100 to 199; a WebSocket upgrade counts here.
+        Informational = "1xx",
+        /// 200 to 299.
+        Success = "2xx",
+        /// 300 to 399.
+        Redirection = "3xx",
+        /// 400 to 499.
+        ClientError = "4xx",
+        /// 500 and above.
+        ServerError = "5xx",
+    }
+}
+
+impl StatusClass {
+    /// The class of a status code.
+    pub fn of(status: u16) -> Self {
+        match status / 100 {
+            0 | 1 => Self::Informational,
+            2 => Self::Success,
+            3 => Self::Redirection,
+            4 => Self::ClientError,
+            _ => Self::ServerError,
+        }
+    }
+}
+
+label_enum! {
+    /// What an HTTP request to the mission core was for.
+    RequestKind {
+        /// Reads.
+        Read = "read",
+        /// Changes.
+        Write = "write",
+        /// File bytes, either way.
+        File = "file",
+    }
+}
+
+label_enum! {
+    /// Objects of the mission core that are counted.
+    ObjectCount {
+        /// Users that are not deactivated.
+        Users = "users",
+        /// Teams.
+        Teams = "teams",
+        /// Channels that are not archived.
+        Channels = "channels",
+        /// Posts that are not deleted.
+        Posts = "posts",
+        /// Files.
+        Files = "files",
+    }
+}
+
+label_enum! {
+    /// What this node is.
+    Role {
+        /// A tactical site.
+        Edge = "edge",
+        /// The side that edges connect to.
+        Hub = "hub",
+    }
+}
+
+label_enum! {
+    /// The version that was built.
+    Build {
+        /// The version in the workspace manifest.
+        This = env!("CARGO_PKG_VERSION"),
+    }
+}
+
+impl LabelValue for Precedence {
+    fn values() -> Vec<&'static str> {
+        Self::ALL.iter().map(|p| p.as_str()).collect()
+    }
+
+    fn text(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// Configured name of an enrolled peer; as many values as there are peers in the registry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerName(Arc<str>);
+
+impl PeerName {
+    /// The name under which the operator enrolled the peer.
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl fmt::Display for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl LabelValue for PeerName {
+    fn values() -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A peer seen as the place where entries end.
+pub type Destination = PeerName;
+
+/// The label values of one metric, in the order of its row.
+pub trait LabelSet {
+    /// Every combination that can occur; empty when a label takes names from the configuration.
+    fn combinations() -> Vec<Vec<&'static str>>;
+
+    /// Calls `f` with the values as text.
+    fn with<R>(&self, f: impl FnOnce(&[&str]) -> R) -> R;
+}
+
+impl LabelSet for () {
+    fn combinations() -> Vec<Vec<&'static str>> {
+        vec![Vec::new()]
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&[&str]) -> R) -> R {
+        f(&[])
+    }
+}
+
+impl<A: LabelValue> LabelSet for (A,) {
+    fn combinations() -> Vec<Vec<&'static str>> {
+        A::values().into_iter().map(|a| vec![a]).collect()
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&[&str]) -> R) -> R {
+        f(&[self.0.text()])
+    }
+}
+
+impl<A: LabelValue, B: LabelValue> LabelSet for (A, B) {
+    fn combinations() -> Vec<Vec<&'static str>> {
+        let pair = |a| B::values().into_iter().map(move |b| vec![a, b]);
+        A::values().into_iter().flat_map(pair).collect()
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&[&str]) -> R) -> R {
+        f(&[self.0.text(), self.1.text()])
+    }
+}

@@ -1,0 +1,212 @@
+//! Every metric: name, kind, labels, help. The names get the prefix `holdfast_`.
+
+use model::{Precedence, UnixMillis};
+use prometheus::TextEncoder;
+
+use crate::labels::{
+    Build, Destination, Direction, LinkState, ObjectCount, PeerName, RequestKind, Role, StatusClass, Term,
+};
+use crate::metric::metrics;
+
+metrics! {
+    journal_appended_entries_total: Counter [precedence: Precedence] "Own entries made durable in the journal.",
+    journal_received_entries_total: Counter [precedence: Precedence] "Entries of peers made durable in the journal.",
+    journal_commits_total: Counter [] "Group commits, each one wait for the disk.",
+    journal_commit_seconds: Histogram [] "Duration of a group commit.",
+    journal_segments: Gauge [] "Segment files on disk.",
+    journal_disk_bytes: Gauge [] "Size of the journal's segment files.",
+    journal_trimmed_bytes_total: Counter [] "Bytes freed because every destination was finished with them.",
+    journal_damaged_frames_total: Counter [] "Frames whose checksum failed at open or verify.",
+    journal_index_rebuilds_total: Counter [] "Times the index was rebuilt from the segments.",
+    journal_epoch: Gauge [] "The node's present numbering; it grows when bytes were lost or a snapshot was restored.",
+
+    capture_rows_total: Counter [precedence: Precedence] "Outbox rows turned into journal entries.",
+    capture_pending_rows: Gauge [] "Outbox rows committed in the mission core and not yet in the journal.",
+    capture_lag_seconds: Gauge [] "Age of the oldest outbox row that is not yet in the journal; 0 when there is none.",
+
+    link_state: Gauge [peer: PeerName, state: LinkState] "1 for the state that the link to the peer is in, 0 for the others.",
+    link_wire_bytes_total: Counter [peer: PeerName, direction: Direction] "Bytes on the wire, with the overhead of the carrier.",
+    link_goodput_bytes: Gauge [peer: PeerName, direction: Direction] "Bytes on the wire during the last second.",
+    link_round_trip_seconds: Gauge [peer: PeerName] "Smoothed round trip of the present connection.",
+    link_sent_entries_total: Counter [peer: PeerName, precedence: Precedence] "Entries sent to the peer.",
+    link_received_entries_total: Counter [peer: PeerName] "Entries that arrived from the peer for the first time.",
+    link_duplicate_entries_total: Counter [peer: PeerName] "Entries that arrived from the peer again and were dropped.",
+    link_sent_chunks_total: Counter [peer: PeerName] "File chunks sent to the peer.",
+    link_spared_bytes_total: Counter [peer: PeerName] "File bytes not sent because the peer held the chunk already.",
+    link_reconnects_total: Counter [peer: PeerName] "Connections made with the peer.",
+    link_bad_frames_total: Counter [peer: PeerName] "Frames from the peer that could not be read.",
+    link_urgent_ack_seconds: Histogram [peer: PeerName] "Time from capture of a flash or immediate entry until the peer stored it.",
+
+    equation_entries: Gauge [destination: Destination, term: Term] "The terms of: accepted = applied + held + quarantined + expired + superseded + withheld + purged.",
+    equation_held_entries: Gauge [destination: Destination, precedence: Precedence] "Entries without a final receipt, by sending class.",
+    equation_oldest_held_seconds: Gauge [destination: Destination] "Age of the oldest entry without a final receipt; 0 when there is none.",
+    equation_backlog_bytes: Gauge [destination: Destination] "Estimate of the bytes still to send.",
+    equation_eta_seconds: Gauge [destination: Destination] "Estimated time until nothing is held; absent while nothing drains.",
+
+    apply_applied_entries_total: Counter [origin: PeerName] "Entries of a peer whose effect became durable here.",
+    apply_held_entries: Gauge [origin: PeerName] "Entries of a peer stored here that wait for a cause.",
+    apply_quarantined_entries_total: Counter [origin: PeerName] "Entries of a peer that could not be applied and were kept aside.",
+    apply_late_posts_total: Counter [origin: PeerName] "Posts that were applied long after they were written.",
+
+    mission_objects: Gauge [object: ObjectCount] "Objects in the mission core.",
+    mission_websocket_connections: Gauge [] "Clients connected to the event stream.",
+    mission_http_requests_total: Counter [kind: RequestKind, status: StatusClass] "Requests answered by the mission core.",
+    mission_http_body_bytes_total: Counter [direction: Direction] "Bytes of HTTP bodies: up is what clients received, down is what they sent.",
+
+    process_start_time_seconds: Gauge [] "When this node started, as seconds since 1970.",
+    process_health_checks: Gauge [] "Health checks that are not ok.",
+    build_info: Gauge [version: Build, role: Role] "1 for the version and role that run.",
+}
+
+impl Metrics {
+    /// All metrics at zero in a registry of their own.
+    pub fn new() -> Self {
+        Self::register(prometheus::Registry::new())
+    }
+
+    /// Notes what runs and since when.
+    pub fn started(&self, role: Role, now: UnixMillis) {
+        Role::ALL.iter().for_each(|r| self.build_info.forget((Build::This, *r)));
+        self.build_info.set((Build::This, role), 1.0);
+        self.process_start_time_seconds.set((), now.0 as f64 / 1_000.0);
+    }
+
+    /// Marks `state` as the one that the link to `peer` is in.
+    pub fn set_link_state(&self, peer: &PeerName, state: LinkState) {
+        for each in LinkState::ALL {
+            self.link_state.set((peer.clone(), *each), if *each == state { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// The text exposition (format 0.0.4).
+    pub fn exposition(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).expect("handles make only well-formed families")
+    }
+
+    /// Media type of [`Metrics::exposition`].
+    pub const CONTENT_TYPE: &'static str = prometheus::TEXT_FORMAT;
+
+    /// The page of the manual, made from the rows.
+    pub fn manual() -> String {
+        let mut page = String::from(MANUAL_HEAD);
+        let mut room = "";
+        for row in Self::rows() {
+            let name = row.name.trim_start_matches("holdfast_");
+            let this_room = name.split('_').next().unwrap_or(name);
+            if this_room != room {
+                page.push_str(&format!(
+                    "\n## {this_room}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n"
+                ));
+                room = this_room;
+            }
+            let labels: Vec<String> = row.labels.iter().map(|(label, values)| label_cell(label, values)).collect();
+            page.push_str(&format!(
+                "| `{}` | {} | {} | {} |\n",
+                row.name,
+                row.kind.as_str(),
+                labels.join("; "),
+                row.help
+            ));
+        }
+        page
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const MANUAL_HEAD: &str = "\
+# Metrics
+
+Served as Prometheus text at `http://<metrics.listen>/metrics` (default 127.0.0.1). Every metric is one row of
+`src/telemetry/src/table.rs`; this page is made from it, and a test compares the two.
+Labels `peer`, `destination` and `origin` hold the name under which the other node was enrolled.
+";
+
+fn label_cell(label: &str, values: &[&str]) -> String {
+    match values {
+        [] => format!("`{label}`"),
+        [_] => format!("`{label}`"),
+        _ => format!("`{label}`: {}", values.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manual_file() -> std::path::PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md")
+    }
+
+    #[test]
+    fn the_manual_lists_exactly_the_rows_of_the_table() {
+        if std::env::var_os("HOLDFAST_UPDATE_DOCS").is_some() {
+            std::fs::write(manual_file(), Metrics::manual()).unwrap();
+        }
+        let page = std::fs::read_to_string(manual_file()).unwrap();
+        assert_eq!(page, Metrics::manual(), "run the tests once with HOLDFAST_UPDATE_DOCS=1");
+    }
+
+    #[test]
+    fn two_nodes_in_one_process_count_apart() {
+        let (alpha, bravo) = (Metrics::new(), Metrics::new());
+        alpha.journal_appended_entries_total.inc((Precedence::Flash,));
+        assert_eq!(alpha.journal_appended_entries_total.get((Precedence::Flash,)), 1);
+        assert_eq!(bravo.journal_appended_entries_total.get((Precedence::Flash,)), 0);
+    }
+
+    #[test]
+    fn a_series_with_enum_labels_is_exposed_before_it_counts() {
+        let text = Metrics::new().exposition();
+        assert!(text.contains("holdfast_journal_appended_entries_total{precedence=\"flash\"} 0\n"), "{text}");
+        assert!(text.contains("holdfast_capture_pending_rows 0\n"), "{text}");
+    }
+
+    #[test]
+    fn a_link_is_in_one_state_at_a_time() {
+        let metrics = Metrics::new();
+        let peer = PeerName::new("bravo");
+        metrics.set_link_state(&peer, LinkState::Connecting);
+        metrics.set_link_state(&peer, LinkState::Up);
+        let states: Vec<f64> = LinkState::ALL.iter().map(|s| metrics.link_state.get((peer.clone(), *s))).collect();
+        assert_eq!(states, [0.0, 0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn only_the_role_that_runs_is_in_the_build_info() {
+        let metrics = Metrics::new();
+        metrics.started(Role::Hub, UnixMillis(1_700_000_000_500));
+        let text = metrics.exposition();
+        assert!(text.contains("role=\"hub\""), "{text}");
+        assert!(!text.contains("role=\"edge\""), "{text}");
+        assert!(text.contains("holdfast_process_start_time_seconds 1700000000.5\n"), "{text}");
+    }
+
+    /// The same judgement as CI's, where Prometheus' own tool is installed.
+    #[test]
+    fn promtool_accepts_the_exposition() {
+        use std::io::Write as _;
+        use std::process::{Command, Stdio};
+        let metrics = Metrics::new();
+        metrics.started(Role::Edge, UnixMillis(1_700_000_000_000));
+        let peer = PeerName::new("bravo \"quoted\"");
+        metrics.set_link_state(&peer, LinkState::Up);
+        metrics.link_urgent_ack_seconds.observe((peer.clone(),), 0.7);
+        metrics.equation_entries.set_count((peer.clone(), Term::Accepted), 7);
+        metrics.equation_eta_seconds.set((peer,), f64::NAN);
+        let tool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut tool) = tool else { return };
+        tool.stdin.take().unwrap().write_all(metrics.exposition().as_bytes()).unwrap();
+        let verdict = tool.wait_with_output().unwrap();
+        assert!(verdict.status.success(), "{}", String::from_utf8_lossy(&verdict.stderr));
+    }
+}
