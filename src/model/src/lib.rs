@@ -16,6 +16,7 @@
 //! Not here: how entries become bytes (`wire`), where they rest (`journal`), what an event does (`mission`).
 
 pub mod chunk;
+pub mod disk;
 pub mod entry;
 pub mod event;
 pub mod hlc;
@@ -29,6 +30,7 @@ pub mod sensitive;
 pub mod units;
 
 pub use chunk::{ChunkName, Manifest};
+pub use disk::{Disk, DiskFile, DiskLock, LockError, OpenMode};
 pub use entry::{Cause, Entry, EntryHash, Header, Kind, ObjectKey, Outcome, SourcePosition, StreamId, SupersessionKey};
 pub use event::{Event, ObjectRef};
 pub use hlc::{Clock, Hlc, HybridClock, UnixMillis, Version};

@@ -1,0 +1,146 @@
+//! What can go wrong, and what to do then.
+
+use std::path::PathBuf;
+
+use model::NodeId;
+
+/// The journal could not be opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("the journal in {} is in use by {holder}; nothing was touched", .dir.display())]
+    Locked {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// The process, e.g. `pid 4711`.
+        holder: String,
+    },
+    /// It is another node's.
+    #[error("the journal in {} belongs to node {found}, not to {expected}; nothing was touched", .dir.display())]
+    OtherNode {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// The node that wrote it.
+        found: NodeId,
+        /// The node that wants to open it.
+        expected: NodeId,
+    },
+    /// It was written by a newer release.
+    #[error("segment {segment} has format {found}, and this release reads up to {known}; nothing was touched")]
+    NewerFormat {
+        /// Number of the segment.
+        segment: u32,
+        /// Its format version.
+        found: u16,
+        /// The newest that is understood.
+        known: u16,
+    },
+    /// A setting is out of range.
+    #[error("journal.{0}")]
+    Settings(&'static str),
+    /// The disk did not answer.
+    #[error("{what} failed; acknowledged entries are as they were")]
+    Disk {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl OpenError {
+    /// What the operator should do.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::Locked { .. } => "stop the other process, or ask the running one: `holdfast status`",
+            Self::OtherNode { .. } => {
+                "point `data_dir` at this node's own directory, or restore the key that belongs to it"
+            }
+            Self::NewerFormat { .. } => "run the release that wrote it, or a newer one",
+            Self::Settings(_) => "correct the configuration and check it with `holdfast config check`",
+            Self::Disk { .. } => "check the disk and the directory's owner, then start again",
+        }
+    }
+}
+
+/// An append was not accepted. Nothing of it is in the journal, and earlier entries are intact.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The configured limit is reached.
+    #[error(
+        "the journal is full: {used_bytes} of {limit_bytes} bytes; nothing was accepted, earlier entries are intact"
+    )]
+    Full {
+        /// Bytes in segment files.
+        used_bytes: u64,
+        /// `journal.limit_bytes`.
+        limit_bytes: u64,
+    },
+    /// The disk is full.
+    #[error("the disk is full ({0}); nothing was accepted, earlier entries are intact")]
+    NoSpace(String),
+    /// Too large for a frame.
+    #[error("{bytes} bytes are more than the {max} that one {what} may have; nothing was accepted")]
+    TooLarge {
+        /// What was to be appended.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+        /// The largest size.
+        max: u64,
+    },
+    /// Bytes from outside that are no entry.
+    #[error("not an entry: {0}; nothing was accepted")]
+    Malformed(String),
+    /// The node ran out of numbers.
+    #[error("the numbers of this epoch are used up; nothing was accepted")]
+    NumbersUsedUp,
+    /// The disk failed; the journal takes nothing more until it is opened again.
+    #[error("the journal stopped: {0}; every acknowledged entry is durable, nothing after that was acknowledged")]
+    Stopped(String),
+    /// The journal is being closed.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+impl AppendError {
+    /// What the operator should do.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => {
+                "bring a link up, raise `journal.limit_bytes`, or remove a peer that will not come back"
+            }
+            Self::NoSpace(_) => "free space on the disk; the journal continues by itself",
+            Self::TooLarge { .. } | Self::Malformed(_) => "report it: the entry was made wrongly where it came from",
+            Self::NumbersUsedUp => "restart the node: it begins a new epoch",
+            Self::Stopped(_) => "check the disk (`dmesg`), replace it if it reports errors, then restart the node",
+            Self::Closed => "the node is stopping; try again after its start",
+        }
+    }
+
+    /// May the same append succeed later without a restart?
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::NoSpace(_))
+    }
+}
+
+/// The journal could not be read. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("reading the journal failed: {0}; nothing was changed")]
+pub struct ReadError(pub String);
+
+impl ReadError {
+    /// What the operator should do.
+    pub fn next_step(&self) -> &'static str {
+        "check the disk (`dmesg`), then run `holdfast journal verify`"
+    }
+}
+
+impl From<ReadError> for model::OutboundError {
+    fn from(e: ReadError) -> Self {
+        Self(e.0)
+    }
+}
