@@ -1,0 +1,441 @@
+//! An entry as bytes.
+//!
+//! ```text
+//! entry   = varint header length | header | body (the rest)
+//! header  = layout version (1)
+//!           flags        bits 0-2 precedence, 3 has expiry, 4 has supersession key,
+//!                        5-6 stream (0 directory, 1 team, 2 channel)
+//!           same         bit 0 origin, 1 epoch, 2 label, 3 salt, 4 stream: as in the base; 0 in canonical bytes
+//!           kind         u8
+//!           origin       16 bytes                    unless same
+//!           epoch        varint                      unless same
+//!           seq          varint; with a base of the same epoch: zigzag difference to it
+//!           label        varint length, text         unless same
+//!           mint salt    varint                      unless same
+//!           captured     8 bytes little-endian; with a base: zigzag difference to it
+//!           source       zigzag difference to captured
+//!           origin time  zigzag difference to captured's milliseconds
+//!           expiry       zigzag difference to origin time, if any
+//!           supersedes   8 bytes little-endian, if any
+//!           stream id    CBOR Id                     for team and channel, unless same
+//!           causes       varint count, then each:
+//!                          n >= 2: same origin and epoch, seq lower by n - 1
+//!                          1, epoch, seq: same origin
+//!                          0, 16 bytes origin, epoch, seq
+//! ```
+//!
+//! The *base* is the entry before in the same batch frame: neighbours share almost everything. At rest and for the
+//! hash there is no base; those bytes are the canonical ones.
+
+use keys::EntryIds;
+use model::{
+    EntryHash, EntryId, Epoch, Header, Hlc, Id, Kind, Label, NodeId, Precedence, Seq, SourcePosition, StreamId,
+    SupersessionKey, UnixMillis,
+};
+
+pub use model::Entry;
+
+use crate::WireError;
+use crate::reader::{Reader, put_cbor, put_varint, put_zigzag};
+
+/// Largest entry. A post has at most 16 383 characters (64 KiB as UTF-8) and props of 800 kB (Mattermost's
+/// `POST_PROPS_MAX_USER_RUNES`); larger content belongs into a file.
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
+
+/// Most causes of one entry: channel, author, thread root and room for what events need later.
+pub const CAUSES_MAX: usize = 64;
+
+/// Largest header: 64 causes of 16 + 5 + 10 bytes, a label of 32 bytes and about 90 bytes of the rest.
+pub const HEADER_BYTES_MAX: usize = 4_096;
+
+const VERSION: u8 = 1;
+const _: () = assert!(CAUSES_MAX * 32 + Label::MAX_LEN + 128 <= HEADER_BYTES_MAX, "the largest header fits its cap");
+
+const HAS_EXPIRY: u8 = 1 << 3;
+const HAS_KEY: u8 = 1 << 4;
+const STREAM_SHIFT: u8 = 5;
+
+const SAME_ORIGIN: u8 = 1;
+const SAME_EPOCH: u8 = 1 << 1;
+const SAME_LABEL: u8 = 1 << 2;
+const SAME_SALT: u8 = 1 << 3;
+const SAME_STREAM: u8 = 1 << 4;
+
+/// The canonical bytes of an entry.
+///
+/// # Panics
+/// When the entry has more than [`CAUSES_MAX`] causes; capture never writes that many.
+pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+    encode(entry, None)
+}
+
+/// The entry that canonical bytes hold.
+///
+/// # Errors
+/// When the bytes are no entry in canonical form, or larger than [`ENTRY_BYTES_MAX`].
+pub fn decode_entry(bytes: &[u8]) -> Result<Entry, WireError> {
+    let entry = decode(bytes, None)?;
+    if encode_header(&entry.header, None) != split(bytes)?.0 {
+        return Err(WireError::NotCanonical("an entry's header"));
+    }
+    Ok(entry)
+}
+
+/// Hash of an entry in canonical bytes: the first 16 bytes of BLAKE3(BLAKE3(header) | BLAKE3(body)).
+///
+/// # Errors
+/// When the bytes cannot be split into header and body.
+pub fn entry_hash(bytes: &[u8]) -> Result<EntryHash, WireError> {
+    let (header, body) = split(bytes)?;
+    let mut hash = blake3::Hasher::new();
+    hash.update(blake3::hash(header).as_bytes()).update(blake3::hash(body).as_bytes());
+    let mut first = [0u8; 16];
+    first.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+    Ok(EntryHash(first))
+}
+
+/// Encodes relative to the entry before in a batch.
+pub(crate) fn encode(entry: &Entry, base: Option<&Header>) -> Vec<u8> {
+    let header = encode_header(&entry.header, base);
+    let mut out = Vec::with_capacity(header.len() + entry.body.len() + 2);
+    put_varint(&mut out, header.len() as u64);
+    out.extend_from_slice(&header);
+    out.extend_from_slice(&entry.body);
+    out
+}
+
+/// Decodes relative to the entry before in a batch.
+pub(crate) fn decode(bytes: &[u8], base: Option<&Header>) -> Result<Entry, WireError> {
+    let (header, body) = split(bytes)?;
+    Ok(Entry { header: decode_header(header, base)?, body: body.to_vec() })
+}
+
+fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+    if bytes.len() > ENTRY_BYTES_MAX {
+        let found = bytes.len() as u64;
+        return Err(WireError::TooLarge { what: "an entry", found, max: ENTRY_BYTES_MAX as u64 });
+    }
+    let mut reader = Reader::new(bytes, "an entry");
+    let len = reader.capped("an entry's header", HEADER_BYTES_MAX)?;
+    let header = reader.take(len)?;
+    Ok((header, reader.rest()))
+}
+
+fn stream_number(stream: &StreamId) -> u8 {
+    match stream {
+        StreamId::Directory => 0,
+        StreamId::Team(_) => 1,
+        StreamId::Channel(_) => 2,
+    }
+}
+
+fn encode_header(h: &Header, base: Option<&Header>) -> Vec<u8> {
+    assert!(h.causes.len() <= CAUSES_MAX, "capture gives an entry at most {CAUSES_MAX} causes");
+    let mut out = Vec::with_capacity(96);
+    let mut flags = h.precedence as u8 | stream_number(&h.stream) << STREAM_SHIFT;
+    if h.expiry.is_some() {
+        flags |= HAS_EXPIRY;
+    }
+    if h.supersedes.is_some() {
+        flags |= HAS_KEY;
+    }
+    let mut same = 0;
+    if let Some(b) = base {
+        let shared = [
+            (SAME_ORIGIN, b.id.origin == h.id.origin),
+            (SAME_EPOCH, b.id.epoch == h.id.epoch),
+            (SAME_LABEL, b.label == h.label),
+            (SAME_SALT, b.mint_salt == h.mint_salt),
+            (SAME_STREAM, b.stream == h.stream),
+        ];
+        same = shared.into_iter().filter(|(_, is)| *is).map(|(bit, _)| bit).sum();
+    }
+    out.extend([VERSION, flags, same, h.kind as u8]);
+    if same & SAME_ORIGIN == 0 {
+        out.extend(h.id.origin.0);
+    }
+    if same & SAME_EPOCH == 0 {
+        put_varint(&mut out, u64::from(h.id.epoch.0));
+    }
+    match base {
+        Some(b) if same & SAME_EPOCH != 0 => {
+            put_zigzag(&mut out, h.id.seq.get().wrapping_sub(b.id.seq.get()) as i64);
+        }
+        _ => put_varint(&mut out, h.id.seq.get()),
+    }
+    if same & SAME_LABEL == 0 {
+        put_varint(&mut out, h.label.as_str().len() as u64);
+        out.extend_from_slice(h.label.as_str().as_bytes());
+    }
+    if same & SAME_SALT == 0 {
+        put_varint(&mut out, h.mint_salt);
+    }
+    match base {
+        Some(b) => put_zigzag(&mut out, h.captured.0.wrapping_sub(b.captured.0) as i64),
+        None => out.extend(h.captured.0.to_le_bytes()),
+    }
+    put_zigzag(&mut out, h.source.0.0.wrapping_sub(h.captured.0) as i64);
+    put_zigzag(&mut out, h.origin_time.0.wrapping_sub(h.captured.millis().0));
+    if let Some(expiry) = h.expiry {
+        put_zigzag(&mut out, expiry.0.wrapping_sub(h.origin_time.0));
+    }
+    if let Some(key) = h.supersedes {
+        out.extend(key.0.to_le_bytes());
+    }
+    if same & SAME_STREAM == 0 {
+        match &h.stream {
+            StreamId::Directory => {}
+            StreamId::Team(id) | StreamId::Channel(id) => {
+                put_cbor(&mut out, id, &mut ids_of(h.id.origin, h.mint_salt));
+            }
+        }
+    }
+    put_varint(&mut out, h.causes.len() as u64);
+    for cause in &h.causes {
+        if cause.origin == h.id.origin && cause.epoch == h.id.epoch && cause.seq < h.id.seq {
+            // A difference of 2^64 - 1 is impossible: both numbers are at least 1.
+            put_varint(&mut out, h.id.seq.get() - cause.seq.get() + 1);
+            continue;
+        }
+        if cause.origin == h.id.origin {
+            out.push(1);
+        } else {
+            out.push(0);
+            out.extend(cause.origin.0);
+        }
+        put_varint(&mut out, u64::from(cause.epoch.0));
+        put_varint(&mut out, cause.seq.get());
+    }
+    out
+}
+
+fn decode_header(bytes: &[u8], base: Option<&Header>) -> Result<Header, WireError> {
+    const WHAT: &str = "an entry's header";
+    let bad = |what| WireError::Malformed(what);
+    let mut r = Reader::new(bytes, WHAT);
+    let version = r.u8()?;
+    if version != VERSION {
+        return Err(WireError::Version { what: "an entry", found: version, known: VERSION });
+    }
+    let flags = r.u8()?;
+    let same = r.u8()?;
+    if flags & 0x80 != 0 || same >= SAME_STREAM << 1 {
+        return Err(bad("an entry's flags"));
+    }
+    // What the base lends, where the entry says that it is the same.
+    let from_base = |bit: u8| match base {
+        _ if same & bit == 0 => Ok(None),
+        Some(b) => Ok(Some(b)),
+        None => Err(WireError::Malformed("an entry's base")),
+    };
+    let precedence = Precedence::from_index(flags & 7).ok_or(bad("an entry's precedence"))?;
+    let kind = Kind::from_number(r.u8()?).ok_or(bad("an entry's kind"))?;
+    let origin = match from_base(SAME_ORIGIN)? {
+        Some(b) => b.id.origin,
+        None => NodeId(r.array()?),
+    };
+    let epoch = match from_base(SAME_EPOCH)? {
+        Some(b) => b.id.epoch,
+        None => read_epoch(&mut r)?,
+    };
+    let seq = match from_base(SAME_EPOCH)? {
+        Some(b) => {
+            let n = b.id.seq.get().wrapping_add(r.zigzag()? as u64);
+            Seq::new(n).ok_or(bad("an entry's number"))?
+        }
+        None => read_seq(&mut r)?,
+    };
+    let label: Label = match from_base(SAME_LABEL)? {
+        Some(b) => b.label.clone(),
+        None => {
+            let len = r.capped("a label", Label::MAX_LEN)?;
+            let text = std::str::from_utf8(r.take(len)?).map_err(|_| bad("a label"))?;
+            text.parse().map_err(|_| bad("a label"))?
+        }
+    };
+    let mint_salt = match from_base(SAME_SALT)? {
+        Some(b) => b.mint_salt,
+        None => r.varint()?,
+    };
+    let captured = match base {
+        Some(b) => Hlc(b.captured.0.wrapping_add(r.zigzag()? as u64)),
+        None => Hlc(u64::from_le_bytes(r.array()?)),
+    };
+    let source = SourcePosition(Hlc(captured.0.wrapping_add(r.zigzag()? as u64)));
+    let origin_time = UnixMillis(captured.millis().0.wrapping_add(r.zigzag()?));
+    let expiry = if flags & HAS_EXPIRY == 0 { None } else { Some(UnixMillis(origin_time.0.wrapping_add(r.zigzag()?))) };
+    let supersedes = if flags & HAS_KEY == 0 { None } else { Some(SupersessionKey(u64::from_le_bytes(r.array()?))) };
+    let stream = match (from_base(SAME_STREAM)?, flags >> STREAM_SHIFT) {
+        (Some(b), number) if stream_number(&b.stream) == number => b.stream,
+        (None, 0) => StreamId::Directory,
+        (None, 1) => StreamId::Team(r.cbor::<_, Id>(&mut ids_of(origin, mint_salt))?),
+        (None, 2) => StreamId::Channel(r.cbor::<_, Id>(&mut ids_of(origin, mint_salt))?),
+        _ => return Err(bad("an entry's stream")),
+    };
+    let count = r.capped("an entry's causes", CAUSES_MAX)?;
+    let mut causes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let form = r.varint()?;
+        causes.push(if form >= 2 {
+            let n = seq.get().checked_sub(form - 1).and_then(Seq::new).ok_or(bad("a cause"))?;
+            EntryId { origin, epoch, seq: n }
+        } else {
+            let origin = if form == 1 { origin } else { NodeId(r.array()?) };
+            EntryId { origin, epoch: read_epoch(&mut r)?, seq: read_seq(&mut r)? }
+        });
+    }
+    r.finish()?;
+    Ok(Header {
+        id: EntryId { origin, epoch, seq },
+        source,
+        stream,
+        causes,
+        precedence,
+        captured,
+        origin_time,
+        expiry,
+        supersedes,
+        label,
+        kind,
+        mint_salt,
+    })
+}
+
+fn read_epoch(r: &mut Reader<'_>) -> Result<Epoch, WireError> {
+    u32::try_from(r.varint()?).map(Epoch).map_err(|_| WireError::Malformed("an epoch"))
+}
+
+fn read_seq(r: &mut Reader<'_>) -> Result<Seq, WireError> {
+    Seq::new(r.varint()?).ok_or(WireError::Malformed("an entry's number"))
+}
+
+fn ids_of(origin: NodeId, mint_salt: u64) -> EntryIds {
+    EntryIds::new(origin, mint_salt)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id() -> impl Strategy<Value = Id> {
+        prop_oneof![any::<[u8; 16]>().prop_map(Id::from_block), "[a-z0-9]{26}".prop_map(|t| t.parse().unwrap())]
+    }
+
+    fn entry_id() -> impl Strategy<Value = EntryId> {
+        (prop_oneof![Just([7u8; 16]), any::<[u8; 16]>()], 0..3u32, 1..60u64).prop_map(|(node, epoch, n)| EntryId {
+            origin: NodeId(node),
+            epoch: Epoch(epoch),
+            seq: Seq::new(n).unwrap(),
+        })
+    }
+
+    pub(crate) fn entry() -> impl Strategy<Value = Entry> {
+        let stream =
+            prop_oneof![Just(StreamId::Directory), id().prop_map(StreamId::Team), id().prop_map(StreamId::Channel)];
+        let what = (entry_id(), stream, prop::collection::vec(entry_id(), 0..5), 0u8..5, 1u8..9, "[a-z0-9-]{1,32}");
+        let when = (any::<u64>(), any::<u64>(), any::<i64>(), any::<Option<i64>>(), any::<Option<u64>>(), any::<u64>());
+        (what, when, prop::collection::vec(any::<u8>(), 0..200)).prop_map(
+            |((id, stream, causes, class, kind, label), (captured, source, at, expiry, key, mint_salt), body)| Entry {
+                header: Header {
+                    id,
+                    source: SourcePosition(Hlc(source)),
+                    stream,
+                    causes,
+                    precedence: Precedence::from_index(class).unwrap(),
+                    captured: Hlc(captured),
+                    origin_time: UnixMillis(at),
+                    expiry: expiry.map(UnixMillis),
+                    supersedes: key.map(SupersessionKey),
+                    label: label.parse().unwrap(),
+                    kind: Kind::from_number(kind).unwrap(),
+                    mint_salt,
+                },
+                body,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_survives_its_bytes(entry in entry()) {
+            let bytes = encode_entry(&entry);
+            prop_assert_eq!(decode_entry(&bytes), Ok(entry));
+        }
+
+        #[test]
+        fn an_entry_survives_relative_to_any_other(base in entry(), entry in entry()) {
+            let bytes = encode(&entry, Some(&base.header));
+            prop_assert_eq!(decode(&bytes, Some(&base.header)), Ok(entry));
+        }
+
+        #[test]
+        fn bytes_that_decode_encode_to_the_same_bytes(entry in entry(), at: prop::sample::Index, flip in 1u8..) {
+            let mut bytes = encode_entry(&entry);
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            if let Ok(read) = decode_entry(&bytes) {
+                prop_assert_eq!(encode_entry(&read), bytes);
+            }
+        }
+
+        #[test]
+        fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode_entry(&bytes);
+            let _ = entry_hash(&bytes);
+        }
+    }
+
+    pub(crate) fn post(seq: u64) -> Entry {
+        let id = |n| EntryId { origin: NodeId([7; 16]), epoch: Epoch::FIRST, seq: Seq::new(n).unwrap() };
+        let captured = Hlc((1_700_000_000_000 + seq * 9_000) << 16);
+        let header = Header {
+            id: id(seq),
+            source: SourcePosition(captured),
+            stream: StreamId::Channel(Id::from_block([3; 16])),
+            causes: vec![id(1), id(2)],
+            precedence: Precedence::Routine,
+            captured,
+            origin_time: captured.millis(),
+            expiry: None,
+            supersedes: None,
+            label: "mission".parse().unwrap(),
+            kind: Kind::Post,
+            mint_salt: 0x1234_5678_9abc,
+        };
+        Entry { header, body: b"a post".to_vec() }
+    }
+
+    #[test]
+    fn a_neighbour_costs_little_in_a_batch() {
+        let (first, second) = (post(100), post(101));
+        let relative = encode(&second, Some(&first.header)).len() - second.body.len();
+        assert!(relative <= 20, "{relative} bytes of header");
+    }
+
+    #[test]
+    fn the_hash_covers_header_and_body_apart() {
+        let entry = post(9);
+        let hash = entry_hash(&encode_entry(&entry)).unwrap();
+        let mut other = entry.clone();
+        other.body[0] ^= 1;
+        assert_ne!(entry_hash(&encode_entry(&other)).unwrap(), hash);
+        let mut other = entry;
+        other.header.precedence = Precedence::Flash;
+        assert_ne!(entry_hash(&encode_entry(&other)).unwrap(), hash);
+    }
+
+    #[test]
+    fn an_entry_of_a_later_layout_is_named_as_such() {
+        let mut bytes = encode_entry(&post(1));
+        bytes[1] = 2;
+        assert_eq!(decode_entry(&bytes), Err(WireError::Version { what: "an entry", found: 2, known: 1 }));
+    }
+
+    #[test]
+    fn an_entry_above_its_cap_is_refused() {
+        let mut entry = post(1);
+        entry.body = vec![0; ENTRY_BYTES_MAX];
+        assert!(matches!(decode_entry(&encode_entry(&entry)), Err(WireError::TooLarge { .. })));
+    }
+}
