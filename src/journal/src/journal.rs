@@ -166,6 +166,12 @@ impl Outbound for OutboundView {
     fn chunk(&self, name: &ChunkName) -> Result<Option<Arc<[u8]>>, OutboundError> {
         panic!("{SOON}")
     }
+    fn holds_chunk(&self, name: &ChunkName) -> Result<bool, OutboundError> {
+        Ok(self.0.has_chunk(name)?)
+    }
+    fn hash_of(&self, id: EntryId) -> Result<Option<EntryHash>, OutboundError> {
+        Ok(self.0.hash_of(id)?)
+    }
 }
 
 /// A file whose chunks are being put; see [`Journal::begin_file`].

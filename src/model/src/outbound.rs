@@ -29,6 +29,18 @@ pub trait Outbound {
     /// # Errors
     /// As for [`Outbound::scan`].
     fn chunk(&self, name: &ChunkName) -> Result<Option<Arc<[u8]>>, OutboundError>;
+
+    /// Is a chunk held? Cheaper than reading it.
+    ///
+    /// # Errors
+    /// As for [`Outbound::scan`].
+    fn holds_chunk(&self, name: &ChunkName) -> Result<bool, OutboundError>;
+
+    /// Hash of an entry that is held, own or received; `None` when it is not held any more.
+    ///
+    /// # Errors
+    /// As for [`Outbound::scan`].
+    fn hash_of(&self, id: EntryId) -> Result<Option<EntryHash>, OutboundError>;
 }
 
 /// One own entry, ready to send.
