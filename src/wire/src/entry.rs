@@ -29,7 +29,7 @@
 
 use keys::EntryIds;
 use model::{
-    EntryHash, EntryId, Epoch, Header, Hlc, Id, Kind, Label, NodeId, Precedence, Seq, SourcePosition, StreamId,
+    EntryHash, EntryId, Epoch, Event, Header, Hlc, Id, Kind, Label, NodeId, Precedence, Seq, SourcePosition, StreamId,
     SupersessionKey, UnixMillis,
 };
 
@@ -92,6 +92,21 @@ pub fn entry_hash(bytes: &[u8]) -> Result<EntryHash, WireError> {
     let mut first = [0u8; 16];
     first.copy_from_slice(&hash.finalize().as_bytes()[..16]);
     Ok(EntryHash(first))
+}
+
+/// The body of an entry of `origin` whose header says `mint_salt`.
+pub fn encode_event(event: &Event, origin: NodeId, mint_salt: u64) -> Vec<u8> {
+    event.encode_with(&mut ids_of(origin, mint_salt))
+}
+
+/// The event that an entry's body holds.
+///
+/// # Errors
+/// When the body is no event of the kind that the header names.
+pub fn decode_event(entry: &Entry) -> Result<Event, WireError> {
+    let h = &entry.header;
+    Event::decode_with(h.kind, &entry.body, &mut ids_of(h.id.origin, h.mint_salt))
+        .map_err(|_| WireError::Malformed("an entry's body"))
 }
 
 /// Encodes relative to the entry before in a batch.

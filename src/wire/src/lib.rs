@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  model::Entry --entry--> canonical bytes
+//!  file content --chunk--> content-defined chunks and a manifest
 //! ```
 //!
 //! Invariants
@@ -12,12 +13,13 @@
 //! Not here: which frame to send when (`link`), where entries rest (`journal`).
 //! Start reading at [`entry::encode_entry`].
 
+pub mod chunk;
 pub mod compress;
 pub mod entry;
 mod reader;
 
 pub use compress::{compress, decompress_capped};
-pub use entry::{decode_entry, encode_entry, entry_hash};
+pub use entry::{decode_entry, decode_event, encode_entry, encode_event, entry_hash};
 
 /// Bytes from outside that are not what they should be. Nothing was stored or changed because of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
