@@ -226,10 +226,10 @@ fn dependencies(manifest: &Table) -> Vec<(&'static str, String)> {
 /// Folders under `src/` by name: the rooms that exist.
 fn rooms() -> BTreeMap<String, PathBuf> {
     fs::read_dir(root().join("src"))
-        .unwrap()
-        .map(|e| e.unwrap().path())
+        .expect("src/ is readable")
+        .map(|e| e.expect("an entry of src/").path())
         .filter(|p| p.is_dir())
-        .map(|p| (p.file_name().unwrap().to_str().unwrap().to_owned(), p))
+        .map(|p| (p.file_name().expect("a name").to_string_lossy().into_owned(), p))
         .collect()
 }
 
@@ -243,5 +243,5 @@ fn manifest(path: &Path) -> Table {
 }
 
 fn made_up(text: &str) -> Table {
-    text.parse().unwrap()
+    text.parse().expect("the test wrote TOML")
 }
