@@ -316,11 +316,11 @@ fn decode_header(bytes: &[u8], base: Option<&Header>) -> Result<Header, WireErro
     })
 }
 
-fn read_epoch(r: &mut Reader<'_>) -> Result<Epoch, WireError> {
+pub(crate) fn read_epoch(r: &mut Reader<'_>) -> Result<Epoch, WireError> {
     u32::try_from(r.varint()?).map(Epoch).map_err(|_| WireError::Malformed("an epoch"))
 }
 
-fn read_seq(r: &mut Reader<'_>) -> Result<Seq, WireError> {
+pub(crate) fn read_seq(r: &mut Reader<'_>) -> Result<Seq, WireError> {
     Seq::new(r.varint()?).ok_or(WireError::Malformed("an entry's number"))
 }
 

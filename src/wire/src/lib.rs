@@ -1,25 +1,27 @@
 //! Entries, chunks and frames as bytes: everything that crosses a link or rests in the journal is laid out here.
 //!
 //! ```text
-//!  model::Entry --entry--> canonical bytes
-//!  file content --chunk--> content-defined chunks and a manifest
+//!  model::Entry --entry--> canonical bytes               --frame--> bytes between two nodes
+//!  file content --chunk--> chunks and a manifest  ------'
 //! ```
 //!
 //! Invariants
 //! - Bytes that decode encode to the same bytes again; anything else is refused.
 //! - No length, count or inflated size from outside is believed before it is compared with its cap.
-//! - An entry never exceeds [`entry::ENTRY_BYTES_MAX`].
+//! - A frame never exceeds [`frame::FRAME_BYTES_MAX`] and an entry never [`entry::ENTRY_BYTES_MAX`].
 //!
 //! Not here: which frame to send when (`link`), where entries rest (`journal`).
-//! Start reading at [`entry::encode_entry`].
+//! Start reading at [`entry::encode_entry`] and [`frame::Frame`].
 
 pub mod chunk;
 pub mod compress;
 pub mod entry;
+pub mod frame;
 mod reader;
 
 pub use compress::{compress, decompress_capped};
 pub use entry::{decode_entry, decode_event, encode_entry, encode_event, entry_hash};
+pub use frame::{Frame, FrameBuffer};
 
 /// Bytes from outside that are not what they should be. Nothing was stored or changed because of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

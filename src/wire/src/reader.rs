@@ -75,6 +75,10 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     pub(crate) fn finish(self) -> Result<(), WireError> {
         if self.rest.is_empty() { Ok(()) } else { Err(WireError::NotCanonical(self.what)) }
     }

@@ -1,0 +1,902 @@
+//! What two nodes say to each other, as bytes.
+//!
+//! ```text
+//! stream   = { varint length | frame }
+//! frame    = type byte | fields, numbers as varints, range sets as CBOR
+//!
+//!  1 Greet        protocol, node (16), boot (8 LE), epoch, next number, name
+//!  2 Receipt      epoch, stored set, count, { outcome byte, set }
+//!  3 Ready
+//!  4 Resume       epoch, seq, crc32c (4 LE), offset
+//!  5 Batch        flag zstd, entries: { varint length | entry relative to the one before }
+//!  6 Fragment     epoch, seq, part
+//!  7 Skip         epoch, outcome byte, set
+//!  8 Verify       epoch, count, { seq, first 8 bytes of the hash }
+//!  9 Verdict      epoch, set of the same, set of the different
+//! 10 Want         epoch, seq, level, set of indexes, flag, [ index, crc32c (4 LE), offset ]
+//! 11 Unavailable  epoch, seq, level, set of indexes
+//! 12 Slice        epoch, seq, level, index, part
+//! 13 KeepAlive
+//! 14 Bye          code byte, text (the rest)
+//! part     = flag zstd, crc32c of the whole packed bytes (4 LE), their length, offset, bytes (the rest)
+//! ```
+//!
+//! Every frame is idempotent and frames may overtake each other. Epochs and numbers are those of the sender's own
+//! entries in Batch, Fragment, Skip, Verify, Unavailable and Slice, and those of the peer's in the others.
+
+use model::{Entry, Epoch, NodeId, Outcome, RangeSet, Seq};
+
+use crate::entry::{self, ENTRY_BYTES_MAX};
+use crate::reader::{Reader, put_cbor, put_varint};
+use crate::{WireError, chunk, compress, decompress_capped};
+
+/// Largest frame. At 2 Mbit/s it occupies the link for a quarter of a second; the shaper asks for smaller ones below.
+pub const FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// Most plain bytes of entries in one batch: a frame's worth at four to one.
+pub const BATCH_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
+
+/// Most entries in one batch, so that one frame cannot ask for unbounded small allocations.
+pub const BATCH_ENTRIES_MAX: usize = 4_096;
+
+/// Longest node name in a greeting.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Longest explanation in a farewell.
+pub const TEXT_BYTES_MAX: usize = 512;
+
+/// Most numbers in one Verify frame.
+pub const VERIFY_MAX: usize = 2_048;
+
+/// Bytes that a part frame's own fields take at most: type, epoch, seq, level, index, flag, checksum, length, offset.
+pub const PART_OVERHEAD: usize = 1 + 5 + 10 + 1 + 5 + 1 + 4 + 4 + 4;
+
+/// Version of the protocol between nodes.
+pub const PROTOCOL: u16 = 1;
+
+/// One message between two nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Who I am. The first frame in each direction of a connection.
+    Greet(Greet),
+    /// What I hold of your entries, added to what I said before; after a greeting everything that I hold.
+    Receipt(Receipt),
+    /// My receipts since the greeting are complete: you may resume.
+    Ready,
+    /// I hold the first bytes of one of your large entries.
+    Resume(Resume),
+    /// Entries of mine.
+    Batch(Batch),
+    /// A part of a large entry of mine.
+    Fragment(Fragment),
+    /// Entries of mine that you will never get, and why.
+    Skip(Skip),
+    /// You say that you hold these of mine, but I do not remember sending them: are they the same?
+    Verify(Verify),
+    /// The answer to Verify, and what to say when a number comes with another content than before.
+    Verdict(Verdict),
+    /// Chunks of a file of yours that I miss.
+    Want(Want),
+    /// Chunks that you want and I do not hold any more.
+    Unavailable(Unavailable),
+    /// A part of a chunk of mine.
+    Slice(Slice),
+    /// Nothing to say.
+    KeepAlive,
+    /// I close the connection.
+    Bye(Bye),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Greet {
+    pub protocol: u16,
+    pub node: NodeId,
+    /// Random per start of the process: tells a restart from a clone.
+    pub boot: u64,
+    pub epoch: Epoch,
+    /// The number that the next entry of the epoch will have.
+    pub next_seq: Seq,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Receipt {
+    pub epoch: Epoch,
+    pub stored: RangeSet,
+    pub outcomes: Vec<(Outcome, RangeSet)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Resume {
+    pub epoch: Epoch,
+    pub seq: Seq,
+    /// Checksum of the packed bytes: the offset counts only in the same packing.
+    pub crc: u32,
+    pub offset: u32,
+}
+
+/// Entries packed together. See [`pack_batch`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    zstd: bool,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Fragment {
+    pub epoch: Epoch,
+    pub seq: Seq,
+    pub part: Part,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Skip {
+    pub epoch: Epoch,
+    pub outcome: Outcome,
+    pub ranges: RangeSet,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Verify {
+    pub epoch: Epoch,
+    /// Number and first 8 bytes of the hash.
+    pub hashes: Vec<(Seq, u64)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Verdict {
+    pub epoch: Epoch,
+    pub same: RangeSet,
+    pub different: RangeSet,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Want {
+    pub epoch: Epoch,
+    pub seq: Seq,
+    /// Which list of the manifest the indexes count in: 0 is the content.
+    pub level: u8,
+    pub indexes: RangeSet,
+    /// Index, checksum and bytes held of a chunk that is partly there.
+    pub partial: Option<(u32, u32, u32)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Unavailable {
+    pub epoch: Epoch,
+    pub seq: Seq,
+    pub level: u8,
+    pub indexes: RangeSet,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Slice {
+    pub epoch: Epoch,
+    pub seq: Seq,
+    pub level: u8,
+    pub index: u32,
+    pub part: Part,
+}
+
+/// A part of packed bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The whole is a zstd frame.
+    pub zstd: bool,
+    /// CRC-32C of the whole.
+    pub crc: u32,
+    /// Length of the whole.
+    pub total: u32,
+    /// Where these bytes stand in it.
+    pub offset: u32,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Bye {
+    pub code: ByeCode,
+    pub text: String,
+}
+
+/// Why a connection ends. The numbers are part of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum ByeCode {
+    /// The node is stopping, or told to be silent.
+    Leaving = 1,
+    /// The peer said something that makes no sense.
+    Protocol = 2,
+    /// The peer is not the node that was expected.
+    OtherNode = 3,
+    /// Two machines use one identity.
+    Cloned = 4,
+    /// Nothing was heard for too long.
+    Quiet = 5,
+    /// The peer speaks another version of the protocol.
+    Version = 6,
+    /// This side's journal could not be read or written.
+    Journal = 7,
+    /// A newer connection of the same peer took over.
+    Replaced = 8,
+}
+
+impl ByeCode {
+    /// Every code.
+    pub const ALL: [Self; 8] = [
+        Self::Leaving,
+        Self::Protocol,
+        Self::OtherNode,
+        Self::Cloned,
+        Self::Quiet,
+        Self::Version,
+        Self::Journal,
+        Self::Replaced,
+    ];
+}
+
+/// Packs entries together; compressed where that gains.
+///
+/// # Panics
+/// When there are more than [`BATCH_ENTRIES_MAX`] entries or more than [`BATCH_BYTES_MAX`] bytes.
+pub fn pack_batch<'a>(entries: impl IntoIterator<Item = &'a Entry>, level: i32) -> Batch {
+    let mut plain = Vec::new();
+    let mut base: Option<&Entry> = None;
+    let mut count = 0;
+    for entry in entries {
+        let bytes = entry::encode(entry, base.map(|b| &b.header));
+        put_varint(&mut plain, bytes.len() as u64);
+        plain.extend_from_slice(&bytes);
+        base = Some(entry);
+        count += 1;
+    }
+    assert!(count <= BATCH_ENTRIES_MAX && plain.len() <= BATCH_BYTES_MAX, "the session keeps to the batch's caps");
+    let packed = compress(&plain, level);
+    if packed.len() < plain.len() { Batch { zstd: true, bytes: packed } } else { Batch { zstd: false, bytes: plain } }
+}
+
+impl Batch {
+    /// Bytes of the frame that carries it.
+    pub fn frame_len(&self) -> usize {
+        2 + self.bytes.len()
+    }
+
+    /// The entries.
+    ///
+    /// # Errors
+    /// When they are not what [`pack_batch`] makes, or above its caps.
+    pub fn entries(&self) -> Result<Vec<Entry>, WireError> {
+        let inflated;
+        let plain = if self.zstd {
+            inflated = decompress_capped(&self.bytes, BATCH_BYTES_MAX)?;
+            &inflated
+        } else {
+            &self.bytes
+        };
+        let mut reader = Reader::new(plain, "a batch");
+        let mut entries: Vec<Entry> = Vec::new();
+        while !reader.is_empty() {
+            if entries.len() == BATCH_ENTRIES_MAX {
+                let found = entries.len() as u64 + 1;
+                return Err(WireError::TooLarge { what: "a batch", found, max: BATCH_ENTRIES_MAX as u64 });
+            }
+            let len = reader.capped("an entry", ENTRY_BYTES_MAX)?;
+            let bytes = reader.take(len)?;
+            let base = entries.last().map(|e| &e.header);
+            let entry = entry::decode(bytes, base)?;
+            if entry::encode(&entry, base) != bytes {
+                return Err(WireError::NotCanonical("an entry in a batch"));
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+/// Bytes packed for sending in parts: compressed where that gains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    zstd: bool,
+    crc: u32,
+    bytes: Vec<u8>,
+}
+
+impl Packed {
+    /// Packs at most [`ENTRY_BYTES_MAX`] bytes.
+    pub fn new(plain: &[u8], level: i32) -> Self {
+        assert!(plain.len() <= ENTRY_BYTES_MAX, "entries and chunks are capped where they are made");
+        let packed = compress(plain, level);
+        let zstd = packed.len() < plain.len();
+        let bytes = if zstd { packed } else { plain.to_vec() };
+        Self { zstd, crc: crc32c::crc32c(&bytes), bytes }
+    }
+
+    /// Checksum of the packed bytes.
+    pub fn crc(&self) -> u32 {
+        self.crc
+    }
+
+    /// Length of the packed bytes.
+    pub fn total(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    /// At most `len` bytes from `offset` on; at least one where there is one.
+    pub fn part(&self, offset: u32, len: usize) -> Part {
+        let from = (offset as usize).min(self.bytes.len());
+        let to = from.saturating_add(len.max(1)).min(self.bytes.len());
+        Part {
+            zstd: self.zstd,
+            crc: self.crc,
+            total: self.total(),
+            offset: from as u32,
+            bytes: self.bytes[from..to].to_vec(),
+        }
+    }
+}
+
+/// Puts packed bytes together again from parts in any order.
+#[derive(Clone, Debug)]
+pub struct Assembly {
+    zstd: bool,
+    crc: u32,
+    total: u32,
+    bytes: Vec<u8>,
+    got: RangeSet,
+}
+
+impl Assembly {
+    /// Starts with any part of the whole.
+    pub fn of(part: &Part) -> Self {
+        Self { zstd: part.zstd, crc: part.crc, total: part.total, bytes: Vec::new(), got: RangeSet::new() }
+    }
+
+    /// Does `part` belong to the same packing?
+    pub fn takes(&self, part: &Part) -> bool {
+        (self.zstd, self.crc, self.total) == (part.zstd, part.crc, part.total)
+    }
+
+    /// Adds a part that [`Assembly::takes`].
+    pub fn add(&mut self, part: &Part) {
+        let (from, to) = (part.offset as usize, part.offset as usize + part.bytes.len());
+        if part.bytes.is_empty() {
+            return;
+        }
+        if self.bytes.len() < to {
+            self.bytes.resize(to, 0);
+        }
+        self.bytes[from..to].copy_from_slice(&part.bytes);
+        self.got.insert_range(from as u64 + 1..=to as u64);
+    }
+
+    /// Checksum of the whole.
+    pub fn crc(&self) -> u32 {
+        self.crc
+    }
+
+    /// How many bytes from the start on are there.
+    pub fn held(&self) -> u32 {
+        self.got.contiguous_from_one() as u32
+    }
+
+    /// Bytes of memory held.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Nothing is there.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// All bytes are there.
+    pub fn is_complete(&self) -> bool {
+        self.held() == self.total
+    }
+
+    /// The plain bytes of a complete assembly, at most `max`.
+    ///
+    /// # Errors
+    /// When bytes are missing, the checksum differs, or more than `max` come out.
+    pub fn unpack(self, max: usize) -> Result<Vec<u8>, WireError> {
+        if !self.is_complete() || crc32c::crc32c(&self.bytes) != self.crc {
+            return Err(WireError::Malformed("a value sent in parts"));
+        }
+        if self.zstd {
+            return decompress_capped(&self.bytes, max);
+        }
+        if self.bytes.len() > max {
+            let found = self.bytes.len() as u64;
+            return Err(WireError::TooLarge { what: "a value sent in parts", found, max: max as u64 });
+        }
+        Ok(self.bytes)
+    }
+}
+
+impl Frame {
+    /// Name used in logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Greet(_) => "greet",
+            Self::Receipt(_) => "receipt",
+            Self::Ready => "ready",
+            Self::Resume(_) => "resume",
+            Self::Batch(_) => "batch",
+            Self::Fragment(_) => "fragment",
+            Self::Skip(_) => "skip",
+            Self::Verify(_) => "verify",
+            Self::Verdict(_) => "verdict",
+            Self::Want(_) => "want",
+            Self::Unavailable(_) => "unavailable",
+            Self::Slice(_) => "slice",
+            Self::KeepAlive => "keep_alive",
+            Self::Bye(_) => "bye",
+        }
+    }
+
+    /// The frame as bytes, without the length that a stream puts before it.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        match self {
+            Self::Greet(f) => {
+                out.push(1);
+                put_varint(&mut out, u64::from(f.protocol));
+                out.extend(f.node.0);
+                out.extend(f.boot.to_le_bytes());
+                put_number(&mut out, f.epoch, f.next_seq);
+                out.extend_from_slice(f.name.as_bytes());
+            }
+            Self::Receipt(f) => {
+                out.push(2);
+                put_varint(&mut out, u64::from(f.epoch.0));
+                put_cbor(&mut out, &f.stored, &mut ());
+                put_varint(&mut out, f.outcomes.len() as u64);
+                for (outcome, ranges) in &f.outcomes {
+                    out.push(*outcome as u8);
+                    put_cbor(&mut out, ranges, &mut ());
+                }
+            }
+            Self::Ready => out.push(3),
+            Self::Resume(f) => {
+                out.push(4);
+                put_number(&mut out, f.epoch, f.seq);
+                out.extend(f.crc.to_le_bytes());
+                put_varint(&mut out, u64::from(f.offset));
+            }
+            Self::Batch(f) => {
+                out.extend([5, u8::from(f.zstd)]);
+                out.extend_from_slice(&f.bytes);
+            }
+            Self::Fragment(f) => {
+                out.push(6);
+                put_number(&mut out, f.epoch, f.seq);
+                put_part(&mut out, &f.part);
+            }
+            Self::Skip(f) => {
+                out.push(7);
+                put_varint(&mut out, u64::from(f.epoch.0));
+                out.push(f.outcome as u8);
+                put_cbor(&mut out, &f.ranges, &mut ());
+            }
+            Self::Verify(f) => {
+                out.push(8);
+                put_varint(&mut out, u64::from(f.epoch.0));
+                put_varint(&mut out, f.hashes.len() as u64);
+                for (seq, hash) in &f.hashes {
+                    put_varint(&mut out, seq.get());
+                    out.extend(hash.to_le_bytes());
+                }
+            }
+            Self::Verdict(f) => {
+                out.push(9);
+                put_varint(&mut out, u64::from(f.epoch.0));
+                put_cbor(&mut out, &f.same, &mut ());
+                put_cbor(&mut out, &f.different, &mut ());
+            }
+            Self::Want(f) => {
+                out.push(10);
+                put_number(&mut out, f.epoch, f.seq);
+                out.push(f.level);
+                put_cbor(&mut out, &f.indexes, &mut ());
+                out.push(u8::from(f.partial.is_some()));
+                if let Some((index, crc, offset)) = f.partial {
+                    put_varint(&mut out, u64::from(index));
+                    out.extend(crc.to_le_bytes());
+                    put_varint(&mut out, u64::from(offset));
+                }
+            }
+            Self::Unavailable(f) => {
+                out.push(11);
+                put_number(&mut out, f.epoch, f.seq);
+                out.push(f.level);
+                put_cbor(&mut out, &f.indexes, &mut ());
+            }
+            Self::Slice(f) => {
+                out.push(12);
+                put_number(&mut out, f.epoch, f.seq);
+                out.push(f.level);
+                put_varint(&mut out, u64::from(f.index));
+                put_part(&mut out, &f.part);
+            }
+            Self::KeepAlive => out.push(13),
+            Self::Bye(f) => {
+                out.extend([14, f.code as u8]);
+                out.extend_from_slice(f.text.as_bytes());
+            }
+        }
+        out
+    }
+
+    /// The frame that bytes hold.
+    ///
+    /// # Errors
+    /// When they are no frame, or above a cap.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        if bytes.len() > FRAME_BYTES_MAX {
+            let found = bytes.len() as u64;
+            return Err(WireError::TooLarge { what: "a frame", found, max: FRAME_BYTES_MAX as u64 });
+        }
+        let mut r = Reader::new(bytes, "a frame");
+        let frame = match r.u8()? {
+            1 => {
+                let protocol = u16::try_from(r.varint()?).map_err(|_| WireError::Malformed("a protocol version"))?;
+                let (node, boot) = (NodeId(r.array()?), u64::from_le_bytes(r.array()?));
+                let (epoch, next_seq) = read_number(&mut r)?;
+                let name = read_text(&mut r, "a node's name", NAME_BYTES_MAX)?;
+                Self::Greet(Greet { protocol, node, boot, epoch, next_seq, name })
+            }
+            2 => {
+                let (epoch, stored) = (entry::read_epoch(&mut r)?, r.cbor(&mut ())?);
+                let count = r.capped("outcomes", Outcome::ALL.len())?;
+                let mut outcomes = Vec::with_capacity(count);
+                for _ in 0..count {
+                    outcomes.push((read_outcome(&mut r)?, r.cbor(&mut ())?));
+                }
+                Self::Receipt(Receipt { epoch, stored, outcomes })
+            }
+            3 => Self::Ready,
+            4 => {
+                let (epoch, seq) = read_number(&mut r)?;
+                Self::Resume(Resume { epoch, seq, crc: u32::from_le_bytes(r.array()?), offset: read_u32(&mut r)? })
+            }
+            5 => Self::Batch(Batch { zstd: read_flag(&mut r)?, bytes: r.rest().to_vec() }),
+            6 => {
+                let (epoch, seq) = read_number(&mut r)?;
+                Self::Fragment(Fragment { epoch, seq, part: read_part(&mut r, ENTRY_BYTES_MAX)? })
+            }
+            7 => Self::Skip(Skip {
+                epoch: entry::read_epoch(&mut r)?,
+                outcome: read_outcome(&mut r)?,
+                ranges: r.cbor(&mut ())?,
+            }),
+            8 => {
+                let epoch = entry::read_epoch(&mut r)?;
+                let count = r.capped("numbers to verify", VERIFY_MAX)?;
+                let mut hashes = Vec::new();
+                for _ in 0..count {
+                    hashes.push((entry::read_seq(&mut r)?, u64::from_le_bytes(r.array()?)));
+                }
+                Self::Verify(Verify { epoch, hashes })
+            }
+            9 => Self::Verdict(Verdict {
+                epoch: entry::read_epoch(&mut r)?,
+                same: r.cbor(&mut ())?,
+                different: r.cbor(&mut ())?,
+            }),
+            10 => {
+                let (epoch, seq) = read_number(&mut r)?;
+                let (level, indexes) = (r.u8()?, r.cbor(&mut ())?);
+                let partial = if read_flag(&mut r)? {
+                    Some((read_u32(&mut r)?, u32::from_le_bytes(r.array()?), read_u32(&mut r)?))
+                } else {
+                    None
+                };
+                Self::Want(Want { epoch, seq, level, indexes, partial })
+            }
+            11 => {
+                let (epoch, seq) = read_number(&mut r)?;
+                Self::Unavailable(Unavailable { epoch, seq, level: r.u8()?, indexes: r.cbor(&mut ())? })
+            }
+            12 => {
+                let (epoch, seq) = read_number(&mut r)?;
+                let (level, index) = (r.u8()?, read_u32(&mut r)?);
+                Self::Slice(Slice { epoch, seq, level, index, part: read_part(&mut r, chunk::CHUNK_BYTES_MAX)? })
+            }
+            13 => Self::KeepAlive,
+            14 => {
+                let number = r.u8()?;
+                let code = ByeCode::ALL.into_iter().find(|c| *c as u8 == number);
+                let code = code.ok_or(WireError::Malformed("the code of a farewell"))?;
+                Self::Bye(Bye { code, text: read_text(&mut r, "the text of a farewell", TEXT_BYTES_MAX)? })
+            }
+            _ => return Err(WireError::Malformed("a frame's type")),
+        };
+        r.finish()?;
+        Ok(frame)
+    }
+
+    /// Appends the frame with its length, as it stands in a stream.
+    ///
+    /// # Panics
+    /// When the frame is larger than [`FRAME_BYTES_MAX`]; the session never makes such a frame.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let bytes = self.encode();
+        assert!(bytes.len() <= FRAME_BYTES_MAX, "{} frame of {} bytes", self.kind(), bytes.len());
+        put_varint(out, bytes.len() as u64);
+        out.extend_from_slice(&bytes);
+    }
+}
+
+/// Cuts a byte stream into frames. Holds at most one incomplete frame and what was pushed last.
+#[derive(Debug, Default)]
+pub struct FrameBuffer {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl FrameBuffer {
+    /// Adds bytes that arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.at);
+        self.at = 0;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame.
+    ///
+    /// # Errors
+    /// When the stream holds something else; it cannot be read any further then.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, WireError> {
+        let rest = &self.bytes[self.at..];
+        let mut reader = Reader::new(rest, "a frame");
+        let len = match reader.capped("a frame", FRAME_BYTES_MAX) {
+            Ok(len) => len,
+            Err(WireError::Truncated(_)) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let Ok(bytes) = reader.take(len) else { return Ok(None) };
+        let frame = Frame::decode(bytes)?;
+        self.at = self.bytes.len() - reader.rest().len();
+        Ok(Some(frame))
+    }
+}
+
+fn put_number(out: &mut Vec<u8>, epoch: Epoch, seq: Seq) {
+    put_varint(out, u64::from(epoch.0));
+    put_varint(out, seq.get());
+}
+
+fn put_part(out: &mut Vec<u8>, part: &Part) {
+    out.push(u8::from(part.zstd));
+    out.extend(part.crc.to_le_bytes());
+    put_varint(out, u64::from(part.total));
+    put_varint(out, u64::from(part.offset));
+    out.extend_from_slice(&part.bytes);
+}
+
+fn read_number(r: &mut Reader<'_>) -> Result<(Epoch, Seq), WireError> {
+    Ok((entry::read_epoch(r)?, entry::read_seq(r)?))
+}
+
+fn read_u32(r: &mut Reader<'_>) -> Result<u32, WireError> {
+    u32::try_from(r.varint()?).map_err(|_| WireError::Malformed("a number"))
+}
+
+fn read_flag(r: &mut Reader<'_>) -> Result<bool, WireError> {
+    match r.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(WireError::Malformed("a flag")),
+    }
+}
+
+fn read_outcome(r: &mut Reader<'_>) -> Result<Outcome, WireError> {
+    Outcome::from_number(r.u8()?).ok_or(WireError::Malformed("an outcome"))
+}
+
+fn read_text(r: &mut Reader<'_>, what: &'static str, max: usize) -> Result<String, WireError> {
+    let bytes = r.rest();
+    if bytes.len() > max {
+        return Err(WireError::TooLarge { what, found: bytes.len() as u64, max: max as u64 });
+    }
+    String::from_utf8(bytes.to_vec()).map_err(|_| WireError::Malformed(what))
+}
+
+fn read_part(r: &mut Reader<'_>, max: usize) -> Result<Part, WireError> {
+    let (zstd, crc) = (read_flag(r)?, u32::from_le_bytes(r.array()?));
+    let total = r.capped("a value sent in parts", max)?;
+    let offset = r.capped("an offset", total)?;
+    let bytes = r.rest();
+    if bytes.len() > total - offset {
+        return Err(WireError::Malformed("a part"));
+    }
+    Ok(Part { zstd, crc, total: total as u32, offset: offset as u32, bytes: bytes.to_vec() })
+}
+
+/// Decodes hostile bytes in every way that a peer can make this node decode them, for fuzzing.
+pub fn fuzz_frame(bytes: &[u8]) {
+    if let Ok(frame) = Frame::decode(bytes) {
+        if let Frame::Batch(batch) = &frame {
+            let _ = batch.entries();
+        }
+        let again = frame.encode();
+        assert_eq!(Frame::decode(&again).as_ref(), Ok(&frame), "a frame that decodes survives its bytes");
+    }
+    let mut buffer = FrameBuffer::default();
+    for piece in bytes.chunks(7) {
+        buffer.push(piece);
+        while let Ok(Some(_)) = buffer.next_frame() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::tests::{entry, post};
+    use proptest::prelude::*;
+
+    fn set() -> impl Strategy<Value = RangeSet> {
+        prop::collection::vec((1u64..90, 0u64..5), 0..6).prop_map(|parts| {
+            let mut set = RangeSet::new();
+            parts.into_iter().for_each(|(a, n)| set.insert_range(a..=a + n));
+            set
+        })
+    }
+
+    fn number() -> impl Strategy<Value = (Epoch, Seq)> {
+        (any::<u32>(), 1u64..).prop_map(|(e, s)| (Epoch(e), Seq::new(s).unwrap()))
+    }
+
+    fn outcome() -> impl Strategy<Value = Outcome> {
+        prop::sample::select(Outcome::ALL.to_vec())
+    }
+
+    fn part() -> impl Strategy<Value = Part> {
+        (any::<bool>(), any::<u32>(), 0u32..1_000, 0u32..1_000, prop::collection::vec(any::<u8>(), 0..80)).prop_map(
+            |(zstd, crc, offset, after, bytes)| Part {
+                zstd,
+                crc,
+                total: offset + bytes.len() as u32 + after,
+                offset,
+                bytes,
+            },
+        )
+    }
+
+    fn frame() -> impl Strategy<Value = Frame> {
+        prop_oneof![
+            (any::<u16>(), any::<[u8; 16]>(), any::<u64>(), number(), "[ -~é]{0,30}").prop_map(
+                |(protocol, node, boot, (epoch, next_seq), name)| Frame::Greet(Greet {
+                    protocol,
+                    node: NodeId(node),
+                    boot,
+                    epoch,
+                    next_seq,
+                    name
+                })
+            ),
+            (number(), set(), prop::collection::vec((outcome(), set()), 0..6))
+                .prop_map(|((epoch, _), stored, outcomes)| Frame::Receipt(Receipt { epoch, stored, outcomes })),
+            Just(Frame::Ready),
+            (number(), any::<u32>(), any::<u32>()).prop_map(|((epoch, seq), crc, offset)| Frame::Resume(Resume {
+                epoch,
+                seq,
+                crc,
+                offset
+            })),
+            prop::collection::vec(entry(), 0..6).prop_map(|entries| Frame::Batch(pack_batch(&entries, 3))),
+            (number(), part()).prop_map(|((epoch, seq), part)| Frame::Fragment(Fragment { epoch, seq, part })),
+            (number(), outcome(), set()).prop_map(|((epoch, _), outcome, ranges)| Frame::Skip(Skip {
+                epoch,
+                outcome,
+                ranges
+            })),
+            (number(), prop::collection::vec((number(), any::<u64>()), 0..9)).prop_map(|((epoch, _), hashes)| {
+                Frame::Verify(Verify { epoch, hashes: hashes.into_iter().map(|((_, s), h)| (s, h)).collect() })
+            }),
+            (number(), set(), set()).prop_map(|((epoch, _), same, different)| Frame::Verdict(Verdict {
+                epoch,
+                same,
+                different
+            })),
+            (number(), any::<u8>(), set(), any::<Option<(u32, u32, u32)>>()).prop_map(
+                |((epoch, seq), level, indexes, partial)| Frame::Want(Want { epoch, seq, level, indexes, partial })
+            ),
+            (number(), any::<u8>(), set()).prop_map(|((epoch, seq), level, indexes)| Frame::Unavailable(Unavailable {
+                epoch,
+                seq,
+                level,
+                indexes
+            })),
+            (number(), any::<u8>(), any::<u32>(), part())
+                .prop_map(|((epoch, seq), level, index, part)| Frame::Slice(Slice { epoch, seq, level, index, part })),
+            Just(Frame::KeepAlive),
+            (prop::sample::select(ByeCode::ALL.to_vec()), "[ -~]{0,40}")
+                .prop_map(|(code, text)| Frame::Bye(Bye { code, text })),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_a_stream_cut_anywhere(frames in prop::collection::vec(frame(), 0..6), cut in 1usize..40) {
+            let mut stream = Vec::new();
+            frames.iter().for_each(|f| f.write_to(&mut stream));
+            let mut buffer = FrameBuffer::default();
+            let mut read = Vec::new();
+            for piece in stream.chunks(cut) {
+                buffer.push(piece);
+                while let Some(frame) = buffer.next_frame().unwrap() {
+                    read.push(frame);
+                }
+            }
+            prop_assert_eq!(read, frames);
+        }
+
+        #[test]
+        fn a_batch_gives_back_its_entries(entries in prop::collection::vec(entry(), 0..8)) {
+            prop_assert_eq!(pack_batch(&entries, 3).entries(), Ok(entries));
+        }
+
+        #[test]
+        fn hostile_frames_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            fuzz_frame(&bytes);
+        }
+
+        #[test]
+        fn damaged_frames_never_panic(frame in frame(), at: prop::sample::Index, flip in 1u8.., cut: prop::sample::Index) {
+            let mut bytes = frame.encode();
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            fuzz_frame(&bytes);
+            fuzz_frame(&bytes[..cut.index(bytes.len())]);
+        }
+
+        #[test]
+        fn parts_in_any_order_make_the_whole(
+            plain in prop::collection::vec(0u8..20, 1..3_000),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+            size in 1usize..500,
+        ) {
+            let packed = Packed::new(&plain, 3);
+            let mut parts: Vec<Part> = (0..packed.total()).step_by(size).map(|at| packed.part(at, size)).collect();
+            for (i, index) in order.iter().enumerate() {
+                let n = parts.len();
+                parts.swap(i % n, index.index(n));
+            }
+            let mut assembly = Assembly::of(&parts[0]);
+            for part in &parts {
+                prop_assert!(!assembly.is_complete());
+                prop_assert!(assembly.takes(part));
+                assembly.add(part);
+            }
+            prop_assert_eq!(assembly.unpack(plain.len()), Ok(plain));
+        }
+    }
+
+    #[test]
+    fn chat_costs_little_when_posts_travel_together() {
+        let posts: Vec<Entry> = (100..120).map(post).collect();
+        let one_by_one: usize = posts.iter().map(|p| pack_batch([p], 12).frame_len()).sum();
+        let together = pack_batch(&posts, 12).frame_len();
+        assert!(together * 3 < one_by_one, "{together} bytes together, {one_by_one} one by one");
+    }
+
+    #[test]
+    fn a_part_frame_keeps_to_its_overhead() {
+        let part = Part { zstd: true, crc: u32::MAX, total: 1 << 20, offset: (1 << 20) - 1, bytes: vec![1] };
+        let (epoch, seq) = (Epoch(u32::MAX), Seq::new(u64::MAX).unwrap());
+        let slice = Frame::Slice(Slice { epoch, seq, level: 3, index: u32::MAX, part });
+        assert!(slice.encode().len() <= PART_OVERHEAD + 1);
+    }
+}
