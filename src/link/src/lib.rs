@@ -1,1 +1,31 @@
-//! The session with a peer, without I/O.
+//! The session with a peer: what to send, what was received, what is accounted for. No I/O, no clock.
+//!
+//! ```text
+//!              frame(), entries_stored(), finals(), chunks_stored(), appended(), tick()
+//!                                     |
+//!  peer's frames --> Session --poll()--> Store, StoreChunk, RecordStored, RecordOutcome, AccountSkipped, ...
+//!                       ^
+//!   next_frame(grant) --' reads own entries through model::Outbound
+//! ```
+//!
+//! A session belongs to a peer, not to a connection: it outlives connections and carries on where the last one
+//! ended. One connection at a time is attached to it.
+//!
+//! Invariants
+//! - Everything releasable reaches the peer's `Store` exactly once after deduplication, whatever connections do.
+//! - What will never be sent is told with its reason, and counted final here at once.
+//! - An entry's own, unaccounted causes are sent before it, in its class. A file entry is never pulled.
+//! - A number that the peer claims and this process did not send is counted only after its hash was compared.
+//! - Memory is bounded by the constants in [`limits`], whatever the backlog and whatever the peer says.
+//!
+//! Not here: who may send how much and when (`shaper`), sockets and durable storage (`carrier`, `journal`).
+//! Start reading at [`Session::frame`] and [`Session::next_frame`].
+
+mod clone;
+pub mod limits;
+mod output;
+mod session;
+
+pub use clone::{CloneDetector, CloneVerdict};
+pub use output::{Incoming, LinkError, LinkEvent, Output, StartEpochReason};
+pub use session::{EpochProgress, Lane, Now, ReceiverState, SenderState, Session, SessionConfig, Waiting};

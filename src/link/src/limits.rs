@@ -1,0 +1,57 @@
+//! Bounds of a session's memory and patience, each with its arithmetic.
+
+use std::time::Duration;
+
+/// Entries sent and not yet receipted. 16 384 x about 64 B = 1 MiB; at 25 B per coalesced post these are 400 kB on
+/// the link, 50 s at 64 kbit/s, so the window never idles a link with less than that round trip.
+pub const WINDOW_ENTRIES: usize = 16_384;
+
+/// Room beyond [`WINDOW_ENTRIES`] that only flash and immediate may use: bulk never blocks them.
+pub const WINDOW_URGENT_EXTRA: usize = 4_096;
+
+/// Plain bytes of entries read ahead per class: one batch. Five classes and one largest entry each: at most 6.3 MiB.
+pub const READ_AHEAD_BYTES: usize = 256 << 10;
+
+/// Entries pulled ahead for one entry's causes. Threads are flat and channels have one creator; deeper is not ours.
+pub const PULL_MAX: usize = 1_024;
+
+/// Large entries of the peer that are partly here. 8 x 1 MiB = 8 MiB.
+pub const PARTIAL_ENTRIES_MAX: usize = 8;
+
+/// Chunks of the peer that are partly here. 32 x 64 KiB = 2 MiB.
+pub const PARTIAL_CHUNKS_MAX: usize = 32;
+
+/// Files of the peer waiting to be fetched. 4 096 manifests of about 1.2 kB = 5 MiB. More are offered again later.
+pub const FILES_MAX: usize = 4_096;
+
+/// Files of the peer being fetched at a time, so that slices of one file arrive together.
+pub const FILES_ACTIVE_MAX: usize = 4;
+
+/// Chunk names of active files in memory: 262 144 x about 100 B = 26 MiB, 4 GiB of content.
+pub const NAMES_MAX: usize = 262_144;
+
+/// Files that the peer may ask for at a time; its own [`FILES_ACTIVE_MAX`] with room for another release.
+pub const SERVING_MAX: usize = 64;
+
+/// Ranges in one want, receipt, skip or verdict: with a frame of 64 KiB a set of any shape is told in pieces.
+pub const RANGES_PER_FRAME: usize = 2_048;
+
+/// Receipts wait this long so that several go in one frame.
+pub const RECEIPT_DELAY: Duration = Duration::from_millis(200);
+
+/// Receipts of flash and immediate entries: long enough for a burst to share a frame.
+pub const RECEIPT_DELAY_URGENT: Duration = Duration::from_millis(20);
+
+/// How long a greeting may take: 300 B at 300 bit/s take 8 s, twice that and a satellite's patience.
+pub const GREETING_MAX: Duration = Duration::from_secs(60);
+
+/// A side that sent nothing for this long says so: one frame of 2 bytes a minute.
+pub const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Two keepalives and a half.
+pub const QUIET_MAX: Duration = Duration::from_secs(150);
+
+const _: () = assert!(QUIET_MAX.as_secs() > 2 * KEEPALIVE.as_secs(), "one lost keepalive must not end a connection");
+
+/// Smallest grant that a frame can be made for: a greeting with the longest name fits.
+pub const GRANT_BYTES_MIN: usize = 120;
