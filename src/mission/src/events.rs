@@ -12,6 +12,12 @@ use serde_json::{Map, Value};
 pub trait EventSink: Send + Sync {
     /// Takes one broadcast. Called with the store's writer held: must never block.
     fn publish(&self, broadcast: Broadcast);
+
+    /// Some of this user's sessions ended (logout, revocation, deactivation): whoever serves one looks again
+    /// whether it is still good. Must never block.
+    fn sessions_ended(&self, user: Id) {
+        let _ = user;
+    }
 }
 
 /// A sink that drops everything, for tools and tests without clients.
