@@ -1,0 +1,308 @@
+//! REST API v4 as the official clients speak it, and the upgrade to the WebSocket.
+//!
+//! request -> route table -> session, cross-site rule, access -> body up to its limit -> handler on a blocking
+//! thread -> answer with the headers that every answer carries
+//!
+//! Invariants
+//! - Every path and method is one row of [`routes::ROUTES`]; its access is checked before the handler runs.
+//! - Under `/api/` every answer that is not a file or picture is JSON; an error is an AppError.
+//! - No handler reads a clock or a socket; the domain operations in [`crate::Core`] decide what is allowed
+//!   beyond the access class.
+//!
+//! Start reading at `dispatch`; what a client may ask for is in [`routes`].
+
+mod call;
+mod categories;
+mod channels;
+mod clientconfig;
+mod files;
+mod picture;
+mod posts;
+mod preferences;
+mod query;
+mod range;
+pub(crate) mod reply;
+pub mod routes;
+mod system;
+mod teams;
+mod token;
+mod users;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{FromRequestParts as _, RawPathParams, Request};
+use axum::response::Response;
+use axum::routing::MethodRouter;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tokio::sync::Semaphore;
+
+pub(crate) use self::call::Call;
+use self::query::Query;
+use self::reply::{Asked, Reply};
+use self::routes::{Access, ROUTES, Route, Run};
+use self::token::Carriage;
+use crate::Core;
+use crate::error::{AppError, AppResult};
+use crate::types::Session;
+use crate::ws::{self, WsHub};
+
+/// The server version that we are compatible with; mobile clients refuse less than 9.11.
+pub const VERSION: &str = "11.6.0";
+/// Part of `X-Version-Id`; a real server has its CI run here.
+pub(crate) const BUILD_NUMBER: &str = "0";
+
+const PER_PAGE_DEFAULT: u32 = 60;
+const PER_PAGE_MAX: u32 = 200;
+/// Longer request targets are refused with 414, as the original does.
+const URL_LEN_MAX: usize = 2_048;
+
+/// Domain operations running at once. SQLite has one writer; more threads would only wait for it.
+const BLOCKING_MAX: usize = 32;
+
+/// What an operator sets about the API.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// URL under which people reach the site, e.g. `https://chat.example`. Without it clients use the URL they
+    /// were given, which is right for a box without a name.
+    pub site_url: Option<String>,
+    /// Largest JSON body in bytes. Default 300,000.
+    pub max_json_bytes: usize,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self { site_url: None, max_json_bytes: 300_000 }
+    }
+}
+
+/// What the API works on. The largest upload is the core's `max_file_bytes`.
+#[derive(Clone)]
+pub struct ApiState {
+    core: Core,
+    ws: WsHub,
+    settings: Arc<HttpSettings>,
+    config: Arc<clientconfig::ClientConfig>,
+    blocking: Arc<Semaphore>,
+}
+
+impl ApiState {
+    /// Brings the parts together. `ws` must be the sink that `core` publishes to.
+    pub fn new(core: Core, ws: WsHub, settings: HttpSettings) -> Self {
+        let config = Arc::new(clientconfig::ClientConfig::new(&core, &settings));
+        Self { core, ws, settings: Arc::new(settings), config, blocking: Arc::new(Semaphore::new(BLOCKING_MAX)) }
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub(crate) fn hub(&self) -> &WsHub {
+        &self.ws
+    }
+
+    /// `X-Version-Id`, and `server_version` in the greeting of a socket.
+    pub(crate) fn version_id(&self) -> &str {
+        self.config.version_id()
+    }
+
+    /// Host and scheme that a browser may name as its origin besides the host it asked.
+    pub(crate) fn site_url(&self) -> Option<&str> {
+        self.settings.site_url.as_deref()
+    }
+
+    /// Runs a domain operation where it may block. The one way from here into [`Core`].
+    ///
+    /// Not cancel-safe in effect: an operation that started runs to its end even when nobody waits for it.
+    pub(crate) async fn blocking<T, F>(&self, work: F) -> AppResult<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> AppResult<T> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.blocking).acquire_owned().await;
+        let run = move || {
+            let _permit = permit;
+            work()
+        };
+        tokio::task::spawn_blocking(run).await.unwrap_or_else(|e| {
+            Err(AppError::new("http", "holdfast.handler.app_error", "The request could not be carried out.", 500)
+                .detail(e))
+        })
+    }
+}
+
+/// The API, the WebSocket and the front page.
+pub fn router(state: ApiState) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let filter = route.method.clone().try_into().expect("the table holds plain methods only");
+        let state = state.clone();
+        let handler = move |request: Request| dispatch(state.clone(), route, request);
+        router = router.route(route.path, MethodRouter::new().on(filter, handler));
+    }
+    let fallback = move |request: Request| {
+        let state = state.clone();
+        async move { nothing_here(&state, &request) }
+    };
+    router.method_not_allowed_fallback(fallback.clone()).fallback(fallback)
+}
+
+async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let request_id = state.core.random_id();
+    let params = RawPathParams::from_request_parts(&mut parts, &state).await;
+    let asked_headers = parts.headers.clone();
+    let outcome = async {
+        if parts.uri.path_and_query().map_or(0, |target| target.as_str().len()) > URL_LEN_MAX {
+            return Err(AppError::new("http", "basic_security_check.url.too_long_error", "URL is too long", 414));
+        }
+        let params = params
+            .map(|found| found.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
+            .map_err(|e| AppError::url_param("http", "path").detail(e))?;
+        let query = Query::parse(parts.uri.query().unwrap_or(""));
+        let session = authenticate(&state, route, &parts.method, &parts.headers, &query).await?;
+        let mut call =
+            Call { state: state.clone(), headers: parts.headers.clone(), query, params, session, body: Bytes::new() };
+        match route.run {
+            Run::Json(handler) => {
+                call.body = read_capped(body, state.settings.max_json_bytes).await?;
+                state.blocking(move || handler(&call)).await.map(Answer::Reply)
+            }
+            Run::Upload => files::upload(call, body).await.map(Answer::Reply),
+            Run::Socket => ws::upgrade(&state, call, &mut parts).await.map(Answer::Socket),
+        }
+    };
+    let outcome = outcome.await;
+    let request_id = request_id.to_string();
+    let asked = Asked {
+        method: &route.method,
+        path: route.path,
+        headers: &asked_headers,
+        request_id: &request_id,
+        version_id: state.version_id(),
+    };
+    match outcome {
+        Ok(Answer::Socket(response)) => response,
+        Ok(Answer::Reply(reply)) => reply::respond(Ok(reply), &asked),
+        Err(error) => reply::respond(Err(error), &asked),
+    }
+}
+
+enum Answer {
+    Reply(Reply),
+    /// The handshake's answer goes out as it is.
+    Socket(Response),
+}
+
+/// Finds the caller's session and holds it against the route's access.
+async fn authenticate(
+    state: &ApiState,
+    route: &Route,
+    method: &Method,
+    headers: &HeaderMap,
+    query: &Query,
+) -> AppResult<Option<Session>> {
+    let needs_session = route.access != Access::Public;
+    let Some((text, carriage)) = token::carried(headers, query) else {
+        return if needs_session { Err(AppError::session_expired("http")) } else { Ok(None) };
+    };
+    let found = {
+        let core = state.core.clone();
+        let look_up = move || {
+            let mut session = core.session(&text)?;
+            session.token = text;
+            Ok(session)
+        };
+        state.blocking(look_up).await
+    };
+    let session = match found {
+        Ok(session) => session,
+        Err(error) if error.status_code >= 500 => return Err(error),
+        Err(_) if needs_session => return Err(AppError::session_expired("http")),
+        Err(_) => return Ok(None),
+    };
+    if carriage == Carriage::Query {
+        let message = "Session is not OAuth but token was provided in the query string.";
+        return Err(AppError::new("http", "api.context.token_provided.app_error", message, 401));
+    }
+    let checks_csrf = carriage == Carriage::Cookie && route.access != Access::SessionNoCsrf && !route.is_socket();
+    if checks_csrf && !token::proves_same_site(method, headers, session.csrf()) {
+        return Err(AppError::session_expired("http").detail("cross-site request"));
+    }
+    if route.access == Access::Admin && !session.is_system_admin() {
+        return Err(AppError::permissions("http", "manage_system"));
+    }
+    Ok(Some(session))
+}
+
+/// The whole body, or 413.
+async fn read_capped(mut body: Body, max: usize) -> AppResult<Bytes> {
+    if body.size_hint().lower() > max as u64 {
+        return Err(body_too_large());
+    }
+    let mut whole = Vec::new();
+    while let Some(frame) = http_body_util::BodyExt::frame(&mut body).await {
+        let frame =
+            frame.map_err(|e| AppError::bad("http", "api.payload.parse.error", "The body broke off.").detail(e))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > max {
+            return Err(body_too_large());
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.into())
+}
+
+pub(crate) fn body_too_large() -> AppError {
+    let message = "Unable to process request. Request body too large.";
+    AppError::new("http", "api.context.request_body_too_large.app_error", message, 413)
+}
+
+/// What no row of the table answers.
+fn nothing_here(state: &ApiState, request: &Request) -> Response {
+    let path = request.uri().path();
+    if !path.starts_with("/api/") && matches!(*request.method(), Method::GET | Method::HEAD) {
+        return page(state, if path == "/" { StatusCode::OK } else { StatusCode::NOT_FOUND });
+    }
+    let error = AppError::new("http", "api.context.404.app_error", "Sorry, we could not find the page.", 404);
+    let request_id = state.core.random_id().to_string();
+    let asked = Asked {
+        method: request.method(),
+        path,
+        headers: request.headers(),
+        request_id: &request_id,
+        version_id: state.version_id(),
+    };
+    reply::respond(Err(error), &asked)
+}
+
+/// Names the site for whoever opens it in a browser.
+fn page(state: &ApiState, status: StatusCode) -> Response {
+    let name = escape(&state.core.settings().site_name);
+    let node = escape(state.core.node_name());
+    let text = match status {
+        StatusCode::OK => "Connect with the Mattermost desktop or mobile app, using this page's address.",
+        _ => "There is nothing under this address.",
+    };
+    let html = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{name}</title><body><h1>{name}</h1><p>{text}</p><p><small>{node}</small></p></body></html>\n"
+    );
+    let mut response = Response::new(Body::from(html));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'self'");
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

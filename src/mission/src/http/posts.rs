@@ -1,0 +1,255 @@
+//! Posts, threads and reactions.
+
+use model::{Id, UnixMillis};
+use serde::Deserialize;
+
+use super::call::Call;
+use super::reply::Reply;
+use crate::error::{AppError, AppResult};
+use crate::types::{NewPost, Post, PostList, PostPatch, PostQuery};
+
+/// Posts in one request by id (the original's number).
+const BY_IDS_MAX: usize = 1_000;
+/// Longest emoji name (the original's number).
+const EMOJI_NAME_MAX: usize = 64;
+
+fn show(post: &Post) -> AppResult<Reply> {
+    Ok(Reply::json(post)?.etag(&[&post.id, &post.update_at]))
+}
+
+/// ETag of a list: its first post, its newest change.
+fn show_list(list: &PostList) -> AppResult<Reply> {
+    let newest = list.posts.values().max_by_key(|post| (post.update_at, post.id));
+    let (id, at) = newest.map_or(("0", 0), |post| (post.id.as_str(), post.update_at));
+    let first = list.order.first().map_or("0", Id::as_str);
+    Ok(Reply::json(list)?.etag(&[&first, &id, &at]))
+}
+
+pub(crate) fn create(call: &Call) -> AppResult<Reply> {
+    let new: NewPost = call.json("post")?;
+    let set_online = call.query.get("set_online").is_none_or(|_| call.query.flag("set_online"));
+    let post = call.core().create_post(call.session()?, &new, set_online)?;
+    call.core().touch_session(call.session()?)?;
+    Reply::created(&post)
+}
+
+pub(crate) fn get(call: &Call) -> AppResult<Reply> {
+    show(&call.core().post(call.session()?, call.id("post_id")?, include_deleted(call)?)?)
+}
+
+/// Deleted posts are for system administrators.
+fn include_deleted(call: &Call) -> AppResult<bool> {
+    let asked = call.query.flag("include_deleted");
+    if asked && !call.session()?.is_system_admin() {
+        return Err(AppError::permissions("http", "read_deleted_posts"));
+    }
+    Ok(asked)
+}
+
+pub(crate) fn by_ids(call: &Call) -> AppResult<Reply> {
+    let ids = call.ids("post_ids")?;
+    if ids.len() > BY_IDS_MAX {
+        let message = "The number of Post IDs received has exceeded the maximum size of 1000";
+        return Err(AppError::bad("getPostsByIds", "api.post.posts_by_ids.invalid_body.request_error", message));
+    }
+    Reply::json(&call.core().posts_by_ids(call.session()?, &ids)?)
+}
+
+pub(crate) fn patch(call: &Call) -> AppResult<Reply> {
+    let patch: PostPatch = call.json("post")?;
+    Reply::json(&call.core().patch_post(call.session()?, call.id("post_id")?, &patch)?)
+}
+
+/// `PUT /posts/{id}`: the whole post; what a client may not set is ignored.
+pub(crate) fn update(call: &Call) -> AppResult<Reply> {
+    #[derive(Deserialize)]
+    struct Whole {
+        id: Id,
+        #[serde(flatten)]
+        patch: PostPatch,
+    }
+    let whole: Whole = call.json("post")?;
+    let id = call.id("post_id")?;
+    if whole.id != id {
+        return Err(AppError::body_param("updatePost", "id"));
+    }
+    Reply::json(&call.core().patch_post(call.session()?, id, &whole.patch)?)
+}
+
+pub(crate) fn delete(call: &Call) -> AppResult<Reply> {
+    let id = call.id("post_id")?;
+    if call.query.flag("permanent") {
+        let message = "Permanent post deletion feature is not enabled.";
+        return Err(AppError::new("deletePost", "api.post.delete_post.not_enabled.app_error", message, 501));
+    }
+    call.core().delete_post(call.session()?, id)?;
+    Reply::ok()
+}
+
+/// `GET /posts/{id}/thread`: the whole thread, or the part of it that a client still lacks.
+///
+/// Parts: `fromCreateAt` with `direction` and `perPage` pages through the replies, `fromUpdateAt` with
+/// `updatesOnly` asks for changes. The root is always among `posts`.
+pub(crate) fn thread(call: &Call) -> AppResult<Reply> {
+    let id = call.id("post_id")?;
+    let bad = |name: &str| AppError::body_param("getPostThread", name);
+    let number = |name: &'static str| match call.query.get(name) {
+        Some(text) => text.parse::<i64>().map_err(|_| bad(name)),
+        None => Ok(0),
+    };
+    let (from_create_at, from_update_at) = (number("fromCreateAt")?, number("fromUpdateAt")?);
+    let per_page = usize::try_from(number("perPage")?).map_err(|_| bad("perPage"))?;
+    let from_post = call.query.get("fromPost").unwrap_or("");
+    let up = match call.query.get("direction") {
+        None | Some("down") => false,
+        Some("up") => true,
+        Some(_) => return Err(bad("direction")),
+    };
+    if per_page > super::PER_PAGE_MAX as usize {
+        return Err(bad("perPage"));
+    }
+    if (!from_post.is_empty() && from_create_at == 0) || (from_create_at != 0 && from_update_at != 0) {
+        return Err(bad("fromCreateAt"));
+    }
+    let mut list = call.core().thread(call.session()?, id)?;
+    if per_page == 0 && from_create_at == 0 && from_update_at == 0 {
+        return show_list(&list);
+    }
+    let root = list.posts.values().find(|post| post.root_id.is_none()).map(|post| post.id);
+    let mut replies: Vec<(i64, Id)> = list
+        .posts
+        .values()
+        .filter(|post| post.root_id.is_some())
+        .filter(|post| from_update_at == 0 || post.update_at > from_update_at)
+        .map(|post| (post.create_at, post.id))
+        .filter(|(at, id)| {
+            let place = (*at, id.as_str()).cmp(&(from_create_at, from_post));
+            from_create_at == 0 || place == if up { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
+        })
+        .collect();
+    replies.sort_unstable();
+    if up {
+        replies.reverse();
+    }
+    list.has_next = Some(per_page > 0 && replies.len() > per_page);
+    if per_page > 0 {
+        replies.truncate(per_page);
+    }
+    list.order = root.into_iter().chain(replies.into_iter().map(|(_, id)| id)).collect();
+    let order = &list.order;
+    list.posts.retain(|id, _| order.contains(id));
+    show_list(&list)
+}
+
+/// `GET /channels/{id}/posts` by page, around a post, or since a moment.
+pub(crate) fn of_channel(call: &Call) -> AppResult<Reply> {
+    let channel = call.id("channel_id")?;
+    let post = |name: &str| match call.query.get(name) {
+        Some(id) => id.parse().map(Some).map_err(|_| AppError::body_param("getPostsForChannel", name)),
+        None => Ok(None),
+    };
+    let (after, before): (Option<Id>, Option<Id>) = (post("after")?, post("before")?);
+    let since = match call.query.get("since") {
+        Some(text) => text.parse().map_err(|_| AppError::body_param("getPostsForChannel", "since"))?,
+        None => 0,
+    };
+    let (page, per_page) = (call.page(), call.per_page());
+    let query = match (since, after, before) {
+        (1.., _, _) => PostQuery::Since(UnixMillis(since)),
+        (_, Some(post), _) => PostQuery::After { post, page, per_page },
+        (_, None, Some(post)) => PostQuery::Before { post, page, per_page },
+        (_, None, None) => PostQuery::Page { page, per_page },
+    };
+    let list = call.core().channel_posts(call.session()?, channel, &query, include_deleted(call)?)?;
+    let reply = Reply::json(&list)?;
+    match query {
+        PostQuery::Since(_) => Ok(reply),
+        PostQuery::Page { .. } | PostQuery::Before { .. } | PostQuery::After { .. } => {
+            Ok(reply.etag(&[&call.core().channel_changed_at(channel)?]))
+        }
+    }
+}
+
+pub(crate) fn around_unread(call: &Call) -> AppResult<Reply> {
+    let (before, after) = (call.limit("limit_before"), call.limit("limit_after"));
+    if after == 0 {
+        return Err(AppError::url_param("getPostsForChannelAroundLastUnread", "limit_after"));
+    }
+    let (user, channel) = (call.own_user()?, call.id("channel_id")?);
+    Reply::json(&call.core().posts_around_unread(call.session()?, user, channel, before, after)?)
+}
+
+pub(crate) fn pin(call: &Call) -> AppResult<Reply> {
+    call.core().pin_post(call.session()?, call.id("post_id")?, true)?;
+    Reply::ok()
+}
+
+pub(crate) fn unpin(call: &Call) -> AppResult<Reply> {
+    call.core().pin_post(call.session()?, call.id("post_id")?, false)?;
+    Reply::ok()
+}
+
+pub(crate) fn pinned(call: &Call) -> AppResult<Reply> {
+    show_list(&call.core().pinned_posts(call.session()?, call.id("channel_id")?)?)
+}
+
+/// Flags are preferences of the category `flagged_post`.
+pub(crate) fn flagged(call: &Call) -> AppResult<Reply> {
+    let mut list = call.core().flagged_posts(call.session()?, call.own_user()?, call.page(), call.per_page())?;
+    if let Some(channel) = call.query_id("channel_id")? {
+        list.posts.retain(|_, post| post.channel_id == channel);
+        let kept = &list.posts;
+        list.order.retain(|id| kept.contains_key(id));
+    }
+    Reply::json(&list)
+}
+
+pub(crate) fn edit_history(call: &Call) -> AppResult<Reply> {
+    Reply::json(&call.core().edit_history(call.session()?, call.id("post_id")?)?)
+}
+
+pub(crate) fn files(call: &Call) -> AppResult<Reply> {
+    Reply::json(&call.core().files_of_post(call.session()?, call.id("post_id")?)?)
+}
+
+pub(crate) fn set_unread(call: &Call) -> AppResult<Reply> {
+    Reply::json(&call.core().set_post_unread(call.session()?, call.own_user()?, call.id("post_id")?)?)
+}
+
+pub(crate) fn react(call: &Call) -> AppResult<Reply> {
+    #[derive(Deserialize)]
+    struct Body {
+        user_id: Id,
+        post_id: Id,
+        emoji_name: String,
+    }
+    let new: Body = call.json("reaction")?;
+    if new.emoji_name.is_empty() || new.emoji_name.len() > EMOJI_NAME_MAX {
+        let message = "Reaction is not valid.";
+        return Err(AppError::bad("saveReaction", "api.reaction.save_reaction.invalid.app_error", message));
+    }
+    if new.user_id != call.me()? {
+        let message = "You cannot save reaction for the other user.";
+        return Err(AppError::new("saveReaction", "api.reaction.save_reaction.user_id.app_error", message, 403));
+    }
+    Reply::json(&call.core().save_reaction(call.session()?, new.user_id, new.post_id, &new.emoji_name)?)
+}
+
+pub(crate) fn unreact(call: &Call) -> AppResult<Reply> {
+    let (user, post) = (call.own_user()?, call.id("post_id")?);
+    call.core().delete_reaction(call.session()?, user, post, call.text("emoji_name"))?;
+    Reply::ok()
+}
+
+pub(crate) fn reactions(call: &Call) -> AppResult<Reply> {
+    Reply::json(&call.core().reactions(call.session()?, call.id("post_id")?)?)
+}
+
+pub(crate) fn reactions_of_posts(call: &Call) -> AppResult<Reply> {
+    Reply::json(&call.core().reactions_of_posts(call.session()?, &call.ids("post_ids")?)?)
+}
+
+/// No emoji but the built-in ones, which clients bring along.
+pub(crate) fn no_such_emoji(_: &Call) -> AppResult<Reply> {
+    Err(AppError::not_found("getEmoji", "app.emoji.get_by_name.no_result"))
+}

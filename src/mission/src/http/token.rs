@@ -1,0 +1,168 @@
+//! How a session token reaches us and leaves again: headers, cookies, the cross-site rule.
+//!
+//! Order of precedence: cookie, `Authorization: Bearer`, `Authorization: token`. The query parameter
+//! `access_token` belongs to OAuth applications, which this core does not have; it is refused.
+
+use http::{HeaderMap, HeaderValue, Method, header};
+
+use super::query::Query;
+
+/// Cookie with the session token.
+pub(crate) const COOKIE_TOKEN: &str = "MMAUTHTOKEN";
+const COOKIE_USER: &str = "MMUSERID";
+const COOKIE_CSRF: &str = "MMCSRF";
+/// Set by the page that embeds the web app into another site; asks for `SameSite=None`.
+const COOKIE_EMBED: &str = "MMEMBED";
+
+/// Longer tokens are cut, as the original server does, so that garbage costs nothing to look up.
+const TOKEN_LEN_MAX: usize = 50;
+
+/// Where the token was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carriage {
+    Cookie,
+    Header,
+    Query,
+}
+
+/// The token that a request carries.
+pub(crate) fn carried(headers: &HeaderMap, query: &Query) -> Option<(String, Carriage)> {
+    let (token, carriage) = if let Some(token) = cookie(headers, COOKIE_TOKEN) {
+        (token, Carriage::Cookie)
+    } else if let Some(token) = authorization(headers) {
+        (token, Carriage::Header)
+    } else if let Some(token) = query.get("access_token") {
+        (token, Carriage::Query)
+    } else {
+        return None;
+    };
+    let token: String = token.chars().take(TOKEN_LEN_MAX).collect();
+    (!token.is_empty()).then_some((token, carriage))
+}
+
+/// Whether a request authenticated by cookie proves that our own page sent it.
+pub(crate) fn proves_same_site(method: &Method, headers: &HeaderMap, csrf: &str) -> bool {
+    if method == Method::GET || method == Method::HEAD {
+        return true;
+    }
+    let sent = headers.get("x-csrf-token").map(HeaderValue::as_bytes);
+    (!csrf.is_empty() && sent == Some(csrf.as_bytes())) || sent_by_script(headers)
+}
+
+/// A page of another site cannot set this header without a CORS preflight, which we never grant.
+pub(crate) fn sent_by_script(headers: &HeaderMap) -> bool {
+    headers.get("x-requested-with").is_some_and(|v| v.as_bytes() == b"XMLHttpRequest")
+}
+
+/// One cookie of the request.
+pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(';')).find_map(|pair| {
+        let (key, value) = pair.trim().split_once('=')?;
+        (key == name).then(|| value.trim_matches('"'))
+    })
+}
+
+fn authorization(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let known = scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("token");
+    known.then(|| token.trim())
+}
+
+/// What a browser keeps of a session.
+pub(crate) struct SessionCookies<'a> {
+    pub(crate) token: &'a str,
+    pub(crate) user_id: &'a str,
+    pub(crate) csrf: &'a str,
+    /// Lifetime in seconds.
+    pub(crate) max_age_s: i64,
+}
+
+/// The `Set-Cookie` headers of a login by script.
+pub(crate) fn set_cookies(request: &HeaderMap, session: &SessionCookies<'_>) -> Vec<HeaderValue> {
+    let secure = is_https(request);
+    let same_site = match secure && cookie(request, COOKIE_EMBED) == Some("1") {
+        true => "; SameSite=None",
+        false => "",
+    };
+    let secure = if secure { "; Secure" } else { "" };
+    let age = session.max_age_s;
+    [(COOKIE_TOKEN, session.token, "; HttpOnly"), (COOKIE_USER, session.user_id, ""), (COOKIE_CSRF, session.csrf, "")]
+        .into_iter()
+        .map(|(name, value, script)| format!("{name}={value}; Path=/; Max-Age={age}{script}{secure}{same_site}"))
+        .filter_map(|text| HeaderValue::from_str(&text).ok())
+        .collect()
+}
+
+/// The `Set-Cookie` header that makes a browser forget a dead token.
+pub(crate) fn forget_token() -> HeaderValue {
+    HeaderValue::from_static("MMAUTHTOKEN=; Path=/; Max-Age=0; HttpOnly")
+}
+
+/// The `Set-Cookie` headers that end a browser's session.
+pub(crate) fn forget_all() -> Vec<HeaderValue> {
+    vec![
+        forget_token(),
+        HeaderValue::from_static("MMUSERID=; Path=/; Max-Age=0"),
+        HeaderValue::from_static("MMCSRF=; Path=/; Max-Age=0"),
+    ]
+}
+
+/// TLS ends in the gate in front of us, which says so.
+fn is_https(headers: &HeaderMap) -> bool {
+    headers.get("x-forwarded-proto").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(k, v)| (http::HeaderName::from_static(k), HeaderValue::from_str(v).unwrap())).collect()
+    }
+
+    fn carried_by(pairs: &[(&'static str, &str)], query: &str) -> Option<(String, Carriage)> {
+        carried(&headers(pairs), &Query::parse(query))
+    }
+
+    #[test]
+    fn a_cookie_wins_over_a_header_and_a_header_over_the_query() {
+        let cookie = ("cookie", "a=b; MMAUTHTOKEN=fromcookie");
+        let bearer = ("authorization", "BEARER fromheader");
+        assert_eq!(carried_by(&[cookie, bearer], ""), Some(("fromcookie".into(), Carriage::Cookie)));
+        assert_eq!(carried_by(&[bearer], "access_token=q"), Some(("fromheader".into(), Carriage::Header)));
+        assert_eq!(carried_by(&[("authorization", "token t")], ""), Some(("t".into(), Carriage::Header)));
+        assert_eq!(carried_by(&[], "access_token=q"), Some(("q".into(), Carriage::Query)));
+        assert_eq!(carried_by(&[("authorization", "Basic dTpw")], ""), None);
+    }
+
+    #[test]
+    fn an_overlong_token_is_cut() {
+        let long = format!("Bearer {}", "x".repeat(4_000));
+        assert_eq!(carried_by(&[("authorization", &long)], "").unwrap().0.len(), TOKEN_LEN_MAX);
+    }
+
+    #[test]
+    fn a_changing_request_by_cookie_needs_the_csrf_token_or_the_script_header() {
+        assert!(proves_same_site(&Method::GET, &headers(&[]), "c"));
+        assert!(!proves_same_site(&Method::POST, &headers(&[]), "c"));
+        assert!(!proves_same_site(&Method::POST, &headers(&[("x-csrf-token", "other")]), "c"));
+        assert!(proves_same_site(&Method::POST, &headers(&[("x-csrf-token", "c")]), "c"));
+        assert!(proves_same_site(&Method::POST, &headers(&[("x-requested-with", "XMLHttpRequest")]), "c"));
+        assert!(
+            !proves_same_site(&Method::POST, &headers(&[("x-csrf-token", "")]), ""),
+            "an empty secret proves nothing"
+        );
+    }
+
+    #[test]
+    fn cookies_are_secure_behind_tls_and_cross_site_only_when_embedded() {
+        let session = SessionCookies { token: "t", user_id: "u", csrf: "c", max_age_s: 60 };
+        let plain = set_cookies(&headers(&[]), &session);
+        assert_eq!(plain[0], "MMAUTHTOKEN=t; Path=/; Max-Age=60; HttpOnly");
+        let tls = set_cookies(&headers(&[("x-forwarded-proto", "https")]), &session);
+        assert_eq!(tls[2], "MMCSRF=c; Path=/; Max-Age=60; Secure");
+        let embedded = set_cookies(&headers(&[("x-forwarded-proto", "https"), ("cookie", "MMEMBED=1")]), &session);
+        assert_eq!(embedded[1], "MMUSERID=u; Path=/; Max-Age=60; Secure; SameSite=None");
+    }
+}

@@ -1,0 +1,298 @@
+//! The WebSocket: events to clients as they happen, and the few requests that clients send this way.
+//!
+//! core --publish--> hub --filter--> [ queues of each connection ] --writer--> socket
+//!
+//! A connection is one life of a socket, with queues that outlive it: when the socket dies they keep filling,
+//! and a client that returns within five minutes with its connection id takes them over and misses nothing.
+//!
+//! Invariants
+//! - `publish` never blocks: queues are bounded, and who cannot keep up loses its connection, not our memory.
+//! - A connection whose session ended is closed at once.
+//! - Every task here is known to the hub and ends when the hub is told to stop.
+//!
+//! Not here: who may read what. The core works out the recipients of every event.
+
+mod frame;
+mod queues;
+mod requests;
+mod socket;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::Id;
+use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::frame::{EventText, Frame};
+use self::queues::{Overflow, Queues, Resume, UNSENT_SLOW};
+pub(crate) use self::socket::upgrade;
+use crate::events::{Broadcast, EventSink, Recipients};
+
+/// Dead connections kept per user for their return. A user has a handful of devices; more is a client that
+/// never returns to what it left.
+const WAITING_PER_USER_MAX: usize = 8;
+
+/// Events that are worthless when late.
+const PERISHABLE: [&str; 3] = ["typing", "status_change", "multiple_channels_viewed"];
+/// Events that matter only to who looks at the channel.
+const SCOPED: [&str; 3] = ["typing", "reaction_added", "reaction_removed"];
+
+/// All connections of the site. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct WsHub(Arc<Hub>);
+
+#[derive(Debug)]
+struct Hub {
+    connections: Mutex<BTreeMap<Id, Arc<Connection>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// One life of a socket.
+#[derive(Debug)]
+struct Connection {
+    id: Id,
+    user: Id,
+    /// To see whether the session is still good.
+    token: String,
+    /// The client wants to acknowledge notifications.
+    posted_ack: bool,
+    state: Mutex<State>,
+    /// Something in `state` changed for the task that serves the connection.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queues: Queues,
+    /// A socket is attached.
+    active: bool,
+    /// Overflown or taken over: the task must end.
+    gone: bool,
+    /// The session may have ended.
+    check_session: bool,
+    looking_at: LookingAt,
+}
+
+/// What the client says it shows. `None` where it never said.
+#[derive(Debug, Default)]
+struct LookingAt {
+    channel: Option<String>,
+    thread_beside: Option<String>,
+    thread_view: Option<String>,
+}
+
+impl LookingAt {
+    /// Whether an event that matters only in `channel` can be left out.
+    fn elsewhere(&self, channel: &str) -> bool {
+        let other = |shown: &Option<String>| shown.as_deref().is_some_and(|shown| shown != channel);
+        other(&self.channel)
+            && !(self.thread_beside.as_deref() == Some(channel) || self.thread_view.as_deref() == Some(channel))
+    }
+}
+
+/// How a client wants to go on after its socket died.
+#[derive(Clone, Copy, Debug)]
+struct Return {
+    connection: Id,
+    /// The number of the next event it expects.
+    expected: u64,
+}
+
+/// Who is connecting.
+struct Arrival {
+    user: Id,
+    token: String,
+    posted_ack: bool,
+    returning: Option<Return>,
+}
+
+impl WsHub {
+    /// A hub whose connections end when `stop` is cancelled.
+    pub fn new(stop: CancellationToken) -> Self {
+        Self(Arc::new(Hub { connections: Mutex::default(), tasks: TaskTracker::new(), stop }))
+    }
+
+    /// Waits until every connection's task has ended. Call it after cancelling the token.
+    pub async fn ended(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Sockets that are attached, for the metrics.
+    pub fn active_connections(&self) -> usize {
+        self.connections().values().filter(|connection| connection.state().active).count()
+    }
+
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<Id, Arc<Connection>>> {
+        // A panic elsewhere cannot leave the map half changed: entries are inserted and removed whole.
+        self.0.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a connection: as the continuation of a dead one where that is possible without a gap, else as
+    /// a new one, greeted by `hello`.
+    fn arrive(&self, arrival: Arrival, fresh_id: Id, hello: impl FnOnce(Id) -> Frame) -> Arc<Connection> {
+        let mut connections = self.connections();
+        let left = arrival.returning.and_then(|back| Some((back, connections.get(&back.connection)?.clone())));
+        let left = left.filter(|(_, old)| old.user == arrival.user && !old.state().active);
+        let (id, queues) = match left {
+            Some((back, old)) => {
+                connections.remove(&old.id);
+                let mut queues = old.retire();
+                match queues.resume(back.expected) {
+                    Resume::Continued => (old.id, queues),
+                    Resume::Lost => {
+                        queues.restart(hello(fresh_id));
+                        (fresh_id, queues)
+                    }
+                }
+            }
+            None => {
+                let mut queues = Queues::default();
+                queues.restart(hello(fresh_id));
+                (fresh_id, queues)
+            }
+        };
+        let connection = Arc::new(Connection {
+            id,
+            user: arrival.user,
+            token: arrival.token,
+            posted_ack: arrival.posted_ack,
+            state: Mutex::new(State { queues, active: true, ..State::default() }),
+            changed: Notify::new(),
+        });
+        connections.insert(id, Arc::clone(&connection));
+        connection
+    }
+
+    /// The socket of `connection` died. Says whether its queues wait for the client to return.
+    fn socket_died(&self, connection: &Arc<Connection>) -> bool {
+        let mut connections = self.connections();
+        let waiting =
+            connections.values().filter(|other| other.user == connection.user && !other.state().active).count();
+        let mut state = connection.state();
+        state.active = false;
+        if state.gone || waiting >= WAITING_PER_USER_MAX {
+            drop(state);
+            Self::remove(&mut connections, connection);
+            return false;
+        }
+        true
+    }
+
+    /// Forgets a connection.
+    fn forget(&self, connection: &Arc<Connection>) {
+        Self::remove(&mut self.connections(), connection);
+    }
+
+    /// Another life may already hold the same id; only this one goes.
+    fn remove(connections: &mut BTreeMap<Id, Arc<Connection>>, connection: &Arc<Connection>) {
+        if connections.get(&connection.id).is_some_and(|held| Arc::ptr_eq(held, connection)) {
+            connections.remove(&connection.id);
+        }
+    }
+
+    fn has_active(&self, user: Id) -> bool {
+        self.connections().values().any(|connection| connection.user == user && connection.state().active)
+    }
+}
+
+impl EventSink for WsHub {
+    fn publish(&self, broadcast: Broadcast) {
+        let text = Arc::new(EventText::new(broadcast.event, &broadcast.data, &broadcast_json(&broadcast)));
+        let mut connections = self.connections();
+        let mut overflown = Vec::new();
+        for connection in connections.values() {
+            if reaches(&broadcast, connection.user) && connection.offer(&broadcast, &text) == Err(Overflow) {
+                overflown.push(Arc::clone(connection));
+            }
+        }
+        for connection in overflown {
+            tracing::warn!(user = %connection.user, connection = %connection.id, "a client was too slow; its connection is closed");
+            Self::remove(&mut connections, &connection);
+            connection.retire();
+        }
+    }
+
+    fn sessions_ended(&self, user: Id) {
+        for connection in self.connections().values().filter(|connection| connection.user == user) {
+            connection.state().check_session = true;
+            connection.changed.notify_one();
+        }
+    }
+}
+
+impl Connection {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The queues stay consistent between statements; a panic in another holder does not spoil them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a frame for this connection's client.
+    fn push(&self, frame: Frame) -> Result<(), Overflow> {
+        let pushed = self.state().queues.push(frame);
+        self.changed.notify_one();
+        pushed
+    }
+
+    /// Queues an event unless it is not worth it.
+    fn offer(&self, broadcast: &Broadcast, text: &Arc<EventText>) -> Result<(), Overflow> {
+        let mut state = self.state();
+        if state.queues.waiting() >= UNSENT_SLOW && PERISHABLE.contains(&broadcast.event) {
+            return Ok(());
+        }
+        let scope = broadcast.channel_id.filter(|_| SCOPED.contains(&broadcast.event));
+        if scope.is_some_and(|channel| state.looking_at.elsewhere(channel.as_str())) {
+            return Ok(());
+        }
+        let frame = match broadcast.per_user.get(&self.user) {
+            Some(own) => {
+                let mut own = own.clone();
+                if self.posted_ack && state.active && (own.contains_key("mentions") || own.contains_key("followers")) {
+                    own.insert("should_ack".to_owned(), Value::Bool(true));
+                }
+                Frame::event_with(text, &own)
+            }
+            None => Frame::event(text),
+        };
+        let pushed = state.queues.push(frame);
+        drop(state);
+        self.changed.notify_one();
+        pushed
+    }
+
+    /// Ends this life and hands out what it still had to send.
+    fn retire(&self) -> Queues {
+        let mut state = self.state();
+        state.gone = true;
+        let queues = std::mem::take(&mut state.queues);
+        drop(state);
+        self.changed.notify_one();
+        queues
+    }
+}
+
+fn reaches(broadcast: &Broadcast, user: Id) -> bool {
+    let named = match &broadcast.to {
+        Recipients::All => true,
+        Recipients::Users(users) => users.contains(&user),
+    };
+    named && !broadcast.omit_users.contains(&user)
+}
+
+fn broadcast_json(broadcast: &Broadcast) -> Value {
+    let text = |id: &Option<Id>| id.as_ref().map_or(String::new(), Id::to_string);
+    let omitted: Map<String, Value> =
+        broadcast.omit_users.iter().map(|user| (user.to_string(), Value::Bool(true))).collect();
+    json!({
+        "omit_users": if omitted.is_empty() { Value::Null } else { Value::Object(omitted) },
+        "user_id": text(&broadcast.user_id),
+        "channel_id": text(&broadcast.channel_id),
+        "team_id": text(&broadcast.team_id),
+        "connection_id": "",
+        "omit_connection_id": "",
+    })
+}
