@@ -1,1 +1,46 @@
 //! Moves link frames over QUIC; owns sockets and timers.
+//!
+//! ```text
+//!  link::Session -- frames --> talk --> keeper --> pipe --> quinn --> governor --> UDP
+//!                                (who says what)  (per peer)          (rate, emission: the last step)
+//! ```
+//!
+//! Invariants
+//! - Nothing leaves while emission control forbids it, not even a goodbye.
+//! - No peer is sent more than its rate, all headers, handshakes, acknowledgements and repetitions included.
+//! - A peer is talked to only if its key is in the registry; it is told in words why not.
+//! - Nothing is confirmed to a peer before the journal has made it durable.
+//! - Dialling never gives up, and there is one connection per peer: the newest.
+//!
+//! Not here: what to send (`link`), which of it first (`shaper`), where it rests (`journal`).
+//! Start reading at [`Carrier`], then `keeper`.
+#![allow(dead_code, unused_imports)]
+
+mod backoff;
+mod carrier;
+mod clock;
+mod conversation;
+mod emission;
+mod endpoint;
+mod enroll;
+mod error;
+mod governor;
+mod keeper;
+mod ledger;
+mod net;
+mod pipe;
+mod quic;
+mod settings;
+mod socket;
+mod status;
+mod talk;
+mod tls;
+
+pub use carrier::{Carrier, CarrierHandle, CarrierOptions, consumer_name};
+pub use clock::SystemClock;
+pub use emission::{BadEmission, Emission};
+pub use enroll::{EnrollError, EnrollOptions, enroll_join};
+pub use error::CarrierError;
+pub use ledger::{Ledger, LedgerError};
+pub use settings::{CarrierSettings, PeerSettings};
+pub use status::{ClassBacklog, PeerState, PeerStatus};

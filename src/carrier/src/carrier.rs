@@ -1,0 +1,156 @@
+//! The public face: options, task, handle.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use journal::Journal;
+use keys::{ChunkSecret, InviteBook, NodeKey, PeerName, PeerRegistry};
+use model::{BitsPerSecond, Clock, NodeId, Precedence};
+use telemetry::Metrics;
+use tokio_util::sync::CancellationToken;
+
+use crate::enroll::Desk;
+use crate::net::{NetOptions, Shared};
+use crate::{CarrierError, CarrierSettings, ClassBacklog, Emission, Ledger, PeerStatus};
+
+/// What [`Carrier::new`] needs.
+pub struct CarrierOptions {
+    /// This node's key.
+    pub key: NodeKey,
+    /// This node's name, told to edges that enrol here.
+    pub name: PeerName,
+    /// The secret under which this node names its chunks, told to edges that enrol here.
+    pub chunk_secret: ChunkSecret,
+    /// The enrolled peers.
+    pub registry: Arc<PeerRegistry>,
+    /// Who may enrol here; `None` for a node that enrols nobody.
+    pub invites: Option<Arc<InviteBook>>,
+    /// Where own entries are read and received ones go.
+    pub journal: Journal,
+    /// What became of received entries.
+    pub ledger: Arc<dyn Ledger>,
+    /// From the configuration.
+    pub settings: CarrierSettings,
+    /// Holds the durable emission state.
+    pub data_dir: PathBuf,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// This node's metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The links of this node, ready to run.
+pub struct Carrier {
+    shared: Arc<Shared>,
+    desk: Option<Desk>,
+    journal: Journal,
+    ledger: Arc<dyn Ledger>,
+}
+
+/// What others ask of a running carrier. Cheap to clone.
+#[derive(Clone)]
+pub struct CarrierHandle {
+    shared: Arc<Shared>,
+    journal: Journal,
+}
+
+/// Name of the journal consumer that stands for a peer. By identity and not by name: a replaced box has everything to
+/// receive again.
+pub fn consumer_name(peer: NodeId) -> String {
+    format!("peer:{peer}")
+}
+
+impl Carrier {
+    /// Binds the socket; nothing is sent before [`Carrier::run`]. To be called within a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    /// When the socket cannot be bound.
+    pub fn new(options: CarrierOptions) -> Result<Self, CarrierError> {
+        let CarrierOptions {
+            key,
+            name,
+            chunk_secret,
+            registry,
+            invites,
+            journal,
+            ledger,
+            settings,
+            data_dir,
+            clock,
+            metrics,
+        } = options;
+        let desk = invites.map(|invites| Desk {
+            invites,
+            registry: Arc::clone(&registry),
+            name,
+            chunk_secret,
+            clock: Arc::clone(&clock),
+        });
+        let shared = Shared::new(NetOptions { key, registry, settings, data_dir, clock, metrics })?;
+        Ok(Self { shared, desk, journal, ledger })
+    }
+
+    /// What others ask of it while it runs.
+    pub fn handle(&self) -> CarrierHandle {
+        CarrierHandle { shared: Arc::clone(&self.shared), journal: self.journal.clone() }
+    }
+
+    /// Keeps every link until `stop`, then says goodbye to the peers. Not cancel-safe: stop it with the token.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { shared, desk, journal: _, ledger: _ } = self;
+        Arc::clone(&shared).run(desk, crate::conversation::Mute, stop).await;
+    }
+}
+
+impl CarrierHandle {
+    /// Every enrolled peer's link, by node id. Reads figures from the journal: may block briefly.
+    pub fn status(&self) -> Vec<PeerStatus> {
+        let mut status = self.shared.status();
+        for peer in &mut status {
+            let accounting = self.journal.accounting(&consumer_name(peer.node)).ok().flatten();
+            peer.backlog =
+                accounting.map(|a| a.by_class.map(|sums| ClassBacklog { entries: sums.held, bytes: sums.held_bytes }));
+        }
+        status
+    }
+
+    /// The emission state.
+    pub fn emission(&self) -> Emission {
+        *self.shared.emission.borrow()
+    }
+
+    /// Sets the emission state, durably. When it forbids emission, not one datagram leaves after this returns, whatever
+    /// it returns. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the state could not be made durable. Silence is then kept until the restart; permission to emit is not given.
+    pub fn set_emission(&self, emission: Emission) -> Result<(), CarrierError> {
+        self.shared.set_emission(emission)
+    }
+
+    /// Sets the ceiling for what is sent to a peer, from the next datagram on and until the restart.
+    ///
+    /// # Errors
+    /// When the node is not enrolled.
+    pub fn set_rate(&self, peer: NodeId, rate: BitsPerSecond) -> Result<(), CarrierError> {
+        self.shared.set_rate(peer, rate)
+    }
+
+    /// The ledger has changed: receipts are due.
+    pub fn notify_finals(&self) {
+        self.shared.finals.send_modify(|n| *n += 1);
+    }
+
+    /// The registry has changed by other hands than the enrolment desk's: links begin or end accordingly.
+    pub fn notify_peers(&self) {
+        self.shared.peers_changed.send_modify(|n| *n += 1);
+    }
+
+    /// Where the socket is bound.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.shared.local_addr()
+    }
+}
+
+const _: () = assert!(Precedence::ALL.len() == 5, "Accounting::by_class has one place per class");

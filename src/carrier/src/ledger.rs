@@ -1,0 +1,34 @@
+//! How the carrier learns and tells what became of a peer's entries, without knowing who applies them.
+
+use model::{Entry, EntryId, Epoch, NodeId, Outcome, RangeSet};
+
+/// The apply side's book of a peer's entries. Calls may block on its database.
+pub trait Ledger: Send + Sync {
+    /// How entries of `origin` ended here so far: cumulative, one set per epoch and outcome.
+    ///
+    /// # Errors
+    /// When the book cannot be read; it is asked again.
+    fn ledger(&self, origin: NodeId) -> Result<Vec<(Epoch, Outcome, RangeSet)>, LedgerError>;
+
+    /// `origin` says that it will never send these numbers. They count as accounted for: what waits for them as causes need
+    /// not wait any more. Durable when it returns; repeating it is harmless.
+    ///
+    /// # Errors
+    /// When the book cannot be written; the peer says it again.
+    fn account(&self, origin: NodeId, epoch: Epoch, outcome: Outcome, numbers: &RangeSet) -> Result<(), LedgerError>;
+
+    /// Every chunk of this file entry of a peer is durable in the journal.
+    fn file_complete(&self, file: EntryId);
+
+    /// File entries of `origin` whose chunks are not all here, so that they are fetched. Asked for at the start, and
+    /// whenever there is room for more.
+    ///
+    /// # Errors
+    /// When the book cannot be read; it is asked again.
+    fn incomplete_files(&self, origin: NodeId) -> Result<Vec<Entry>, LedgerError>;
+}
+
+/// The book could not be read or written. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger of applied entries is not available: {0}; nothing was changed")]
+pub struct LedgerError(pub String);

@@ -1,0 +1,365 @@
+//! The node's links: one socket, a keeper per enrolled peer, a door for those who dial.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use keys::{NodeKey, Peer, PeerRegistry};
+use model::{BitsPerSecond, Clock, NodeId};
+use quinn::Incoming;
+use telemetry::{Direction, LinkState, Metrics};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinSet, block_in_place};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::endpoint::{Plug, Proven, code};
+use crate::enroll::Desk;
+use crate::governor::{Governor, Lane};
+use crate::keeper::{Keeper, NOT_ENROLLED, Post, View, dial_address};
+use crate::talk::Talks;
+use crate::{CarrierError, CarrierSettings, Emission, PeerState, PeerStatus};
+
+/// Handshakes from outside at the same time. Each costs a signature and some kilobytes; a fleet of 1,000 edges that all come
+/// back at once is served in the order in which they repeat themselves.
+const HANDSHAKES_MAX: usize = 128;
+/// Above this many, an address must first show that it can receive, which costs it a round trip.
+const HANDSHAKES_UNCHECKED: usize = 32;
+/// New connections of one peer that wait for its keeper. More than a few means that an older one is of no interest.
+const ACCEPTED_MAX: usize = 4;
+/// How often figures are published. Local only: nothing is sent for it.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// How long the word of refusal may take before the connection is forgotten.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the handle and the tasks share.
+pub(crate) struct Shared {
+    pub(crate) plug: Arc<Plug>,
+    pub(crate) registry: Arc<PeerRegistry>,
+    pub(crate) settings: CarrierSettings,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) emission: watch::Sender<Emission>,
+    /// Rates set while running; they hold until the restart.
+    rates: Mutex<BTreeMap<NodeId, BitsPerSecond>>,
+    seats: Mutex<BTreeMap<NodeId, Arc<Seat>>>,
+    /// Counts changes of the registry.
+    pub(crate) peers_changed: watch::Sender<u64>,
+    /// Counts changes of the finals.
+    pub(crate) finals: watch::Sender<u64>,
+    pub(crate) start: Instant,
+}
+
+/// What is known of an enrolled peer while the node runs.
+struct Seat {
+    peer: Peer,
+    lane: Arc<Lane>,
+    view: Arc<Mutex<View>>,
+    rate: watch::Sender<BitsPerSecond>,
+    accepted: mpsc::Sender<Proven>,
+    stop: CancellationToken,
+}
+
+/// What [`Shared::new`] needs.
+pub(crate) struct NetOptions {
+    pub(crate) key: NodeKey,
+    pub(crate) registry: Arc<PeerRegistry>,
+    pub(crate) settings: CarrierSettings,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    pub(crate) fn new(options: NetOptions) -> Result<Arc<Self>, CarrierError> {
+        let NetOptions { key, registry, settings, data_dir, clock, metrics } = options;
+        let emission = Emission::load(&data_dir);
+        let governor = Arc::new(Governor::new(emission.may_emit(), settings.rate));
+        let plug = Plug::open(key, settings.listen, governor).map_err(|source| CarrierError::Bind {
+            address: settings.listen.map_or_else(|| "any port".to_owned(), |a| a.to_string()),
+            source,
+        })?;
+        let shared = Self {
+            plug: Arc::new(plug),
+            registry,
+            settings,
+            data_dir,
+            clock,
+            metrics,
+            emission: watch::Sender::new(emission),
+            rates: Mutex::default(),
+            seats: Mutex::default(),
+            peers_changed: watch::Sender::new(0),
+            finals: watch::Sender::new(0),
+            start: clock::now(),
+        };
+        shared.plug.governor.set_stranger_rate(shared.lowest_rate());
+        Ok(Arc::new(shared))
+    }
+
+    fn rate_of(&self, peer: &Peer) -> BitsPerSecond {
+        let set = self.rates.lock().expect("nothing panics while holding the rates").get(&peer.node).copied();
+        set.unwrap_or_else(|| self.settings.rate_of(&peer.name))
+    }
+
+    /// For whoever has not said yet who it is: it may be the peer with the thinnest link.
+    fn lowest_rate(&self) -> BitsPerSecond {
+        let rates = self.registry.list().into_iter().map(|p| self.rate_of(&p));
+        rates.chain([self.settings.rate]).min().unwrap_or(self.settings.rate)
+    }
+
+    pub(crate) fn set_emission(&self, emission: Emission) -> Result<(), CarrierError> {
+        if !emission.may_emit() {
+            // Silence first, paper later: once this returns nothing leaves.
+            self.plug.governor.set_open(false);
+            self.emission.send_replace(emission);
+            return emission.save(&self.data_dir);
+        }
+        emission.save(&self.data_dir)?;
+        self.plug.governor.set_open(true);
+        self.emission.send_replace(emission);
+        Ok(())
+    }
+
+    pub(crate) fn set_rate(&self, node: NodeId, rate: BitsPerSecond) -> Result<(), CarrierError> {
+        if self.registry.get(node).is_none() {
+            return Err(CarrierError::UnknownPeer(node));
+        }
+        self.rates.lock().expect("nothing panics while holding the rates").insert(node, rate);
+        if let Some(seat) = self.seats().get(&node) {
+            seat.lane.set_rate(rate);
+            seat.rate.send_replace(rate);
+        }
+        self.plug.governor.set_stranger_rate(self.lowest_rate());
+        Ok(())
+    }
+
+    fn seats(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Arc<Seat>>> {
+        self.seats.lock().expect("nothing panics while holding the seats")
+    }
+
+    /// Every enrolled peer; the backlog is for the caller to fill in.
+    pub(crate) fn status(&self) -> Vec<PeerStatus> {
+        let seats: Vec<Arc<Seat>> = self.seats().values().cloned().collect();
+        seats.iter().map(|seat| seat.status()).collect()
+    }
+
+    /// Opens the doors and keeps every peer until `stop`.
+    pub(crate) async fn run<T: Talks>(self: Arc<Self>, desk: Option<Desk>, talks: T, stop: CancellationToken) {
+        let mut keepers = JoinSet::new();
+        let mut door = JoinSet::new();
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let mut changed = self.peers_changed.subscribe();
+        let mut publish = interval(PUBLISH_EVERY);
+        publish.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut published = BTreeMap::new();
+        self.reconcile(&talks, &mut keepers, &stop);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Ok(()) = changed.changed() => self.reconcile(&talks, &mut keepers, &stop),
+                Some(incoming) = self.plug.incoming() => {
+                    self.answer_door(incoming, &handshakes, &desk, &mut door);
+                }
+                Some(_) = door.join_next() => {}
+                Some(_) = keepers.join_next() => {}
+                _ = publish.tick() => {
+                    self.publish(&mut published);
+                    if self.seats().len() < self.registry.list().len() {
+                        self.reconcile(&talks, &mut keepers, &stop);
+                    }
+                }
+            }
+        }
+        // Keepers hang on child tokens: they say goodbye and end.
+        while keepers.join_next().await.is_some() {}
+        door.shutdown().await;
+        self.plug.close().await;
+        self.publish(&mut published);
+    }
+
+    /// Starts keepers for new peers, ends those of peers that were removed or have changed.
+    fn reconcile<T: Talks>(&self, talks: &T, keepers: &mut JoinSet<()>, stop: &CancellationToken) {
+        let enrolled: BTreeMap<NodeId, Peer> = self.registry.list().into_iter().map(|p| (p.node, p)).collect();
+        let mut seats = self.seats();
+        seats.retain(|node, seat| {
+            let stays = enrolled.get(node) == Some(&seat.peer);
+            if !stays {
+                seat.stop.cancel();
+            }
+            stays
+        });
+        let known: BTreeSet<NodeId> = enrolled.keys().copied().collect();
+        block_in_place(|| talks.retain(&known));
+        for (node, peer) in enrolled {
+            if seats.contains_key(&node) {
+                continue;
+            }
+            let rate = self.rate_of(&peer);
+            let talk = match block_in_place(|| talks.open(&peer, rate, clock::now() - self.start)) {
+                Ok(talk) => talk,
+                Err(reason) => {
+                    // Looked at again with the next figures, see `publish`.
+                    tracing::error!(peer = %peer.name, %reason, "the link to this peer cannot be served");
+                    continue;
+                }
+            };
+            let (accepted, inbox) = mpsc::channel(ACCEPTED_MAX);
+            let seat = Seat {
+                lane: Arc::new(Lane::new(rate, clock::now())),
+                view: Arc::new(Mutex::new(View::new())),
+                rate: watch::Sender::new(rate),
+                accepted,
+                stop: stop.child_token(),
+                peer: peer.clone(),
+            };
+            let post = Post {
+                plug: Arc::clone(&self.plug),
+                address: dial_address(&peer, &self.settings),
+                lane: Arc::clone(&seat.lane),
+                view: Arc::clone(&seat.view),
+                talk,
+                accepted: inbox,
+                emission: self.emission.subscribe(),
+                rate: seat.rate.subscribe(),
+                clock: Arc::clone(&self.clock),
+                metrics: Arc::clone(&self.metrics),
+                start: self.start,
+                peer,
+            };
+            keepers.spawn(Keeper::new(post).run(seat.stop.clone()));
+            seats.insert(node, Arc::new(seat));
+        }
+        drop(seats);
+        self.plug.governor.set_stranger_rate(self.lowest_rate());
+    }
+
+    fn answer_door(
+        self: &Arc<Self>,
+        incoming: Incoming,
+        handshakes: &Arc<Semaphore>,
+        desk: &Option<Desk>,
+        door: &mut JoinSet<()>,
+    ) {
+        if !self.emission.borrow().may_emit() {
+            return incoming.ignore();
+        }
+        let busy = HANDSHAKES_MAX - handshakes.available_permits();
+        if busy >= HANDSHAKES_UNCHECKED && incoming.may_retry() && !incoming.remote_address_validated() {
+            // Cannot fail: just asked whether it may.
+            let _ = incoming.retry();
+            return;
+        }
+        let Ok(permit) = Arc::clone(handshakes).try_acquire_owned() else { return incoming.ignore() };
+        let (shared, desk) = (Arc::clone(self), desk.clone());
+        door.spawn(async move {
+            let from = incoming.remote_address();
+            match shared.plug.accept(incoming, shared.lowest_rate()).await {
+                Ok(proven) => shared.admit(proven, desk.as_ref()).await,
+                Err(e) => tracing::debug!(%from, reason = %e, "a connection from outside did not come about"),
+            }
+            drop(permit);
+        });
+    }
+
+    async fn admit(&self, proven: Proven, desk: Option<&Desk>) {
+        if !proven.session {
+            match desk {
+                Some(desk) => {
+                    if desk.serve(proven).await.is_some() {
+                        self.peers_changed.send_modify(|n| *n += 1);
+                    }
+                }
+                None => {
+                    let text = "this node does not enroll others; use a token of the hub";
+                    refuse(&proven, text).await;
+                }
+            }
+            return;
+        }
+        // The registry decides, not the seats: a removal holds from the moment it is written.
+        if self.registry.get(proven.node).is_none() {
+            tracing::warn!(node = %proven.node, "a node that is not enrolled was refused");
+            return refuse(&proven, NOT_ENROLLED).await;
+        }
+        let door = self.seats().get(&proven.node).map(|seat| seat.accepted.clone());
+        if let Some(door) = door {
+            // Full or gone: the peer dials again.
+            let _ = door.try_send(proven);
+        }
+    }
+
+    fn publish(&self, published: &mut BTreeMap<NodeId, (u64, u64)>) {
+        let seats: Vec<Arc<Seat>> = self.seats().values().cloned().collect();
+        for seat in seats {
+            let name = telemetry::PeerName::new(seat.peer.name.as_str());
+            let (up, down) = seat.lane.wire_bytes();
+            let (old_up, old_down) = published.insert(seat.peer.node, (up, down)).unwrap_or_default();
+            for (direction, bytes) in
+                [(Direction::Up, up.saturating_sub(old_up)), (Direction::Down, down.saturating_sub(old_down))]
+            {
+                self.metrics.link_wire_bytes_total.add((name.clone(), direction), bytes);
+                self.metrics.link_goodput_bytes.set((name.clone(), direction), bytes as f64);
+            }
+            let view = seat.view();
+            self.metrics.set_link_state(&name, view.state.metric());
+            match view.round_trip {
+                Some(rtt) => self.metrics.link_round_trip_seconds.set((name,), rtt.as_secs_f64()),
+                None => self.metrics.link_round_trip_seconds.forget((name,)),
+            }
+        }
+    }
+
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.plug.local_addr().ok()
+    }
+}
+
+async fn refuse(proven: &Proven, text: &str) {
+    proven.connection.close(code::DENIED, text.as_bytes());
+    let _ = timeout(REFUSAL_PATIENCE, proven.connection.closed()).await;
+}
+
+impl Seat {
+    fn view(&self) -> View {
+        self.view.lock().expect("nothing panics while holding a view").clone()
+    }
+
+    fn status(&self) -> PeerStatus {
+        let view = self.view();
+        let (wire_bytes_up, wire_bytes_down) = self.lane.wire_bytes();
+        PeerStatus {
+            node: self.peer.node,
+            name: self.peer.name.clone(),
+            state: view.state,
+            round_trip: view.round_trip,
+            wire_bytes_up,
+            wire_bytes_down,
+            last_heard: view.last_heard,
+            rate: self.lane.rate(),
+            backlog: None,
+        }
+    }
+}
+
+impl View {
+    fn new() -> Self {
+        let state = PeerState::Down { since: None, last: String::new() };
+        Self { state, round_trip: None, last_heard: None }
+    }
+}
+
+impl PeerState {
+    fn metric(&self) -> LinkState {
+        match self {
+            Self::Up { .. } => LinkState::Up,
+            Self::Connecting { .. } => LinkState::Connecting,
+            Self::Down { .. } | Self::Denied { .. } => LinkState::Down,
+            Self::Silent => LinkState::Silent,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The UDP socket under quinn, with the [`Governor`] as the last step before the wire.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::{Sleep, sleep_until};
+
+use crate::clock;
+use crate::governor::{Governor, Verdict};
+
+thread_local! {
+    /// Until when the lane is busy that refused the last datagram of this thread. quinn asks a connection's poller
+    /// right after `try_send` returned `WouldBlock`, in the same call and on the same thread, but tells the poller
+    /// neither the reason nor the destination.
+    static REFUSED_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// A socket that passes what its governor lets pass.
+pub(crate) struct GovernedSocket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    governor: Arc<Governor>,
+}
+
+impl GovernedSocket {
+    pub(crate) fn new(socket: UdpSocket, governor: Arc<Governor>) -> io::Result<Self> {
+        Ok(Self { inner: TokioRuntime.wrap_udp_socket(socket)?, governor })
+    }
+}
+
+/// Binds where peers reach this node, or anywhere for a node that only dials.
+pub(crate) fn bind(listen: Option<SocketAddr>) -> io::Result<UdpSocket> {
+    let open = |address: SocketAddr| -> io::Result<UdpSocket> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() && address.ip().is_unspecified() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket.into())
+    };
+    match listen {
+        Some(address) => open(address),
+        // Both families where the box has both.
+        None => open((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| open((Ipv4Addr::UNSPECIFIED, 0).into())),
+    }
+}
+
+impl AsyncUdpSocket for GovernedSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(LanePoller { inner: Arc::clone(&self.inner).create_io_poller(), lane_free: None })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let verdict = self
+            .governor
+            .submit(transmit.destination, transmit.contents.len(), clock::now(), || self.inner.try_send(transmit));
+        match verdict {
+            // Dropped is like lost on the way: quinn must not hear of it, or it would wait for the socket.
+            Verdict::Sent | Verdict::Dropped => Ok(()),
+            Verdict::NotBefore(at) => {
+                REFUSED_UNTIL.set(Some(at));
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            Verdict::Failed(e) => Err(e),
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let count = ready!(self.inner.poll_recv(cx, bufs, meta))?;
+        let now = clock::now();
+        for m in &meta[..count] {
+            self.governor.received(m.addr, m.len, m.len.div_ceil(m.stride.max(1)), now);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    /// One: a batch handed to the kernel at once could not be paced.
+    fn max_transmit_segments(&self) -> usize {
+        1
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+impl fmt::Debug for GovernedSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GovernedSocket").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+/// Waits for the lane that refused the last datagram, then for the socket.
+#[derive(Debug)]
+struct LanePoller {
+    inner: Pin<Box<dyn UdpPoller>>,
+    lane_free: Option<Pin<Box<Sleep>>>,
+}
+
+impl UdpPoller for LanePoller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(at) = REFUSED_UNTIL.take() {
+            self.lane_free = Some(Box::pin(sleep_until(at.into())));
+        }
+        if let Some(sleep) = &mut self.lane_free {
+            ready!(sleep.as_mut().poll(cx));
+            self.lane_free = None;
+        }
+        self.inner.as_mut().poll_writable(cx)
+    }
+}
