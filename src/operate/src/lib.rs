@@ -1,1 +1,3 @@
 //! CLI verbs, configuration, admin socket, status, demo.
+
+pub mod demo;
