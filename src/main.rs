@@ -1,3 +1,7 @@
 //! The `holdfast` binary: everything is in the rooms under `src/`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    operate::main()
+}

@@ -102,7 +102,7 @@ impl EnrollError {
     /// What the operator should do.
     pub fn next_step(&self) -> &str {
         match self {
-            Self::Emission(_) => "set emission control to normal first: `holdfast emission normal`",
+            Self::Emission(_) => "set emission control to normal first: `holdfast link resume`",
             Self::Carrier(e) => e.next_step(),
             Self::NoAnswer { .. } => {
                 "check that the hub runs and that its UDP port can be reached from here, then run the same command again"

@@ -38,7 +38,7 @@ impl CarrierError {
                 "choose an address of this machine and a free UDP port in carrier.listen, then restart the node"
             }
             Self::EmissionNotSaved { .. } => "free space on the disk or correct its permissions, then set it again",
-            Self::UnknownPeer(_) => "see the enrolled nodes with `holdfast peer list`",
+            Self::UnknownPeer(_) => "see the enrolled nodes with `holdfast enroll list`",
         }
     }
 }

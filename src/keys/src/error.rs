@@ -73,7 +73,7 @@ impl KeysError {
             Self::Damaged { .. } => "restore the file from a backup of the key directory, or enroll the node anew",
             Self::KeyExists { .. } => "move the old key away first if the node is meant to become another one",
             Self::NameTaken { .. } => {
-                "choose another name, or remove the old node first with `holdfast peer remove NAME`"
+                "choose another name, or remove the old node first with `holdfast enroll remove NAME`"
             }
             Self::BadName(_) => "choose a name such as `alpha` or `bde-2`",
         }

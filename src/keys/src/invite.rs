@@ -63,7 +63,7 @@ impl TokenError {
     /// What the operator should do.
     pub fn next_step(&self) -> &'static str {
         match self {
-            Self::NotAToken => "get a token at the hub with `holdfast invite NAME`",
+            Self::NotAToken => "get a token at the hub with `holdfast enroll invite NAME`",
             Self::Mistyped => "copy the whole token again, from `hf1.` to its last character",
         }
     }
@@ -180,11 +180,11 @@ impl JoinRefused {
     pub fn next_step(&self) -> &'static str {
         match self {
             Self::Unknown => {
-                "check that the token belongs to this hub; get a new one there with `holdfast invite NAME`"
+                "check that the token belongs to this hub; get a new one there with `holdfast enroll invite NAME`"
             }
-            Self::Expired { .. } => "get a new token at the hub with `holdfast invite NAME`",
+            Self::Expired { .. } => "get a new token at the hub with `holdfast enroll invite NAME`",
             Self::UsedByAnother { .. } => {
-                "if that node is not yours, remove it at the hub with `holdfast peer remove NAME` and tell your \
+                "if that node is not yours, remove it at the hub with `holdfast enroll remove NAME` and tell your \
                  security officer; then get a new token"
             }
             Self::OtherName { .. } => "set node.name to the invited name, or get a token for this name",

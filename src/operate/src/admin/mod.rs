@@ -1,0 +1,231 @@
+//! The admin socket: how the CLI talks to the running node.
+//!
+//! `<data>/admin.sock` is a Unix socket with mode 0600 in a directory of mode 0700: whoever may open it owns the
+//! node's files anyway, so there is no further sign-in. It speaks HTTP/1.1 with JSON bodies:
+//!
+//! ```text
+//!  GET    /v1/status             Status
+//!  POST   /v1/emission           {"mode": "silent"}                       -> {}
+//!  POST   /v1/user               {"username", "email", "password", "admin"} -> {"id", "username"}
+//!  POST   /v1/user/password      {"username", "password"}                 -> {}
+//!  GET    /v1/peers              Peers
+//!  POST   /v1/peers/invite       {"name", "address", "valid_seconds"}     -> Token
+//!  POST   /v1/peers/join         {"token"}                                -> Joined
+//!  POST   /v1/peers/remove       {"name"}                                 -> {}
+//! ```
+//!
+//! A refusal has a status of 400 or above and the body [`Refusal`].
+
+pub mod client;
+pub mod server;
+
+use model::UnixMillis;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+use crate::status::Status;
+use carrier::Emission;
+
+/// File name below the data directory.
+pub const SOCKET: &str = "admin.sock";
+
+/// What the admin socket can ask of a running node.
+pub trait Control: Send + Sync + 'static {
+    /// Everything that `status` shows.
+    ///
+    /// # Errors
+    /// When the node's stores cannot be read.
+    fn status(&self) -> Result<Status, Failure>;
+
+    /// Sets emission control, durably, before it returns.
+    ///
+    /// # Errors
+    /// When it cannot be made durable; the former state is then in force.
+    fn set_emission(&self, mode: Emission) -> Result<(), Failure>;
+
+    /// Adds a local account. Touches the disk.
+    ///
+    /// # Errors
+    /// When the core refuses it; nothing was changed then.
+    fn add_user(&self, user: &NewUser) -> Result<UserAdded, Failure>;
+
+    /// Sets the password of a local account. Touches the disk.
+    ///
+    /// # Errors
+    /// As for [`Control::add_user`].
+    fn set_password(&self, change: &NewPassword) -> Result<(), Failure>;
+
+    /// Who is enrolled, and who is invited.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    fn peers(&self) -> Result<Peers, Failure>;
+
+    /// Makes an invitation.
+    ///
+    /// # Errors
+    /// When it cannot be recorded; no token is valid then.
+    fn invite(&self, request: &InviteRequest) -> Result<Token, Failure>;
+
+    /// Removes a peer: it is refused from then on.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the registry cannot be written.
+    fn remove_peer(&self, name: &str) -> Result<(), Failure>;
+
+    /// Enrols this node at the hub that issued the token. Not cancel-safe: it may have enrolled when dropped, and
+    /// can then be repeated with the same token.
+    fn join(&self, token: &str) -> impl Future<Output = Result<Joined, Failure>> + Send;
+}
+
+/// Body of `POST /v1/emission`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmissionChange {
+    /// The state to set.
+    pub mode: Emission,
+}
+
+/// Body of `POST /v1/user`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// Sign-in name.
+    pub username: String,
+    /// E-mail address; must be unique on the node.
+    pub email: String,
+    /// The password.
+    pub password: Password,
+    /// May administer the core.
+    pub admin: bool,
+}
+
+/// A password on its way through a Unix socket: never printed.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[sensitive]")
+    }
+}
+
+/// Answer to [`NewUser`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserAdded {
+    /// Its id.
+    pub id: String,
+    /// Its sign-in name.
+    pub username: String,
+}
+
+/// Body of `POST /v1/user/password`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPassword {
+    /// Whose.
+    pub username: String,
+    /// The new password.
+    pub password: Password,
+}
+
+/// Body of `POST /v1/peers/invite`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteRequest {
+    /// Name that the edge will have.
+    pub name: String,
+    /// Where the edge reaches this hub, as `host:port`; the configured one when absent.
+    pub address: Option<String>,
+    /// How long the token is valid.
+    pub valid_seconds: u64,
+}
+
+/// Body of `POST /v1/peers/join`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// The token as the hub printed it.
+    pub token: String,
+}
+
+/// Body of `POST /v1/peers/remove`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// Which peer.
+    pub name: String,
+}
+
+/// An invitation. The token is a secret until it is used.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Token {
+    /// `holdfast.invite/1`.
+    pub schema: String,
+    /// Name that the edge will have.
+    pub name: String,
+    /// Where the edge will look for the hub.
+    pub address: String,
+    /// Not valid after this.
+    pub expires_at: UnixMillis,
+    /// What to give to the edge's operator.
+    pub token: String,
+}
+
+/// The hub at which this node is enrolled from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// `holdfast.joined/1`.
+    pub schema: String,
+    /// The hub's name.
+    pub hub: String,
+    /// Its node id.
+    pub node: String,
+    /// Where it is.
+    pub address: String,
+}
+
+/// Who is enrolled, and who is invited.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peers {
+    /// `holdfast.peers/1`.
+    pub schema: String,
+    /// Enrolled nodes, by name.
+    pub peers: Vec<PeerRow>,
+    /// Invitations that no node has used, by name.
+    pub invitations: Vec<InvitationRow>,
+}
+
+/// An enrolled node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRow {
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub node: String,
+    /// `hub` when this node dials it, `edge` when it dials this node.
+    pub role: String,
+    /// Where it listens; `None` for a peer that dials.
+    pub address: Option<String>,
+    /// When it was enrolled, by this node's clock.
+    pub enrolled_at: UnixMillis,
+}
+
+/// An open invitation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvitationRow {
+    /// For whom.
+    pub name: String,
+    /// Not valid after this.
+    pub expires_at: UnixMillis,
+}
+
+/// Body of every answer that refuses.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What failed and what stayed intact.
+    pub error: String,
+    /// What to do.
+    pub next_step: String,
+}

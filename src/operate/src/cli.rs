@@ -1,0 +1,272 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Role;
+use crate::exit::Exit;
+
+/// Keeps a mission's chat working while the world is unreachable, and forwards it when it is not.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, after_help = Exit::table(), max_term_width = 100)]
+pub struct Cli {
+    /// The node's data directory.
+    #[arg(long, global = true, env = "HOLDFAST_DATA", default_value = "/var/lib/holdfast", value_name = "DIR")]
+    pub data: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a new node: its configuration, its keys, its first account.
+    Init(Init),
+    /// Bring edges and hubs together.
+    #[command(subcommand)]
+    Enroll(Enroll),
+    /// Show how the node is: links, what is held and since when, what to do.
+    Status(Format),
+    /// Look into the journal; works whether the node runs or not.
+    #[command(subcommand)]
+    Journal(Journal),
+    /// Emission control: what may leave this node. The state survives restarts.
+    #[command(subcommand)]
+    Link(Link),
+    /// The configuration file.
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Format {
+    /// Print one JSON object; its field `schema` names its form.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Name under which peers know the node: 1 to 32 of a-z, 0-9 and -.
+    #[arg(long)]
+    pub name: Option<keys::PeerName>,
+    /// Which side it is.
+    #[arg(long)]
+    pub role: Option<Role>,
+    /// Where the API listens.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub api_listen: Option<SocketAddr>,
+    /// Where metrics and health are served.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Where peers reach this node, UDP; by default 0.0.0.0:7800 for a hub and nowhere for an edge.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `enroll`
+#[derive(Debug, Subcommand)]
+pub enum Enroll {
+    /// At the hub: make a token that admits one edge, once.
+    Invite {
+        /// Name of the edge.
+        name: keys::PeerName,
+        /// How long the token is valid: 30m, 24h, 7d.
+        #[arg(long, default_value = "24h", value_parser = parse_span)]
+        valid: Duration,
+        /// Where the edge reaches this hub.
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<String>,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// At the edge: enroll at the hub that made the token.
+    Join {
+        /// The token, as the hub printed it; `-` reads it from standard input.
+        token: String,
+    },
+    /// Show who is enrolled and who is invited.
+    List(Format),
+    /// Refuse a peer from now on.
+    Remove {
+        /// Its name.
+        name: keys::PeerName,
+    },
+}
+
+/// `journal`
+#[derive(Debug, Subcommand)]
+pub enum Journal {
+    /// List entries, the oldest first. With --json one object per line.
+    List {
+        /// Begin at this place in the journal.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// No more than this many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show one entry.
+    Show {
+        /// Its place in the journal, or its identity as origin/epoch/number.
+        entry: String,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Read everything and check every checksum and hash. Changes nothing.
+    Verify(Format),
+}
+
+/// `link`
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Link {
+    /// Send nothing at all, from the moment this returns.
+    Silence {
+        /// Go on taking what arrives one-way.
+        #[arg(long)]
+        receive: bool,
+    },
+    /// Send again.
+    Resume,
+    /// Show what may leave.
+    Status(Format),
+}
+
+/// `config`
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Config {
+    /// Read the file as start-up does and show every problem.
+    Check(Format),
+}
+
+/// `user`
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// Add a local account.
+    Add {
+        /// Sign-in name.
+        username: String,
+        /// E-mail address; by default USERNAME@localhost.
+        #[arg(long)]
+        email: Option<String>,
+        /// May administer the core.
+        #[arg(long)]
+        admin: bool,
+        /// First line of this file is the password; else HOLDFAST_PASSWORD, else standard input.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Set the password of a local account.
+    Password {
+        /// Whose.
+        username: String,
+        /// First line of this file is the password; else HOLDFAST_PASSWORD, else standard input.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+}
+
+/// `90s`, `30m`, `24h`, `7d`.
+fn parse_span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time span; write 90s, 30m, 24h or 7d");
+    let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    // A year: a token that outlives its mission is a risk, not a convenience.
+    number
+        .checked_mul(seconds)
+        .filter(|s| (1..=365 * 86_400).contains(s))
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("`{text}` is not between 1s and 365d"))
+}
+
+/// docs/cli.md: every verb as its `--help` shows it.
+pub fn manual() -> String {
+    let mut page = String::from(MANUAL_HEAD);
+    for exit in Exit::ALL {
+        page.push_str(&format!("| {} | {} |\n", exit.code(), exit.meaning()));
+    }
+    let mut root = <Cli as clap::CommandFactory>::command().term_width(100);
+    root.build();
+    describe(&root, "holdfast", &mut page);
+    page
+}
+
+fn describe(command: &clap::Command, path: &str, page: &mut String) {
+    let mut shown = command.clone().after_help("").bin_name(path).disable_help_subcommand(true);
+    let help = shown.render_long_help().to_string();
+    let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+    page.push_str(&format!("\n## {path}\n\n```text\n{}\n```\n", lines.join("\n").trim_end()));
+    for inner in command.get_subcommands().filter(|c| c.get_name() != "help") {
+        describe(inner, &format!("{path} {}", inner.get_name()), page);
+    }
+}
+
+const MANUAL_HEAD: &str = "\
+# Command line
+
+This page is made from the program; a test compares the two. Verbs that read take `--json` and then print one object
+(`journal list`: one per line) whose field `schema` names its form, such as `holdfast.status/1`. Within a form,
+fields are only added. Errors go to standard error and say what stayed intact and what to do next; with `--json` they
+are an object `holdfast.error/1`.
+
+| exit code | meaning |
+|---|---|
+";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_shows_exactly_what_help_shows() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
+        if std::env::var_os("HOLDFAST_UPDATE_DOCS").is_some() {
+            std::fs::write(&file, manual()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(file).unwrap(), manual(), "run the tests once with HOLDFAST_UPDATE_DOCS=1");
+    }
+
+    #[test]
+    fn help_ends_with_the_exit_codes() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.contains("  4  the node does not run in this data directory"), "{help}");
+    }
+
+    #[test]
+    fn spans_have_a_unit_and_a_limit() {
+        assert_eq!(parse_span("24h"), Ok(Duration::from_secs(86_400)));
+        for wrong in ["", "24", "h", "0s", "366d", "-1h", "1w", "5é"] {
+            assert!(parse_span(wrong).is_err(), "{wrong}");
+        }
+    }
+}

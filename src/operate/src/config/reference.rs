@@ -1,0 +1,342 @@
+//! Every key of the configuration: what it is for and what it is when absent.
+//!
+//! The file that `init` writes and docs/configuration.md are made from this table.
+
+use std::fmt::Write as _;
+
+use super::Role;
+
+/// A section of the file.
+pub struct Section {
+    /// Its name in brackets. The part [`ANY`] stands for a name that the operator chooses.
+    pub name: &'static str,
+    /// How often it stands in the file.
+    pub shape: Shape,
+    /// What it is about.
+    pub help: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+/// How often a section stands in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Once.
+    One,
+    /// Once for each name: `[carrier.peers.NAME]`.
+    Named,
+}
+
+/// The part of a section's name that the operator chooses.
+const ANY: &str = "NAME";
+
+/// A key of a section.
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is when absent.
+    pub default: Default,
+    /// What it is for, with its unit.
+    pub help: &'static str,
+}
+
+/// What a key is when absent.
+pub enum Default {
+    /// It must be there; an example as TOML.
+    Required(&'static str),
+    /// This, as TOML.
+    Is(&'static str),
+    /// Nothing; an example as TOML.
+    Unset(&'static str),
+}
+
+use Default::{Is, Required, Unset};
+
+/// All sections, in the order of the file.
+pub const SECTIONS: &[Section] = &[
+    Section {
+        name: "node",
+        shape: Shape::One,
+        help: "Who this node is.",
+        keys: &[
+            Key {
+                name: "name",
+                default: Required("\"alpha\""),
+                help: "Name under which peers and operators know the node: 1 to 32 of a-z, 0-9 and -.",
+            },
+            Key {
+                name: "role",
+                default: Required("\"edge\""),
+                help: "`edge` (a tactical site, dials its hub) or `hub`.",
+            },
+        ],
+    },
+    Section {
+        name: "api",
+        shape: Shape::One,
+        help: "Where mission users connect with a Mattermost client.",
+        keys: &[Key {
+            name: "listen",
+            default: Is("\"127.0.0.1:8065\""),
+            help: "Address and port of the API (HTTP). Put a TLS proxy in front before it leaves the box.",
+        }],
+    },
+    Section {
+        name: "metrics",
+        shape: Shape::One,
+        help: "Metrics and health for a monitoring system.",
+        keys: &[Key {
+            name: "listen",
+            default: Is("\"127.0.0.1:9465\""),
+            help: "Address and port of `/metrics`, `/healthz` and `/readyz`.",
+        }],
+    },
+    Section {
+        name: "log",
+        shape: Shape::One,
+        help: "What is logged, to standard error.",
+        keys: &[
+            Key { name: "format", default: Is("\"text\""), help: "`text`, or `json` for one object per line." },
+            Key {
+                name: "filter",
+                default: Is("\"info\""),
+                help: "error, warn, info, debug or trace, or `room=level` pairs: \"info,carrier=debug\". HOLDFAST_LOG in the environment comes before it.",
+            },
+        ],
+    },
+    Section {
+        name: "carrier",
+        shape: Shape::One,
+        help: "The links to peers.",
+        keys: &[
+            Key {
+                name: "listen",
+                default: Unset("\"0.0.0.0:7800\""),
+                help: "UDP address and port where peers reach this node. A hub needs it; without it the node only dials.",
+            },
+            Key {
+                name: "rate",
+                default: Is("\"256kbit/s\""),
+                help: "Ceiling for everything sent to a peer that has no rate of its own, all headers included.",
+            },
+            Key {
+                name: "labels",
+                default: Is("[\"directory\", \"mission\"]"),
+                help: "Release labels that a peer without a list of its own may get. What has another label is withheld and counted.",
+            },
+        ],
+    },
+    Section {
+        name: "carrier.peers.NAME",
+        shape: Shape::Named,
+        help: "What differs for one peer; NAME is the name under which it was enrolled.",
+        keys: &[
+            Key {
+                name: "address",
+                default: Unset("\"hub.example:7800\""),
+                help: "Where to dial it, if not where it was at enrolment.",
+            },
+            Key {
+                name: "rate",
+                default: Unset("\"64kbit/s\""),
+                help: "Ceiling for everything sent to it, all headers included.",
+            },
+            Key { name: "labels", default: Unset("[\"directory\"]"), help: "Release labels that it may get." },
+        ],
+    },
+    Section {
+        name: "journal",
+        shape: Shape::One,
+        help: "The durable log in which everything waits for its destinations.",
+        keys: &[
+            Key {
+                name: "limit_bytes",
+                default: Is("\"4GB\""),
+                help: "Above this size nothing more is accepted until destinations have caught up. 4GB is a week at 54kbit/s.",
+            },
+            Key {
+                name: "segment_bytes",
+                default: Is("\"64MiB\""),
+                help: "A segment file is closed at this size, 4KiB to 1GiB. Space is freed one segment at a time.",
+            },
+        ],
+    },
+];
+
+/// Names that may stand directly in the section `path` (empty for the top): keys and the next part of sections.
+/// `None` when any name may.
+pub(super) fn names_in(path: &str) -> Option<Vec<&'static str>> {
+    let mut names = Vec::new();
+    for section in SECTIONS {
+        let Some(below) = below(section, path) else { continue };
+        match below.first() {
+            None => names.extend(section.keys.iter().map(|k| k.name)),
+            Some(&ANY) => return None,
+            Some(next) if names.contains(next) => {}
+            Some(next) => names.push(next),
+        }
+    }
+    Some(names)
+}
+
+/// Is `path` a section, or above one?
+pub(super) fn is_section(path: &str) -> bool {
+    SECTIONS.iter().any(|s| below(s, path).is_some())
+}
+
+/// The parts of the section's name that come after `path`; `None` when it lies elsewhere.
+fn below(section: &Section, path: &str) -> Option<Vec<&'static str>> {
+    let mut parts = section.name.split('.');
+    let fits = path.split('.').filter(|p| !p.is_empty()).all(|p| parts.next().is_some_and(|q| q == p || q == ANY));
+    fits.then(|| parts.collect())
+}
+
+/// A value chosen at `init`.
+pub struct Chosen {
+    /// Section it belongs to.
+    pub section: &'static str,
+    /// Key in it.
+    pub key: &'static str,
+    /// The value as TOML.
+    pub value: String,
+}
+
+/// The commented file of a new node: chosen values are set, all others stand behind `#` with their default.
+pub fn template(role: Role, chosen: &[Chosen]) -> String {
+    let mut file = format!(
+        "# Configuration of a Holdfast {}. Every key is here; those behind a # have the value shown.\n\
+         # After a change: holdfast config check, then restart the node.\n",
+        role.as_str()
+    );
+    for section in SECTIONS {
+        file.push('\n');
+        comment(&mut file, section.help);
+        let set = |key: &Key| chosen.iter().find(|c| c.section == section.name && c.key == key.name);
+        let _ = match section.shape {
+            Shape::One => writeln!(file, "[{}]", section.name),
+            Shape::Named => writeln!(file, "# [{}]", section.name),
+        };
+        for key in section.keys {
+            comment(&mut file, key.help);
+            let _ = match (set(key), &key.default) {
+                (Some(c), _) => writeln!(file, "{} = {}", key.name, c.value),
+                (None, Required(text) | Is(text) | Unset(text)) => writeln!(file, "# {} = {text}", key.name),
+            };
+        }
+    }
+    file
+}
+
+fn comment(file: &mut String, text: &str) {
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.len() + 1 + word.len() > 100 {
+            let _ = writeln!(file, "{line}");
+            line = String::from("#");
+        }
+        let _ = write!(line, " {word}");
+    }
+    let _ = writeln!(file, "{line}");
+}
+
+/// docs/configuration.md.
+pub fn manual() -> String {
+    let mut page = String::from(MANUAL_HEAD);
+    for section in SECTIONS {
+        let Section { name, help, .. } = section;
+        let _ = write!(page, "\n## `[{name}]`\n\n{help}\n\n| key | when absent | meaning |\n|---|---|---|\n");
+        for key in section.keys {
+            let absent = match key.default {
+                Required(example) => format!("required, e.g. `{example}`"),
+                Is(value) => format!("`{value}`"),
+                Unset(example) => format!("not set; e.g. `{example}`"),
+            };
+            let _ = writeln!(page, "| `{}` | {absent} | {} |", key.name, key.help);
+        }
+    }
+    page
+}
+
+const MANUAL_HEAD: &str = "\
+# Configuration
+
+One TOML file, `holdfast.toml`, in the node's data directory (`--data DIR` or `HOLDFAST_DATA`, by default
+`/var/lib/holdfast`). `holdfast init` writes it with every key. `holdfast config check` reads it as start-up does
+and shows each problem with file, line and column; an unknown key is an error. A change counts from the next start.
+Sizes are written as `\"64KiB\"` or `\"100MB\"`, rates as `\"256kbit/s\"`.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Settings, parse};
+    use std::path::Path;
+
+    const NODE: &str = "[node]\nname = \"alpha\"\nrole = \"edge\"\n";
+
+    #[test]
+    fn the_manual_lists_exactly_the_keys_of_the_table() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+        if std::env::var_os("HOLDFAST_UPDATE_DOCS").is_some() {
+            std::fs::write(&file, manual()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(file).unwrap(), manual(), "run the tests once with HOLDFAST_UPDATE_DOCS=1");
+    }
+
+    /// serde names the keys that a struct has when it meets one that it has not.
+    fn keys_of_struct(section: &str) -> Vec<String> {
+        let open = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let node = if section == "node" { "" } else { NODE };
+        let text = match section {
+            "" => "not-a-key = 1\n".to_owned(),
+            _ => format!("{node}{open}not-a-key = 1\n"),
+        };
+        let message = toml::from_str::<Settings>(&text).unwrap_err().message().to_owned();
+        let listed = message.split_once("expected").unwrap_or_else(|| panic!("[{section}]: {message}")).1;
+        let mut names: Vec<String> = listed.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn every_key_of_every_settings_struct_is_documented_and_no_other() {
+        for section in SECTIONS.iter().map(|s| s.name).chain([""]) {
+            let mut documented = names_in(section).unwrap();
+            documented.sort_unstable();
+            let section = section.replace(ANY, "bravo");
+            assert_eq!(keys_of_struct(&section), documented, "[{section}]");
+        }
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_real_ones() {
+        let mut spelt_out = NODE.to_owned();
+        for section in SECTIONS.iter().filter(|s| s.name != "node" && s.shape == Shape::One) {
+            let _ = writeln!(spelt_out, "[{}]", section.name);
+            for key in section.keys {
+                if let Is(value) = key.default {
+                    let _ = writeln!(spelt_out, "{} = {value}", key.name);
+                }
+            }
+        }
+        let spelt_out = parse(Path::new("f"), &spelt_out).unwrap_or_else(|e| panic!("{e:#?}"));
+        let absent = parse(Path::new("f"), NODE).unwrap();
+        assert_eq!(format!("{spelt_out:#?}"), format!("{absent:#?}"));
+    }
+
+    #[test]
+    fn the_file_of_a_new_node_passes_its_own_check_and_holds_every_key() {
+        let chosen = [
+            Chosen { section: "node", key: "name", value: "\"alpha\"".to_owned() },
+            Chosen { section: "node", key: "role", value: "\"edge\"".to_owned() },
+        ];
+        let file = template(Role::Edge, &chosen);
+        parse(Path::new("f"), &file).unwrap_or_else(|e| panic!("{e:#?}\n{file}"));
+        for section in SECTIONS {
+            for key in section.keys {
+                assert!(file.contains(&format!("{} = ", key.name)), "{}.{}", section.name, key.name);
+            }
+        }
+        assert!(file.lines().all(|l| l.chars().count() <= 120), "{file}");
+    }
+}

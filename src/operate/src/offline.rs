@@ -1,0 +1,281 @@
+//! What the CLI does on the files of a node that does not run. Whatever changes them holds the directory's lock.
+
+use std::time::Duration;
+
+use carrier::{Emission, EnrollOptions, SystemClock, consumer_name, enroll_join};
+use keys::{ChunkSecret, Invite, InviteBook, InviteState, KeysError, NodeKey, Peer, PeerRegistry, PeerRole};
+use model::Clock as _;
+
+use crate::admin::{InvitationRow, InviteRequest, Joined, PeerRow, Peers, Token};
+use crate::config::Settings;
+use crate::exit::{Exit, Failure, chain};
+use crate::layout::Layout;
+use crate::lock::{self, DataLock};
+use crate::status::{self, DiskFacts, Equation, InboundFacts, NodeFacts, PeerFacts, Status};
+
+/// A hub over a satellite answers within seconds; radio silence on its side may last a minute.
+const JOIN_PATIENCE: Duration = Duration::from_secs(120);
+
+fn keys_failure(e: &KeysError) -> Failure {
+    Failure::new(chain(e), e.next_step())
+}
+
+/// The key of the node in this directory.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn node_key(layout: &Layout) -> Result<NodeKey, Failure> {
+    NodeKey::load(&layout.keys()).map_err(|e| keys_failure(&e))?.ok_or_else(|| {
+        Failure::with(
+            Exit::Config,
+            format!("there is no node key in {}; nothing was changed", layout.keys().display()),
+            "restore keys/ from a backup; without it make a new node with `holdfast init` in another directory",
+        )
+    })
+}
+
+/// Peers and invitations on disk.
+pub struct Registry {
+    key: NodeKey,
+    registry: PeerRegistry,
+    invites: InviteBook,
+    settings: Settings,
+    layout: Layout,
+    _lock: DataLock,
+}
+
+impl Registry {
+    /// Opens them for changing.
+    ///
+    /// # Errors
+    /// When a node runs there, or the files cannot be read.
+    pub fn open(layout: &Layout, settings: &Settings) -> Result<Self, Failure> {
+        let lock = lock::take(layout.data())?;
+        Ok(Self {
+            key: node_key(layout)?,
+            registry: PeerRegistry::open(&layout.keys()).map_err(|e| keys_failure(&e))?,
+            invites: InviteBook::open(&layout.keys()).map_err(|e| keys_failure(&e))?,
+            settings: settings.clone(),
+            layout: layout.clone(),
+            _lock: lock,
+        })
+    }
+
+    /// As [`crate::admin::Control::peers`].
+    pub fn peers(&self) -> Peers {
+        peers(&self.registry, &self.invites)
+    }
+
+    /// As [`crate::admin::Control::invite`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn invite(&self, request: &InviteRequest) -> Result<Token, Failure> {
+        invite(&self.settings, &self.key, &self.invites, request)
+    }
+
+    /// As [`crate::admin::Control::remove_peer`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_peer(&self, name: &str) -> Result<(), Failure> {
+        remove_peer(&self.registry, &self.invites, name)
+    }
+
+    /// As [`crate::admin::Control::join`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn join(&self, token: &str) -> Result<Joined, Failure> {
+        let secret = ChunkSecret::open(&self.layout.keys()).map_err(|e| keys_failure(&e))?;
+        join(&self.settings, &self.key, &secret, &self.registry, Emission::load(self.layout.data()), token).await
+    }
+}
+
+/// The registry and the open invitations, by name.
+pub fn peers(registry: &PeerRegistry, invites: &InviteBook) -> Peers {
+    let mut peers: Vec<PeerRow> = registry.list().into_iter().map(row).collect();
+    peers.sort_by(|a, b| a.name.cmp(&b.name));
+    let open = invites.list().into_iter().filter(|i| i.state == InviteState::Open);
+    let mut invitations: Vec<InvitationRow> =
+        open.map(|i| InvitationRow { name: i.name.to_string(), expires_at: i.expires_at }).collect();
+    invitations.sort_by(|a, b| a.name.cmp(&b.name));
+    Peers { schema: "holdfast.peers/1".to_owned(), peers, invitations }
+}
+
+fn row(peer: Peer) -> PeerRow {
+    let role = match peer.role {
+        PeerRole::Hub => "hub",
+        PeerRole::Edge => "edge",
+    };
+    PeerRow {
+        name: peer.name.to_string(),
+        node: peer.node.to_string(),
+        role: role.to_owned(),
+        address: peer.address,
+        enrolled_at: peer.enrolled_at,
+    }
+}
+
+/// Makes an invitation.
+///
+/// # Errors
+/// When this node takes no edges, or it cannot be recorded.
+pub fn invite(
+    settings: &Settings,
+    key: &NodeKey,
+    invites: &InviteBook,
+    request: &InviteRequest,
+) -> Result<Token, Failure> {
+    let Some(listen) = settings.carrier.listen else {
+        return Err(Failure::new(
+            "this node has no address where an edge could reach it; no token was made",
+            "set carrier.listen and restart the node, or make the token at the hub",
+        ));
+    };
+    let address = match &request.address {
+        Some(address) => address.clone(),
+        None if listen.ip().is_unspecified() => {
+            return Err(Failure::with(
+                Exit::Usage,
+                format!("carrier.listen is {listen}, which says not where an edge reaches this hub; no token was made"),
+                "say it with --address HOST:PORT",
+            ));
+        }
+        None => listen.to_string(),
+    };
+    check_address(&address)?;
+    let name = request.name.parse().map_err(|e| keys_failure(&e))?;
+    let valid_ms = i64::try_from(request.valid_seconds.saturating_mul(1_000)).unwrap_or(i64::MAX);
+    let made = invites.create(name, key.node_id(), &address, SystemClock.now(), valid_ms);
+    let invite = made.map_err(|e| keys_failure(&e))?;
+    Ok(Token {
+        schema: "holdfast.invite/1".to_owned(),
+        name: invite.name.to_string(),
+        address,
+        expires_at: invite.expires_at,
+        token: invite.to_token().to_string(),
+    })
+}
+
+fn check_address(address: &str) -> Result<(), Failure> {
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, p)| p.parse::<u16>().ok());
+    // 255 is the length that a token can carry.
+    match port.filter(|p| *p > 0 && address.len() <= 255) {
+        Some(_) => Ok(()),
+        None => Err(Failure::with(
+            Exit::Usage,
+            format!("`{address}` is no address; no token was made"),
+            "write it as host:port, such as hub.example:7800",
+        )),
+    }
+}
+
+/// Removes a peer, or withdraws the invitation of that name.
+///
+/// # Errors
+/// When there is neither, or the files cannot be written.
+pub fn remove_peer(registry: &PeerRegistry, invites: &InviteBook, name: &str) -> Result<(), Failure> {
+    let parsed = name.parse().map_err(|e| keys_failure(&e))?;
+    let withdrawn = invites.withdraw(&parsed).map_err(|e| keys_failure(&e))?;
+    match registry.by_name(name) {
+        Some(peer) => registry.remove(peer.node).map(drop).map_err(|e| keys_failure(&e)),
+        None if withdrawn => Ok(()),
+        None => Err(Failure::new(
+            format!("no peer and no invitation has the name `{name}`; nothing was changed"),
+            "`holdfast enroll list` shows the names",
+        )),
+    }
+}
+
+/// Enrols this node at the hub of the token and records the hub. Not cancel-safe; can be repeated.
+///
+/// # Errors
+/// When the hub does not answer, or refuses.
+pub async fn join(
+    settings: &Settings,
+    key: &NodeKey,
+    chunk_secret: &ChunkSecret,
+    registry: &PeerRegistry,
+    emission: Emission,
+    token: &str,
+) -> Result<Joined, Failure> {
+    let invite: Invite =
+        token.parse().map_err(|e: keys::TokenError| Failure::with(Exit::Usage, chain(&e), e.next_step()))?;
+    if invite.name != settings.node.name {
+        return Err(Failure::new(
+            format!("the token is for `{}` and this node is `{}`; nothing was sent", invite.name, settings.node.name),
+            "get a token for this node's name, or correct node.name",
+        ));
+    }
+    let options = EnrollOptions {
+        invite: &invite,
+        key,
+        name: &settings.node.name,
+        chunk_secret,
+        rate: settings.carrier.rate,
+        emission,
+        patience: JOIN_PATIENCE,
+        clock: &SystemClock,
+    };
+    let hub = enroll_join(options).await.map_err(|e| Failure::new(chain(&e), e.next_step()))?;
+    let joined = Joined {
+        schema: "holdfast.joined/1".to_owned(),
+        hub: hub.name.to_string(),
+        node: hub.node.to_string(),
+        address: hub.address.clone().unwrap_or_else(|| invite.address.clone()),
+    };
+    registry.add(hub).map_err(|e| keys_failure(&e))?;
+    Ok(joined)
+}
+
+/// The status of a node that does not run, from its files alone.
+///
+/// # Errors
+/// When its keys or its journal cannot be read.
+pub fn status(layout: &Layout, settings: &Settings) -> Result<Status, Failure> {
+    let key = node_key(layout)?;
+    let registry = PeerRegistry::open(&layout.keys()).map_err(|e| keys_failure(&e))?;
+    let now = SystemClock.now();
+    let mut epoch = model::Epoch::FIRST.0;
+    let mut disk = DiskFacts {
+        journal_bytes: 0,
+        journal_limit_bytes: settings.journal.limit_bytes.0,
+        free_bytes: status::free_bytes(layout.data()),
+    };
+    let mut accounts = std::collections::BTreeMap::new();
+    // A node that never ran has no journal.
+    if layout.journal().exists() {
+        let reader = crate::verbs::open_journal(layout)?;
+        let stats = reader.stats();
+        disk.journal_bytes = stats.bytes;
+        epoch = stats.epochs.last().map_or(epoch, |e| e.epoch.0);
+        accounts = reader.accounting().map_err(|e| Failure::new(chain(&e), e.next_step()))?;
+    }
+    let facts = |peer: Peer| PeerFacts {
+        outbound: accounts.get(&consumer_name(peer.node)).map(|a| Equation::from_journal(a, now, None)),
+        name: peer.name.to_string(),
+        link: None,
+        inbound: None::<InboundFacts>,
+    };
+    Ok(Status {
+        schema: status::SCHEMA.to_owned(),
+        at: now,
+        running: false,
+        node: NodeFacts {
+            name: settings.node.name.to_string(),
+            id: key.node_id().to_string(),
+            role: settings.node.role,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch,
+        },
+        uptime_seconds: None,
+        ready: false,
+        health: None,
+        emission: Emission::load(layout.data()),
+        peers: registry.list().into_iter().map(facts).collect(),
+        capture_pending_rows: None,
+        disk,
+        problems: Vec::new(),
+    })
+}

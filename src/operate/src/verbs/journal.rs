@@ -1,0 +1,218 @@
+//! `holdfast journal`: reads the segments, locks nothing, changes nothing.
+
+use std::sync::Arc;
+
+use ::journal::{Listed, Reader, StdDisk, VerifyReport, Which};
+use model::{EntryId, Epoch, LocalPos, NodeId, Seq};
+use serde::Serialize;
+
+use crate::cli::Journal;
+use crate::exit::{Done, Exit, Failure, chain};
+use crate::layout::Layout;
+use crate::{config, output, show};
+
+/// Entries read from the journal at once.
+const BATCH: usize = 500;
+
+pub(super) fn run(layout: &Layout, verb: Journal) -> Done {
+    config::load(layout.data())?;
+    let reader = open(layout)?;
+    match verb {
+        Journal::List { from, limit, format } => list(&reader, from, limit, format.json),
+        Journal::Show { entry, format } => show_one(&reader, &entry, format.json),
+        Journal::Verify(format) => verify(&reader, format.json),
+    }
+}
+
+/// Opens the journal for reading.
+pub(crate) fn open(layout: &Layout) -> Result<Reader, Failure> {
+    Reader::open(&layout.journal(), Arc::new(StdDisk)).map_err(|e| Failure::new(chain(&e), e.next_step()))
+}
+
+fn unreadable(e: &::journal::ReadError) -> Failure {
+    Failure::new(chain(e), e.next_step())
+}
+
+#[derive(Serialize)]
+struct Shown {
+    schema: &'static str,
+    pos: u64,
+    origin: String,
+    epoch: u32,
+    seq: u64,
+    kind: &'static str,
+    precedence: &'static str,
+    label: String,
+    stream: String,
+    captured_at: i64,
+    origin_time: i64,
+    expires_at: Option<i64>,
+    causes: Vec<String>,
+    hash: String,
+    bytes: u64,
+    segment: u32,
+    offset: u64,
+}
+
+impl Shown {
+    fn new(listed: &Listed) -> Self {
+        let header = &listed.entry.header;
+        Self {
+            schema: "holdfast.entry/1",
+            pos: listed.pos.0,
+            origin: header.id.origin.to_string(),
+            epoch: header.id.epoch.0,
+            seq: header.id.seq.get(),
+            kind: header.kind.as_str(),
+            precedence: header.precedence.as_str(),
+            label: header.label.to_string(),
+            stream: header.stream.to_string(),
+            captured_at: header.captured.millis().0,
+            origin_time: header.origin_time.0,
+            expires_at: header.expiry.map(|e| e.0),
+            causes: header.causes.iter().map(ToString::to_string).collect(),
+            hash: listed.hash.to_string(),
+            bytes: listed.bytes,
+            segment: listed.segment,
+            offset: listed.offset,
+        }
+    }
+}
+
+fn list(reader: &Reader, from: u64, limit: usize, json: bool) -> Done {
+    let mut next = LocalPos(from.max(1));
+    let mut left = limit;
+    while left > 0 {
+        let batch = reader.list(next..LocalPos(u64::MAX), left.min(BATCH)).map_err(|e| unreadable(&e))?;
+        let Some(last) = batch.last() else { break };
+        next = last.pos.next();
+        left -= batch.len().min(left);
+        for listed in &batch {
+            match json {
+                true => output::json_line(&Shown::new(listed)),
+                false => output::line(row(listed)),
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn row(listed: &Listed) -> String {
+    let header = &listed.entry.header;
+    format!(
+        "{:>8}  {}  {:<9} {:<14} {:<10} {:>9}  {}",
+        listed.pos.0,
+        show::time(header.captured.millis()),
+        header.precedence.as_str(),
+        header.kind.as_str(),
+        header.label.as_str(),
+        show::bytes(listed.bytes),
+        header.id
+    )
+}
+
+fn show_one(reader: &Reader, entry: &str, json: bool) -> Done {
+    let which = parse_which(entry).ok_or_else(|| {
+        Failure::with(
+            Exit::Usage,
+            format!("`{entry}` names no entry"),
+            "give its place (a number) or its identity as origin/epoch/number; `holdfast journal list` shows both",
+        )
+    })?;
+    let Some(listed) = reader.show(which).map_err(|e| unreadable(&e))? else {
+        return Err(Failure::new(
+            format!("the journal does not hold entry {entry} (any more)"),
+            "entries go once every destination is finished with them; `holdfast journal list` shows what is held",
+        ));
+    };
+    let shown = Shown::new(&listed);
+    if json {
+        output::json(&shown);
+        return Ok(Exit::Ok);
+    }
+    let expiry = listed.entry.header.expiry.map_or("never".to_owned(), show::time);
+    for (name, value) in [
+        ("place", shown.pos.to_string()),
+        ("identity", listed.entry.header.id.to_string()),
+        ("kind", shown.kind.to_owned()),
+        ("precedence", shown.precedence.to_owned()),
+        ("label", shown.label),
+        ("stream", shown.stream),
+        ("captured", show::time(listed.entry.header.captured.millis())),
+        ("written", show::time(listed.entry.header.origin_time)),
+        ("expires", expiry),
+        ("waits for", if shown.causes.is_empty() { "nothing".to_owned() } else { shown.causes.join(", ") }),
+        ("hash", shown.hash),
+        ("size", show::bytes(shown.bytes)),
+        ("lies in", format!("segment {} at byte {}", shown.segment, shown.offset)),
+    ] {
+        output::line(format!("{name:<10}  {value}"));
+    }
+    Ok(Exit::Ok)
+}
+
+/// A place as a number, or `origin/epoch/number`.
+fn parse_which(text: &str) -> Option<Which> {
+    if let Ok(pos) = text.parse::<u64>() {
+        return (pos > 0).then_some(Which::Pos(LocalPos(pos)));
+    }
+    let mut parts = text.split('/');
+    let origin: NodeId = parts.next()?.parse().ok()?;
+    let epoch = Epoch(parts.next()?.parse().ok()?);
+    let seq = Seq::new(parts.next()?.parse().ok()?)?;
+    parts.next().is_none().then_some(Which::Id(EntryId { origin, epoch, seq }))
+}
+
+#[derive(Serialize)]
+struct Verified<'a> {
+    schema: &'static str,
+    clean: bool,
+    #[serde(flatten)]
+    report: &'a VerifyReport,
+}
+
+fn verify(reader: &Reader, json: bool) -> Done {
+    let bar = output::progress(0, "verifying");
+    let report = reader.verify(&mut |p| {
+        bar.set_length(p.total_bytes);
+        bar.set_position(p.done_bytes);
+    });
+    bar.finish_and_clear();
+    let report = report.map_err(|e| unreadable(&e))?;
+    let clean = report.is_clean();
+    if json {
+        output::json(&Verified { schema: "holdfast.verify/1", clean, report: &report });
+    } else {
+        output::line(format!(
+            "{} in {} segments: {} frames, {} entries and {} chunks are good",
+            show::bytes(report.bytes),
+            report.segments,
+            report.frames,
+            report.entries,
+            report.chunks
+        ));
+        for finding in &report.findings {
+            output::line(format!("segment {} at byte {}: {}", finding.segment, finding.offset, finding.what));
+        }
+        if !clean {
+            output::line(format!("{} damaged places; every other entry is intact", report.findings_total));
+            output::line("next step: copy the data directory away, check the disk (`dmesg`), then replace it");
+        }
+    }
+    Ok(if clean { Exit::Ok } else { Exit::Degraded })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_named_by_place_or_identity() {
+        assert_eq!(parse_which("7"), Some(Which::Pos(LocalPos(7))));
+        let id = EntryId { origin: NodeId([7; 16]), epoch: Epoch(2), seq: Seq::FIRST };
+        assert_eq!(parse_which(&id.to_string()), Some(Which::Id(id)));
+        for wrong in ["", "0", "-1", "x/1/1", "7/1/1", &format!("{id}/1"), &id.to_string().replace("/1", "/0")] {
+            assert_eq!(parse_which(wrong), None, "{wrong}");
+        }
+    }
+}
