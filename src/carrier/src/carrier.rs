@@ -10,6 +10,7 @@ use model::{BitsPerSecond, Clock, NodeId, Precedence};
 use telemetry::Metrics;
 use tokio_util::sync::CancellationToken;
 
+use crate::conversation::{ConversationOptions, Conversations};
 use crate::enroll::Desk;
 use crate::net::{NetOptions, Shared};
 use crate::{CarrierError, CarrierSettings, ClassBacklog, Emission, Ledger, PeerStatus};
@@ -44,8 +45,8 @@ pub struct CarrierOptions {
 pub struct Carrier {
     shared: Arc<Shared>,
     desk: Option<Desk>,
+    conversations: Conversations,
     journal: Journal,
-    ledger: Arc<dyn Ledger>,
 }
 
 /// What others ask of a running carrier. Cheap to clone.
@@ -83,12 +84,30 @@ impl Carrier {
         let desk = invites.map(|invites| Desk {
             invites,
             registry: Arc::clone(&registry),
-            name,
+            name: name.clone(),
             chunk_secret,
             clock: Arc::clone(&clock),
         });
-        let shared = Shared::new(NetOptions { key, registry, settings, data_dir, clock, metrics })?;
-        Ok(Self { shared, desk, journal, ledger })
+        let me = key.node_id();
+        let shared = Shared::new(NetOptions {
+            key,
+            registry,
+            settings: settings.clone(),
+            data_dir,
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+        })?;
+        let conversations = Conversations::new(ConversationOptions {
+            me,
+            name,
+            journal: journal.clone(),
+            ledger,
+            settings,
+            clock,
+            metrics,
+            finals: shared.finals.subscribe(),
+        });
+        Ok(Self { shared, desk, conversations, journal })
     }
 
     /// What others ask of it while it runs.
@@ -98,8 +117,8 @@ impl Carrier {
 
     /// Keeps every link until `stop`, then says goodbye to the peers. Not cancel-safe: stop it with the token.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { shared, desk, journal: _, ledger: _ } = self;
-        Arc::clone(&shared).run(desk, crate::conversation::Mute, stop).await;
+        let Self { shared, desk, conversations, journal: _ } = self;
+        Arc::clone(&shared).run(desk, conversations, stop).await;
     }
 }
 
@@ -145,6 +164,11 @@ impl CarrierHandle {
     /// The registry has changed by other hands than the enrolment desk's: links begin or end accordingly.
     pub fn notify_peers(&self) {
         self.shared.peers_changed.send_modify(|n| *n += 1);
+    }
+
+    /// Datagrams that emission control has held back since the start.
+    pub fn suppressed(&self) -> u64 {
+        self.shared.plug.governor.suppressed()
     }
 
     /// Where the socket is bound.

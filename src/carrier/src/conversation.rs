@@ -1,44 +1,586 @@
-//! Replaced when the link session lands.
-use crate::talk::*;
-use keys::Peer;
-use link::Lane;
-use model::{BitsPerSecond, NodeId};
-use std::collections::BTreeSet;
+//! The conversation with one peer: link session, shaper and journal put together.
+//!
+//! ```text
+//!  pipe --frame--> Session --Store--> journal --ticket--> entries_stored --> Session --receipt--> pipe
+//!                     ^                                                         ^
+//!  ledger --finals----'      journal --appended, own entries--------------------'
+//! ```
+//!
+//! The session decides; this carries out. What is acknowledged to the peer was durable first, because the session
+//! hears of it only when the journal's ticket is complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
-use wire::frame::Frame;
 
-pub(crate) struct Mute;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use journal::{
+    AppendError, ChunkPut, Consumer, EpochReason, Foreign, ForeignOutcome, Journal, OutboundView, Subscription,
+};
+use keys::{EntryIds, Peer, PeerName};
+use link::{
+    CloneDetector, CloneVerdict, EpochProgress, Incoming, Lane, LinkError, LinkEvent, Now, Output, ReceiverState,
+    SenderState, Session, SessionConfig, StartEpochReason, Waiting,
+};
+use model::{BitsPerSecond, ChunkName, Clock, EntryId, Epoch, Event, NodeId, ObjectKey, Outcome, Precedence, RangeSet};
+use shaper::{Demand, Shaper};
+use telemetry::Metrics;
+use tokio::sync::watch;
+use wire::frame::{ByeCode, Frame};
 
-impl Talk for Mute {
-    fn connected(&mut self, _: Duration) -> Result<(), Refusal> {
-        Ok(())
-    }
-    fn disconnected(&mut self) {}
-    fn received(&mut self, _: Duration, _: Frame) -> Result<(), Refusal> {
-        Ok(())
-    }
-    fn needs_settling(&self) -> bool {
-        false
-    }
-    fn settle(&mut self, _: Duration) -> Result<(), Refusal> {
-        Ok(())
-    }
-    fn next_frame(&mut self, _: Duration, _: u64) -> Result<Option<(Lane, Frame)>, Refusal> {
-        Ok(None)
-    }
-    fn deadline(&self) -> Option<Duration> {
-        None
-    }
-    fn set_rate(&mut self, _: BitsPerSecond, _: Duration) {}
-    async fn wait(&mut self) {
-        std::future::pending().await
+use crate::talk::{Refusal, Talk, Talks};
+use crate::{CarrierSettings, Ledger, LedgerError, consumer_name};
+
+/// A full or failing disk is asked again after this.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// A peer that claims an epoch far ahead of ours is followed this far at a time: each step is a durable write.
+const EPOCHS_PER_CLAIM: u32 = 64;
+
+/// Attempts to make a frame before the other events get their turn: what waits may turn out to be expired or withheld.
+const ATTEMPTS_MAX: usize = 8;
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What all conversations of a node share.
+pub(crate) struct Conversations {
+    options: ConversationOptions,
+    boot: u64,
+    /// Counts appends to the journal.
+    appended: watch::Sender<u64>,
+    _subscription: Subscription,
+}
+
+/// What [`Conversations::new`] needs.
+pub(crate) struct ConversationOptions {
+    pub(crate) me: NodeId,
+    pub(crate) name: PeerName,
+    pub(crate) journal: Journal,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) settings: CarrierSettings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Counts changes of the finals.
+    pub(crate) finals: watch::Receiver<u64>,
+}
+
+impl Conversations {
+    pub(crate) fn new(options: ConversationOptions) -> Self {
+        let mut boot = [0u8; 8];
+        getrandom::fill(&mut boot).expect("the operating system gives random bytes once it has booted");
+        let appended = watch::Sender::new(0);
+        let notify = appended.clone();
+        let subscription = options.journal.on_append(Box::new(move || notify.send_modify(|n| *n += 1)));
+        Self { options, boot: u64::from_le_bytes(boot), appended, _subscription: subscription }
     }
 }
 
-impl Talks for Mute {
-    type Talk = Mute;
-    fn open(&self, _: &Peer, _: BitsPerSecond, _: Duration) -> Result<Mute, String> {
-        Ok(Mute)
+impl Talks for Conversations {
+    type Talk = Conversation;
+
+    fn open(&self, peer: &Peer, rate: BitsPerSecond, now: Duration) -> Result<Conversation, String> {
+        let o = &self.options;
+        let registered = o.journal.consumer(&consumer_name(peer.node), true);
+        let consumer = registered.map_err(|e| format!("{e}; {}", e.next_step()))?;
+        let receiver = receiver_state(&o.journal, o.ledger.as_ref(), peer.node).map_err(|e| e.to_string())?;
+        let config = SessionConfig {
+            me: o.me,
+            name: o.name.to_string(),
+            boot: self.boot,
+            peer: peer.node,
+            labels: o.settings.labels_of(&peer.name).iter().cloned().collect(),
+            peer_chunk_secret: *peer.chunk_secret.expose(),
+            compression: compression(rate),
+        };
+        Ok(Conversation {
+            peer: peer.node,
+            label: telemetry::PeerName::new(peer.name.as_str()),
+            session: Session::new(config, sender_state(&o.journal, &consumer), receiver),
+            // The keeper holds no connection while emission is not allowed.
+            shaper: Shaper::new(rate, PATH_MTU, shaper::Emission::Normal, now),
+            journal: o.journal.clone(),
+            outbound: o.journal.outbound(),
+            consumer,
+            ledger: Arc::clone(&o.ledger),
+            clock: Arc::clone(&o.clock),
+            metrics: Arc::clone(&o.metrics),
+            clones: CloneDetector::default(),
+            appended: self.appended.subscribe(),
+            finals: o.finals.clone(),
+            appends: FuturesUnordered::new(),
+            appended_done: Vec::new(),
+            retains: 0,
+            files_done: Vec::new(),
+            own_news: false,
+            finals_due: false,
+            files_due: true,
+            stalled: Vec::new(),
+            retry_at: None,
+            wake: None,
+        })
     }
-    fn retain(&self, _: &BTreeSet<NodeId>) {}
+
+    fn retain(&self, enrolled: &BTreeSet<NodeId>) {
+        let kept: BTreeSet<String> = enrolled.iter().map(|node| consumer_name(*node)).collect();
+        for name in self.options.journal.consumers() {
+            if name.starts_with("peer:") && !kept.contains(&name) {
+                match self.options.journal.remove_consumer(&name) {
+                    Ok(_) => tracing::info!(consumer = %name, "the journal does not wait for a removed peer any more"),
+                    Err(e) => tracing::warn!(consumer = %name, reason = %e, "a removed peer is still waited for"),
+                }
+            }
+        }
+    }
+}
+
+/// A stream frame that fills a datagram of 1,200 bytes beside QUIC's own headers.
+const PATH_MTU: usize = 1_150;
+
+/// Link bytes are dear where the link is thin and the processor is where it is not: level 19 packs about 5 MB/s.
+fn compression(rate: BitsPerSecond) -> i32 {
+    match rate.0 {
+        0..=512_000 => 19,
+        512_001..=10_000_000 => 9,
+        _ => 3,
+    }
+}
+
+fn sender_state(journal: &Journal, consumer: &Consumer) -> SenderState {
+    let state = consumer.state();
+    let mut progress: BTreeMap<Epoch, EpochProgress> = BTreeMap::new();
+    for (epoch, stored) in state.stored {
+        progress.entry(epoch).or_default().stored = stored;
+    }
+    for (epoch, outcomes) in state.outcomes {
+        let ended = Outcome::ALL.into_iter().zip(outcomes).filter(|(_, numbers)| !numbers.is_empty());
+        progress.entry(epoch).or_default().outcomes = ended.collect();
+    }
+    let last = |e: &journal::OwnEpoch| (e.epoch, e.last.map_or(0, model::Seq::get));
+    SenderState { epochs: journal.epochs().iter().map(last).collect(), progress }
+}
+
+fn receiver_state(journal: &Journal, ledger: &dyn Ledger, peer: NodeId) -> Result<ReceiverState, LedgerError> {
+    let mut progress: BTreeMap<Epoch, EpochProgress> = BTreeMap::new();
+    for (epoch, stored) in journal.received(peer) {
+        progress.entry(epoch).or_default().stored = stored;
+    }
+    for (epoch, outcome, numbers) in ledger.ledger(peer)? {
+        progress.entry(epoch).or_default().outcomes.entry(outcome).or_default().union_with(&numbers);
+    }
+    Ok(ReceiverState { progress })
+}
+
+/// Something on its way into the journal.
+enum Append {
+    Entry(Incoming),
+    Chunk(ChunkName, Arc<[u8]>),
+    Retain(ChunkName),
+}
+
+/// What became of it.
+enum Appended {
+    Entry(Incoming, Result<ForeignOutcome, AppendError>),
+    Chunk(ChunkName, Arc<[u8]>, Result<ChunkPut, AppendError>),
+    Retain(ChunkName, Result<bool, AppendError>),
+}
+
+/// One peer's conversation.
+pub(crate) struct Conversation {
+    peer: NodeId,
+    label: telemetry::PeerName,
+    session: Session,
+    shaper: Shaper,
+    journal: Journal,
+    outbound: OutboundView,
+    consumer: Consumer,
+    ledger: Arc<dyn Ledger>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    clones: CloneDetector,
+    appended: watch::Receiver<u64>,
+    finals: watch::Receiver<u64>,
+    /// Bounded by what the peer may have under way without a receipt (`link::limits`).
+    appends: FuturesUnordered<Boxed<Appended>>,
+    appended_done: Vec<Appended>,
+    /// Chunks among `appends` that are held and to be kept.
+    retains: usize,
+    /// Files that are complete as soon as `retains` is zero.
+    files_done: Vec<EntryId>,
+    own_news: bool,
+    finals_due: bool,
+    files_due: bool,
+    /// What a full disk did not take; as bounded as `appends`.
+    stalled: Vec<Append>,
+    retry_at: Option<Duration>,
+    /// When the shaper has a grant for what waits.
+    wake: Option<Duration>,
+}
+
+impl Talk for Conversation {
+    fn connected(&mut self, now: Duration) -> Result<(), Refusal> {
+        let now = self.now(now);
+        self.session.connected(now);
+        self.finals_due = true;
+        self.perform(now)
+    }
+
+    fn disconnected(&mut self) {
+        self.session.disconnected();
+        self.wake = None;
+    }
+
+    fn received(&mut self, now: Duration, frame: Frame) -> Result<(), Refusal> {
+        let now = self.now(now);
+        if let Err(e) = self.session.frame(frame, &self.outbound, now) {
+            self.metrics.link_bad_frames_total.inc((self.label.clone(),));
+            return Err(refusal(&e));
+        }
+        self.perform(now)
+    }
+
+    fn needs_settling(&self, now: Duration) -> bool {
+        let due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
+        !self.appended_done.is_empty()
+            || self.own_news
+            || self.finals_due
+            || self.files_due
+            || due(self.retry_at)
+            || due(self.session.poll_timeout())
+    }
+
+    fn settle(&mut self, mono: Duration) -> Result<(), Refusal> {
+        let now = self.now(mono);
+        self.finish_appends(now)?;
+        if self.retry_at.is_some_and(|at| at <= mono) {
+            self.retry_at = None;
+            for append in std::mem::take(&mut self.stalled) {
+                self.append(append);
+            }
+            // The ledger too may have been out of reach.
+            self.finals_due = true;
+            self.files_due = true;
+        }
+        if std::mem::take(&mut self.own_news) {
+            self.tell_own_epoch();
+            self.session.appended();
+        }
+        if std::mem::take(&mut self.finals_due) {
+            match self.ledger.ledger(self.peer) {
+                Ok(finals) => {
+                    for (epoch, outcome, numbers) in finals {
+                        self.session.finals(epoch, outcome, &numbers, now);
+                    }
+                }
+                Err(e) => self.later(mono, &e),
+            }
+        }
+        if std::mem::take(&mut self.files_due) {
+            match self.ledger.incomplete_files(self.peer) {
+                Ok(files) => {
+                    for file in files {
+                        self.session.want_file(&file).map_err(|e| refusal(&e))?;
+                    }
+                }
+                Err(e) => self.later(mono, &e),
+            }
+        }
+        if self.session.poll_timeout().is_some_and(|at| at <= mono) {
+            self.session.tick(now);
+        }
+        self.perform(now)
+    }
+
+    fn next_frame(&mut self, mono: Duration, room: u64) -> Result<Option<(Lane, Frame)>, Refusal> {
+        let now = self.now(mono);
+        self.wake = None;
+        for _ in 0..ATTEMPTS_MAX {
+            let waiting = self.session.waiting(&self.outbound, now).map_err(|e| refusal(&e.into()))?;
+            self.perform(now)?;
+            let demand = demand(&waiting, room > 0);
+            if demand == Demand::default() {
+                return Ok(None);
+            }
+            let Some(grant) = self.shaper.grant(mono, &demand) else {
+                self.wake = self.shaper.wake_at();
+                return Ok(None);
+            };
+            let lane = match grant.lane {
+                shaper::Lane::Control => Lane::Control,
+                shaper::Lane::Class(class) => Lane::Class(class),
+            };
+            let made = self.session.next_frame(lane, grant.bytes, &self.outbound, now);
+            let made = made.map_err(|e| refusal(&e.into()))?;
+            self.perform(now)?;
+            if let Some(frame) = made {
+                return Ok(Some((lane, frame)));
+            }
+        }
+        // More of the same: let the others have their turn first.
+        self.wake = Some(mono);
+        Ok(None)
+    }
+
+    fn sent(&mut self, lane: Lane, frame_bytes: usize) {
+        let lane = match lane {
+            Lane::Control => shaper::Lane::Control,
+            Lane::Class(class) => shaper::Lane::Class(class),
+        };
+        // QUIC, UDP and IP add about 78 bytes to each 1,150 of a full datagram, and some to each stream.
+        self.shaper.spent(lane, frame_bytes + frame_bytes / 15 + 8);
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        [self.session.poll_timeout(), self.retry_at, self.wake].into_iter().flatten().min()
+    }
+
+    fn set_rate(&mut self, rate: BitsPerSecond, now: Duration) {
+        self.shaper.set_rate(rate, now);
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            Some(done) = self.appends.next() => {
+                self.appended_done.push(done);
+                // One group commit completes many: their receipts share a frame.
+                while let Some(Some(done)) = self.appends.next().now_or_never() {
+                    self.appended_done.push(done);
+                }
+            }
+            Ok(()) = self.appended.changed() => self.own_news = true,
+            Ok(()) = self.finals.changed() => self.finals_due = true,
+            else => std::future::pending().await,
+        }
+    }
+}
+
+impl Conversation {
+    fn now(&self, mono: Duration) -> Now {
+        Now { mono, wall: self.clock.now() }
+    }
+
+    fn later(&mut self, mono: Duration, reason: &dyn std::fmt::Display) {
+        tracing::warn!(peer = %self.peer, %reason, "will be tried again");
+        self.retry_at = Some(mono + RETRY_AFTER);
+    }
+
+    fn tell_own_epoch(&mut self) {
+        if let Some(open) = self.journal.epochs().last() {
+            self.session.own_epoch(open.epoch, open.last.map_or(0, model::Seq::get));
+        }
+    }
+
+    /// Hands something to the journal; `wait` learns when it is durable.
+    fn append(&mut self, append: Append) {
+        let future: Boxed<Appended> = match append {
+            Append::Entry(incoming) => {
+                let object = object_of(&incoming);
+                let ticket = self.journal.append_foreign(Foreign { bytes: Arc::clone(&incoming.bytes), object });
+                Box::pin(async move { Appended::Entry(incoming, ticket.await) })
+            }
+            Append::Chunk(name, bytes) => {
+                let ticket = self.journal.put_chunk(name, &bytes);
+                Box::pin(async move { Appended::Chunk(name, bytes, ticket.await) })
+            }
+            Append::Retain(name) => {
+                self.retains += 1;
+                let ticket = self.journal.retain_chunk(name);
+                Box::pin(async move { Appended::Retain(name, ticket.await) })
+            }
+        };
+        self.appends.push(future);
+    }
+
+    /// Tells the session what has become durable.
+    fn finish_appends(&mut self, now: Now) -> Result<(), Refusal> {
+        let (mut entries, mut chunks) = (Vec::new(), Vec::new());
+        let mut failed = None;
+        for done in std::mem::take(&mut self.appended_done) {
+            let (append, error) = match done {
+                Appended::Entry(incoming, Ok(outcome)) => {
+                    let id = incoming.entry.header.id;
+                    match outcome {
+                        ForeignOutcome::Stored(_) => {
+                            self.metrics.link_received_entries_total.inc((self.label.clone(),));
+                            entries.push(id);
+                        }
+                        ForeignOutcome::AlreadyHeld => {
+                            self.metrics.link_duplicate_entries_total.inc((self.label.clone(),));
+                            entries.push(id);
+                        }
+                        ForeignOutcome::Conflict { .. } => self.session.entry_conflicts(id),
+                    }
+                    continue;
+                }
+                Appended::Chunk(name, _, Ok(_)) => {
+                    chunks.push(name);
+                    continue;
+                }
+                Appended::Retain(name, Ok(held)) => {
+                    self.retains -= 1;
+                    if !held {
+                        tracing::warn!(chunk = %name, "a chunk that was held is gone; its file is fetched again later");
+                        self.files_due = true;
+                    }
+                    continue;
+                }
+                Appended::Entry(incoming, Err(e)) => (Append::Entry(incoming), e),
+                Appended::Chunk(name, bytes, Err(e)) => (Append::Chunk(name, bytes), e),
+                Appended::Retain(name, Err(e)) => {
+                    self.retains -= 1;
+                    (Append::Retain(name), e)
+                }
+            };
+            if error.is_retryable() {
+                self.stalled.push(append);
+            }
+            failed = Some(error);
+        }
+        if !entries.is_empty() {
+            self.session.entries_stored(&entries, now);
+        }
+        if !chunks.is_empty() {
+            self.session.chunks_stored(&chunks);
+        }
+        self.tell_complete_files();
+        match failed {
+            // The connection stays: what is held is still worth its receipts, and the peer sends no more than its window.
+            Some(e) if e.is_retryable() => self.later(now.mono, &e),
+            Some(e) => return Err(Refusal { text: format!("{e}; {}", e.next_step()), retry: true }),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn tell_complete_files(&mut self) {
+        if self.retains == 0 {
+            for file in self.files_done.drain(..) {
+                self.ledger.file_complete(file);
+            }
+        }
+    }
+
+    /// Carries out what the session wants done.
+    fn perform(&mut self, now: Now) -> Result<(), Refusal> {
+        while let Some(output) = self.session.poll() {
+            match output {
+                Output::Store(incoming) => self.append(Append::Entry(incoming)),
+                Output::StoreChunk { name, bytes } => self.append(Append::Chunk(name, bytes.into())),
+                Output::RetainChunk(name) => self.append(Append::Retain(name)),
+                Output::RecordStored { epoch, ranges } => self.consumer.record_stored(epoch, &ranges),
+                Output::RecordOutcome { epoch, outcome, ranges } => {
+                    let recorded = self.consumer.record_outcome(outcome, epoch, &ranges);
+                    recorded.map_err(|e| Refusal { text: format!("{e}; {}", e.next_step()), retry: true })?;
+                }
+                Output::StartEpoch { reason, at_least, reissue } => {
+                    let moved = self.start_epoch(reason, at_least, reissue);
+                    moved.map_err(|e| Refusal { text: format!("{e}; {}", e.next_step()), retry: true })?;
+                }
+                Output::AccountSkipped { epoch, outcome, ranges } => self.account(epoch, outcome, &ranges, now)?,
+                Output::PeerGreeted { name, boot, epoch, next_seq } => {
+                    tracing::debug!(peer = %self.peer, %name, epoch = epoch.0, next = next_seq.get(), "peer greeted");
+                    if self.clones.greeted(self.peer, boot) == CloneVerdict::Cloned {
+                        return Err(Refusal { text: CloneVerdict::CLONED_TEXT.to_owned(), retry: false });
+                    }
+                }
+                Output::FileComplete(file) => {
+                    self.files_done.push(file);
+                    self.tell_complete_files();
+                }
+                Output::FileUnavailable(file) => {
+                    tracing::warn!(peer = %self.peer, %file, "the peer does not hold all of this file any more");
+                }
+                Output::OfferFiles => self.files_due = true,
+                Output::Close { code, text } => return Err(Refusal { text, retry: may_retry(code) }),
+                Output::Event(event) => self.count(&event),
+            }
+        }
+        Ok(())
+    }
+
+    fn start_epoch(
+        &mut self,
+        reason: StartEpochReason,
+        at_least: Epoch,
+        reissue: Vec<EntryId>,
+    ) -> Result<(), AppendError> {
+        let reason = match reason {
+            StartEpochReason::PeerIsAhead => EpochReason::PeerIsAhead,
+            StartEpochReason::Conflict => EpochReason::Conflict,
+        };
+        for _ in 0..EPOCHS_PER_CLAIM {
+            if self.journal.start_epoch(reason).wait()? >= at_least {
+                break;
+            }
+        }
+        tracing::warn!(peer = %self.peer, ?reason, reissued = reissue.len(), "numbers are in doubt; a new epoch begins");
+        self.journal.reissue(reissue).wait()?;
+        self.tell_own_epoch();
+        self.session.appended();
+        Ok(())
+    }
+
+    fn account(&mut self, epoch: Epoch, outcome: Outcome, numbers: &RangeSet, now: Now) -> Result<(), Refusal> {
+        match self.ledger.account(self.peer, epoch, outcome, numbers) {
+            Ok(()) => {
+                self.session.finals(epoch, outcome, numbers, now);
+                Ok(())
+            }
+            // The peer says it again over the next connection.
+            Err(e) => Err(Refusal { text: e.to_string(), retry: true }),
+        }
+    }
+
+    fn count(&self, event: &LinkEvent) {
+        match event {
+            LinkEvent::Resumed { again } => tracing::debug!(peer = %self.peer, again, "both sides have greeted"),
+            LinkEvent::UrgentStored { captured, .. } => {
+                let millis = self.clock.now().0.saturating_sub(captured.millis().0);
+                self.metrics.link_urgent_ack_seconds.observe((self.label.clone(),), millis.max(0) as f64 / 1_000.0);
+            }
+            LinkEvent::Duplicates(count) => {
+                self.metrics.link_duplicate_entries_total.add((self.label.clone(),), *count as u64);
+            }
+            LinkEvent::Sent { class, entries, .. } => {
+                self.metrics.link_sent_entries_total.add((self.label.clone(), *class), *entries as u64);
+            }
+            LinkEvent::PeerForgot { epoch, ranges } => {
+                tracing::warn!(peer = %self.peer, epoch = epoch.0, count = ranges.count(), "the peer has lost entries");
+            }
+            LinkEvent::PeerLeft { code, text } => tracing::info!(peer = %self.peer, ?code, %text, "peer left"),
+        }
+    }
+}
+
+/// With no room, only what may pass everything: quinn's queue holds a window of bulk already.
+fn demand(waiting: &Waiting, room: bool) -> Demand {
+    let mut classes = waiting.classes;
+    if !room {
+        for class in [Precedence::Priority, Precedence::Routine, Precedence::Deferred] {
+            classes[class.index()] = false;
+        }
+    }
+    Demand { control: waiting.control, classes }
+}
+
+/// Does another connection help without an operator?
+fn may_retry(code: ByeCode) -> bool {
+    match code {
+        ByeCode::Leaving | ByeCode::Protocol | ByeCode::Quiet | ByeCode::Journal | ByeCode::Replaced => true,
+        ByeCode::OtherNode | ByeCode::Cloned | ByeCode::Version => false,
+    }
+}
+
+fn refusal(e: &LinkError) -> Refusal {
+    Refusal { text: format!("{e}; {}", e.next_step()), retry: may_retry(e.code()) }
+}
+
+/// The object whose state the entry holds. An entry that cannot be read is stored all the same: apply keeps it aside with a
+/// reason.
+fn object_of(incoming: &Incoming) -> Option<ObjectKey> {
+    let header = &incoming.entry.header;
+    let mut ids = EntryIds::new(header.id.origin, header.mint_salt);
+    Event::decode_with(header.kind, &incoming.entry.body, &mut ids).ok().map(|event| event.object().key())
 }

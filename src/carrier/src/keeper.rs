@@ -67,7 +67,6 @@ pub(crate) struct View {
 
 struct Live {
     pipe: Pipe,
-    address: SocketAddr,
     dialled: bool,
     datagrams: u64,
     /// When the last datagram was noticed, or when something began to wait for an answer, if that was later.
@@ -80,6 +79,8 @@ type Dialling = Pin<Box<dyn Future<Output = Result<Proven, DialError>> + Send>>;
 pub(crate) struct Keeper<T> {
     post: Post<T>,
     live: Option<Live>,
+    /// Where the present or last connection went: the lane is known there until the next one.
+    address: Option<SocketAddr>,
     dialling: Option<Dialling>,
     dial_at: Option<Instant>,
     backoff: Backoff,
@@ -94,6 +95,7 @@ impl<T: Talk> Keeper<T> {
         let now = clock::now();
         Self {
             live: None,
+            address: None,
             dialling: None,
             dial_at: post.address.is_some().then_some(now),
             backoff: Backoff::default(),
@@ -110,7 +112,7 @@ impl<T: Talk> Keeper<T> {
         loop {
             self.work();
             let live_deadline = self.live.as_ref().map(Live::dead_at);
-            let talk_deadline = self.live.as_ref().and(self.post.talk.deadline()).map(|d| self.post.start + d);
+            let talk_deadline = self.post.talk.deadline().map(|d| self.post.start + d);
             let wake = [live_deadline, talk_deadline, self.dial_at].into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -129,17 +131,17 @@ impl<T: Talk> Keeper<T> {
     /// Lets the conversation use the connection.
     fn work(&mut self) {
         let talk = &mut self.post.talk;
-        if self.live.is_none() && !talk.needs_settling() {
+        let (live, now) = (&mut self.live, clock::now() - self.post.start);
+        if live.is_none() && !talk.needs_settling(now) {
             return;
         }
-        let (live, now) = (&mut self.live, clock::now() - self.post.start);
         // Both may touch the disk; the other tasks of this thread move on meanwhile.
         let outcome = block_in_place(|| {
             talk.settle(now)?;
             let Some(live) = live else { return Ok(()) };
             for _ in 0..FRAMES_PER_TURN {
                 let Some((lane, frame)) = talk.next_frame(now, live.pipe.room())? else { break };
-                live.pipe.send(lane, &frame);
+                talk.sent(lane, live.pipe.send(lane, &frame));
             }
             Ok(())
         });
@@ -152,12 +154,20 @@ impl<T: Talk> Keeper<T> {
             view.last_heard = Some(self.post.clock.now());
             view.round_trip = Some(live.pipe.round_trip());
         }
+        // The peer may have moved, or a middlebox given it another port: its rate goes with it.
         let address = live.pipe.connection.remote_address();
-        if address != live.address {
-            // The peer moved, or a middlebox gave it another port: its rate goes with it.
-            self.post.plug.governor.assign(address, &self.post.lane);
-            self.post.plug.governor.release(live.address, &self.post.lane);
-            live.address = address;
+        self.follow(address);
+    }
+
+    /// Charges what goes to `address` to this peer, and to it alone.
+    fn follow(&mut self, address: SocketAddr) {
+        if self.address == Some(address) {
+            return;
+        }
+        let governor = &self.post.plug.governor;
+        governor.assign(address, &self.post.lane);
+        if let Some(former) = self.address.replace(address) {
+            governor.release(former, &self.post.lane);
         }
     }
 
@@ -198,12 +208,11 @@ impl<T: Talk> Keeper<T> {
         // The newer one is alive; whether the older one is, nobody knows.
         self.drop_live(code::REPLACED, "a newer connection of this node replaces this one");
         let now = clock::now();
-        let address = proven.connection.remote_address();
-        self.post.plug.governor.assign(address, &self.post.lane);
+        self.follow(proven.connection.remote_address());
         proven.rate.set(self.post.lane.rate());
         let pipe = Pipe::new(proven.connection, proven.rate);
         let datagrams = pipe.datagrams_received();
-        self.live = Some(Live { pipe, address, dialled, datagrams, silent_since: now, was_waiting: false });
+        self.live = Some(Live { pipe, dialled, datagrams, silent_since: now, was_waiting: false });
         self.connected_last = now;
         self.backoff.reset();
         let talk = &mut self.post.talk;
@@ -347,7 +356,6 @@ impl<T: Talk> Keeper<T> {
         self.down_since = Some(self.post.clock.now());
         let talk = &mut self.post.talk;
         block_in_place(|| talk.disconnected());
-        // The goodbye still goes over the lane; the address is forgotten with the next connection or by its age.
         self.post.view().round_trip = None;
         tracing::info!(peer = %self.post.peer.name, "link down");
     }
@@ -367,6 +375,9 @@ impl<T: Talk> Keeper<T> {
 
     fn farewell(mut self) {
         self.drop_live(code::DONE, "the node is stopping");
+        if let Some(address) = self.address {
+            self.post.plug.governor.release(address, &self.post.lane);
+        }
     }
 }
 

@@ -14,7 +14,6 @@
 //!
 //! Not here: what to send (`link`), which of it first (`shaper`), where it rests (`journal`).
 //! Start reading at [`Carrier`], then `keeper`.
-#![allow(dead_code, unused_imports)]
 
 mod backoff;
 mod carrier;
@@ -34,6 +33,8 @@ mod settings;
 mod socket;
 mod status;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use carrier::{Carrier, CarrierHandle, CarrierOptions, consumer_name};

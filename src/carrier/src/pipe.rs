@@ -127,14 +127,16 @@ impl Pipe {
         self.rate.get()
     }
 
-    /// Hands a frame to quinn; the first one goes over [`Lane::Control`].
-    pub(crate) fn send(&mut self, lane: Lane, frame: &Frame) {
+    /// Hands a frame to quinn; the first one goes over [`Lane::Control`]. Returns the bytes it takes of its stream.
+    pub(crate) fn send(&mut self, lane: Lane, frame: &Frame) -> usize {
         let class = match lane {
             Lane::Control => {
+                let before = self.control.len();
                 frame.write_to(&mut self.control);
+                let len = self.control.len() - before;
                 self.control_waits = true;
                 self.write_control();
-                return;
+                return len;
             }
             Lane::Class(class) => class,
         };
@@ -149,6 +151,7 @@ impl Pipe {
             let _ = send_alone(connection, bytes, priority).await;
             len
         }));
+        len as usize
     }
 
     /// Gives the stream what waits for it, if it is free.
@@ -356,7 +359,7 @@ mod tests {
             match n % 3 {
                 0 => from.send(Lane::Control, frame),
                 n => from.send(Lane::Class(Precedence::ALL[n]), frame),
-            }
+            };
         }
         let mut arrived = Vec::new();
         while arrived.len() < frames.len() || !from.sending.is_empty() {

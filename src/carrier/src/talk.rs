@@ -23,13 +23,16 @@ pub(crate) trait Talk: Send + 'static {
     fn received(&mut self, now: Duration, frame: Frame) -> Result<(), Refusal>;
 
     /// Is there anything for `settle` to do?
-    fn needs_settling(&self) -> bool;
+    fn needs_settling(&self, now: Duration) -> bool;
 
     /// Carries out what has become due.
     fn settle(&mut self, now: Duration) -> Result<(), Refusal>;
 
     /// The next frame to send, if there is one; with `room` at zero only urgent ones.
     fn next_frame(&mut self, now: Duration, room: u64) -> Result<Option<(Lane, Frame)>, Refusal>;
+
+    /// That frame takes so many bytes of its stream.
+    fn sent(&mut self, lane: Lane, frame_bytes: usize);
 
     /// When `settle` and `next_frame` should be asked again although nothing happened.
     fn deadline(&self) -> Option<Duration>;

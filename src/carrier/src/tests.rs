@@ -1,0 +1,554 @@
+//! Two nodes, real UDP, and a relay between them that loses, stops and counts.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keys::{ChunkSecret, InviteBook, NodeKey, Peer, PeerName, PeerRegistry, PeerRole, TokenError};
+use link::Lane;
+use model::{BitsPerSecond, Clock, Epoch, NodeId, Outcome, Precedence, RangeSet, Seq, UnixMillis};
+use telemetry::Metrics;
+use tempfile::TempDir;
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use wire::frame::{Frame, Greet, Receipt, Skip};
+
+use crate::endpoint::{Plug, Proven, code};
+use crate::enroll::Desk;
+use crate::governor::{Governor, Lane as WireLane};
+use crate::keeper::NOT_ENROLLED;
+use crate::net::{NetOptions, Shared};
+use crate::talk::{Refusal, Talk, Talks};
+use crate::*;
+
+const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+const FAST: BitsPerSecond = BitsPerSecond(4_000_000);
+
+/// Nothing here takes this long unless it is broken, even on a machine that builds ten other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now(&self) -> UnixMillis {
+        NOW
+    }
+}
+
+/// What one scripted node has to say and has heard: numbers, each in a frame of its own.
+#[derive(Default)]
+struct Script {
+    unconfirmed: BTreeSet<u32>,
+    heard: BTreeSet<u32>,
+    connections: u32,
+}
+
+/// A conversation that says every number until the other side confirms it, over however many connections that takes.
+struct Scripted {
+    me: NodeId,
+    script: Arc<Mutex<Script>>,
+    out: VecDeque<(Lane, Frame)>,
+}
+
+impl Talk for Scripted {
+    fn connected(&mut self, _: Duration) -> Result<(), Refusal> {
+        let mut script = self.script.lock().unwrap();
+        script.connections += 1;
+        let (epoch, next_seq) = (Epoch(1), Seq::FIRST);
+        let greet = Greet { protocol: 1, node: self.me, boot: 1, epoch, next_seq, name: "scripted".to_owned() };
+        self.out.clear();
+        self.out.push_back((Lane::Control, Frame::Greet(greet)));
+        // About a kilobyte each.
+        let ranges: RangeSet = (1..500).map(|n| 2 * n).collect();
+        for n in &script.unconfirmed {
+            let skip = Skip { epoch: Epoch(*n), outcome: Outcome::Expired, ranges: ranges.clone() };
+            self.out.push_back((Lane::Class(Precedence::Routine), Frame::Skip(skip)));
+        }
+        Ok(())
+    }
+
+    fn disconnected(&mut self) {
+        self.out.clear();
+    }
+
+    fn received(&mut self, _: Duration, frame: Frame) -> Result<(), Refusal> {
+        let mut script = self.script.lock().unwrap();
+        if let Frame::Skip(skip) = &frame {
+            script.heard.insert(skip.epoch.0);
+            let receipt = Receipt { epoch: skip.epoch, stored: RangeSet::new(), outcomes: Vec::new() };
+            self.out.push_front((Lane::Control, Frame::Receipt(receipt)));
+        }
+        if let Frame::Receipt(receipt) = &frame {
+            script.unconfirmed.remove(&receipt.epoch.0);
+        }
+        Ok(())
+    }
+
+    fn needs_settling(&self, _: Duration) -> bool {
+        false
+    }
+
+    fn settle(&mut self, _: Duration) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn next_frame(&mut self, _: Duration, room: u64) -> Result<Option<(Lane, Frame)>, Refusal> {
+        let fits = self.out.front().is_some_and(|(lane, _)| *lane == Lane::Control || room > 0);
+        Ok(if fits { self.out.pop_front() } else { None })
+    }
+
+    fn sent(&mut self, _: Lane, _: usize) {}
+
+    fn deadline(&self) -> Option<Duration> {
+        None
+    }
+
+    fn set_rate(&mut self, _: BitsPerSecond, _: Duration) {}
+
+    async fn wait(&mut self) {
+        std::future::pending().await
+    }
+}
+
+struct Scripts {
+    me: NodeId,
+    script: Arc<Mutex<Script>>,
+}
+
+impl Talks for Scripts {
+    type Talk = Scripted;
+
+    fn open(&self, _: &Peer, _: BitsPerSecond, _: Duration) -> Result<Scripted, String> {
+        Ok(Scripted { me: self.me, script: Arc::clone(&self.script), out: VecDeque::new() })
+    }
+
+    fn retain(&self, _: &BTreeSet<NodeId>) {}
+}
+
+/// One node with a scripted conversation.
+struct Node {
+    dir: TempDir,
+    key: NodeKey,
+    shared: Arc<Shared>,
+    script: Arc<Mutex<Script>>,
+    invites: Arc<InviteBook>,
+    chunk_secret: ChunkSecret,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Node {
+    fn start(name: &str, listens: bool, rate: BitsPerSecond, peers: Vec<Peer>, key: NodeKey) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(dir, name, listens, rate, peers, key)
+    }
+
+    fn start_in(dir: TempDir, name: &str, listens: bool, rate: BitsPerSecond, peers: Vec<Peer>, key: NodeKey) -> Self {
+        let registry = Arc::new(PeerRegistry::open(dir.path()).unwrap());
+        peers.into_iter().for_each(|peer| registry.add(peer).unwrap());
+        let listen = listens.then(|| "127.0.0.1:0".parse().unwrap());
+        let shared = Shared::new(NetOptions {
+            key: key.clone(),
+            registry: Arc::clone(&registry),
+            settings: CarrierSettings { listen, rate, ..CarrierSettings::default() },
+            data_dir: dir.path().to_owned(),
+            clock: Arc::new(FixedClock),
+            metrics: Arc::new(Metrics::new()),
+        })
+        .unwrap();
+        let invites = Arc::new(InviteBook::open(dir.path()).unwrap());
+        let chunk_secret = ChunkSecret::generate();
+        let desk = Desk {
+            invites: Arc::clone(&invites),
+            registry,
+            name: name.parse().unwrap(),
+            chunk_secret: chunk_secret.clone(),
+            clock: Arc::new(FixedClock),
+        };
+        let (stop, script) = (CancellationToken::new(), Arc::new(Mutex::new(Script::default())));
+        let scripts = Scripts { me: key.node_id(), script: Arc::clone(&script) };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&shared).run(Some(desk), scripts, stop.clone()));
+        Self { dir, key, shared, script, invites, chunk_secret, stop, tasks }
+    }
+
+    fn says(&self, numbers: std::ops::Range<u32>) {
+        self.script.lock().unwrap().unconfirmed.extend(numbers);
+    }
+
+    fn confirmed(&self) -> bool {
+        self.script.lock().unwrap().unconfirmed.is_empty()
+    }
+
+    fn heard(&self) -> usize {
+        self.script.lock().unwrap().heard.len()
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.shared.local_addr().unwrap()
+    }
+
+    fn state(&self) -> PeerState {
+        // None before the node has looked into its registry for the first time.
+        let status = self.shared.status().into_iter().next();
+        status.map_or(PeerState::Down { since: None, last: String::new() }, |peer| peer.state)
+    }
+
+    fn is_up(&self) -> bool {
+        matches!(self.state(), PeerState::Up { .. })
+    }
+
+    async fn stopped(mut self) -> TempDir {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.dir
+    }
+}
+
+fn peer(key: &NodeKey, name: &str, role: PeerRole, address: Option<SocketAddr>) -> Peer {
+    Peer {
+        node: key.node_id(),
+        name: name.parse().unwrap(),
+        spki: key.spki().to_vec(),
+        chunk_secret: ChunkSecret::generate(),
+        role,
+        address: address.map(|a| a.to_string()),
+        enrolled_at: NOW,
+    }
+}
+
+/// Waits for something to become true.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
+/// Forwards datagrams of one edge to a hub and back.
+struct Relay {
+    address: SocketAddr,
+    state: Arc<RelayState>,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct RelayState {
+    /// Out of a thousand datagrams, so many are lost.
+    loss: AtomicU64,
+    down: AtomicBool,
+    /// Datagrams from the edge, and their bytes with UDP and IPv4 headers.
+    up_datagrams: AtomicU64,
+    up_bytes: AtomicU64,
+    dice: AtomicU64,
+}
+
+impl RelayState {
+    fn passes(&self) -> bool {
+        // A linear congruential generator (Knuth, MMIX): the same losses in every run.
+        let step = |x: u64| Some(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+        let dice = self.dice.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step).unwrap();
+        !self.down.load(Ordering::SeqCst) && (dice >> 33) % 1_000 >= self.loss.load(Ordering::SeqCst)
+    }
+}
+
+impl Relay {
+    async fn to(hub: SocketAddr) -> Self {
+        let edge_side = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let hub_side = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        hub_side.connect(hub).await.unwrap();
+        let (address, state) = (edge_side.local_addr().unwrap(), Arc::new(RelayState::default()));
+        let edge = Arc::new(Mutex::new(None));
+        let mut tasks = JoinSet::new();
+        tasks.spawn({
+            let (from, to, state, edge) =
+                (Arc::clone(&edge_side), Arc::clone(&hub_side), Arc::clone(&state), Arc::clone(&edge));
+            async move {
+                let mut buffer = [0u8; 2048];
+                while let Ok((len, source)) = from.recv_from(&mut buffer).await {
+                    *edge.lock().unwrap() = Some(source);
+                    state.up_datagrams.fetch_add(1, Ordering::SeqCst);
+                    state.up_bytes.fetch_add(len as u64 + 28, Ordering::SeqCst);
+                    if state.passes() {
+                        let _ = to.send(&buffer[..len]).await;
+                    }
+                }
+            }
+        });
+        tasks.spawn({
+            let state = Arc::clone(&state);
+            async move {
+                let mut buffer = [0u8; 2048];
+                loop {
+                    let Ok(len) = hub_side.recv(&mut buffer).await else { continue };
+                    let to = *edge.lock().unwrap();
+                    if let (true, Some(to)) = (state.passes(), to) {
+                        let _ = edge_side.send_to(&buffer[..len], to).await;
+                    }
+                }
+            }
+        });
+        Self { address, state, _tasks: tasks }
+    }
+
+    fn set_loss(&self, per_thousand: u64) {
+        self.state.loss.store(per_thousand, Ordering::SeqCst);
+    }
+
+    fn set_down(&self, down: bool) {
+        self.state.down.store(down, Ordering::SeqCst);
+    }
+
+    fn up_datagrams(&self) -> u64 {
+        self.state.up_datagrams.load(Ordering::SeqCst)
+    }
+}
+
+struct World {
+    edge: Node,
+    hub: Node,
+    relay: Relay,
+}
+
+/// An edge that dials a hub through a relay.
+async fn world(rate: BitsPerSecond) -> World {
+    let (edge_key, hub_key) = (NodeKey::generate(), NodeKey::generate());
+    let edge_peer = peer(&edge_key, "alpha", PeerRole::Edge, None);
+    let hub = Node::start("base", true, rate, vec![edge_peer], hub_key.clone());
+    let relay = Relay::to(hub.address()).await;
+    let hub_peer = peer(&hub_key, "base", PeerRole::Hub, Some(relay.address));
+    let edge = Node::start("alpha", false, rate, vec![hub_peer], edge_key);
+    World { edge, hub, relay }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_arrives_through_loss_and_an_outage() {
+    let World { edge, hub, relay } = world(FAST).await;
+    relay.set_loss(50);
+    relay.set_down(true);
+    edge.says(0..150);
+    hub.says(1_000..1_150);
+    until("a dial attempt", || relay.up_datagrams() > 0).await;
+    relay.set_down(false);
+    until("half of it", || hub.heard() > 75).await;
+    relay.set_down(true);
+    until("the edge has noticed the outage", || !edge.is_up() || edge.confirmed()).await;
+    relay.set_down(false);
+    until("the rest", || edge.confirmed() && hub.confirmed()).await;
+    assert_eq!((hub.heard(), edge.heard()), (150, 150));
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn not_a_byte_more_than_the_rate_crosses_the_relay() {
+    let rate = BitsPerSecond(256_000);
+    let started = clock::now();
+    let World { edge, hub, relay } = world(rate).await;
+    relay.set_loss(100);
+    edge.says(0..80);
+    until("everything", || edge.confirmed()).await;
+    // A datagram left before the relay counted it, so nothing counted here is younger than this.
+    let bytes = relay.state.up_bytes.load(Ordering::SeqCst);
+    let elapsed = started.elapsed().as_millis() as u64;
+    assert!(bytes <= rate.bytes_in_millis(elapsed + 10) + 1_500, "{bytes} bytes in {elapsed} ms");
+    assert!(bytes >= 80_000, "it is the frames that were counted: {bytes}");
+    let told = edge.shared.status()[0].wire_bytes_up;
+    assert!(told >= bytes, "the operator sees what the relay saw: {told}, {bytes}");
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_emits_nothing_not_even_a_goodbye_and_stays_silent_over_a_restart() {
+    let World { edge, hub, relay } = world(FAST).await;
+    until("the link", || edge.is_up() && hub.is_up()).await;
+    edge.shared.set_emission(Emission::Silent).unwrap();
+    // What the kernel already holds for the relay is counted when nothing more comes.
+    let before = settled(&relay).await;
+    hub.says(0..10);
+    until("the edge shows it", || edge.state() == PeerState::Silent).await;
+    hub.shared.set_rate(edge.key.node_id(), BitsPerSecond(1_000_000)).unwrap();
+    let (key, hub_peer) = (edge.key.clone(), edge.shared.registry.list());
+    let dir = edge.stopped().await;
+    let edge = Node::start_in(dir, "alpha", false, FAST, hub_peer, key);
+    until("the restarted edge shows it", || edge.state() == PeerState::Silent).await;
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(relay.up_datagrams(), before, "emitted while silent");
+    edge.shared.set_emission(Emission::Normal).unwrap();
+    until("the link again", || edge.is_up()).await;
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+async fn settled(relay: &Relay) -> u64 {
+    let mut last = relay.up_datagrams();
+    loop {
+        sleep(Duration::from_millis(100)).await;
+        let current = relay.up_datagrams();
+        if current == last {
+            return current;
+        }
+        last = current;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_not_enrolled_is_told_what_to_do() {
+    let hub_key = NodeKey::generate();
+    let hub = Node::start("base", true, FAST, Vec::new(), hub_key.clone());
+    let hub_peer = peer(&hub_key, "base", PeerRole::Hub, Some(hub.address()));
+    let edge = Node::start("alpha", false, FAST, vec![hub_peer], NodeKey::generate());
+    let denied = PeerState::Denied { text: NOT_ENROLLED.to_owned() };
+    until("the refusal", || edge.state() == denied).await;
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_is_removed_is_refused_at_once() {
+    let World { edge, hub, relay: _relay } = world(FAST).await;
+    until("the link", || edge.is_up() && hub.is_up()).await;
+    hub.shared.registry.remove(edge.key.node_id()).unwrap();
+    hub.shared.peers_changed.send_modify(|n| *n += 1);
+    until("the refusal", || matches!(edge.state(), PeerState::Denied { .. })).await;
+    assert!(hub.shared.status().is_empty());
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_connection_of_a_peer_replaces_the_older() {
+    let (edge_key, hub_key) = (NodeKey::generate(), NodeKey::generate());
+    let hub = Node::start("base", true, FAST, vec![peer(&edge_key, "alpha", PeerRole::Edge, None)], hub_key);
+    let lane = Arc::new(WireLane::new(FAST, clock::now()));
+    let plug = Plug::open(edge_key, None, Arc::new(Governor::new(true, FAST))).unwrap();
+    let dial =
+        async || -> Proven { plug.dial(hub.key.node_id(), &hub.address().to_string(), &lane, true).await.unwrap() };
+    let first = dial().await;
+    until("the first", || hub.script.lock().unwrap().connections == 1).await;
+    let second = dial().await;
+    let gone = timeout(PATIENCE, first.connection.closed()).await.unwrap();
+    let replaced = matches!(&gone, quinn::ConnectionError::ApplicationClosed(c) if c.error_code == code::REPLACED);
+    assert!(replaced, "{gone}");
+    until("the second", || hub.script.lock().unwrap().connections == 2).await;
+    assert!(hub.is_up());
+    assert!(second.connection.close_reason().is_none());
+    hub.stopped().await;
+}
+
+fn name(text: &str) -> PeerName {
+    text.parse().unwrap()
+}
+
+async fn enroll(token: &str, key: &NodeKey, as_name: &str, secret: &ChunkSecret) -> Result<Peer, EnrollError> {
+    enroll_join(EnrollOptions {
+        invite: &token.parse().unwrap(),
+        key,
+        name: &name(as_name),
+        chunk_secret: secret,
+        rate: FAST,
+        emission: Emission::Normal,
+        patience: PATIENCE,
+        clock: &FixedClock,
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_enrols_one_node_and_each_learns_of_the_other() {
+    let hub = Node::start("base", true, FAST, Vec::new(), NodeKey::generate());
+    let address = hub.address().to_string();
+    let invite = hub.invites.create(name("alpha"), hub.key.node_id(), &address, NOW, 60_000).unwrap();
+    let (key, secret) = (NodeKey::generate(), ChunkSecret::generate());
+    let told = enroll(&invite.to_token(), &key, "alpha", &secret).await.unwrap();
+    assert_eq!((told.node, told.name.as_str(), told.role), (hub.key.node_id(), "base", PeerRole::Hub));
+    assert_eq!((told.chunk_secret.clone(), told.address.clone()), (hub.chunk_secret.clone(), Some(address)));
+    let known = hub.shared.registry.by_name("alpha").unwrap();
+    assert_eq!((known.node, known.spki, known.chunk_secret), (key.node_id(), key.spki().to_vec(), secret.clone()));
+    // The answer may have been lost: the same node asks again and hears the same.
+    assert_eq!(enroll(&invite.to_token(), &key, "alpha", &secret).await.unwrap(), told);
+    // The link comes up without a restart of the hub.
+    let edge = Node::start("alpha", false, FAST, vec![told], key);
+    until("the link", || edge.is_up()).await;
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_bad_token_is_refused_with_its_reason_and_a_next_step() {
+    let hub = Node::start("base", true, FAST, Vec::new(), NodeKey::generate());
+    let other = Node::start("other", true, FAST, Vec::new(), NodeKey::generate());
+    let address = hub.address().to_string();
+    let create = |who: &str, valid_ms| {
+        hub.invites.create(name(who), hub.key.node_id(), &address, NOW, valid_ms).unwrap().to_token()
+    };
+    let (key, secret) = (NodeKey::generate(), ChunkSecret::generate());
+    let refusal = async |token: &str, key: &NodeKey, as_name: &str| {
+        let refused = enroll(token, key, as_name, &secret).await.unwrap_err();
+        assert!(!refused.next_step().is_empty());
+        refused.to_string()
+    };
+
+    let used = create("alpha", 60_000);
+    enroll(&used, &key, "alpha", &secret).await.unwrap();
+    let text = refusal(&used, &NodeKey::generate(), "alpha").await;
+    assert!(text.contains("already used by another node"), "{text}");
+
+    let text = refusal(&create("bravo", -1), &key, "bravo").await;
+    assert!(text.contains("has expired"), "{text}");
+
+    let text = refusal(&create("bravo", 60_000), &key, "charlie").await;
+    assert!(text.contains("is for `bravo`"), "{text}");
+
+    let withdrawn = create("delta", 60_000);
+    hub.invites.withdraw(&name("delta")).unwrap();
+    let text = refusal(&withdrawn, &key, "delta").await;
+    assert!(text.contains("does not know"), "{text}");
+
+    let elsewhere = other.address().to_string();
+    let astray = hub.invites.create(name("echo"), hub.key.node_id(), &elsewhere, NOW, 60_000).unwrap();
+    let text = refusal(&astray.to_token(), &key, "echo").await;
+    assert!(text.contains("is not the hub that issued the token"), "{text}");
+
+    let mut typo = create("foxtrot", 60_000).to_string();
+    typo.truncate(typo.len() - 1);
+    assert_eq!(typo.parse::<keys::Invite>(), Err(TokenError::Mistyped));
+    hub.stopped().await;
+    other.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn enrolment_keeps_silence_and_gives_up_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let invites = InviteBook::open(dir.path()).unwrap();
+    // A socket that never answers.
+    let deaf = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = deaf.local_addr().unwrap().to_string();
+    let hub = NodeKey::generate().node_id();
+    let invite = invites.create(name("alpha"), hub, &address, NOW, 60_000).unwrap();
+    let (key, secret, me) = (NodeKey::generate(), ChunkSecret::generate(), name("alpha"));
+    let join = |emission, patience| {
+        enroll_join(EnrollOptions {
+            invite: &invite,
+            key: &key,
+            name: &me,
+            chunk_secret: &secret,
+            rate: FAST,
+            emission,
+            patience,
+            clock: &FixedClock,
+        })
+    };
+    let silent = join(Emission::Silent, PATIENCE).await.unwrap_err();
+    assert!(matches!(silent, EnrollError::Emission(Emission::Silent)), "{silent}");
+    assert!(deaf.try_recv(&mut [0; 2048]).is_err(), "nothing was sent");
+    let lost = join(Emission::Normal, Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(&lost, EnrollError::NoAnswer { address: a, .. } if *a == address), "{lost}");
+}
