@@ -95,6 +95,12 @@ pub enum AppendError {
     /// Bytes from outside that are no entry.
     #[error("not an entry: {0}; nothing was accepted")]
     Malformed(String),
+    /// Too much waits for the disk already.
+    #[error("the disk is too slow: too much waits to be written; nothing was accepted")]
+    Busy,
+    /// What the append depends on could not be read.
+    #[error("reading the journal failed: {0}; nothing was accepted")]
+    Unreadable(String),
     /// The node ran out of numbers.
     #[error("the numbers of this epoch are used up; nothing was accepted")]
     NumbersUsedUp,
@@ -115,6 +121,8 @@ impl AppendError {
             }
             Self::NoSpace(_) => "free space on the disk; the journal continues by itself",
             Self::TooLarge { .. } | Self::Malformed(_) => "report it: the entry was made wrongly where it came from",
+            Self::Busy => "wait and try again; if it lasts, check the disk",
+            Self::Unreadable(_) => "check the disk (`dmesg`), then run `holdfast journal verify`",
             Self::NumbersUsedUp => "restart the node: it begins a new epoch",
             Self::Stopped(_) => "check the disk (`dmesg`), replace it if it reports errors, then restart the node",
             Self::Closed => "the node is stopping; try again after its start",
@@ -123,7 +131,7 @@ impl AppendError {
 
     /// May the same append succeed later without a restart?
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::NoSpace(_))
+        matches!(self, Self::Full { .. } | Self::NoSpace(_) | Self::Busy)
     }
 }
 

@@ -1,250 +1,554 @@
-//! The handle.
+//! The handles: [`Journal`] for appending and reading, [`OutboundView`] for sessions.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::JoinHandle;
 
 use model::{
-    ChunkName, EntryHash, EntryId, Epoch, LocalPos, NodeId, ObjectKey, Outbound, OutboundError, Outcome, Outgoing,
-    Precedence, RangeSet, Scan, SourcePosition,
+    ChunkName, DiskLock, EntryHash, EntryId, Epoch, LocalPos, LockError, NodeId, ObjectKey, Outbound, OutboundError,
+    Outgoing, Precedence, RangeSet, Scan, Seq, SourcePosition,
 };
 
+use crate::committer::{Committer, Queue, Request, Shared, lock};
+use crate::consumer::Consumer;
 use crate::error::{AppendError, OpenError, ReadError};
-use crate::settings::JournalOptions;
-use crate::ticket::Ticket;
-use crate::types::*;
+use crate::format::{CHUNK_BYTES_MAX, PackedChunk, segment_name};
+use crate::index::{MemoryIndex, SledIndex};
+use crate::load::{Access, create_segment, disk_error, load, segments_dir};
+use crate::settings::{IndexPlace, JournalOptions};
+use crate::ticket::{Ticket, ticket};
+use crate::types::{
+    Accounting, Appended, ChunkPut, Draft, EpochReason, Foreign, ForeignBatch, ForeignOutcome, Listed, OpenReport,
+    OwnEpoch, Progress, Received, Stats, TrimReport, VerifyReport, Which,
+};
+use crate::verify;
+use crate::view::{IndexSlot, Log, Walk};
 
-/// The durable ordered log of this node. A cheap handle; the last one dropped closes the journal.
+/// The durable ordered log of this node. A cheap handle; the last one dropped closes the journal, after what was
+/// appended is durable.
 ///
-/// All calls may block on the disk, except those that return a [`Ticket`]: they only queue.
+/// Calls may block on the disk, except those that return a [`Ticket`]: they only queue.
 #[derive(Clone)]
-pub struct Journal(Arc<()>);
+pub struct Journal(Arc<Inner>);
 
-const SOON: &str = "this signature landed ahead of its body";
+struct Inner {
+    shared: Arc<Shared>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    next_token: AtomicU64,
+    /// Declared last: the lock is given back when everything else is closed.
+    _lock: Box<dyn DiskLock>,
+}
 
-#[allow(unused_variables, missing_docs)]
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+        let committer = lock(&self.committer).take();
+        // A callback that held the last handle runs on the committer's own thread.
+        if let Some(thread) = committer.filter(|thread| thread.thread().id() != std::thread::current().id())
+            && thread.join().is_err()
+        {
+            tracing::error!("the journal's committer panicked; acknowledged entries are durable");
+        }
+    }
+}
+
 impl Journal {
     /// Opens or creates the journal, for this process alone.
+    ///
+    /// # Errors
+    /// When another process has it, it is another node's, or the disk does not answer.
     pub fn open(options: JournalOptions) -> Result<(Self, OpenReport), OpenError> {
-        panic!("{SOON}")
+        Self::open_with_progress(options, &mut |_| {})
     }
-    /// As `open`; `progress` hears how far a rebuild of the index is.
+
+    /// As [`Journal::open`]; `progress` hears how far a rebuild of the index is.
+    ///
+    /// # Errors
+    /// As for [`Journal::open`].
     pub fn open_with_progress(
         options: JournalOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Self, OpenReport), OpenError> {
-        panic!("{SOON}")
+        let JournalOptions { dir, node, disk, clock, settings, index } = options;
+        let (segment_bytes, limit_bytes) = (settings.segment_bytes.0, settings.limit_bytes.0);
+        if !(4 << 10..=1 << 30).contains(&segment_bytes) {
+            return Err(OpenError::Settings("segment_bytes must be between 4KiB and 1GiB"));
+        }
+        if limit_bytes < segment_bytes {
+            return Err(OpenError::Settings("limit_bytes must not be less than segment_bytes"));
+        }
+        let segments = segments_dir(&dir);
+        disk.create_dir_all(&segments).map_err(disk_error(format!("making {}", segments.display())))?;
+        let lock_path = dir.join("lock");
+        let lock = disk.lock(&lock_path).map_err(|e| match e {
+            LockError::Held { holder } => {
+                OpenError::Locked { dir: dir.clone(), holder: holder.unwrap_or_else(|| "another process".to_owned()) }
+            }
+            LockError::Io(e) => disk_error(format!("locking {}", lock_path.display()))(e),
+        })?;
+
+        let mut loaded = load(&*disk, &dir, Some(node), Access::Owner)?;
+        // A trim that was cut short is finished: the log gave these segments up.
+        let given_up: Vec<u32> = loaded.sealed.range(..=loaded.state.trimmed_through).map(|(n, _)| *n).collect();
+        for number in &given_up {
+            loaded.sealed.remove(number);
+            disk.unlink(&segments.join(segment_name(*number))).map_err(disk_error("removing a trimmed segment"))?;
+        }
+        if !given_up.is_empty() {
+            disk.sync_dir(&segments).map_err(disk_error("removing trimmed segments"))?;
+        }
+
+        let mut report = OpenReport {
+            created: loaded.highest_segment == 0,
+            discarded_bytes: loaded.discarded_bytes,
+            damage: loaded.damage.clone(),
+            ..OpenReport::default()
+        };
+        let mut reason = loaded.needs_epoch;
+        if loaded.state.epochs.is_empty() {
+            reason = Some(if report.created { EpochReason::First } else { EpochReason::Damage });
+        }
+        let tail = match loaded.tail.take() {
+            Some(tail) => tail,
+            None => {
+                let chain = loaded.sealed.values().next_back().map_or([0; 32], |s| s.summary.chain_end);
+                let number = loaded.highest_segment + 1;
+                create_segment(&*disk, &dir, node, number, &loaded.state, chain, clock.now())
+                    .map_err(disk_error("making a segment file"))?
+            }
+        };
+        let view = loaded.into_view(tail);
+        let (slot, rebuilt) = open_index(&dir, node, index, &view, progress)?;
+        report.index_rebuilt = rebuilt;
+        report.segments = view.sealed.len() as u32 + 1;
+
+        let shared = Arc::new(Shared {
+            log: Log::new(node, limit_bytes, view, Some(slot)),
+            queue: Queue::default(),
+            subscribers: Mutex::default(),
+            files: Mutex::default(),
+        });
+        let mut committer = Committer::new(Arc::clone(&shared), disk, clock, dir, segment_bytes, reason);
+        committer.begin_pending_epoch();
+        report.new_epoch = reason.and_then(|_| shared.log.read().state.own_epochs().pop());
+        report.bytes = shared.log.read().bytes();
+        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || committer.run());
+        let thread = thread.map_err(disk_error("starting the journal's thread"))?;
+        let inner = Inner { shared, committer: Mutex::new(Some(thread)), next_token: AtomicU64::new(1), _lock: lock };
+        Ok((Self(Arc::new(inner)), report))
     }
+
+    /// Whose journal it is.
     pub fn node(&self) -> NodeId {
-        panic!("{SOON}")
+        self.log().node
     }
-    /// Numbers and appends an own entry.
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.0.shared.log
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    pub(crate) fn ask<T>(&self, request: impl FnOnce(crate::ticket::Completer<T>) -> Request) -> Ticket<T> {
+        let (completer, ticket) = ticket();
+        self.0.shared.queue.push(request(completer));
+        ticket
+    }
+
+    /// Numbers an own entry and appends it.
     pub fn append_own(&self, draft: Draft) -> Ticket<Appended> {
-        panic!("{SOON}")
+        self.ask(|completer| Request::Own(Box::new(draft), completer))
     }
+
     /// Appends what a peer sent, once.
     pub fn append_foreign(&self, foreign: Foreign) -> Ticket<ForeignOutcome> {
-        panic!("{SOON}")
+        self.ask(|completer| Request::Foreign(foreign, completer))
     }
+
     /// Closes the epoch and opens the next.
     pub fn start_epoch(&self, reason: EpochReason) -> Ticket<Epoch> {
-        panic!("{SOON}")
+        self.ask(|completer| Request::Epoch(reason, completer))
     }
+
     /// Appends own entries again under new numbers; the old ones end as superseded for every consumer.
-    /// What is not held any more is left out of the answer.
+    /// What is not held any more, or was given up before, is left out of the answer.
     pub fn reissue(&self, ids: Vec<EntryId>) -> Ticket<Vec<(EntryId, Appended)>> {
-        panic!("{SOON}")
+        self.ask(|completer| Request::Reissue(ids, completer))
     }
-    /// Call before the first chunk of a file; keep it until the entry is durable, else trimming may take the chunks.
+
+    /// Call before the first chunk of a file, and keep it until the entry is durable: until then its chunks stay.
     pub fn begin_file(&self) -> FileInProgress {
-        panic!("{SOON}")
+        let token = self.0.next_token.fetch_add(1, Ordering::Relaxed);
+        let mut files = lock(&self.0.shared.files);
+        let since = self.head();
+        files.insert(token, since);
+        FileInProgress { shared: Arc::downgrade(&self.0.shared), token, since }
     }
-    /// Appends a chunk unless it is held.
+
+    /// Appends a chunk unless it is held. Compresses it on the caller's thread.
     pub fn put_chunk(&self, name: ChunkName, bytes: &[u8]) -> Ticket<ChunkPut> {
-        panic!("{SOON}")
+        if bytes.len() > CHUNK_BYTES_MAX {
+            let (completer, ticket) = ticket();
+            let (bytes, max) = (bytes.len() as u64, CHUNK_BYTES_MAX as u64);
+            completer.complete(Err(AppendError::TooLarge { what: "chunk", bytes, max }));
+            return ticket;
+        }
+        let packed = PackedChunk::pack(name, bytes);
+        self.ask(|completer| Request::Chunk(packed, completer))
     }
+
     /// For a receiver that answers "have": true when the chunk is held, and it then stays as if it had been put here.
     pub fn retain_chunk(&self, name: ChunkName) -> Ticket<bool> {
-        panic!("{SOON}")
+        self.ask(|completer| Request::Retain(name, completer))
     }
+
+    /// Is the chunk held?
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
     pub fn has_chunk(&self, name: &ChunkName) -> Result<bool, ReadError> {
-        panic!("{SOON}")
+        Ok(self.get_chunk(name)?.is_some())
     }
-    /// Plain bytes; the checksum on disk was verified, the name is for the caller to verify.
+
+    /// Plain bytes of a chunk. Its checksum on disk is verified here, its name is for the caller to verify.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
     pub fn get_chunk(&self, name: &ChunkName) -> Result<Option<Arc<[u8]>>, ReadError> {
-        panic!("{SOON}")
+        Ok(self.log().chunk(name)?.and_then(PackedChunk::unpack).map(Arc::from))
     }
+
     /// What a session with a peer reads.
     pub fn outbound(&self) -> OutboundView {
-        panic!("{SOON}")
+        OutboundView(self.clone())
     }
-    /// Received entries at or after `from`, at most `max`.
+
+    /// Received entries at or after `from`: at most `max`, and about [`FOREIGN_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
     pub fn read_foreign(&self, from: LocalPos, max: usize) -> Result<ForeignBatch, ReadError> {
-        panic!("{SOON}")
+        // Taken before the walk: what arrives meanwhile is met by the next call.
+        let head = self.head();
+        let mut batch = ForeignBatch { entries: Vec::new(), next: head.max(from) };
+        let mut bytes_left = FOREIGN_BYTES_MAX;
+        self.log().walk(
+            from.0,
+            |summary| summary.has_foreign(),
+            |prefix, bytes, _, _| {
+                if prefix.own || prefix.pos >= head.0 {
+                    return if prefix.pos >= head.0 { Walk::Stop } else { Walk::On };
+                }
+                if batch.entries.len() >= max || bytes_left == 0 {
+                    batch.next = LocalPos(prefix.pos);
+                    return Walk::Stop;
+                }
+                if let Ok(entry) = wire::decode_entry(bytes) {
+                    batch.entries.push(Received { pos: LocalPos(prefix.pos), entry, hash: prefix.hash });
+                }
+                bytes_left = bytes_left.saturating_sub(bytes.len());
+                Walk::On
+            },
+        )?;
+        Ok(batch)
     }
-    /// The position that the next entry will have.
+
+    /// The position that the next entry will have, or a lower one.
     pub fn head(&self) -> LocalPos {
-        panic!("{SOON}")
+        LocalPos(self.log().read().state.next_pos)
     }
-    /// `callback` runs after entries or chunks became durable, on the committer's thread: it must be quick and must not
-    /// call the journal. Ends when the subscription is dropped.
+
+    /// `callback` runs whenever entries or chunks have become durable, on the committer's thread: it must be quick and must
+    /// not wait for the journal. It ends when the subscription is dropped.
     pub fn on_append(&self, callback: Box<dyn Fn() + Send + Sync>) -> Subscription {
-        panic!("{SOON}")
+        let token = self.0.next_token.fetch_add(1, Ordering::Relaxed);
+        lock(&self.0.shared.subscribers).insert(token, callback.into());
+        Subscription { shared: Arc::downgrade(&self.0.shared), token }
     }
+
     /// The entry that created an object.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
     pub fn creator(&self, object: ObjectKey) -> Result<Option<EntryId>, ReadError> {
-        panic!("{SOON}")
+        self.log().creator(object)
     }
+
     /// Highest source position among own entries: what lies at or below it is captured.
     pub fn highest_source(&self) -> Option<SourcePosition> {
-        panic!("{SOON}")
+        self.log().read().state.highest_source.map(SourcePosition)
     }
+
     /// This node's epochs, oldest first; the last one is open.
     pub fn epochs(&self) -> Vec<OwnEpoch> {
-        panic!("{SOON}")
+        self.log().read().state.own_epochs()
     }
+
     /// Numbers of another origin that are durable here, those trimmed since included.
     pub fn received(&self, origin: NodeId) -> BTreeMap<Epoch, RangeSet> {
-        panic!("{SOON}")
+        let view = self.log().read();
+        let all = view.state.received.iter().filter(|((node, _), _)| *node == origin);
+        all.map(|((_, epoch), set)| (*epoch, set.clone())).collect()
     }
+
+    /// Own numbers that were given out and whose entries cannot be read: they can never be sent, and count as
+    /// quarantined for every consumer.
+    pub fn unreadable(&self) -> BTreeMap<Epoch, RangeSet> {
+        let view = self.log().read();
+        let mut sets: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
+        for run in view.summaries().flat_map(|(_, summary)| &summary.own) {
+            for (seq, _) in (run.first..).zip(&run.entries).filter(|(_, entry)| !entry.is_readable()) {
+                sets.entry(run.epoch).or_default().insert(seq);
+            }
+        }
+        sets
+    }
+
     /// Hash of an entry that is held.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
     pub fn hash_of(&self, id: EntryId) -> Result<Option<EntryHash>, ReadError> {
-        panic!("{SOON}")
+        Ok(self.log().entry(&id)?.map(|held| held.prefix.hash))
     }
+
     /// The durable consumer of this name; registered when new, `required` updated when it differs.
+    ///
+    /// # Errors
+    /// When the registration cannot be made durable.
     pub fn consumer(&self, name: &str, required: bool) -> Result<Consumer, AppendError> {
-        panic!("{SOON}")
+        Consumer::register(self, name, required)
     }
-    /// Forgets a consumer: trimming does not wait for it any more.
+
+    /// Forgets a consumer: trimming does not wait for it any more. False when there was none of this name.
+    ///
+    /// # Errors
+    /// When that cannot be made durable.
     pub fn remove_consumer(&self, name: &str) -> Result<bool, AppendError> {
-        panic!("{SOON}")
+        self.ask(|completer| Request::RemoveConsumer(name.to_owned(), completer)).wait()
     }
+
     /// Names of the registered consumers.
     pub fn consumers(&self) -> Vec<String> {
-        panic!("{SOON}")
+        self.log().read().state.consumers.keys().cloned().collect()
     }
+
     /// The equation for one consumer; `None` when it is not registered.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
     pub fn accounting(&self, consumer: &str) -> Result<Option<Accounting>, ReadError> {
-        panic!("{SOON}")
+        self.log().accounting(consumer)
     }
+
     /// Removes the oldest segments as far as every required consumer is done with them.
+    ///
+    /// # Errors
+    /// When the new state cannot be made durable; then nothing is removed.
     pub fn trim(&self) -> Result<TrimReport, AppendError> {
-        panic!("{SOON}")
+        self.ask(Request::Trim).wait()
     }
+
+    /// Returns when everything appended before, and every receipt recorded before, is durable.
+    pub fn flush(&self) -> Ticket<()> {
+        self.ask(Request::Flush)
+    }
+
     /// Reads everything and checks it.
+    ///
+    /// # Errors
+    /// When a file cannot be read at all; damage is a finding and no error.
     pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<VerifyReport, ReadError> {
-        panic!("{SOON}")
+        verify::verify(self.log(), progress)
     }
+
+    /// Sizes and state.
     pub fn stats(&self) -> Stats {
-        panic!("{SOON}")
+        self.log().stats()
     }
+
     /// Entries of a range of positions, at most `max`.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
     pub fn list(&self, range: Range<LocalPos>, max: usize) -> Result<Vec<Listed>, ReadError> {
-        panic!("{SOON}")
+        self.log().list(range.start.0, range.end.0, max)
     }
-    /// One entry.
+
+    /// One entry; `None` when it is not held.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
     pub fn show(&self, which: Which) -> Result<Option<Listed>, ReadError> {
-        panic!("{SOON}")
+        self.log().show(which)
+    }
+}
+
+/// One read of received entries holds no more than this and one entry.
+const FOREIGN_BYTES_MAX: usize = 4 << 20;
+
+/// Opens the index and brings it up to the log. The second value says why it had to be made anew.
+fn open_index(
+    dir: &std::path::Path,
+    node: NodeId,
+    place: IndexPlace,
+    view: &crate::view::View,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(IndexSlot, Option<String>), OpenError> {
+    let segments: Vec<_> = view.sealed.values().cloned().collect();
+    let failed = || disk_error("reading segments for the index");
+    let memory = || IndexSlot { index: Box::new(MemoryIndex::default()), generation: 0, dir: None };
+    let IndexPlace::Sled = place else {
+        let mut slot = memory();
+        slot.cover(&segments, progress).map_err(failed())?;
+        return Ok((slot, None));
+    };
+    let path: PathBuf = dir.join("index");
+    let existed = path.exists();
+    let numbers: Vec<u32> = segments.iter().map(|s| s.number).collect();
+    let opened = SledIndex::open(&path, node).and_then(|mut index| {
+        use crate::index::Index;
+        index.retain(&numbers)?;
+        let mut behind = Vec::new();
+        for segment in &segments {
+            if !index.covers(segment.sealed())? {
+                behind.push(segment.number);
+            }
+        }
+        Ok((index, behind))
+    });
+    match opened {
+        Ok((index, behind)) => {
+            let why = match (existed, behind.is_empty()) {
+                (_, true) => None,
+                (false, false) => Some("it was missing".to_owned()),
+                (true, false) => Some(format!("it was behind the log by {} segments", behind.len())),
+            };
+            let mut slot = IndexSlot { index: Box::new(index), generation: 0, dir: Some(path) };
+            slot.cover(&segments, progress).map_err(failed())?;
+            Ok((slot, why))
+        }
+        Err(e) => {
+            let mut slot = IndexSlot { dir: Some(path), ..memory() };
+            slot.rebuild(node, &segments, progress).map_err(failed())?;
+            Ok((slot, Some(format!("it was damaged ({e:?}) and was moved aside"))))
+        }
     }
 }
 
 /// Own entries and chunks for a session.
 #[derive(Clone)]
-pub struct OutboundView(#[allow(dead_code)] Journal);
+pub struct OutboundView(Journal);
 
-#[allow(unused_variables)]
 impl Outbound for OutboundView {
     fn scan(&self, class: Precedence, from: LocalPos, bytes_max: usize) -> Result<Scan, OutboundError> {
-        panic!("{SOON}")
+        let head = self.0.head();
+        let mut scan = Scan { entries: Vec::new(), next: head.max(from) };
+        let mut bytes_total = 0;
+        let wanted = |summary: &crate::summary::Summary| summary.classes[class.index()].last >= from.0;
+        self.0.log().walk(from.0, wanted, |prefix, bytes, _, _| {
+            if prefix.pos >= head.0 {
+                return Walk::Stop;
+            }
+            if !prefix.own || prefix.class != class {
+                return Walk::On;
+            }
+            if bytes_total > 0 && bytes_total + bytes.len() > bytes_max {
+                scan.next = LocalPos(prefix.pos);
+                return Walk::Stop;
+            }
+            bytes_total += bytes.len();
+            if let Ok(entry) = wire::decode_entry(bytes) {
+                let (pos, hash) = (LocalPos(prefix.pos), prefix.hash);
+                scan.entries.push(Outgoing { pos, entry: Arc::new(entry), bytes: bytes.into(), hash });
+            }
+            Walk::On
+        })?;
+        Ok(scan)
     }
+
     fn entry(&self, id: EntryId) -> Result<Option<Outgoing>, OutboundError> {
-        panic!("{SOON}")
+        if id.origin != self.0.node() {
+            return Ok(None);
+        }
+        Ok(self.0.log().entry(&id)?.map(|held| Outgoing {
+            pos: LocalPos(held.prefix.pos),
+            entry: Arc::new(held.entry),
+            bytes: held.bytes,
+            hash: held.prefix.hash,
+        }))
     }
+
     fn superseded(&self, entry: &Outgoing) -> bool {
-        panic!("{SOON}")
+        let id = entry.entry.header.id;
+        let renumbered = |epoch: Epoch, seq: Seq| {
+            self.0.log().read().state.renumbered.get(&epoch).is_some_and(|set| set.contains(seq.get()))
+        };
+        if renumbered(id.epoch, id.seq) {
+            return true;
+        }
+        let Some(key) = entry.entry.header.supersedes else { return false };
+        match self.0.log().newest_with(key, entry.pos.0) {
+            Ok(newest) => newest.is_some_and(|pos| pos > entry.pos.0),
+            Err(e) => {
+                // Sending what is moot costs bytes; dropping what is not would lose it.
+                tracing::warn!(error = %e, %id, "not known whether a newer state exists; sending this one");
+                false
+            }
+        }
     }
+
     fn chunk(&self, name: &ChunkName) -> Result<Option<Arc<[u8]>>, OutboundError> {
-        panic!("{SOON}")
+        Ok(self.0.get_chunk(name)?)
     }
+
     fn holds_chunk(&self, name: &ChunkName) -> Result<bool, OutboundError> {
         Ok(self.0.has_chunk(name)?)
     }
+
     fn hash_of(&self, id: EntryId) -> Result<Option<EntryHash>, OutboundError> {
         Ok(self.0.hash_of(id)?)
     }
 }
 
 /// A file whose chunks are being put; see [`Journal::begin_file`].
-pub struct FileInProgress(#[allow(dead_code)] Journal);
+pub struct FileInProgress {
+    shared: Weak<Shared>,
+    token: u64,
+    since: LocalPos,
+}
 
 impl FileInProgress {
     /// Goes into [`Draft::chunks_since`].
     pub fn since(&self) -> LocalPos {
-        panic!("{SOON}")
+        self.since
+    }
+}
+
+impl Drop for FileInProgress {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            lock(&shared.files).remove(&self.token);
+        }
     }
 }
 
 /// Ends a callback when dropped; see [`Journal::on_append`].
-pub struct Subscription(());
-
-/// One registered consumer.
-#[derive(Clone)]
-pub struct Consumer(#[allow(dead_code)] Journal);
-
-#[allow(unused_variables)]
-impl Consumer {
-    /// Its registered name.
-    pub fn name(&self) -> &str {
-        panic!("{SOON}")
-    }
-    /// The peer holds these own numbers durably. Durable soon after; a crash may forget the newest, receipts are repeated.
-    pub fn record_stored(&self, epoch: Epoch, numbers: &RangeSet) {
-        panic!("{SOON}")
-    }
-    /// These own numbers ended so. The first outcome of a number stays.
-    pub fn record_outcome(&self, outcome: Outcome, epoch: Epoch, numbers: &RangeSet) -> Result<(), ReadError> {
-        panic!("{SOON}")
-    }
-    /// The local apply is done with everything before `cursor`.
-    pub fn advance(&self, cursor: LocalPos) {
-        panic!("{SOON}")
-    }
-    /// A copy of what is recorded.
-    pub fn state(&self) -> ConsumerState {
-        panic!("{SOON}")
-    }
-    /// Everything of this node before this position is final here: where a scan may start.
-    pub fn low_water(&self) -> Result<LocalPos, ReadError> {
-        panic!("{SOON}")
-    }
+#[must_use = "the callback ends when this is dropped"]
+pub struct Subscription {
+    shared: Weak<Shared>,
+    token: u64,
 }
 
-/// Reads a journal without locking it, also while the node runs.
-pub struct Reader(());
-
-#[allow(unused_variables, missing_docs)]
-impl Reader {
-    /// Opens for reading. Takes only `dir` and `disk` of the options into account.
-    pub fn open(dir: &std::path::Path, disk: Arc<dyn model::Disk>) -> Result<Self, OpenError> {
-        panic!("{SOON}")
-    }
-    pub fn node(&self) -> NodeId {
-        panic!("{SOON}")
-    }
-    pub fn list(&self, range: Range<LocalPos>, max: usize) -> Result<Vec<Listed>, ReadError> {
-        panic!("{SOON}")
-    }
-    pub fn show(&self, which: Which) -> Result<Option<Listed>, ReadError> {
-        panic!("{SOON}")
-    }
-    pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<VerifyReport, ReadError> {
-        panic!("{SOON}")
-    }
-    pub fn stats(&self) -> Stats {
-        panic!("{SOON}")
-    }
-    /// The equation for each registered consumer, as of the newest durable receipts.
-    pub fn accounting(&self) -> Result<BTreeMap<String, Accounting>, ReadError> {
-        panic!("{SOON}")
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.upgrade() {
+            lock(&shared.subscribers).remove(&self.token);
+        }
     }
 }

@@ -1,16 +1,50 @@
-//! The durable ordered log of entries and chunks.
-#![allow(dead_code, reason = "bodies follow the signatures")]
+//! The durable ordered log of entries and chunks: what this node captured, and what peers sent.
+//!
+//! ```text
+//! capture --append_own-----> [ segment | segment | tail ] --outbound------> link
+//! carrier --append_foreign->   ^ trimmed when every        --read_foreign--> apply
+//!         --put_chunk------>     required consumer is done  <--record_*------ receipts
+//! ```
+//!
+//! Invariants
+//! - An append is acknowledged only after `fdatasync`, and nothing is readable before it is acknowledged.
+//! - A number is never given out twice: whenever one may have been lost, a new epoch begins.
+//! - A damaged frame costs what stands in it and nothing else; it is reported, never returned and never cut out.
+//! - The index can be lost at any moment: it is made anew from the segments, and nothing is acknowledged on its word.
+//! - A segment goes only when every required consumer is done with it and no later file needs its chunks.
+//! - `accepted = applied + held + quarantined + expired + superseded + withheld + purged`, for each consumer, always.
+//!
+//! Not here: what to send first (shaper), talking to a peer (link, carrier), what an entry does (apply, mission).
+//! Start reading at [`Journal`]; the disk layout is in `format`, opening in `load`, writing in `committer`.
 
+mod committer;
+mod consumer;
 mod disk;
 mod error;
+mod format;
+mod index;
 mod journal;
+mod load;
+mod reader;
+mod scan;
 mod settings;
+mod state;
+mod summary;
+#[cfg(test)]
+mod tests;
 mod ticket;
 mod types;
+mod verify;
+mod view;
 
+pub use consumer::Consumer;
 pub use disk::StdDisk;
 pub use error::{AppendError, OpenError, ReadError};
-pub use journal::{Consumer, FileInProgress, Journal, OutboundView, Reader, Subscription};
+pub use journal::{FileInProgress, Journal, OutboundView, Subscription};
+pub use reader::Reader;
 pub use settings::{IndexPlace, JournalOptions, JournalSettings, LIMIT_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT};
 pub use ticket::Ticket;
-pub use types::*;
+pub use types::{
+    Accounting, Appended, ChunkPut, ConsumerState, Damage, Draft, EpochReason, Finding, Foreign, ForeignBatch,
+    ForeignOutcome, Listed, OpenReport, OwnEpoch, Progress, Received, Stats, Sums, TrimReport, VerifyReport, Which,
+};

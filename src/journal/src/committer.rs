@@ -1,0 +1,824 @@
+//! The only writer of the log: a thread that writes what has arrived, syncs once, then answers.
+//!
+//! ```text
+//! callers --requests--> queue --batch--> one append, one fdatasync --> view --> tickets, subscribers
+//!                         ^ what arrives while the disk syncs waits here and shares the next sync
+//! ```
+//! Nothing of a batch is visible before it is durable. A batch that the disk has no room for leaves no trace. When the
+//! disk fails to sync, nobody knows what it holds: the journal stops acknowledging and stays readable.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use model::{
+    ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, LocalPos, NodeId, ObjectKey, Outcome, RangeSet,
+    Seq,
+};
+
+use crate::error::AppendError;
+use crate::format::{
+    CHUNK_BYTES_MAX, EntryPrefix, EntryRecord, EpochOpened, FrameKind, PackedChunk, Record, RenumberedFrame, Seed,
+    segment_name, split, to_cbor,
+};
+use crate::load::{create_segment, push_footer, segments_dir};
+use crate::scan::{Found, Scanner};
+use crate::state::{Account, add_counts};
+use crate::summary::Summary;
+use crate::ticket::Completer;
+use crate::types::{Appended, ChunkPut, Draft, EpochReason, Foreign, ForeignOutcome, TrimReport};
+use crate::view::{Log, Segment};
+
+/// Most bytes in one write: above this a sync takes longer than gathering saves.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Most bytes that wait for the disk: eight batches. More is refused, so that a stuck disk does not fill the memory.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// Receipts that arrive alone wait so long for company. Losing them in a crash costs their repetition.
+const RECEIPTS_WAIT: Duration = Duration::from_millis(200);
+
+/// Receipts ride along with appends while they are small; larger states wait for [`RECEIPTS_WAIT`].
+const RECEIPTS_RANGES: usize = 256;
+
+/// What consumer states may take beyond `journal.limit_bytes`: without it a full journal could not be trimmed.
+const LIMIT_RESERVE: u64 = 16 << 20;
+
+/// Objects whose creators were looked up lately; 64 k x some 60 bytes.
+const CREATORS_MAX: usize = 1 << 16;
+
+pub(crate) enum Request {
+    Own(Box<Draft>, Completer<Appended>),
+    Foreign(Foreign, Completer<ForeignOutcome>),
+    Epoch(EpochReason, Completer<Epoch>),
+    Reissue(Vec<EntryId>, Completer<Vec<(EntryId, Appended)>>),
+    Chunk(PackedChunk, Completer<ChunkPut>),
+    Retain(ChunkName, Completer<bool>),
+    RemoveConsumer(String, Completer<bool>),
+    /// Writes the consumers that changed.
+    Flush(Completer<()>),
+    Trim(Completer<TrimReport>),
+}
+
+impl Request {
+    fn bytes(&self) -> usize {
+        const SMALL: usize = 256;
+        match self {
+            Self::Own(draft, _) => SMALL + draft.body.len(),
+            Self::Foreign(foreign, _) => SMALL + foreign.bytes.len(),
+            Self::Chunk(chunk, _) => chunk.bytes(),
+            Self::Reissue(ids, _) => SMALL + ids.len() * 32,
+            Self::Epoch(..) | Self::Retain(..) | Self::RemoveConsumer(..) | Self::Flush(_) | Self::Trim(_) => SMALL,
+        }
+    }
+
+    fn refuse(self, e: AppendError) {
+        match self {
+            Self::Own(_, c) => c.complete(Err(e)),
+            Self::Foreign(_, c) => c.complete(Err(e)),
+            Self::Epoch(_, c) => c.complete(Err(e)),
+            Self::Reissue(_, c) => c.complete(Err(e)),
+            Self::Chunk(_, c) => c.complete(Err(e)),
+            Self::Retain(_, c) => c.complete(Err(e)),
+            Self::RemoveConsumer(_, c) => c.complete(Err(e)),
+            Self::Flush(c) => c.complete(Err(e)),
+            Self::Trim(c) => c.complete(Err(e)),
+        }
+    }
+}
+
+/// Between callers and the committer.
+#[derive(Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    requests: VecDeque<Request>,
+    bytes: usize,
+    receipts: bool,
+    closing: bool,
+}
+
+enum Woken {
+    Requests(Vec<Request>),
+    Receipts,
+    Closed,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn push(&self, request: Request) {
+        let mut waiting = self.lock();
+        if waiting.closing {
+            drop(waiting);
+            return request.refuse(AppendError::Closed);
+        }
+        if waiting.bytes >= QUEUE_BYTES_MAX {
+            drop(waiting);
+            return request.refuse(AppendError::Busy);
+        }
+        waiting.bytes += request.bytes();
+        waiting.requests.push_back(request);
+        self.changed.notify_one();
+    }
+
+    /// A consumer's state changed.
+    pub(crate) fn note_receipts(&self) {
+        self.lock().receipts = true;
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().closing = true;
+        self.changed.notify_one();
+    }
+
+    fn next(&self) -> Woken {
+        let mut waiting = self.lock();
+        loop {
+            if !waiting.requests.is_empty() {
+                let mut taken = Vec::new();
+                let mut bytes = 0;
+                while bytes < BATCH_BYTES
+                    && let Some(request) = waiting.requests.pop_front()
+                {
+                    bytes += request.bytes();
+                    taken.push(request);
+                }
+                waiting.bytes -= bytes;
+                return Woken::Requests(taken);
+            }
+            if waiting.closing {
+                return if std::mem::take(&mut waiting.receipts) { Woken::Receipts } else { Woken::Closed };
+            }
+            if waiting.receipts {
+                let (guard, timeout) =
+                    self.changed.wait_timeout(waiting, RECEIPTS_WAIT).unwrap_or_else(PoisonError::into_inner);
+                waiting = guard;
+                if timeout.timed_out() && waiting.requests.is_empty() {
+                    waiting.receipts = false;
+                    return Woken::Receipts;
+                }
+            } else {
+                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+}
+
+type Callback = Arc<dyn Fn() + Send + Sync>;
+
+/// What the handles and the committer share.
+pub(crate) struct Shared {
+    pub(crate) log: Log,
+    pub(crate) queue: Queue,
+    pub(crate) subscribers: Mutex<BTreeMap<u64, Callback>>,
+    /// Files whose chunks are being put, with the position before their first chunk.
+    pub(crate) files: Mutex<BTreeMap<u64, LocalPos>>,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) struct Committer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dir: PathBuf,
+    pub(crate) segment_bytes: u64,
+    /// An epoch that must begin before anything is numbered.
+    pub(crate) pending_epoch: Option<EpochReason>,
+    creators: HashMap<ObjectKey, EntryId>,
+}
+
+/// Answers a ticket once it is known whether the batch is durable.
+type Answer = Box<dyn FnOnce(Result<(), AppendError>)>;
+
+/// What will be written with one sync.
+struct Batch {
+    base: u64,
+    seed: Seed,
+    buf: Vec<u8>,
+    records: Vec<(u64, Record)>,
+    answers: Vec<Answer>,
+    next_pos: u64,
+    epoch: Option<(Epoch, u64)>,
+    ids: HashMap<EntryId, EntryHash>,
+    objects: HashMap<ObjectKey, EntryId>,
+    chunks: HashSet<ChunkName>,
+    needed: HashSet<ChunkName>,
+    /// Consumers whose states are in it, and which version.
+    consumers: Vec<(String, u64)>,
+}
+
+impl Batch {
+    fn answer<T: 'static>(&mut self, completer: Completer<T>, value: T) {
+        self.answers.push(Box::new(move |result| completer.complete(result.map(|()| value))));
+    }
+
+    fn push(&mut self, kind: FrameKind, payload: &[&[u8]], record: Record) {
+        let offset = self.seed.push(&mut self.buf, self.base, kind, payload);
+        self.records.push((offset, record));
+    }
+}
+
+impl Committer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        dir: PathBuf,
+        segment_bytes: u64,
+        pending_epoch: Option<EpochReason>,
+    ) -> Self {
+        Self { shared, disk, clock, dir, segment_bytes, pending_epoch, creators: HashMap::new() }
+    }
+
+    pub(crate) fn run(mut self) {
+        loop {
+            match self.shared.queue.next() {
+                Woken::Requests(requests) => self.take(requests),
+                Woken::Receipts => {
+                    if let Err(e) = self.flush_consumers() {
+                        tracing::warn!(error = %e, "receipts are not on disk yet; they are written with the next append");
+                    }
+                }
+                Woken::Closed => return,
+            }
+        }
+    }
+
+    /// Begins the epoch that open asks for, unless the disk is full: then the first batch that fits begins it.
+    pub(crate) fn begin_pending_epoch(&mut self) {
+        if self.pending_epoch.is_some() {
+            let batch = self.begin();
+            if let Err(e) = self.commit(batch) {
+                tracing::warn!(error = %e, "the new epoch begins with the first append that succeeds");
+            }
+        }
+    }
+
+    fn node(&self) -> NodeId {
+        self.shared.log.node
+    }
+
+    /// Appends the requests in their order.
+    fn take(&mut self, requests: Vec<Request>) {
+        let mut batch = self.begin();
+        for request in requests {
+            match request {
+                Request::Own(draft, completer) => match self.plan_own(&mut batch, *draft) {
+                    Ok(appended) => batch.answer(completer, appended),
+                    Err(e) => completer.complete(Err(e)),
+                },
+                Request::Foreign(foreign, completer) => match self.plan_foreign(&mut batch, &foreign) {
+                    Ok(outcome) => batch.answer(completer, outcome),
+                    Err(e) => completer.complete(Err(e)),
+                },
+                Request::Epoch(reason, completer) => match self.plan_epoch(&mut batch, reason) {
+                    Ok(epoch) => batch.answer(completer, epoch),
+                    Err(e) => completer.complete(Err(e)),
+                },
+                Request::Reissue(ids, completer) => match self.plan_reissue(&mut batch, &ids) {
+                    Ok(appended) => batch.answer(completer, appended),
+                    Err(e) => completer.complete(Err(e)),
+                },
+                Request::Chunk(chunk, completer) => match self.plan_chunk(&mut batch, &chunk) {
+                    Ok(put) => batch.answer(completer, put),
+                    Err(e) => completer.complete(Err(e)),
+                },
+                Request::Retain(name, completer) => match self.plan_needed(&mut batch, &name) {
+                    Ok(held) => batch.answer(completer, held),
+                    Err(e) => completer.complete(Err(e)),
+                },
+                Request::RemoveConsumer(name, completer) => {
+                    let known = self.shared.log.read().state.consumers.contains_key(&name);
+                    if known {
+                        batch.push(
+                            FrameKind::ConsumerRemoved,
+                            &[name.as_bytes()],
+                            Record::ConsumerRemoved(name.clone()),
+                        );
+                    }
+                    batch.answer(completer, known);
+                }
+                Request::Flush(completer) => {
+                    self.plan_consumers(&mut batch, usize::MAX);
+                    batch.answer(completer, ());
+                }
+                Request::Trim(completer) => {
+                    self.commit(batch).ok();
+                    completer.complete(self.trim());
+                    batch = self.begin();
+                }
+            }
+        }
+        self.plan_consumers(&mut batch, RECEIPTS_RANGES);
+        // Whoever waits for it has been told.
+        self.commit(batch).ok();
+        self.roll_if_due();
+    }
+
+    fn begin(&mut self) -> Batch {
+        let (base, seed, next_pos, epoch) = {
+            let view = self.shared.log.read();
+            (view.tail.end, view.tail.seed, view.state.next_pos, view.state.current())
+        };
+        let mut batch = Batch {
+            base,
+            seed,
+            buf: Vec::new(),
+            records: Vec::new(),
+            answers: Vec::new(),
+            next_pos,
+            epoch,
+            ids: HashMap::new(),
+            objects: HashMap::new(),
+            chunks: HashSet::new(),
+            needed: HashSet::new(),
+            consumers: Vec::new(),
+        };
+        if let Some(reason) = self.pending_epoch
+            && let Err(e) = self.plan_epoch(&mut batch, reason)
+        {
+            tracing::error!(error = %e, "no epoch could be begun");
+        }
+        batch
+    }
+
+    fn room(&self, batch: &Batch, more: usize) -> Result<(), AppendError> {
+        let view = self.shared.log.read();
+        if let Some(why) = &view.stopped {
+            return Err(AppendError::Stopped(why.clone()));
+        }
+        let used_bytes = view.bytes() + (batch.buf.len() + more) as u64;
+        let limit_bytes = self.shared.log.limit_bytes;
+        if used_bytes > limit_bytes { Err(AppendError::Full { used_bytes, limit_bytes }) } else { Ok(()) }
+    }
+
+    fn plan_epoch(&mut self, batch: &mut Batch, reason: EpochReason) -> Result<Epoch, AppendError> {
+        let epoch = match batch.epoch {
+            Some((epoch, _)) => epoch.next().ok_or(AppendError::NumbersUsedUp)?,
+            None => Epoch::FIRST,
+        };
+        let previous_last = batch.epoch.map_or(0, |(_, last)| last);
+        let opened = EpochOpened { epoch, reason: reason as u8, previous_last };
+        batch.push(FrameKind::EpochOpened, &[&to_cbor(&opened)], Record::EpochOpened(opened));
+        batch.epoch = Some((epoch, 0));
+        Ok(epoch)
+    }
+
+    fn plan_own(&mut self, batch: &mut Batch, draft: Draft) -> Result<Appended, AppendError> {
+        let mut causes = draft.causes;
+        for need in draft.needs {
+            if let Some(id) = self.creator(batch, need)?
+                && !causes.contains(&id)
+            {
+                causes.push(id);
+            }
+        }
+        let id = self.next_id(batch)?;
+        let header = Header {
+            id,
+            source: draft.source,
+            stream: draft.stream,
+            causes,
+            precedence: draft.precedence,
+            captured: draft.captured,
+            origin_time: draft.origin_time,
+            expiry: draft.expiry,
+            supersedes: draft.supersedes,
+            label: draft.label,
+            kind: draft.kind,
+            mint_salt: draft.mint_salt,
+        };
+        let entry = Entry { header, body: draft.body };
+        self.push_entry(batch, entry, true, draft.object, draft.chunks_since)
+    }
+
+    /// The number that the next own entry will have.
+    fn next_id(&self, batch: &Batch) -> Result<EntryId, AppendError> {
+        let (epoch, last) = batch.epoch.ok_or(AppendError::NumbersUsedUp)?;
+        let seq = last.checked_add(1).and_then(Seq::new).ok_or(AppendError::NumbersUsedUp)?;
+        Ok(EntryId { origin: self.node(), epoch, seq })
+    }
+
+    fn push_entry(
+        &mut self,
+        batch: &mut Batch,
+        entry: Entry,
+        own: bool,
+        object: Option<ObjectKey>,
+        chunks_since: Option<LocalPos>,
+    ) -> Result<Appended, AppendError> {
+        let bytes = wire::encode_entry(&entry);
+        if bytes.len() > wire::entry::ENTRY_BYTES_MAX {
+            let (bytes, max) = (bytes.len() as u64, wire::entry::ENTRY_BYTES_MAX as u64);
+            return Err(AppendError::TooLarge { what: "entry", bytes, max });
+        }
+        // What peers would refuse must not get a number.
+        let hash = wire::decode_entry(&bytes).and_then(|_| wire::entry_hash(&bytes));
+        let hash = hash.map_err(|e| AppendError::Malformed(e.to_string()))?;
+        self.room(batch, bytes.len())?;
+        let header = entry.header;
+        let id = header.id;
+        let pos = batch.next_pos;
+        let class = header.precedence;
+        let chunks_since = chunks_since.map(|pos| pos.0);
+        let prefix = EntryPrefix { pos, own, class, hash, object, chunks_since };
+        let len = bytes.len() as u32;
+        let record = EntryRecord { pos, own, class, hash, object, chunks_since, header, bytes: len };
+        batch.push(FrameKind::Entry, &[&prefix.encode(), &bytes], Record::Entry(Box::new(record)));
+        batch.next_pos += 1;
+        if own {
+            batch.epoch = Some((id.epoch, id.seq.get()));
+        }
+        batch.ids.insert(id, hash);
+        if let Some(object) = object {
+            batch.objects.entry(object).or_insert(id);
+        }
+        Ok(Appended { id, pos: LocalPos(pos), hash })
+    }
+
+    fn creator(&mut self, batch: &Batch, object: ObjectKey) -> Result<Option<EntryId>, AppendError> {
+        if let Some(id) = self.creators.get(&object) {
+            return Ok(Some(*id));
+        }
+        let found = self.shared.log.creator(object).map_err(|e| AppendError::Unreadable(e.0))?;
+        if let Some(id) = found {
+            if self.creators.len() >= CREATORS_MAX {
+                self.creators.clear();
+            }
+            self.creators.insert(object, id);
+        }
+        Ok(found.or_else(|| batch.objects.get(&object).copied()))
+    }
+
+    fn plan_foreign(&mut self, batch: &mut Batch, foreign: &Foreign) -> Result<ForeignOutcome, AppendError> {
+        let malformed = |e: wire::WireError| AppendError::Malformed(e.to_string());
+        let entry = wire::decode_entry(&foreign.bytes).map_err(malformed)?;
+        let theirs = wire::entry_hash(&foreign.bytes).map_err(malformed)?;
+        let id = entry.header.id;
+        if id.origin == self.node() {
+            return Err(AppendError::Malformed("a peer sent an entry of this very node".to_owned()));
+        }
+        let held = match batch.ids.get(&id) {
+            Some(hash) => Some(Some(*hash)),
+            None if self.shared.log.read().state.has_received(&id) => {
+                let held = self.shared.log.entry(&id).map_err(|e| AppendError::Unreadable(e.0))?;
+                Some(held.map(|held| held.prefix.hash))
+            }
+            None => None,
+        };
+        match held {
+            Some(Some(ours)) if ours != theirs => return Ok(ForeignOutcome::Conflict { ours, theirs }),
+            Some(_) => return Ok(ForeignOutcome::AlreadyHeld),
+            None => {}
+        }
+        let gaps = self.shared.log.read().state.received.get(&(id.origin, id.epoch)).map_or(0, RangeSet::ranges_len);
+        if gaps + batch.ids.len() >= RangeSet::RANGES_MAX {
+            // An honest peer has a gap for each class that is behind, not one for each second number.
+            return Err(AppendError::Malformed(format!("{id} would be one gap too many in what is received")));
+        }
+        let appended = self.push_entry(batch, entry, false, foreign.object, None)?;
+        Ok(ForeignOutcome::Stored(appended.pos))
+    }
+
+    fn plan_reissue(&mut self, batch: &mut Batch, ids: &[EntryId]) -> Result<Vec<(EntryId, Appended)>, AppendError> {
+        let mut given_up: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
+        let mut appended = Vec::new();
+        let node = self.node();
+        for old in ids.iter().filter(|id| id.origin == node) {
+            let gone =
+                self.shared.log.read().state.renumbered.get(&old.epoch).is_some_and(|s| s.contains(old.seq.get()));
+            let held = self.shared.log.entry(old).map_err(|e| AppendError::Unreadable(e.0))?;
+            let Some(held) = held.filter(|_| !gone) else { continue };
+            let id = self.next_id(batch)?;
+            let entry = Entry { header: Header { id, ..held.entry.header }, body: held.entry.body };
+            // The chunks that the old entry kept are kept by the new one too.
+            let since = held.prefix.chunks_since.map(LocalPos);
+            appended.push((*old, self.push_entry(batch, entry, true, held.prefix.object, since)?));
+            given_up.entry(old.epoch).or_default().insert(old.seq.get());
+        }
+        if !given_up.is_empty() {
+            let numbers = given_up.iter().map(|(epoch, set)| (*epoch, split(set))).collect();
+            let frame = RenumberedFrame { numbers };
+            batch.push(FrameKind::Renumbered, &[&to_cbor(&frame)], Record::Renumbered(frame));
+        }
+        Ok(appended)
+    }
+
+    fn plan_chunk(&mut self, batch: &mut Batch, chunk: &PackedChunk) -> Result<ChunkPut, AppendError> {
+        if chunk.bytes() > CHUNK_BYTES_MAX + 64 {
+            let (bytes, max) = (chunk.bytes() as u64, CHUNK_BYTES_MAX as u64);
+            return Err(AppendError::TooLarge { what: "chunk", bytes, max });
+        }
+        if self.plan_needed(batch, &chunk.name)? {
+            return Ok(ChunkPut::AlreadyHeld);
+        }
+        self.room(batch, chunk.bytes())?;
+        self.push_chunk(batch, chunk);
+        Ok(ChunkPut::Stored)
+    }
+
+    fn push_chunk(&self, batch: &mut Batch, chunk: &PackedChunk) {
+        let offset = chunk.push(batch.seed, &mut batch.buf, batch.base);
+        batch.records.push((offset, Record::Chunk(chunk.name)));
+        batch.chunks.insert(chunk.name);
+    }
+
+    /// Is the chunk held? Then it is marked as needed here, unless it stands in this very segment.
+    fn plan_needed(&mut self, batch: &mut Batch, name: &ChunkName) -> Result<bool, AppendError> {
+        if batch.chunks.contains(name) || batch.needed.contains(name) {
+            return Ok(true);
+        }
+        // Unpacked, so that a damaged copy counts as none and is put again.
+        let held = self.shared.log.chunk(name).map_err(|e| AppendError::Unreadable(e.0))?;
+        if held.and_then(PackedChunk::unpack).is_none() {
+            return Ok(false);
+        }
+        if !self.shared.log.tail_has_chunk(name) {
+            self.room(batch, ChunkName::LEN)?;
+            batch.push(FrameKind::ChunkNeeded, &[&name.0], Record::ChunkNeeded(*name));
+            batch.needed.insert(*name);
+        }
+        Ok(true)
+    }
+
+    /// Adds the consumers that changed, where their states have no more than so many ranges in all.
+    fn plan_consumers(&mut self, batch: &mut Batch, ranges_max: usize) {
+        let view = self.shared.log.read();
+        let dirty: Vec<_> = view.state.consumers.iter().filter(|(_, account)| account.is_dirty()).collect();
+        let ranges = |account: &Account| {
+            let outcomes = account.state.outcomes.values().flatten();
+            account.state.stored.values().chain(outcomes).map(RangeSet::ranges_len).sum::<usize>()
+        };
+        if dirty.iter().map(|(_, account)| ranges(account)).sum::<usize>() > ranges_max {
+            return;
+        }
+        let reserve =
+            view.bytes() + batch.buf.len() as u64 <= self.shared.log.limit_bytes.saturating_add(LIMIT_RESERVE);
+        if !reserve {
+            return;
+        }
+        for (name, account) in dirty {
+            batch.seed.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
+            batch.consumers.push((name.clone(), account.version));
+        }
+    }
+
+    fn flush_consumers(&mut self) -> Result<(), AppendError> {
+        let mut batch = self.begin();
+        self.plan_consumers(&mut batch, usize::MAX);
+        self.commit(batch)
+    }
+
+    /// Makes the batch durable, shows it to readers, answers.
+    fn commit(&mut self, batch: Batch) -> Result<(), AppendError> {
+        let Batch { base, buf, records, answers, consumers, .. } = batch;
+        let result = if buf.is_empty() { self.stopped() } else { self.write(base, &buf) };
+        if result.is_ok() && !buf.is_empty() {
+            self.pending_epoch = None;
+            let mut view = self.shared.log.write();
+            for (offset, record) in &records {
+                view.apply(record, *offset);
+                if let Record::Renumbered(frame) = record {
+                    let sets: Vec<_> = frame.numbers.iter().map(|(e, p)| (*e, crate::format::join(p))).collect();
+                    view.supersede_for_all(&sets);
+                }
+            }
+            view.tail.end = base + buf.len() as u64;
+            for (name, version) in consumers {
+                // A receipt that came during the write has raised the version since.
+                if let Some(account) = view.state.consumers.get_mut(&name) {
+                    account.written = version;
+                }
+            }
+        }
+        answers.into_iter().for_each(|answer| answer(result.clone()));
+        if result.is_ok() && !records.is_empty() {
+            let callbacks: Vec<_> = lock(&self.shared.subscribers).values().cloned().collect();
+            callbacks.iter().for_each(|callback| callback());
+        }
+        result
+    }
+
+    fn stopped(&self) -> Result<(), AppendError> {
+        match &self.shared.log.read().stopped {
+            Some(why) => Err(AppendError::Stopped(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn stop(&self, why: String) -> AppendError {
+        tracing::error!(why, "the journal stopped; what was acknowledged is durable, nothing more is accepted");
+        self.shared.log.write().stopped = Some(why.clone());
+        AppendError::Stopped(why)
+    }
+
+    fn write(&self, base: u64, bytes: &[u8]) -> Result<(), AppendError> {
+        self.stopped()?;
+        let file = Arc::clone(&self.shared.log.read().tail.file);
+        match file.append(bytes) {
+            Ok(()) => file.sync_data().map_err(|e| self.stop(format!("the disk did not sync: {e}"))),
+            Err(e) => {
+                // Cut what was written of it, and make that durable: a piece of a refused batch must not come back.
+                let cut = file.truncate(base).and_then(|()| file.sync_data());
+                if let Err(e) = cut {
+                    return Err(self.stop(format!("a partial write could not be taken back: {e}")));
+                }
+                match is_full(&e) {
+                    true => Err(AppendError::NoSpace(e.to_string())),
+                    false => Err(self.stop(format!("the disk did not write: {e}"))),
+                }
+            }
+        }
+    }
+
+    /// Closes the tail when it is large enough, and goes on in a new file.
+    fn roll_if_due(&mut self) {
+        if self.shared.log.read().tail.end < self.segment_bytes || self.stopped().is_err() {
+            return;
+        }
+        if let Err(e) = self.roll() {
+            // The old segment simply grows on; the next batch tries again.
+            tracing::warn!(error = %e, "no new segment could be made");
+        }
+    }
+
+    fn roll(&mut self) -> io::Result<()> {
+        let (number, chain, state) = {
+            let view = self.shared.log.read();
+            (view.tail.number + 1, view.tail.growing.summary.chain_end, view.state.clone())
+        };
+        // First the new file, durable in whole, then the old one's footer: one of them can always be continued.
+        let created = self.clock.now();
+        let tail = create_segment(&*self.disk, &self.dir, self.node(), number, &state, chain, created)?;
+        let (footer, file, seed, end, growing) = {
+            let old = &self.shared.log.read().tail;
+            (push_footer(old), Arc::clone(&old.file), old.seed, old.end, old.growing.clone())
+        };
+        let bytes = match file.append(&footer).and_then(|()| file.sync_data()) {
+            Ok(()) => end + footer.len() as u64,
+            Err(e) => {
+                // Every frame was synced before; open reads the segment where the footer is missing.
+                tracing::warn!(error = %e, segment = number - 1, "a segment got no footer");
+                end
+            }
+        };
+        let summary = growing.summary.clone();
+        let sealed = Segment { number: number - 1, file, seed, end, bytes, summary };
+        // Indexed before anybody sees it as sealed, and without the view's lock: a rebuild takes both in this order.
+        self.shared.log.index_put(&sealed, &growing);
+        let sealed = Arc::new(sealed);
+        {
+            let mut view = self.shared.log.write();
+            view.tail = tail;
+            view.sealed.insert(sealed.number, Arc::clone(&sealed));
+        }
+        tracing::debug!(segment = sealed.number, bytes = sealed.bytes, "segment sealed");
+        Ok(())
+    }
+
+    /// Removes the oldest segments that nobody needs.
+    fn trim(&mut self) -> Result<TrimReport, AppendError> {
+        let mut report = TrimReport::default();
+        loop {
+            let Some(segment) = self.shared.log.read().sealed.values().next().cloned() else { return Ok(report) };
+            report.waiting_for = self.waiting_for(&segment);
+            if !report.waiting_for.is_empty() {
+                return Ok(report);
+            }
+            report.chunks_kept += self.trim_one(&segment)?;
+            report.segments += 1;
+            report.bytes += segment.bytes;
+        }
+    }
+
+    /// Who still needs a segment.
+    fn waiting_for(&self, segment: &Segment) -> Vec<String> {
+        let view = self.shared.log.read();
+        let summary = &segment.summary;
+        let required = || view.state.consumers.iter().filter(|(_, account)| account.state.required);
+        let mut waiting: Vec<_> =
+            required().filter(|(_, account)| !account.is_done_with(summary)).map(|(name, _)| name.clone()).collect();
+        // A kind of consumer that is not registered yet will want it all.
+        if !summary.own.is_empty() && !required().any(|(_, account)| !account.reads_foreign()) {
+            waiting.push("a required peer, none is registered".to_owned());
+        }
+        if summary.has_foreign() && !required().any(|(_, account)| account.reads_foreign()) {
+            waiting.push("the local apply, it is not registered".to_owned());
+        }
+        if summary.own.is_empty() && !summary.has_foreign() && required().next().is_none() {
+            waiting.push("a consumer, none is registered".to_owned());
+        }
+        let files = lock(&self.shared.files).values().any(|since| since.0 <= summary.next_pos);
+        let is_held = |later: &Summary| required().any(|(_, account)| !account.is_done_with(later));
+        let later = view.summaries().filter(|(number, _)| *number > segment.number);
+        let files_later = later.filter(|(_, s)| s.chunks_since.is_some_and(|since| since <= summary.next_pos));
+        let chunks = files_later.map(|(_, later)| later).any(is_held);
+        if summary.chunks + summary.chunks_needed > 0 && (files || chunks) {
+            waiting.push("a file whose chunks it holds".to_owned());
+        }
+        waiting
+    }
+
+    fn trim_one(&mut self, segment: &Arc<Segment>) -> Result<u64, AppendError> {
+        let mut batch = self.begin();
+        let mut kept = 0;
+        if segment.summary.chunks > 0 {
+            let unreadable = |e: io::Error| AppendError::Unreadable(e.to_string());
+            let mut scanner = Scanner::new(segment.window());
+            while let Some(found) = scanner.next().map_err(unreadable)? {
+                let Found::Frame { kind, payload, .. } = found else { continue };
+                let chunk = if kind == FrameKind::Chunk as u8 { PackedChunk::decode(&payload) } else { None };
+                let Some(chunk) = chunk else { continue };
+                let needed = self.shared.log.chunk_is_needed_after(segment.number, &chunk.name);
+                if needed.map_err(|e| AppendError::Unreadable(e.0))? && !batch.chunks.contains(&chunk.name) {
+                    self.push_chunk(&mut batch, &chunk);
+                    kept += 1;
+                }
+            }
+        }
+        // The accounts take over what the segment's entries came to, in the same write that gives the segment up.
+        let accounts = {
+            let view = self.shared.log.read();
+            let mut accounts = view.state.consumers.clone();
+            for account in accounts.values_mut() {
+                account.give_up(segment.number, &segment.summary);
+            }
+            accounts
+        };
+        for (name, account) in &accounts {
+            batch.seed.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
+        }
+        let number = segment.number.to_le_bytes();
+        batch.push(FrameKind::Trimmed, &[&number], Record::Trimmed(segment.number));
+        self.commit(batch)?;
+        {
+            let mut view = self.shared.log.write();
+            view.sealed.remove(&segment.number);
+            let mut consumers = std::mem::take(&mut view.state.consumers);
+            for account in consumers.values_mut() {
+                account.give_up(segment.number, &segment.summary);
+                account.recount(view.summaries());
+            }
+            view.state.consumers = consumers;
+        }
+        self.creators.clear();
+        self.shared.log.index_remove(segment.number);
+        let dir = segments_dir(&self.dir);
+        let removed = self.disk.unlink(&dir.join(segment_name(segment.number))).and_then(|()| self.disk.sync_dir(&dir));
+        if let Err(e) = removed {
+            // Finished at the next open: the log says that it is trimmed.
+            tracing::warn!(error = %e, segment = segment.number, "a trimmed segment is still on disk");
+        }
+        self.roll_if_due();
+        Ok(kept)
+    }
+}
+
+impl Account {
+    /// Moves the sums of a segment's entries to the trimmed ones. What was still held is never sent: it expired.
+    fn give_up(&mut self, number: u32, summary: &Summary) {
+        if number <= self.trimmed_through {
+            return;
+        }
+        self.trimmed_through = number;
+        if self.reads_foreign() {
+            // It keeps no accounts of own entries.
+            return;
+        }
+        for run in &summary.own {
+            let unreadable = (run.first..).zip(&run.entries).filter(|(_, entry)| !entry.is_readable());
+            let unreadable: RangeSet = unreadable.map(|(seq, _)| seq).collect();
+            let open = RangeSet::from(run.first..=run.last()).difference(&self.finals(run.epoch));
+            let expired = open.difference(&unreadable);
+            if !expired.is_empty() {
+                self.state.outcomes.entry(run.epoch).or_default()[Outcome::Expired as usize - 1].union_with(&expired);
+            }
+        }
+        let (counts, _) = self.counts_in(summary);
+        add_counts(&mut self.trimmed, &counts);
+    }
+}
+
+/// Is there no room, of whatever kind?
+fn is_full(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::WriteZero
+    )
+}

@@ -1,0 +1,133 @@
+//! One destination's durable record of what became of this node's entries there.
+
+use model::{Epoch, LocalPos, Outcome, RangeSet};
+
+use crate::committer::Request;
+use crate::error::{AppendError, ReadError};
+use crate::journal::Journal;
+use crate::state::Account;
+use crate::types::ConsumerState;
+
+/// A registered consumer. A cheap handle; several may name the same consumer.
+///
+/// What is recorded counts at once and is on disk soon after. A crash may forget the newest of it, which is harmless:
+/// receipts are cumulative and are repeated. Trimming makes them durable first.
+#[derive(Clone)]
+pub struct Consumer {
+    journal: Journal,
+    name: String,
+}
+
+impl Consumer {
+    pub(crate) fn register(journal: &Journal, name: &str, required: bool) -> Result<Self, AppendError> {
+        {
+            let mut view = journal.log().write();
+            let first = view.summaries().next().map_or(1, |(number, _)| number);
+            let mut consumers = std::mem::take(&mut view.state.consumers);
+            let account = consumers.entry(name.to_owned()).or_insert_with(|| {
+                let mut account = Account { trimmed_through: first - 1, version: 1, ..Account::default() };
+                account.recount(view.summaries());
+                for (epoch, set) in &view.state.renumbered {
+                    account.record(Outcome::Superseded, *epoch, set, |seq| view.own_entry(*epoch, seq));
+                }
+                account
+            });
+            if account.state.required != required {
+                account.state.required = required;
+                account.version += 1;
+            }
+            view.state.consumers = consumers;
+        }
+        journal.ask(Request::Flush).wait()?;
+        Ok(Self { journal: journal.clone(), name: name.to_owned() })
+    }
+
+    /// Its registered name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The peer holds these own numbers durably.
+    pub fn record_stored(&self, epoch: Epoch, numbers: &RangeSet) {
+        self.change(|account, given_out| {
+            let known = account.state.stored.entry(epoch).or_default();
+            let new = numbers.intersection(&given_out(epoch)).difference(known);
+            known.union_with(&new);
+            !new.is_empty()
+        });
+    }
+
+    /// These own numbers ended so. The first outcome of a number stays, and numbers that were never given out are ignored.
+    pub fn record_outcome(&self, outcome: Outcome, epoch: Epoch, numbers: &RangeSet) {
+        {
+            let mut view = self.journal.log().write();
+            let known = given_out(&view.state, epoch);
+            let mut consumers = std::mem::take(&mut view.state.consumers);
+            if let Some(account) = consumers.get_mut(&self.name) {
+                let numbers = numbers.intersection(&known);
+                account.record(outcome, epoch, &numbers, |seq| view.own_entry(epoch, seq));
+            }
+            view.state.consumers = consumers;
+        }
+        self.journal.shared().queue.note_receipts();
+    }
+
+    /// The local apply is done with everything before `cursor`. The first call makes this a consumer of received
+    /// entries, and one of own entries no more.
+    pub fn advance(&self, cursor: LocalPos) {
+        self.change(|account, _| {
+            let moved = account.state.cursor.is_none_or(|at| at < cursor);
+            if moved {
+                account.state.cursor = Some(cursor);
+            }
+            moved
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Account, &dyn Fn(Epoch) -> RangeSet) -> bool) {
+        {
+            let mut view = self.journal.log().write();
+            let mut consumers = std::mem::take(&mut view.state.consumers);
+            if let Some(account) = consumers.get_mut(&self.name)
+                && change(account, &|epoch| given_out(&view.state, epoch))
+            {
+                account.version += 1;
+            }
+            view.state.consumers = consumers;
+        }
+        self.journal.shared().queue.note_receipts();
+    }
+
+    /// A copy of what is recorded.
+    pub fn state(&self) -> ConsumerState {
+        self.journal.log().read().state.consumers.get(&self.name).map(|a| a.state.clone()).unwrap_or_default()
+    }
+
+    /// How one own number ended here, if it did.
+    pub fn outcome_of(&self, epoch: Epoch, seq: model::Seq) -> Option<Outcome> {
+        self.journal.log().read().state.consumers.get(&self.name)?.outcome_of(epoch, seq.get())
+    }
+
+    /// Every own entry before this position is final here: where a scan may start.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn low_water(&self) -> Result<LocalPos, ReadError> {
+        let log = self.journal.log();
+        let (first, head) = {
+            let view = log.read();
+            let account = view.state.consumers.get(&self.name);
+            (account.and_then(|account| view.first_held(account, None)), view.state.next_pos)
+        };
+        let Some((epoch, seq)) = first else { return Ok(LocalPos(head)) };
+        let seq = model::Seq::new(seq).expect("numbers of runs start at 1");
+        let held = log.entry(&model::EntryId { origin: log.node, epoch, seq })?;
+        // An entry that has been damaged since open: be careful and start from the beginning.
+        Ok(held.map_or(LocalPos::START, |held| LocalPos(held.prefix.pos)))
+    }
+}
+
+/// Own numbers of an epoch that were ever given out.
+fn given_out(state: &crate::state::State, epoch: Epoch) -> RangeSet {
+    state.own_last(epoch).map_or_else(RangeSet::new, |last| RangeSet::from(1..=last.get()))
+}

@@ -1,0 +1,500 @@
+//! Segment files as bytes.
+//!
+//! ```text
+//! segments/00000001.seg
+//!   header   magic "HOLDFSEG" 8 | version u16 | 0 u16 | segment u32 | node 16 | first position u64
+//!            | chain so far 32 | created i64 (Unix ms) | CRC32C u32 over all before
+//!   frame    marker 9E 48 | kind u8 | 0 u8 | payload length u32 | CRC32C u32 | payload
+//!   frame    ...
+//!   footer   a frame of kind 11, then: its offset u64 | CRC32C of that u32 | "SEAL" 4
+//! ```
+//! Numbers are little-endian. The checksum of a frame also covers node, segment and offset, which are not
+//! written: a frame is good only where it was put, so a block that the disk misdirects, a piece of another journal,
+//! and a file whose content looks like frames are all told from the real thing, and after a damaged place
+//! the next frame can be found by looking for a marker whose checksum is right.
+//!
+//! Payloads
+//! ```text
+//!  1 entry         position u64 | flags u8 (1 own, 2 object, 4 chunks) | class u8 | entry hash 16
+//!                  | object key u64 if flag 2 | chunks-since position u64 if flag 4 | entry (wire::encode_entry)
+//!  2 chunk         name 33 | encoding u8 (0 raw, 1 zstd) | plain length u32 | bytes
+//!  3 chunk needed  name 33: held further back in the log, and needed by a file that follows
+//!  4 epoch opened  CBOR [`EpochOpened`]
+//!  5 consumer      CBOR [`ConsumerFrame`], the whole state; the newest counts
+//!  6 consumer removed  its name
+//!  7 received      CBOR [`ReceivedFrame`]: numbers of another origin that are durable here
+//!  8 renumbered    CBOR [`RenumberedFrame`]: own numbers that were given up
+//!  9 trimmed       segment u32: this one and those before it are gone or may go
+//! 10 snapshot      CBOR [`SnapshotFrame`]; ends the group of frames with which a segment begins
+//! 11 footer        CBOR [`crate::summary::Summary`]
+//! ```
+//! A segment begins with all that must be known without the segments before it: received sets, consumers, snapshot.
+//! The chain is `c(n) = BLAKE3(c(n-1) | entry hash)` over the entries in order, starting with zeros; it covers hashes, so
+//! that content can be purged one day and the chain still verifies.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+use model::{ChunkName, EntryHash, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Precedence, RangeSet, UnixMillis};
+
+pub(crate) const FORMAT_VERSION: u16 = 1;
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 84;
+pub(crate) const FRAME_HEADER_BYTES: usize = 12;
+pub(crate) const TRAILER_BYTES: usize = 16;
+
+/// Larger payloads are not written and not believed. The largest are footers: 4 B for each of the some
+/// 10 million smallest entries that a segment of 1 GiB holds.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+
+/// Largest chunk: chunking cuts at 64 KiB, the rest is room for other cutters.
+pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+const MAGIC: &[u8; 8] = b"HOLDFSEG";
+const SEAL: &[u8; 4] = b"SEAL";
+const MARKER: [u8; 2] = [0x9e, 0x48];
+
+/// Bytes as a hash chain value.
+pub(crate) type Chain = [u8; 32];
+
+pub(crate) fn link_chain(chain: &Chain, hash: &EntryHash) -> Chain {
+    *blake3::Hasher::new().update(chain).update(&hash.0).finalize().as_bytes()
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) version: u16,
+    pub(crate) segment: u32,
+    pub(crate) node: NodeId,
+    pub(crate) first_pos: u64,
+    pub(crate) chain: Chain,
+    pub(crate) created: UnixMillis,
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&self.version.to_le_bytes());
+        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&self.segment.to_le_bytes());
+        out.extend_from_slice(&self.node.0);
+        out.extend_from_slice(&self.first_pos.to_le_bytes());
+        out.extend_from_slice(&self.chain);
+        out.extend_from_slice(&self.created.0.to_le_bytes());
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// The bytes where a header, whole or not, names its node.
+    pub(crate) fn node_stamp(bytes: &[u8]) -> Option<NodeId> {
+        bytes.get(16..32)?.try_into().ok().map(NodeId)
+    }
+
+    /// `None` when the bytes are no whole header.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes.get(..SEGMENT_HEADER_BYTES)?);
+        let crc = crc32c::crc32c(&bytes[..SEGMENT_HEADER_BYTES - 4]);
+        if fields.take(8)? != MAGIC {
+            return None;
+        }
+        let version = u16::from_le_bytes(fields.array()?);
+        fields.take(2)?;
+        let header = Self {
+            version,
+            segment: u32::from_le_bytes(fields.array()?),
+            node: NodeId(fields.array()?),
+            first_pos: fields.u64()?,
+            chain: fields.array()?,
+            created: UnixMillis(i64::from_le_bytes(fields.array()?)),
+        };
+        (u32::from_le_bytes(fields.array()?) == crc).then_some(header)
+    }
+}
+
+/// Start value of the checksums of one segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seed(u32);
+
+impl Seed {
+    pub(crate) fn new(node: NodeId, segment: u32) -> Self {
+        Self(crc32c::crc32c_append(crc32c::crc32c(&node.0), &segment.to_le_bytes()))
+    }
+
+    fn crc(self, offset: u64, kind: u8, len: u32, payload: &[&[u8]]) -> u32 {
+        let mut crc = crc32c::crc32c_append(self.0, &offset.to_le_bytes());
+        crc = crc32c::crc32c_append(crc, &[kind, 0]);
+        crc = crc32c::crc32c_append(crc, &len.to_le_bytes());
+        payload.iter().fold(crc, |crc, part| crc32c::crc32c_append(crc, part))
+    }
+
+    /// Appends a frame to `out`, whose first byte will stand at `base` in the file. Returns the frame's offset there.
+    pub(crate) fn push(self, out: &mut Vec<u8>, base: u64, kind: FrameKind, payload: &[&[u8]]) -> u64 {
+        let offset = base + out.len() as u64;
+        let len: usize = payload.iter().map(|part| part.len()).sum();
+        assert!(len <= PAYLOAD_BYTES_MAX, "a frame's size is checked before it is made");
+        let len = len as u32;
+        out.extend_from_slice(&MARKER);
+        out.extend_from_slice(&[kind as u8, 0]);
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(&self.crc(offset, kind as u8, len, payload).to_le_bytes());
+        payload.iter().for_each(|part| out.extend_from_slice(part));
+        offset
+    }
+
+    /// Is this a whole frame at `offset`?
+    pub(crate) fn is_good(self, offset: u64, head: &FrameHead, payload: &[u8]) -> bool {
+        head.len as usize == payload.len() && self.crc(offset, head.kind, head.len, &[payload]) == head.crc
+    }
+}
+
+/// The first bytes of a frame, not yet proven.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FrameHead {
+    pub(crate) kind: u8,
+    pub(crate) len: u32,
+    crc: u32,
+}
+
+impl FrameHead {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        if fields.take(2)? != MARKER {
+            return None;
+        }
+        let [kind, zero] = fields.array()?;
+        let len = u32::from_le_bytes(fields.array()?);
+        let crc = u32::from_le_bytes(fields.array()?);
+        (zero == 0 && len as usize <= PAYLOAD_BYTES_MAX).then_some(Self { kind, len, crc })
+    }
+}
+
+/// First byte of a frame, for the search after a damaged place.
+pub(crate) const MARKER_FIRST: u8 = MARKER[0];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum FrameKind {
+    Entry = 1,
+    Chunk = 2,
+    ChunkNeeded = 3,
+    EpochOpened = 4,
+    Consumer = 5,
+    ConsumerRemoved = 6,
+    Received = 7,
+    Renumbered = 8,
+    Trimmed = 9,
+    Snapshot = 10,
+    Footer = 11,
+}
+
+impl FrameKind {
+    const ALL: [Self; 11] = [
+        Self::Entry,
+        Self::Chunk,
+        Self::ChunkNeeded,
+        Self::EpochOpened,
+        Self::Consumer,
+        Self::ConsumerRemoved,
+        Self::Received,
+        Self::Renumbered,
+        Self::Trimmed,
+        Self::Snapshot,
+        Self::Footer,
+    ];
+
+    fn from_number(n: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| *k as u8 == n)
+    }
+}
+
+pub(crate) fn encode_trailer(footer_offset: u64) -> [u8; TRAILER_BYTES] {
+    let mut out = [0; TRAILER_BYTES];
+    out[..8].copy_from_slice(&footer_offset.to_le_bytes());
+    let crc = crc32c::crc32c(&out[..8]);
+    out[8..12].copy_from_slice(&crc.to_le_bytes());
+    out[12..].copy_from_slice(SEAL);
+    out
+}
+
+/// Offset of the footer, when the bytes are a trailer.
+pub(crate) fn decode_trailer(bytes: &[u8]) -> Option<u64> {
+    let mut fields = Fields(bytes);
+    let offset = fields.u64()?;
+    let crc = u32::from_le_bytes(fields.array()?);
+    (crc == crc32c::crc32c(&offset.to_le_bytes()) && fields.0 == SEAL).then_some(offset)
+}
+
+/// A frame's meaning. Of entries only the header is kept.
+#[derive(Clone, Debug)]
+pub(crate) enum Record {
+    Entry(Box<EntryRecord>),
+    Chunk(ChunkName),
+    ChunkNeeded(ChunkName),
+    EpochOpened(EpochOpened),
+    Consumer(Box<ConsumerFrame>),
+    ConsumerRemoved(String),
+    Received(ReceivedFrame),
+    Renumbered(RenumberedFrame),
+    Trimmed(u32),
+    Snapshot(SnapshotFrame),
+    Footer,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct EntryRecord {
+    pub(crate) pos: u64,
+    pub(crate) own: bool,
+    pub(crate) class: Precedence,
+    pub(crate) hash: EntryHash,
+    pub(crate) object: Option<ObjectKey>,
+    pub(crate) chunks_since: Option<u64>,
+    pub(crate) header: Header,
+    /// Encoded size of the entry.
+    pub(crate) bytes: u32,
+}
+
+/// A frame of an entry without the entry itself, and where that begins in the payload.
+#[derive(Clone, Debug)]
+pub(crate) struct EntryPrefix {
+    pub(crate) pos: u64,
+    pub(crate) own: bool,
+    pub(crate) class: Precedence,
+    pub(crate) hash: EntryHash,
+    pub(crate) object: Option<ObjectKey>,
+    pub(crate) chunks_since: Option<u64>,
+}
+
+const OWN: u8 = 1;
+const OBJECT: u8 = 2;
+const CHUNKS: u8 = 4;
+
+impl EntryPrefix {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let flags = if self.own { OWN } else { 0 }
+            | if self.object.is_some() { OBJECT } else { 0 }
+            | if self.chunks_since.is_some() { CHUNKS } else { 0 };
+        let mut out = Vec::with_capacity(42);
+        out.extend_from_slice(&self.pos.to_le_bytes());
+        out.extend_from_slice(&[flags, self.class as u8]);
+        out.extend_from_slice(&self.hash.0);
+        out.extend(self.object.iter().flat_map(|key| key.0.to_le_bytes()));
+        out.extend(self.chunks_since.iter().flat_map(|pos| pos.to_le_bytes()));
+        out
+    }
+
+    /// The prefix, and the entry's bytes.
+    pub(crate) fn decode(payload: &[u8]) -> Option<(Self, &[u8])> {
+        let mut fields = Fields(payload);
+        let pos = fields.u64()?;
+        let [flags, class] = fields.array()?;
+        let hash = EntryHash(fields.array()?);
+        let object = if flags & OBJECT != 0 { Some(ObjectKey(fields.u64()?)) } else { None };
+        let chunks_since = if flags & CHUNKS != 0 { Some(fields.u64()?) } else { None };
+        let class = Precedence::from_index(class)?;
+        Some((Self { pos, own: flags & OWN != 0, class, hash, object, chunks_since }, fields.0))
+    }
+}
+
+/// A chunk's payload: name, encoding, plain length, packed bytes.
+pub(crate) struct PackedChunk {
+    pub(crate) name: ChunkName,
+    zstd: bool,
+    plain_len: u32,
+    packed: Vec<u8>,
+}
+
+impl PackedChunk {
+    /// Compresses where that saves at least an eighth; less is not worth unpacking at each read.
+    pub(crate) fn pack(name: ChunkName, plain: &[u8]) -> Self {
+        let plain_len = plain.len() as u32;
+        let packed = zstd::bulk::compress(plain, 1).ok().filter(|packed| packed.len() <= plain.len() / 8 * 7);
+        match packed {
+            Some(packed) => Self { name, zstd: true, plain_len, packed },
+            None => Self { name, zstd: false, plain_len, packed: plain.to_vec() },
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.packed.len() + 38
+    }
+
+    pub(crate) fn push(&self, seed: Seed, out: &mut Vec<u8>, base: u64) -> u64 {
+        let len = self.plain_len.to_le_bytes();
+        seed.push(out, base, FrameKind::Chunk, &[&self.name.0, &[u8::from(self.zstd)], &len, &self.packed])
+    }
+
+    pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
+        let mut fields = Fields(payload);
+        let name = ChunkName(fields.array()?);
+        let [zstd] = fields.array()?;
+        let plain_len = u32::from_le_bytes(fields.array()?);
+        let fits = zstd <= 1 && plain_len as usize <= CHUNK_BYTES_MAX;
+        fits.then(|| Self { name, zstd: zstd == 1, plain_len, packed: fields.0.to_vec() })
+    }
+
+    /// The plain bytes; `None` when they do not unpack to their length.
+    pub(crate) fn unpack(self) -> Option<Vec<u8>> {
+        let plain = match self.zstd {
+            true => zstd::bulk::decompress(&self.packed, self.plain_len as usize).ok()?,
+            false => self.packed,
+        };
+        (plain.len() == self.plain_len as usize).then_some(plain)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Encode, Decode)]
+pub(crate) struct EpochOpened {
+    #[n(0)]
+    pub(crate) epoch: Epoch,
+    /// [`crate::EpochReason`] as its number.
+    #[n(1)]
+    pub(crate) reason: u8,
+    /// Last number of the epoch before; 0 for none.
+    #[n(2)]
+    pub(crate) previous_last: u64,
+}
+
+/// A range set of any size: [`RangeSet`] refuses to decode more than a peer may send, our own may be larger.
+pub(crate) type Pieces = Vec<RangeSet>;
+
+pub(crate) fn split(set: &RangeSet) -> Pieces {
+    let mut pieces = vec![RangeSet::new()];
+    for range in set.iter() {
+        if pieces.last().is_some_and(|piece| piece.ranges_len() >= RangeSet::RANGES_MAX) {
+            pieces.push(RangeSet::new());
+        }
+        if let Some(piece) = pieces.last_mut() {
+            piece.insert_range(range);
+        }
+    }
+    pieces
+}
+
+pub(crate) fn join(pieces: &[RangeSet]) -> RangeSet {
+    let mut set = RangeSet::new();
+    pieces.iter().for_each(|piece| set.union_with(piece));
+    set
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct ConsumerFrame {
+    #[n(0)]
+    pub(crate) name: String,
+    #[n(1)]
+    pub(crate) required: bool,
+    #[n(2)]
+    pub(crate) stored: BTreeMap<Epoch, Pieces>,
+    /// For each epoch one set per outcome, in the order of `Outcome::ALL`.
+    #[n(3)]
+    pub(crate) outcomes: BTreeMap<Epoch, Vec<Pieces>>,
+    #[n(4)]
+    pub(crate) cursor: Option<LocalPos>,
+    /// Entries of this segment and those before it are counted in `trimmed`.
+    #[n(5)]
+    pub(crate) trimmed_through: u32,
+    /// By outcome, then by class.
+    #[n(6)]
+    pub(crate) trimmed: Vec<Vec<u64>>,
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct ReceivedFrame {
+    #[n(0)]
+    pub(crate) origin: NodeId,
+    #[n(1)]
+    pub(crate) epoch: Epoch,
+    #[n(2)]
+    pub(crate) numbers: RangeSet,
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct RenumberedFrame {
+    #[n(0)]
+    pub(crate) numbers: BTreeMap<Epoch, Pieces>,
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct SnapshotFrame {
+    /// How many frames of the group stand before this one.
+    #[n(0)]
+    pub(crate) group: u32,
+    #[n(1)]
+    pub(crate) epochs: Vec<EpochState>,
+    #[n(2)]
+    pub(crate) renumbered: BTreeMap<Epoch, Pieces>,
+    #[n(3)]
+    pub(crate) highest_source: Option<Hlc>,
+    #[n(4)]
+    pub(crate) next_pos: u64,
+    #[n(5)]
+    pub(crate) trimmed_through: u32,
+}
+
+#[derive(Clone, Copy, Debug, Encode, Decode)]
+pub(crate) struct EpochState {
+    #[n(0)]
+    pub(crate) epoch: Epoch,
+    #[n(1)]
+    pub(crate) reason: u8,
+    #[n(2)]
+    pub(crate) last: u64,
+}
+
+impl Record {
+    /// What a frame with a good checksum says; `None` for what this release does not know or cannot read.
+    pub(crate) fn decode(kind: u8, payload: &[u8]) -> Option<Self> {
+        let name = || Some(ChunkName(payload.get(..ChunkName::LEN)?.try_into().ok()?));
+        Some(match FrameKind::from_number(kind)? {
+            FrameKind::Entry => {
+                let (prefix, bytes) = EntryPrefix::decode(payload)?;
+                let EntryPrefix { pos, own, class, hash, object, chunks_since } = prefix;
+                let header = wire::decode_entry(bytes).ok()?.header;
+                let bytes = bytes.len() as u32;
+                Self::Entry(Box::new(EntryRecord { pos, own, class, hash, object, chunks_since, header, bytes }))
+            }
+            FrameKind::Chunk => Self::Chunk(name()?),
+            FrameKind::ChunkNeeded => Self::ChunkNeeded(name()?),
+            FrameKind::EpochOpened => Self::EpochOpened(minicbor::decode(payload).ok()?),
+            FrameKind::Consumer => Self::Consumer(minicbor::decode(payload).ok()?),
+            FrameKind::ConsumerRemoved => Self::ConsumerRemoved(String::from_utf8(payload.to_vec()).ok()?),
+            FrameKind::Received => Self::Received(minicbor::decode(payload).ok()?),
+            FrameKind::Renumbered => Self::Renumbered(minicbor::decode(payload).ok()?),
+            FrameKind::Trimmed => Self::Trimmed(u32::from_le_bytes(payload.try_into().ok()?)),
+            FrameKind::Snapshot => Self::Snapshot(minicbor::decode(payload).ok()?),
+            FrameKind::Footer => Self::Footer,
+        })
+    }
+}
+
+pub(crate) fn to_cbor<T: Encode<()>>(value: &T) -> Vec<u8> {
+    minicbor::to_vec(value).expect("writing to a Vec cannot fail")
+}
+
+/// Takes fixed-size fields off the front.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.array()?))
+    }
+}
+
+pub(crate) fn segment_name(segment: u32) -> String {
+    format!("{segment:08}.seg")
+}
+
+pub(crate) fn segment_number(name: &str) -> Option<u32> {
+    let number: u32 = name.strip_suffix(".seg")?.parse().ok()?;
+    (segment_name(number) == name && number > 0).then_some(number)
+}

@@ -1,0 +1,429 @@
+//! Reads a journal's directory into a [`View`].
+//!
+//! Footers tell of sealed segments, so that only the tail is read. What the log says in all comes from the newest
+//! segment whose opening snapshot is whole, and what follows it.
+//!
+//! A torn tail and a damaged middle are different things. Bytes behind the last whole frame of the last segment were
+//! never acknowledged, or are one damaged frame: they are cut off, and a new epoch begins because a number may be
+//! lost with them. Any other bad bytes are skipped, reported and kept.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use model::{Disk, DiskFile, NodeId, OpenMode, UnixMillis};
+
+use crate::error::OpenError;
+use crate::format::{
+    FORMAT_VERSION, FRAME_HEADER_BYTES, FrameKind, Record, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, TRAILER_BYTES,
+    decode_trailer, encode_trailer, segment_name, segment_number,
+};
+use crate::scan::{Found, Scanner, Window, frame_at};
+use crate::state::State;
+use crate::summary::{Growing, Summary};
+use crate::types::{Damage, EpochReason};
+use crate::view::{Segment, Tail, View};
+
+pub(crate) fn segments_dir(dir: &Path) -> PathBuf {
+    dir.join("segments")
+}
+
+/// Who loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// The node itself: mends the tail.
+    Owner,
+    /// A reader beside it: changes nothing.
+    Guest,
+}
+
+pub(crate) struct Loaded {
+    pub(crate) node: NodeId,
+    /// Without a tail when there is no usable last segment.
+    pub(crate) sealed: BTreeMap<u32, Arc<Segment>>,
+    pub(crate) tail: Option<Tail>,
+    pub(crate) state: State,
+    pub(crate) damage: Vec<Damage>,
+    pub(crate) discarded_bytes: u64,
+    /// A number may have been given out that the log does not show any more.
+    pub(crate) needs_epoch: Option<EpochReason>,
+    /// No segment bears a higher number.
+    pub(crate) highest_segment: u32,
+}
+
+impl Loaded {
+    pub(crate) fn into_view(self, tail: Tail) -> View {
+        let mut view = View { sealed: self.sealed, tail, state: self.state, stopped: None };
+        let mut accounts = std::mem::take(&mut view.state.consumers);
+        for account in accounts.values_mut() {
+            account.recount(view.summaries());
+        }
+        view.state.consumers = accounts;
+        view
+    }
+}
+
+pub(crate) fn disk_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
+    let what = what.into();
+    move |source| OpenError::Disk { what, source }
+}
+
+/// One file as found.
+struct Candidate {
+    number: u32,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    len: u64,
+    header: Option<SegmentHeader>,
+    seed: Seed,
+}
+
+impl Candidate {
+    fn window(&self) -> Window {
+        Window {
+            segment: self.number,
+            file: Arc::clone(&self.file),
+            seed: self.seed,
+            start: SEGMENT_HEADER_BYTES as u64,
+            end: self.len,
+        }
+    }
+}
+
+/// `node` is `None` for a reader that takes whose journal it is from the journal.
+pub(crate) fn load(disk: &dyn Disk, dir: &Path, node: Option<NodeId>, access: Access) -> Result<Loaded, OpenError> {
+    let segments = segments_dir(dir);
+    let names = disk.list(&segments).map_err(disk_error(format!("listing {}", segments.display())))?;
+    let mut opened = Vec::new();
+    for number in names.iter().filter_map(|name| segment_number(name)) {
+        let path = segments.join(segment_name(number));
+        let mode = if access == Access::Owner { OpenMode::Append } else { OpenMode::Read };
+        let file: Arc<dyn DiskFile> = match disk.open(&path, mode) {
+            Ok(file) => file.into(),
+            // Trimmed by the owner since it was listed.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && access == Access::Guest => continue,
+            Err(e) => return Err(disk_error(format!("opening {}", path.display()))(e)),
+        };
+        let reading = || disk_error(format!("reading {}", path.display()));
+        let len = file.len().map_err(reading())?;
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        let got = file.read_at(&mut bytes, 0).map_err(reading())?;
+        let header = SegmentHeader::decode(&bytes[..got]).filter(|header| header.segment == number);
+        let stamp = SegmentHeader::node_stamp(&bytes[..got]);
+        opened.push((number, path, file, len, header, stamp));
+    }
+    let whole = opened.iter().find_map(|(.., header, _)| header.as_ref().map(|h| h.node));
+    // A damaged header may still name the node: the frames prove it.
+    let stamped = || opened.iter().find_map(|(number, _, file, len, _, stamp)| proven(*number, file, *len, *stamp));
+    let Some(node) = node.or(whole).or_else(stamped) else {
+        let source = io::Error::new(io::ErrorKind::NotFound, "no segment file with a whole header");
+        return Err(disk_error(format!("reading the journal in {}", dir.display()))(source));
+    };
+    let mut candidates = Vec::new();
+    for (number, path, file, len, header, _) in opened {
+        if let Some(header) = &header {
+            if header.node != node {
+                return Err(OpenError::OtherNode { dir: dir.to_owned(), found: header.node, expected: node });
+            }
+            if header.version > FORMAT_VERSION {
+                let (found, known) = (header.version, FORMAT_VERSION);
+                return Err(OpenError::NewerFormat { segment: number, found, known });
+            }
+        }
+        candidates.push(Candidate { number, path, file, len, header, seed: Seed::new(node, number) });
+    }
+    Loading {
+        disk,
+        access,
+        loaded: Loaded {
+            node,
+            sealed: BTreeMap::new(),
+            tail: None,
+            state: State { next_pos: 1, ..State::default() },
+            damage: Vec::new(),
+            discarded_bytes: 0,
+            needs_epoch: None,
+            highest_segment: candidates.last().map_or(0, |c| c.number),
+        },
+    }
+    .run(candidates)
+}
+
+/// The node, if frames of the file have checksums made with it.
+fn proven(segment: u32, file: &Arc<dyn DiskFile>, len: u64, node: Option<NodeId>) -> Option<NodeId> {
+    let seed = Seed::new(node?, segment);
+    let start = SEGMENT_HEADER_BYTES as u64;
+    let mut scanner = Scanner::new(Window { segment, file: Arc::clone(file), seed, start, end: len });
+    while let Some(found) = scanner.next().ok()? {
+        if matches!(found, Found::Frame { .. }) {
+            return node;
+        }
+    }
+    None
+}
+
+struct Loading<'a> {
+    disk: &'a dyn Disk,
+    access: Access,
+    loaded: Loaded,
+}
+
+impl Loading<'_> {
+    fn run(mut self, mut candidates: Vec<Candidate>) -> Result<Loaded, OpenError> {
+        self.set_aside_unborn(&mut candidates)?;
+        let base = self.newest_snapshot(&candidates)?;
+        let last = candidates.len().saturating_sub(1);
+        let mut chain = [0; 32];
+        for (i, candidate) in candidates.iter().enumerate() {
+            let footer = read_footer(candidate).map_err(reading(candidate))?;
+            if candidate.header.is_none() {
+                self.damage(candidate.number, 0, SEGMENT_HEADER_BYTES as u64, "segment header");
+            }
+            chain = candidate.header.as_ref().map_or(chain, |header| header.chain);
+            let next_first = candidates.get(i + 1).and_then(|next| next.header.as_ref()).map(|h| h.first_pos);
+            let replay = i >= base;
+            let (summary, end) = match footer {
+                Some((summary, end)) => {
+                    if replay {
+                        self.replay(candidate, end, None)?;
+                    }
+                    (summary, end)
+                }
+                None => {
+                    let first_pos = candidate.header.as_ref().map_or(self.loaded.state.next_pos, |h| h.first_pos);
+                    let mut growing = Growing::starting(first_pos, chain);
+                    let ends = if i == last { Ends::Tail } else { Ends::Before(next_first) };
+                    let end = self.read_unsealed(candidate, replay, &mut growing, ends)?;
+                    if i == last {
+                        self.finish_tail(candidate, end, growing)?;
+                        break;
+                    }
+                    (growing.summary, end)
+                }
+            };
+            chain = summary.chain_end;
+            for run in &summary.own {
+                self.loaded.state.note_own(run.epoch, run.last());
+            }
+            self.loaded.state.next_pos = self.loaded.state.next_pos.max(summary.next_pos);
+            let Candidate { number, file, seed, len, .. } = candidate;
+            let segment = Segment { number: *number, file: Arc::clone(file), seed: *seed, end, bytes: *len, summary };
+            self.loaded.sealed.insert(*number, Arc::new(segment));
+        }
+        if self.loaded.discarded_bytes > 0 {
+            self.loaded.needs_epoch = Some(EpochReason::TornTail);
+        }
+        let state = &mut self.loaded.state;
+        // A consumer may have passed positions that are lost: they must not come again.
+        let cursors = state.consumers.values().filter_map(|account| account.state.cursor).map(|pos| pos.0);
+        state.next_pos = cursors.fold(state.next_pos, u64::max);
+        if self.loaded.needs_epoch.is_some() {
+            state.next_pos += POSITIONS_SKIPPED;
+        }
+        Ok(self.loaded)
+    }
+
+    /// A last file without a single whole frame never took part: its creation was cut short, or nothing is left of it.
+    fn set_aside_unborn(&mut self, candidates: &mut Vec<Candidate>) -> Result<(), OpenError> {
+        while let Some(candidate) = candidates.last() {
+            let mut scanner = Scanner::new(candidate.window());
+            let mut any = false;
+            while let Some(found) = scanner.next().map_err(reading(candidate))? {
+                if matches!(found, Found::Frame { .. }) {
+                    any = true;
+                    break;
+                }
+            }
+            if any {
+                return Ok(());
+            }
+            if self.access == Access::Owner {
+                let dir = candidate.path.parent().unwrap_or(Path::new("."));
+                let result = if candidate.len <= SEGMENT_HEADER_BYTES as u64 {
+                    self.disk.unlink(&candidate.path)
+                } else {
+                    self.loaded.discarded_bytes += candidate.len;
+                    self.disk.rename(&candidate.path, &candidate.path.with_extension("seg.damaged"))
+                };
+                result.and_then(|()| self.disk.sync_dir(dir)).map_err(disk_error("setting a torn segment aside"))?;
+            }
+            candidates.pop();
+        }
+        Ok(())
+    }
+
+    /// Index of the newest candidate that begins with a whole group of snapshot frames; else the first.
+    fn newest_snapshot(&self, candidates: &[Candidate]) -> Result<usize, OpenError> {
+        for (i, candidate) in candidates.iter().enumerate().rev() {
+            let mut scanner = Scanner::new(candidate.window());
+            let mut frames = 0;
+            while let Some(Found::Frame { kind, payload, .. }) = scanner.next().map_err(reading(candidate))? {
+                match Record::decode(kind, &payload) {
+                    Some(Record::Received(_) | Record::Consumer(_)) => frames += 1,
+                    Some(Record::Snapshot(snapshot)) if snapshot.group == frames => return Ok(i),
+                    _ => break,
+                }
+            }
+        }
+        Ok(0)
+    }
+
+    /// Takes what a segment says into the state, and into `growing`. Returns where its last whole frame ends.
+    fn replay(
+        &mut self,
+        candidate: &Candidate,
+        end: u64,
+        mut growing: Option<&mut Growing>,
+    ) -> Result<(u64, Option<Damage>), OpenError> {
+        let mut scanner = Scanner::new(Window { end, ..candidate.window() });
+        let mut good_end = SEGMENT_HEADER_BYTES as u64;
+        let mut pending: Option<Damage> = None;
+        while let Some(found) = scanner.next().map_err(reading(candidate))? {
+            match found {
+                Found::Frame { offset, kind, payload } => {
+                    if let Some(damage) = pending.take() {
+                        self.found_damage(damage);
+                    }
+                    good_end = scanner.at();
+                    let Some(record) = Record::decode(kind, &payload) else { continue };
+                    if let Record::EpochOpened(_) = record {
+                        // Numbers that damage hides are of epochs before this one.
+                        self.loaded.needs_epoch = None;
+                    }
+                    let state = &mut self.loaded.state;
+                    if let Some(growing) = &mut growing {
+                        growing.note(&record, offset, |epoch| state.own_last(epoch));
+                    }
+                    state.apply(&record);
+                }
+                Found::Damaged { offset, bytes } => {
+                    let what = "bytes that are no frame".to_owned();
+                    pending = Some(Damage { segment: candidate.number, offset, bytes, what });
+                }
+            }
+        }
+        Ok((good_end, pending))
+    }
+
+    fn read_unsealed(
+        &mut self,
+        candidate: &Candidate,
+        replay: bool,
+        growing: &mut Growing,
+        ends: Ends,
+    ) -> Result<u64, OpenError> {
+        let (end, trailing) = if replay {
+            self.replay(candidate, candidate.len, Some(growing))?
+        } else {
+            // An old segment whose footer is missing: the state comes from later ones.
+            let newer = std::mem::take(&mut self.loaded.state);
+            let epoch = self.loaded.needs_epoch;
+            let result = self.replay(candidate, candidate.len, Some(growing));
+            self.loaded.state = newer;
+            self.loaded.needs_epoch = epoch;
+            result?
+        };
+        if let Some(damage) = trailing {
+            match ends {
+                Ends::Tail => {
+                    self.loaded.discarded_bytes += damage.bytes;
+                }
+                // Sealing was cut short: the footer is missing and nothing else.
+                Ends::Before(Some(first_pos)) if first_pos == growing.summary.next_pos => {}
+                Ends::Before(_) => self.found_damage(damage),
+            }
+        }
+        Ok(end)
+    }
+
+    fn finish_tail(&mut self, candidate: &Candidate, end: u64, growing: Growing) -> Result<(), OpenError> {
+        if self.access == Access::Owner {
+            let mending = || disk_error(format!("mending the end of {}", candidate.path.display()));
+            if end < candidate.len {
+                candidate.file.truncate(end).map_err(mending())?;
+            }
+            // What a killed process wrote may not be on the disk yet, and will be told to peers as durable.
+            candidate.file.sync_data().map_err(mending())?;
+        }
+        let Candidate { number, file, seed, .. } = candidate;
+        self.loaded.tail = Some(Tail { number: *number, file: Arc::clone(file), seed: *seed, end, growing });
+        Ok(())
+    }
+
+    fn found_damage(&mut self, damage: Damage) {
+        self.loaded.needs_epoch = Some(EpochReason::Damage);
+        self.loaded.damage.push(damage);
+    }
+
+    fn damage(&mut self, segment: u32, offset: u64, bytes: u64, what: &str) {
+        self.loaded.damage.push(Damage { segment, offset, bytes, what: what.to_owned() });
+    }
+}
+
+/// What follows a segment without a footer.
+enum Ends {
+    /// Nothing: it is the tail.
+    Tail,
+    /// A segment that begins with this position, as far as known.
+    Before(Option<u64>),
+}
+
+/// More positions than the smallest entries that fit into the largest segment: those that damage hides are not given
+/// out a second time, since a consumer may have passed them.
+const POSITIONS_SKIPPED: u64 = 1 << 24;
+
+fn reading(candidate: &Candidate) -> impl FnOnce(io::Error) -> OpenError {
+    disk_error(format!("reading {}", candidate.path.display()))
+}
+
+/// Summary and end of frames of a sealed segment; `None` when the footer is missing or damaged.
+fn read_footer(candidate: &Candidate) -> io::Result<Option<(Summary, u64)>> {
+    let Some(at) = candidate.len.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
+    let mut trailer = [0; TRAILER_BYTES];
+    candidate.file.read_at(&mut trailer, at)?;
+    let Some(offset) = decode_trailer(&trailer).filter(|offset| offset + (FRAME_HEADER_BYTES as u64) < at) else {
+        return Ok(None);
+    };
+    let window = Window { end: at, ..candidate.window() };
+    let frame = frame_at(&window, offset)?.filter(|(kind, _)| *kind == FrameKind::Footer as u8);
+    Ok(frame.and_then(|(_, payload)| Summary::decode(&payload)).map(|summary| (summary, offset)))
+}
+
+/// Writes the footer of a segment. Returns the length of the file.
+pub(crate) fn push_footer(tail: &Tail) -> Vec<u8> {
+    let mut out = Vec::new();
+    let offset = tail.seed.push(&mut out, tail.end, FrameKind::Footer, &[&tail.growing.summary.encode()]);
+    out.extend_from_slice(&encode_trailer(offset));
+    out
+}
+
+/// Makes a new segment file that begins with a snapshot of `state`.
+pub(crate) fn create_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    node: NodeId,
+    number: u32,
+    state: &State,
+    chain: [u8; 32],
+    created: UnixMillis,
+) -> io::Result<Tail> {
+    let header =
+        SegmentHeader { version: FORMAT_VERSION, segment: number, node, first_pos: state.next_pos, chain, created };
+    let seed = Seed::new(node, number);
+    let mut bytes = header.encode();
+    state.push_group(seed, &mut bytes, 0);
+    let segments = segments_dir(dir);
+    let path = segments.join(segment_name(number));
+    let file: Arc<dyn DiskFile> = disk.open(&path, OpenMode::Create)?.into();
+    let written = file.append(&bytes).and_then(|()| file.sync_data()).and_then(|()| disk.sync_dir(&segments));
+    if let Err(e) = written {
+        drop(file);
+        // Without a whole frame it would be set aside at the next open; with one it would be an empty tail.
+        disk.unlink(&path)?;
+        disk.sync_dir(&segments)?;
+        return Err(e);
+    }
+    let growing = Growing::starting(state.next_pos, chain);
+    Ok(Tail { number, file, seed, end: bytes.len() as u64, growing })
+}

@@ -1,0 +1,885 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use model::{
+    ByteSize, ChunkName, Clock, Entry, EntryId, Epoch, Header, Hlc, Kind, Label, LocalPos, NodeId, ObjectKey, Outbound,
+    Outcome, Precedence, RangeSet, Seq, SourcePosition, StreamId, SupersessionKey, UnixMillis,
+};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::*;
+
+#[test]
+fn what_was_appended_is_there_after_reopening() {
+    let dir = tempdir();
+    let appended: Vec<_> = {
+        let journal = open(&dir).0;
+        (0..50).map(|n| journal.append_own(draft(n)).wait().unwrap()).collect()
+    };
+    let (journal, report) = open(&dir);
+    assert!(!report.created && report.discarded_bytes == 0 && report.new_epoch.is_none(), "{report:?}");
+    let listed = everything(&journal);
+    assert_eq!(listed.iter().map(|l| (l.entry.header.id, l.pos, l.hash)).collect::<Vec<_>>(), ids(&appended));
+    assert_eq!(journal.highest_source(), Some(SourcePosition(Hlc(49))));
+    assert_eq!(listed[7].entry.body, body(7));
+    assert!(journal.verify(&mut |_| {}).unwrap().is_clean());
+}
+
+#[test]
+fn numbers_start_at_one_and_go_on_after_reopening() {
+    let dir = tempdir();
+    for n in 0..5 {
+        let journal = open(&dir).0;
+        let appended = journal.append_own(draft(n)).wait().unwrap();
+        assert_eq!(appended.id, own(1, n + 1));
+        assert_eq!(appended.pos, LocalPos(n + 1));
+    }
+}
+
+#[test]
+fn a_second_opener_is_refused_and_told_who_has_it() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    let error = Journal::open(options(dir.path())).err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains(&format!("pid {}", std::process::id())), "{text}");
+    drop(journal);
+    open(&dir);
+}
+
+#[test]
+fn another_nodes_journal_is_refused() {
+    let dir = tempdir();
+    open(&dir).0.append_own(draft(1)).wait().unwrap();
+    let mut options = options(dir.path());
+    options.node = PEER;
+    assert!(matches!(Journal::open(options), Err(OpenError::OtherNode { .. })));
+}
+
+#[test]
+fn many_threads_share_one_order() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    let appended: Vec<Appended> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..64)
+            .map(|t| {
+                let journal = journal.clone();
+                scope.spawn(move || -> Vec<_> {
+                    (0..10).map(|n| journal.append_own(draft(t * 100 + n)).wait().unwrap()).collect()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut sorted = ids(&appended);
+    sorted.sort();
+    let expected: Vec<_> = (1..=640).map(|n| (own(1, n), LocalPos(n))).collect();
+    assert_eq!(sorted.iter().map(|(id, pos, _)| (*id, *pos)).collect::<Vec<_>>(), expected);
+    drop(journal);
+    assert_eq!(everything(&open(&dir).0).len(), 640);
+}
+
+#[test]
+fn a_torn_tail_keeps_every_whole_frame_and_begins_a_new_epoch() {
+    let dir = tempdir();
+    {
+        let journal = open(&dir).0;
+        append(&journal, 0..6);
+    }
+    let path = segment(&dir, 1);
+    let whole = fs::read(&path).unwrap();
+    let ends = entry_ends(&dir);
+    for cut in first_entry_start(&dir)..whole.len() as u64 {
+        let copy = copy_of(&dir);
+        fs::OpenOptions::new().write(true).open(segment(&copy, 1)).unwrap().set_len(cut).unwrap();
+        let survivors = ends.iter().filter(|end| **end <= cut).count();
+        let (journal, report) = open(&copy);
+        assert_eq!(numbers(&journal), (1..=survivors as u64).collect::<Vec<_>>(), "cut at {cut}");
+        let on_boundary = cut == first_entry_start(&dir) || ends.contains(&cut);
+        assert_eq!(report.discarded_bytes == 0, on_boundary, "cut at {cut}: {report:?}");
+        assert_eq!(report.new_epoch.is_none(), on_boundary, "cut at {cut}: {report:?}");
+        let next = journal.append_own(draft(99)).wait().unwrap();
+        let expected = if on_boundary { own(1, survivors as u64 + 1) } else { own(2, 1) };
+        assert_eq!(next.id, expected, "cut at {cut}");
+        drop(journal);
+        let (_, report) = open(&copy);
+        assert!(
+            report.new_epoch.is_none() && report.discarded_bytes == 0,
+            "a mended journal opens quietly: {report:?}"
+        );
+    }
+}
+
+#[test]
+fn one_flipped_byte_costs_at_most_one_entry_and_is_noticed() {
+    let dir = tempdir();
+    let hashes: BTreeMap<u64, _> = {
+        let journal = open(&dir).0;
+        journal.consumer("bravo", true).unwrap();
+        (0..6).map(|n| journal.append_own(draft(n)).wait().unwrap()).map(|a| (a.id.seq.get(), a.hash)).collect()
+    };
+    let whole = fs::read(segment(&dir, 1)).unwrap();
+    for at in 0..whole.len() {
+        let copy = copy_of(&dir);
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        fs::write(segment(&copy, 1), &bytes).unwrap();
+        // Whose journal it is stands only in the headers, of which this one has one.
+        let reader = Reader::open(copy.path(), &StdDisk);
+        assert_eq!(reader.is_err(), (16..32).contains(&at), "flip at {at}");
+        let opened = Journal::open(options(copy.path()));
+        let (journal, report) = match opened {
+            Ok(opened) => opened,
+            Err(e) => panic!("flip at {at}: {e}"),
+        };
+        let left = everything(&journal);
+        assert!(left.len() >= 5, "flip at {at}: {} entries left", left.len());
+        for listed in &left {
+            assert_eq!(hashes.get(&listed.entry.header.id.seq.get()), Some(&listed.hash), "flip at {at}");
+        }
+        let noticed = !report.damage.is_empty() || report.discarded_bytes > 0;
+        assert!(noticed, "flip at {at} went unnoticed: {report:?}");
+        if let Ok(reader) = reader {
+            assert_eq!(reader.list(LocalPos(1)..LocalPos(u64::MAX), 100).unwrap().len(), left.len());
+        }
+        // No number is given out a second time.
+        let next = journal.append_own(draft(50)).wait().unwrap();
+        assert!(!hashes.contains_key(&next.id.seq.get()) || next.id.epoch > Epoch(1), "flip at {at}: {}", next.id);
+        assert!(next.pos.0 > 6, "flip at {at}: {:?}", next.pos);
+    }
+}
+
+#[test]
+fn an_entry_damaged_in_a_sealed_segment_is_skipped_and_the_rest_is_read() {
+    let dir = tempdir();
+    {
+        let journal = open(&dir).0;
+        append(&journal, 0..200);
+        assert!(journal.stats().segments > 3);
+    }
+    let path = segment(&dir, 2);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = find_bytes(&bytes, &body(60)).expect("entry 61 stands in the second segment");
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let (journal, report) = open(&dir);
+    assert!(report.new_epoch.is_none(), "the tail is whole: {report:?}");
+    let expected: Vec<u64> = (1..=200).filter(|n| *n != 61).collect();
+    assert_eq!(numbers(&journal), expected);
+    assert!(journal.show(Which::Id(own(1, 61))).unwrap().is_none());
+    assert!(journal.stats().damaged > 0);
+    let verified = journal.verify(&mut |_| {}).unwrap();
+    assert!(verified.findings.iter().any(|f| f.segment == 2 && f.what.contains("no frame")), "{verified:?}");
+}
+
+#[test]
+fn a_segment_without_its_footer_is_read_instead() {
+    let dir = tempdir();
+    let before = {
+        let journal = open(&dir).0;
+        append(&journal, 0..200);
+        journal.consumer("bravo", true).unwrap().record_outcome(Outcome::Applied, Epoch(1), &(3..=9).into());
+        let accounting = journal.accounting("bravo").unwrap();
+        journal.flush().wait().unwrap();
+        accounting
+    };
+    let path = segment(&dir, 2);
+    let len = fs::metadata(&path).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len - 7).unwrap();
+    let (journal, report) = open(&dir);
+    assert!(report.new_epoch.is_none() && report.damage.is_empty(), "{report:?}");
+    assert_eq!(numbers(&journal), (1..=200).collect::<Vec<_>>());
+    assert_eq!(journal.accounting("bravo").unwrap(), before);
+}
+
+#[test]
+fn losing_or_damaging_the_index_loses_nothing() {
+    let dir = tempdir();
+    let object = ObjectKey(77);
+    {
+        let journal = open_sled(&dir).0;
+        for n in 0..200 {
+            let object = if n == 20 { Some(object) } else { None };
+            journal.append_own(Draft { object, ..draft(n) }).wait().unwrap();
+        }
+    }
+    type Break = fn(&Path);
+    let breaks: [(&str, Break); 5] = [
+        ("whole", |_| {}),
+        ("gone", |index| fs::remove_dir_all(index).unwrap()),
+        ("cut", |index| {
+            let db = index.join("db");
+            let len = fs::metadata(&db).unwrap().len();
+            fs::OpenOptions::new().write(true).open(db).unwrap().set_len(len / 2).unwrap();
+        }),
+        ("zeros", |index| {
+            let db = index.join("db");
+            let mut bytes = fs::read(&db).unwrap();
+            let (from, to) = (bytes.len() / 4, bytes.len() / 4 * 3);
+            bytes[from..to].fill(0);
+            fs::write(db, bytes).unwrap();
+        }),
+        ("snapshot", |index| {
+            for item in fs::read_dir(index).unwrap() {
+                let path = item.unwrap().path();
+                if path.file_name().unwrap().to_string_lossy().starts_with("snap.") {
+                    let len = fs::metadata(&path).unwrap().len();
+                    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len / 2).unwrap();
+                }
+            }
+        }),
+    ];
+    for (name, damage) in breaks {
+        let copy = copy_of(&dir);
+        damage(&copy.path().join("index"));
+        let (journal, report) = open_sled(&copy);
+        assert!(report.new_epoch.is_none(), "{name}: {report:?}");
+        if name == "gone" {
+            assert!(report.index_rebuilt.is_some(), "{name}: {report:?}");
+        }
+        if name == "whole" {
+            assert!(report.index_rebuilt.is_none(), "{name}: {report:?}");
+        }
+        for n in 1..=200 {
+            assert!(journal.show(Which::Id(own(1, n))).unwrap().is_some(), "{name}: entry {n}");
+        }
+        assert_eq!(journal.creator(object).unwrap(), Some(own(1, 21)), "{name}");
+        assert!(journal.verify(&mut |_| {}).unwrap().is_clean(), "{name}");
+    }
+}
+
+#[test]
+fn a_received_entry_is_stored_once_and_another_content_is_a_conflict() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    let bytes = foreign(4, b"text");
+    let stored = journal.append_foreign(bytes.clone()).wait().unwrap();
+    assert_eq!(stored, ForeignOutcome::Stored(LocalPos(1)));
+    assert_eq!(journal.append_foreign(bytes.clone()).wait().unwrap(), ForeignOutcome::AlreadyHeld);
+    let other = journal.append_foreign(foreign(4, b"another")).wait().unwrap();
+    assert!(matches!(other, ForeignOutcome::Conflict { .. }), "{other:?}");
+    assert_eq!(journal.received(PEER), BTreeMap::from([(Epoch(1), RangeSet::from(4..=4))]));
+    let batch = journal.read_foreign(LocalPos::START, 10).unwrap();
+    assert_eq!(batch.entries.len(), 1);
+    assert_eq!(batch.entries[0].entry.body, b"text");
+    assert_eq!(batch.next, journal.head());
+    drop(journal);
+    let journal = open(&dir).0;
+    assert_eq!(journal.append_foreign(bytes).wait().unwrap(), ForeignOutcome::AlreadyHeld);
+    let own_entry = Foreign { bytes: wire::encode_entry(&entry_of(NODE, 9, b"x")).into(), object: None };
+    assert!(matches!(journal.append_foreign(own_entry).wait(), Err(AppendError::Malformed(_))));
+    let garbage = Foreign { bytes: Arc::from(&b"no entry"[..]), object: None };
+    assert!(matches!(journal.append_foreign(garbage).wait(), Err(AppendError::Malformed(_))));
+}
+
+#[test]
+fn reading_received_entries_in_pieces_meets_each_once() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    for n in 1..=100 {
+        journal.append_own(draft(n)).wait().unwrap();
+        journal.append_foreign(foreign(n, b"text")).wait().unwrap();
+    }
+    let mut from = LocalPos::START;
+    let mut met = Vec::new();
+    while from < journal.head() {
+        let batch = journal.read_foreign(from, 7).unwrap();
+        met.extend(batch.entries.iter().map(|received| received.entry.header.id.seq.get()));
+        from = batch.next;
+    }
+    assert_eq!(met, (1..=100).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_outbound_view_reads_own_entries_of_one_class_in_order() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    for n in 0..150 {
+        let precedence = Precedence::ALL[n as usize % 5];
+        journal.append_own(Draft { precedence, ..draft(n) }).wait().unwrap();
+        journal.append_foreign(foreign(n + 1, b"text")).wait().unwrap();
+    }
+    let view = journal.outbound();
+    let mut from = LocalPos::START;
+    let mut met = Vec::new();
+    loop {
+        let scan = view.scan(Precedence::Flash, from, 500).unwrap();
+        met.extend(scan.entries.iter().map(|e| e.entry.header.id.seq.get()));
+        assert!(scan.entries.len() <= 10, "the size is bounded");
+        from = scan.next;
+        if scan.entries.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(met, (0..30).map(|n| n * 5 + 1).collect::<Vec<_>>());
+    assert_eq!(from, journal.head());
+    let entry = view.entry(own(1, 6)).unwrap().unwrap();
+    assert_eq!(wire::entry_hash(&entry.bytes).unwrap(), entry.hash);
+}
+
+#[test]
+fn a_newer_state_supersedes_an_older_one() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    let keyed = |n| Draft { supersedes: Some(SupersessionKey(5)), ..draft(n) };
+    let old = journal.append_own(keyed(1)).wait().unwrap();
+    append(&journal, 2..120);
+    let view = journal.outbound();
+    let outgoing = |id| view.entry(id).unwrap().unwrap();
+    assert!(!view.superseded(&outgoing(old.id)));
+    let new = journal.append_own(keyed(120)).wait().unwrap();
+    assert!(view.superseded(&outgoing(old.id)));
+    assert!(!view.superseded(&outgoing(new.id)));
+}
+
+#[test]
+fn causes_are_found_even_while_they_are_on_their_way() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    let (channel, root) = (ObjectKey(1), ObjectKey(2));
+    let tickets = [
+        journal.append_own(Draft { object: Some(channel), ..draft(1) }),
+        journal.append_own(Draft { object: Some(root), needs: vec![channel], ..draft(2) }),
+        journal.append_own(Draft { needs: vec![channel, root, ObjectKey(9)], object: Some(root), ..draft(3) }),
+    ];
+    let appended = tickets.map(|ticket| ticket.wait().unwrap());
+    let listed = everything(&journal);
+    assert_eq!(listed[2].entry.header.causes, [appended[0].id, appended[1].id]);
+    assert_eq!(journal.creator(root).unwrap(), Some(appended[1].id), "the first entry of an object creates it");
+}
+
+#[test]
+fn renumbered_entries_are_superseded_for_every_consumer() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    let before = journal.consumer("bravo", true).unwrap();
+    let old: Vec<_> = (0..3).map(|n| journal.append_own(draft(n)).wait().unwrap().id).collect();
+    assert_eq!(journal.start_epoch(EpochReason::Conflict).wait().unwrap(), Epoch(2));
+    let again = journal.reissue(old.clone()).wait().unwrap();
+    assert_eq!(
+        again.iter().map(|(id, a)| (*id, a.id)).collect::<Vec<_>>(),
+        [(own(1, 1), own(2, 1)), (own(1, 2), own(2, 2)), (own(1, 3), own(2, 3))]
+    );
+    assert!(journal.reissue(old).wait().unwrap().is_empty(), "only once");
+    drop((journal, before));
+    let journal = open(&dir).0;
+    let late = journal.consumer("charlie", false).unwrap();
+    for name in ["bravo", "charlie"] {
+        let total = journal.accounting(name).unwrap().unwrap().total;
+        assert_eq!((total.accepted, total.superseded, total.held), (6, 3, 3), "{name}");
+    }
+    assert_eq!(late.outcome_of(Epoch(1), Seq::FIRST), Some(Outcome::Superseded));
+}
+
+#[test]
+fn receipts_survive_reopening_and_the_first_outcome_stays() {
+    let dir = tempdir();
+    {
+        let journal = open(&dir).0;
+        let bravo = journal.consumer("bravo", true).unwrap();
+        append(&journal, 0..10);
+        bravo.record_stored(Epoch(1), &(1..=6).into());
+        bravo.record_outcome(Outcome::Applied, Epoch(1), &(1..=4).into());
+        bravo.record_outcome(Outcome::Quarantined, Epoch(1), &(3..=5).into());
+        bravo.record_outcome(Outcome::Applied, Epoch(1), &(9..=u64::MAX).into());
+        assert_eq!(bravo.low_water().unwrap(), LocalPos(6));
+    }
+    let journal = open(&dir).0;
+    let total = journal.accounting("bravo").unwrap().unwrap().total;
+    assert_eq!((total.accepted, total.applied, total.quarantined, total.held, total.stored), (10, 6, 1, 3, 1));
+    assert!(total.held_bytes > 0);
+    assert_eq!(total.oldest_held, Some(Hlc(5 << 16).millis()));
+    let reader = Reader::open(dir.path(), &StdDisk).unwrap();
+    assert_eq!(reader.accounting().unwrap()["bravo"].total, total);
+}
+
+#[test]
+fn trim_waits_for_the_slowest_required_consumer_and_for_the_local_apply() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    for n in 1..=100 {
+        journal.append_own(draft(n)).wait().unwrap();
+        journal.append_foreign(foreign(n, b"text")).wait().unwrap();
+    }
+    assert_eq!(journal.trim().unwrap().segments, 0, "nobody is registered");
+    let [fast, slow] = ["fast", "slow"].map(|name| journal.consumer(name, true).unwrap());
+    let lazy = journal.consumer("lazy", false).unwrap();
+    fast.record_outcome(Outcome::Applied, Epoch(1), &(1..=100).into());
+    slow.record_outcome(Outcome::Applied, Epoch(1), &(1..=50).into());
+    assert_eq!(journal.trim().unwrap().segments, 0, "the local apply is not registered");
+    let apply = journal.consumer("apply", true).unwrap();
+    apply.advance(LocalPos(20));
+    assert_eq!(journal.trim().unwrap().waiting_for, ["apply"]);
+    apply.advance(journal.head());
+    let report = journal.trim().unwrap();
+    assert!(report.segments > 0, "{report:?}");
+    assert_eq!(report.waiting_for, ["slow"]);
+    assert!(journal.show(Which::Id(own(1, 51))).unwrap().is_some());
+    assert!(journal.show(Which::Id(own(1, 1))).unwrap().is_none());
+    let check = |journal: &Journal| {
+        let total = |name: &str| journal.accounting(name).unwrap().unwrap().total;
+        assert_eq!((total("slow").accepted, total("slow").applied, total("slow").held), (100, 50, 50));
+        assert_eq!((total("fast").accepted, total("fast").applied), (100, 100));
+        assert_eq!(total("lazy").accepted, 100);
+        assert!(total("lazy").expired > 0, "what went before the lazy one had it is accounted for");
+        assert_eq!(journal.received(PEER)[&Epoch(1)], RangeSet::from(1..=100), "received numbers are kept");
+    };
+    check(&journal);
+    let left = journal.stats().segments;
+    drop((journal, fast, slow, lazy, apply));
+    let journal = open(&dir).0;
+    assert_eq!(journal.stats().segments, left);
+    check(&journal);
+    assert!(journal.verify(&mut |_| {}).unwrap().is_clean());
+}
+
+#[test]
+fn a_trim_that_was_cut_short_is_finished_at_open() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    append(&journal, 0..100);
+    let bravo = journal.consumer("bravo", true).unwrap();
+    bravo.record_outcome(Outcome::Applied, Epoch(1), &(1..=100).into());
+    let first = fs::read(segment(&dir, 1)).unwrap();
+    assert!(journal.trim().unwrap().segments > 0);
+    let total = journal.accounting("bravo").unwrap().unwrap().total;
+    drop((journal, bravo));
+    // The power fails between the note in the log and the removal of the file.
+    fs::write(segment(&dir, 1), first).unwrap();
+    let journal = open(&dir).0;
+    assert!(!segment(&dir, 1).exists());
+    assert_eq!(journal.accounting("bravo").unwrap().unwrap().total, total);
+    assert_eq!(total.accepted, 100);
+}
+
+#[test]
+fn chunks_are_written_once_and_read_back() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    let (text, noise) = (vec![b'a'; 20_000], noise(20_000));
+    assert_eq!(journal.put_chunk(name(1), &text).wait().unwrap(), ChunkPut::Stored);
+    assert_eq!(journal.put_chunk(name(2), &noise).wait().unwrap(), ChunkPut::Stored);
+    journal.flush().wait().unwrap();
+    let bytes = journal.stats().bytes;
+    assert!(bytes < 25_000, "text is compressed: {bytes}");
+    assert_eq!(journal.put_chunk(name(2), &noise).wait().unwrap(), ChunkPut::AlreadyHeld);
+    assert!(journal.stats().bytes < bytes + 100);
+    assert_eq!(journal.stats().chunks, 2);
+    drop(journal);
+    let journal = open(&dir).0;
+    assert_eq!(&*journal.get_chunk(&name(1)).unwrap().unwrap(), text);
+    assert_eq!(&*journal.outbound().chunk(&name(2)).unwrap().unwrap(), noise);
+    assert!(journal.get_chunk(&name(3)).unwrap().is_none());
+    assert!(!journal.retain_chunk(name(3)).wait().unwrap());
+    let huge = vec![0; (1 << 20) + 1];
+    assert!(matches!(journal.put_chunk(name(4), &huge).wait(), Err(AppendError::TooLarge { .. })));
+}
+
+#[test]
+fn chunks_that_a_later_file_shares_survive_the_trim_of_the_first() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    let bravo = journal.consumer("bravo", true).unwrap();
+    let put = |names: &[u8]| {
+        let file = journal.begin_file();
+        for n in names {
+            journal.put_chunk(name(*n), &noise(1000 + usize::from(*n))).wait().unwrap();
+        }
+        let draft = Draft { chunks_since: Some(file.since()), ..draft(1) };
+        journal.append_own(draft).wait().unwrap().id.seq.get()
+    };
+    let first = put(&[1, 2]);
+    append(&journal, 0..100);
+    put(&[2, 3]);
+    append(&journal, 0..100);
+    bravo.record_outcome(Outcome::Applied, Epoch(1), &(first..=50).into());
+    let report = journal.trim().unwrap();
+    assert_eq!((report.segments > 0, report.chunks_kept), (true, 1), "{report:?}");
+    assert!(journal.get_chunk(&name(1)).unwrap().is_none(), "only the first file had it");
+    assert_eq!(&*journal.get_chunk(&name(2)).unwrap().unwrap(), noise(1002));
+    drop((journal, bravo));
+    let journal = open(&dir).0;
+    assert_eq!(&*journal.get_chunk(&name(2)).unwrap().unwrap(), noise(1002));
+    assert_eq!(&*journal.get_chunk(&name(3)).unwrap().unwrap(), noise(1003));
+}
+
+#[test]
+fn a_file_in_progress_keeps_its_chunks() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    let bravo = journal.consumer("bravo", true).unwrap();
+    let file = journal.begin_file();
+    journal.put_chunk(name(1), &noise(1000)).wait().unwrap();
+    append(&journal, 0..100);
+    bravo.record_outcome(Outcome::Applied, Epoch(1), &(1..=100).into());
+    assert_eq!(journal.trim().unwrap().segments, 0);
+    journal.append_own(Draft { chunks_since: Some(file.since()), ..draft(1) }).wait().unwrap();
+    drop(file);
+    assert_eq!(journal.trim().unwrap().segments, 0, "the entry is still held");
+    append(&journal, 0..100);
+    bravo.record_outcome(Outcome::Applied, Epoch(1), &(1..=150).into());
+    journal.trim().unwrap();
+    assert!(journal.get_chunk(&name(1)).unwrap().is_none());
+}
+
+#[test]
+fn a_full_journal_refuses_and_continues_after_a_trim() {
+    let dir = tempdir();
+    let mut options = options(dir.path());
+    options.settings.limit_bytes = ByteSize(20_000);
+    let journal = Journal::open(options).unwrap().0;
+    let bravo = journal.consumer("bravo", true).unwrap();
+    let mut accepted = 0;
+    let error = loop {
+        match journal.append_own(draft(accepted)).wait() {
+            Ok(_) => accepted += 1,
+            Err(e) => break e,
+        }
+    };
+    assert!(matches!(error, AppendError::Full { .. }) && error.is_retryable(), "{error}");
+    bravo.record_outcome(Outcome::Applied, Epoch(1), &(1..=accepted).into());
+    assert!(journal.trim().unwrap().segments > 0);
+    let next = journal.append_own(draft(accepted)).wait().unwrap();
+    assert_eq!(next.id, own(1, accepted + 1), "a refused append takes no number");
+}
+
+#[test]
+fn subscribers_hear_of_appends_until_they_leave() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&heard);
+    let subscription = journal.on_append(Box::new(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    }));
+    journal.append_own(draft(1)).wait().unwrap();
+    journal.flush().wait().unwrap();
+    assert_eq!(heard.load(Ordering::SeqCst), 1);
+    drop(subscription);
+    journal.append_own(draft(2)).wait().unwrap();
+    journal.flush().wait().unwrap();
+    assert_eq!(heard.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_reader_sees_what_is_durable_while_the_owner_goes_on() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    append(&journal, 0..100);
+    let reader = Reader::open(dir.path(), &StdDisk).unwrap();
+    assert_eq!(reader.node(), NODE);
+    append(&journal, 0..100);
+    assert_eq!(reader.list(LocalPos::START..LocalPos(u64::MAX), 1000).unwrap().len(), 100);
+    assert!(reader.show(Which::Id(own(1, 40))).unwrap().is_some());
+    assert!(reader.verify(&mut |_| {}).unwrap().is_clean());
+    assert_eq!(reader.stats().entries, 100);
+    let empty = tempdir();
+    assert!(Reader::open(empty.path(), &StdDisk).is_err());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Own(u8),
+    Foreign(u8),
+    Outcome(u8, u8, u8),
+    Stored(u8, u8),
+    Advance,
+    Trim,
+    Epoch,
+    Reissue(u8),
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => (0u8..5).prop_map(Step::Own),
+        3 => any::<u8>().prop_map(Step::Foreign),
+        3 => (0u8..6, any::<u8>(), 0u8..30).prop_map(|(o, a, n)| Step::Outcome(o, a, n)),
+        1 => (any::<u8>(), 0u8..30).prop_map(|(a, n)| Step::Stored(a, n)),
+        1 => Just(Step::Advance),
+        2 => Just(Step::Trim),
+        1 => Just(Step::Epoch),
+        1 => any::<u8>().prop_map(Step::Reissue),
+        1 => Just(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Model: what was appended as a list, what ended as a map. Trimmed entries leave the list from the front.
+    #[test]
+    fn it_behaves_like_a_list_and_the_equation_always_holds(steps in steps()) {
+        let dir = tempdir();
+        let mut journal = open(&dir).0;
+        let mut consumers = register(&journal);
+        let mut log: Vec<(LocalPos, EntryId)> = Vec::new();
+        let mut finals: BTreeMap<EntryId, Outcome> = BTreeMap::new();
+        let mut last: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut classes: BTreeMap<EntryId, Precedence> = BTreeMap::new();
+        for (n, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Own(class) => {
+                    let precedence = Precedence::ALL[usize::from(class)];
+                    let appended = journal.append_own(Draft { precedence, ..draft(n as u64) }).wait().unwrap();
+                    log.push((appended.pos, appended.id));
+                    last.insert(appended.id.epoch.0, appended.id.seq.get());
+                    classes.insert(appended.id, precedence);
+                }
+                Step::Foreign(seq) => {
+                    let held = journal.received(PEER).get(&Epoch(1)).is_some_and(|set| set.contains(u64::from(seq) + 1));
+                    match journal.append_foreign(foreign(u64::from(seq) + 1, b"text")).wait().unwrap() {
+                        ForeignOutcome::Stored(pos) => {
+                            prop_assert!(!held);
+                            log.push((pos, EntryId { origin: PEER, ..own(1, u64::from(seq) + 1) }));
+                        }
+                        ForeignOutcome::AlreadyHeld => prop_assert!(held),
+                        ForeignOutcome::Conflict { .. } => prop_assert!(false, "the same bytes conflict"),
+                    }
+                }
+                Step::Outcome(outcome, from, count) => {
+                    let outcome = Outcome::ALL[usize::from(outcome)];
+                    let epoch = *last.keys().next_back().unwrap_or(&1);
+                    let numbers = u64::from(from)..=u64::from(from) + u64::from(count);
+                    consumers[0].record_outcome(outcome, Epoch(epoch), &numbers.clone().into());
+                    for seq in numbers.filter(|seq| (1..=last.get(&epoch).copied().unwrap_or(0)).contains(seq)) {
+                        finals.entry(own(epoch, seq)).or_insert(outcome);
+                    }
+                }
+                Step::Stored(from, count) => {
+                    let numbers = u64::from(from)..=u64::from(from) + u64::from(count);
+                    consumers[0].record_stored(journal.epochs().last().unwrap().epoch, &numbers.into());
+                }
+                Step::Advance => consumers[1].advance(journal.head()),
+                Step::Trim => {
+                    journal.trim().unwrap();
+                    let first = journal.stats().first;
+                    for (_, id) in log.iter().filter(|(pos, id)| pos.0 < first && id.origin == NODE) {
+                        prop_assert!(finals.contains_key(id), "{} was trimmed while it was held", id);
+                    }
+                    log.retain(|(pos, _)| pos.0 >= first);
+                }
+                Step::Epoch => {
+                    journal.start_epoch(EpochReason::Operator).wait().unwrap();
+                }
+                Step::Reissue(pick) => {
+                    let own: Vec<_> = log.iter().filter(|(_, id)| id.origin == NODE).map(|(_, id)| *id).collect();
+                    let Some(id) = own.get(usize::from(pick) % own.len().max(1)) else { continue };
+                    for (old, appended) in journal.reissue(vec![*id]).wait().unwrap() {
+                        finals.entry(old).or_insert(Outcome::Superseded);
+                        log.push((appended.pos, appended.id));
+                        last.insert(appended.id.epoch.0, appended.id.seq.get());
+                        classes.insert(appended.id, classes[&old]);
+                    }
+                }
+                Step::Reopen => {
+                    drop((journal, consumers));
+                    let (again, report) = open(&dir);
+                    prop_assert!(report.new_epoch.is_none() && report.damage.is_empty(), "{:?}", report);
+                    journal = again;
+                    consumers = register(&journal);
+                }
+            }
+            let listed: Vec<_> = everything(&journal).iter().map(|l| (l.pos, l.entry.header.id)).collect();
+            prop_assert_eq!(&listed, &log);
+            let accounting = journal.accounting("bravo").unwrap().unwrap();
+            for class in Precedence::ALL {
+                let sums = accounting.by_class[class.index()];
+                let accepted = classes.values().filter(|c| **c == class).count() as u64;
+                let ended = |o| finals.iter().filter(|(id, outcome)| **outcome == o && classes[id] == class).count() as u64;
+                let expected = Outcome::ALL.map(ended);
+                let found =
+                    [sums.applied, sums.quarantined, sums.expired, sums.superseded, sums.withheld, sums.purged];
+                prop_assert_eq!(found, expected);
+                prop_assert_eq!(sums.accepted, accepted);
+                prop_assert_eq!(sums.held, accepted - expected.iter().sum::<u64>());
+                prop_assert_eq!(sums.held == 0, sums.held_bytes == 0);
+                prop_assert_eq!(sums.held == 0, sums.oldest_held.is_none());
+            }
+        }
+        let verified = journal.verify(&mut |_| {}).unwrap();
+        prop_assert!(verified.is_clean(), "{:?}", verified);
+    }
+}
+
+fn register(journal: &Journal) -> [Consumer; 2] {
+    let consumers = ["bravo", "apply"].map(|name| journal.consumer(name, true).unwrap());
+    consumers[1].advance(LocalPos::START);
+    consumers
+}
+
+const NODE: NodeId = NodeId([1; 16]);
+const PEER: NodeId = NodeId([2; 16]);
+
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(1_700_000_000_000)
+    }
+}
+
+fn tempdir() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn options(dir: &Path) -> JournalOptions {
+    JournalOptions {
+        dir: dir.to_owned(),
+        node: NODE,
+        disk: Arc::new(StdDisk),
+        clock: Arc::new(StoppedClock),
+        settings: JournalSettings { segment_bytes: ByteSize(4 << 10), limit_bytes: ByteSize(100 << 20) },
+        index: IndexPlace::Memory,
+    }
+}
+
+fn open(dir: &TempDir) -> (Journal, OpenReport) {
+    Journal::open(options(dir.path())).unwrap()
+}
+
+fn open_sled(dir: &TempDir) -> (Journal, OpenReport) {
+    Journal::open(JournalOptions { index: IndexPlace::Sled, ..options(dir.path()) }).unwrap()
+}
+
+fn copy_of(dir: &TempDir) -> TempDir {
+    let copy = tempdir();
+    copy_into(dir.path(), copy.path());
+    copy
+}
+
+fn copy_into(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for item in fs::read_dir(from).unwrap() {
+        let item = item.unwrap();
+        let target = to.join(item.file_name());
+        if item.file_type().unwrap().is_dir() {
+            copy_into(&item.path(), &target);
+        } else {
+            fs::copy(item.path(), target).unwrap();
+        }
+    }
+}
+
+fn segment(dir: &TempDir, number: u32) -> PathBuf {
+    dir.path().join("segments").join(format!("{number:08}.seg"))
+}
+
+fn body(n: u64) -> Vec<u8> {
+    format!("message number {n} of this test").into_bytes()
+}
+
+fn draft(n: u64) -> Draft {
+    Draft {
+        source: SourcePosition(Hlc(n)),
+        stream: StreamId::Directory,
+        causes: Vec::new(),
+        needs: Vec::new(),
+        precedence: Precedence::Routine,
+        captured: Hlc(n << 16),
+        origin_time: UnixMillis(n as i64),
+        expiry: None,
+        supersedes: None,
+        label: Label::directory(),
+        kind: Kind::Post,
+        mint_salt: 7,
+        body: body(n),
+        object: None,
+        chunks_since: None,
+    }
+}
+
+fn own(epoch: u32, seq: u64) -> EntryId {
+    EntryId { origin: NODE, epoch: Epoch(epoch), seq: Seq::new(seq).unwrap() }
+}
+
+fn entry_of(origin: NodeId, seq: u64, body: &[u8]) -> Entry {
+    let Draft {
+        source,
+        stream,
+        causes,
+        precedence,
+        captured,
+        origin_time,
+        expiry,
+        supersedes,
+        label,
+        kind,
+        mint_salt,
+        ..
+    } = draft(seq);
+    let id = EntryId { origin, ..own(1, seq) };
+    let header = Header {
+        id,
+        source,
+        stream,
+        causes,
+        precedence,
+        captured,
+        origin_time,
+        expiry,
+        supersedes,
+        label,
+        kind,
+        mint_salt,
+    };
+    Entry { header, body: body.to_vec() }
+}
+
+fn foreign(seq: u64, body: &[u8]) -> Foreign {
+    Foreign { bytes: wire::encode_entry(&entry_of(PEER, seq, body)).into(), object: None }
+}
+
+fn append(journal: &Journal, numbers: std::ops::Range<u64>) {
+    for n in numbers {
+        journal.append_own(draft(n)).wait().unwrap();
+    }
+}
+
+fn everything(journal: &Journal) -> Vec<Listed> {
+    journal.list(LocalPos::START..LocalPos(u64::MAX), usize::MAX).unwrap()
+}
+
+fn numbers(journal: &Journal) -> Vec<u64> {
+    everything(journal).iter().map(|listed| listed.entry.header.id.seq.get()).collect()
+}
+
+fn ids(appended: &[Appended]) -> Vec<(EntryId, LocalPos, model::EntryHash)> {
+    appended.iter().map(|a| (a.id, a.pos, a.hash)).collect()
+}
+
+fn first_entry_start(dir: &TempDir) -> u64 {
+    let reader = Reader::open(dir.path(), &StdDisk).unwrap();
+    reader.list(LocalPos(1)..LocalPos(2), 1).unwrap()[0].offset
+}
+
+/// Where each entry's frame ends, for a journal of one segment that holds nothing behind its entries.
+fn entry_ends(dir: &TempDir) -> Vec<u64> {
+    let reader = Reader::open(dir.path(), &StdDisk).unwrap();
+    let starts: Vec<u64> =
+        reader.list(LocalPos(1)..LocalPos(u64::MAX), 100).unwrap().iter().map(|l| l.offset).collect();
+    starts[1..].iter().copied().chain([fs::metadata(segment(dir, 1)).unwrap().len()]).collect()
+}
+
+fn find_bytes(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+fn name(n: u8) -> ChunkName {
+    let mut name = [n; ChunkName::LEN];
+    name[0] = ChunkName::BLAKE3_KEYED;
+    ChunkName(name)
+}
+
+/// Bytes that do not compress.
+fn noise(len: usize) -> Vec<u8> {
+    use rand::{Rng, SeedableRng};
+    let mut bytes = vec![0; len];
+    rand_chacha::ChaCha8Rng::seed_from_u64(len as u64).fill_bytes(&mut bytes);
+    bytes
+}

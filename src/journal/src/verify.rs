@@ -1,0 +1,133 @@
+//! Reads every byte of a journal and says what is wrong.
+
+use std::sync::Arc;
+
+use crate::error::ReadError;
+use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES, SegmentHeader, link_chain};
+use crate::scan::{Found, Scanner, Window};
+use crate::summary::{Growing, Summary};
+use crate::types::{Finding, Progress, VerifyReport};
+use crate::view::{Log, Segment};
+
+pub(crate) fn verify(log: &Log, progress: &mut dyn FnMut(Progress)) -> Result<VerifyReport, ReadError> {
+    let (sealed, tail, tail_summary) = {
+        let view = log.read();
+        let sealed: Vec<Arc<Segment>> = view.sealed.values().cloned().collect();
+        (sealed, view.tail.window(), view.tail.growing.summary.clone())
+    };
+    let total_bytes = sealed.iter().map(|s| s.end).sum::<u64>() + tail.end;
+    let mut checking = Checking { log, report: VerifyReport::default(), progress, done_bytes: 0, total_bytes };
+    let mut previous: Option<Summary> = None;
+    for segment in &sealed {
+        checking.segment(segment.window(), &segment.summary, previous.as_ref(), Some(segment))?;
+        previous = Some(segment.summary.clone());
+    }
+    checking.segment(tail, &tail_summary, previous.as_ref(), None)?;
+    Ok(checking.report)
+}
+
+struct Checking<'a> {
+    log: &'a Log,
+    report: VerifyReport,
+    progress: &'a mut dyn FnMut(Progress),
+    done_bytes: u64,
+    total_bytes: u64,
+}
+
+impl Checking<'_> {
+    fn find(&mut self, segment: u32, offset: u64, what: impl Into<String>) {
+        self.report.findings_total += 1;
+        if self.report.findings.len() < VerifyReport::FINDINGS_MAX {
+            self.report.findings.push(Finding { segment, offset, what: what.into() });
+        }
+    }
+
+    fn segment(
+        &mut self,
+        window: Window,
+        summary: &Summary,
+        previous: Option<&Summary>,
+        sealed: Option<&Arc<Segment>>,
+    ) -> Result<(), ReadError> {
+        let failed = |e: std::io::Error| ReadError(e.to_string());
+        let number = window.segment;
+        let end = window.end;
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        let got = window.file.read_at(&mut header, 0).map_err(failed)?;
+        match SegmentHeader::decode(&header[..got]) {
+            None => self.find(number, 0, "the segment's header is damaged"),
+            Some(header) => {
+                if header.node != self.log.node || header.segment != number {
+                    self.find(number, 0, "the segment's header is of another segment");
+                }
+                if previous.is_some_and(|previous| previous.chain_end != header.chain) {
+                    self.find(number, 0, "the hash chain does not continue from the segment before");
+                }
+                if previous.is_some_and(|previous| previous.next_pos > header.first_pos) {
+                    self.find(number, 0, "positions overlap with the segment before");
+                }
+            }
+        }
+        let mut chain = summary.chain_start;
+        let mut seen = Growing::starting(summary.first_pos, chain);
+        let mut highest = 0;
+        let mut scanner = Scanner::new(window);
+        while let Some(found) = scanner.next().map_err(failed)? {
+            let (offset, kind, payload) = match found {
+                Found::Frame { offset, kind, payload } => (offset, kind, payload),
+                Found::Damaged { offset, bytes } => {
+                    self.find(number, offset, format!("{bytes} bytes are no frame"));
+                    continue;
+                }
+            };
+            self.report.frames += 1;
+            let Some(record) = Record::decode(kind, &payload) else {
+                self.find(number, offset, format!("a frame of kind {kind} cannot be read"));
+                continue;
+            };
+            if let Record::Entry(entry) = &record {
+                self.report.entries += 1;
+                let bytes = EntryPrefix::decode(&payload).map(|(_, bytes)| bytes).unwrap_or_default();
+                if wire::entry_hash(bytes).ok() != Some(entry.hash) {
+                    self.find(number, offset, format!("entry {} has another hash", entry.header.id));
+                }
+                if entry.own != (entry.header.id.origin == self.log.node) || entry.class != entry.header.precedence {
+                    self.find(
+                        number,
+                        offset,
+                        format!("entry {} stands under another class or origin", entry.header.id),
+                    );
+                }
+                if entry.pos <= highest {
+                    self.find(number, offset, format!("position {} is not above the one before", entry.pos));
+                }
+                highest = highest.max(entry.pos);
+                chain = link_chain(&chain, &entry.hash);
+                if let Some(segment) = sealed
+                    && !self.log.index_agrees(segment, &entry.header.id, offset)
+                {
+                    self.find(number, offset, format!("the index does not find entry {}", entry.header.id));
+                }
+            }
+            if kind == FrameKind::Chunk as u8 {
+                self.report.chunks += 1;
+                if PackedChunk::decode(&payload).and_then(PackedChunk::unpack).is_none() {
+                    self.find(number, offset, "a chunk does not unpack");
+                }
+            }
+            seen.note(&record, offset, |_| None);
+        }
+        if chain != summary.chain_end {
+            self.find(number, end, "the hash chain does not end as the footer says");
+        }
+        let sums = |s: &Summary| (s.entries, s.chunks, s.chunks_needed, s.next_pos);
+        if sums(&seen.summary) != sums(summary) {
+            self.find(number, end, "the footer counts other entries or chunks than the segment holds");
+        }
+        self.report.segments += 1;
+        self.report.bytes += end;
+        self.done_bytes += end;
+        (self.progress)(Progress { done_bytes: self.done_bytes, total_bytes: self.total_bytes });
+        Ok(())
+    }
+}

@@ -1,0 +1,611 @@
+//! What readers see: the durable log, in memory as summaries, on disk as frames.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use model::{
+    ChunkName, DiskFile, Entry, EntryId, Epoch, LocalPos, NodeId, ObjectKey, Outcome, Precedence, RangeSet,
+    SupersessionKey, UnixMillis,
+};
+
+use crate::error::ReadError;
+use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES, Seed};
+use crate::index::{Index, IndexError, MemoryIndex, Sealed, SledIndex, move_aside};
+use crate::scan::{Found, Scanner, Window, frame_at};
+use crate::state::{Account, State};
+use crate::summary::{
+    Growing, OwnEntry, Summary, Table, print_of_chunk, print_of_id, print_of_object, print_of_supersession,
+};
+use crate::types::{Accounting, Listed, Progress, Stats, Sums, Which};
+
+/// A segment file that is open for reading.
+pub(crate) struct Segment {
+    pub(crate) number: u32,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) seed: Seed,
+    /// End of the durable frames; a footer lies behind.
+    pub(crate) end: u64,
+    /// Length of the file.
+    pub(crate) bytes: u64,
+    pub(crate) summary: Summary,
+}
+
+impl Segment {
+    pub(crate) fn window(&self) -> Window {
+        Window {
+            segment: self.number,
+            file: Arc::clone(&self.file),
+            seed: self.seed,
+            start: SEGMENT_HEADER_BYTES as u64,
+            end: self.end,
+        }
+    }
+
+    pub(crate) fn sealed(&self) -> Sealed {
+        Sealed { segment: self.number, end: self.end }
+    }
+}
+
+/// The segment that grows.
+pub(crate) struct Tail {
+    pub(crate) number: u32,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) seed: Seed,
+    pub(crate) end: u64,
+    pub(crate) growing: Growing,
+}
+
+impl Tail {
+    pub(crate) fn window(&self) -> Window {
+        Window {
+            segment: self.number,
+            file: Arc::clone(&self.file),
+            seed: self.seed,
+            start: SEGMENT_HEADER_BYTES as u64,
+            end: self.end,
+        }
+    }
+}
+
+pub(crate) struct View {
+    pub(crate) sealed: BTreeMap<u32, Arc<Segment>>,
+    pub(crate) tail: Tail,
+    pub(crate) state: State,
+    pub(crate) stopped: Option<String>,
+}
+
+impl View {
+    /// Number and summary of every segment, oldest first.
+    pub(crate) fn summaries(&self) -> impl DoubleEndedIterator<Item = (u32, &Summary)> {
+        let tail = (self.tail.number, &self.tail.growing.summary);
+        self.sealed.values().map(|s| (s.number, &s.summary)).chain([tail])
+    }
+
+    pub(crate) fn own_entry(&self, epoch: Epoch, seq: u64) -> Option<OwnEntry> {
+        // Receipts are mostly about what was sent last.
+        self.summaries().rev().find_map(|(_, summary)| summary.own_entry(epoch, seq))
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.sealed.values().map(|s| s.bytes).sum::<u64>() + self.tail.end
+    }
+
+    /// A durable record at the end of the log.
+    pub(crate) fn apply(&mut self, record: &Record, offset: u64) {
+        let state = &self.state;
+        self.tail.growing.note(record, offset, |epoch| state.own_last(epoch));
+        self.state.apply(record);
+    }
+
+    /// Own numbers that were given up count as superseded for every consumer.
+    pub(crate) fn supersede_for_all(&mut self, sets: &[(Epoch, RangeSet)]) {
+        let mut accounts = std::mem::take(&mut self.state.consumers);
+        for account in accounts.values_mut() {
+            for (epoch, set) in sets {
+                account.record(Outcome::Superseded, *epoch, set, |seq| self.own_entry(*epoch, seq));
+            }
+        }
+        self.state.consumers = accounts;
+    }
+
+    /// The first segment after `after` that may hold what `wanted` asks for at or after `from`, with the place in it.
+    fn window_after(&self, after: u32, from: u64, wanted: impl Fn(&Summary) -> bool) -> Option<Window> {
+        let is_wanted = |summary: &Summary| summary.next_pos > from && wanted(summary);
+        let narrowed = |mut window: Window, summary: &Summary| {
+            window.start = summary.offset_before(from).unwrap_or(window.start);
+            window
+        };
+        let sealed = self.sealed.range(after.saturating_add(1)..).map(|(_, s)| s).find(|s| is_wanted(&s.summary));
+        sealed.map(|s| narrowed(s.window(), &s.summary)).or_else(|| {
+            let tail = &self.tail;
+            let fits = tail.number > after && is_wanted(&tail.growing.summary);
+            fits.then(|| narrowed(tail.window(), &tail.growing.summary))
+        })
+    }
+
+    pub(crate) fn accounting(&self, account: &Account) -> Accounting {
+        let mut accepted: [u64; 5] = [0; 5];
+        let mut bytes: [u64; 5] = [0; 5];
+        for (_, summary) in self.summaries().filter(|(number, _)| *number > account.trimmed_through) {
+            for (class, sum) in summary.classes.iter().enumerate() {
+                accepted[class] += sum.count;
+                bytes[class] += sum.bytes;
+            }
+        }
+        let mut accounting = Accounting::default();
+        for class in 0..5 {
+            let of = |outcome: Outcome| {
+                let i = outcome as usize - 1;
+                account.counts[i][class] + account.trimmed[i][class]
+            };
+            let trimmed: u64 = account.trimmed.iter().map(|by_class| by_class[class]).sum();
+            let finals: u64 = Outcome::ALL.into_iter().map(of).sum();
+            let accepted = accepted[class] + trimmed;
+            let held = accepted.checked_sub(finals).expect("only numbers that were given out are counted as final");
+            accounting.by_class[class] = Sums {
+                accepted,
+                held,
+                applied: of(Outcome::Applied),
+                quarantined: of(Outcome::Quarantined),
+                expired: of(Outcome::Expired),
+                superseded: of(Outcome::Superseded),
+                withheld: of(Outcome::Withheld),
+                purged: of(Outcome::Purged),
+                stored: 0,
+                held_bytes: bytes[class] - account.final_bytes[class],
+                oldest_held: None,
+            };
+        }
+        for (epoch, stored) in &account.state.stored {
+            for seq in stored.difference(&account.finals(*epoch)).numbers() {
+                if let Some(entry) = self.own_entry(*epoch, seq).filter(|entry| entry.is_readable()) {
+                    accounting.by_class[entry.class().index()].stored += 1;
+                }
+            }
+        }
+        accounting
+    }
+
+    /// The first readable own entry of the class (of any class for `None`) that is not final for the consumer.
+    pub(crate) fn first_held(&self, account: &Account, class: Option<Precedence>) -> Option<(Epoch, u64)> {
+        let has_class = |summary: &&Summary| class.is_none_or(|c| summary.classes[c.index()].count > 0);
+        for summary in self.summaries().map(|(_, summary)| summary).filter(has_class) {
+            for run in &summary.own {
+                let finals = account.finals(run.epoch);
+                let open = RangeSet::from(run.first..=run.last()).difference(&finals);
+                let fits = |seq: &u64| {
+                    let entry = run.entries[(seq - run.first) as usize];
+                    entry.is_readable() && class.is_none_or(|c| c == entry.class())
+                };
+                if let Some(seq) = open.numbers().find(fits) {
+                    return Some((run.epoch, seq));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The log behind the handles: what readers share with the committer.
+pub(crate) struct Log {
+    pub(crate) node: NodeId,
+    pub(crate) limit_bytes: u64,
+    view: RwLock<View>,
+    /// `None` for the read-only reader, which reads segments instead.
+    index: Option<Mutex<IndexSlot>>,
+    damaged: std::sync::atomic::AtomicU64,
+}
+
+/// The index, and which one it is, so that two threads that meet the same damage rebuild once.
+pub(crate) struct IndexSlot {
+    pub(crate) index: Box<dyn Index>,
+    pub(crate) generation: u64,
+    /// Where it lies; `None` for memory.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// An entry as it stands in the log.
+pub(crate) struct Held {
+    pub(crate) segment: u32,
+    pub(crate) offset: u64,
+    pub(crate) prefix: EntryPrefix,
+    pub(crate) entry: Entry,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
+/// A frame and where it stands.
+struct Located {
+    segment: u32,
+    offset: u64,
+    kind: u8,
+    payload: Vec<u8>,
+}
+
+fn failed(e: io::Error) -> ReadError {
+    ReadError(e.to_string())
+}
+
+impl Log {
+    pub(crate) fn new(node: NodeId, limit_bytes: u64, view: View, index: Option<IndexSlot>) -> Self {
+        let index = index.map(Mutex::new);
+        Self { node, limit_bytes, view: RwLock::new(view), index, damaged: Default::default() }
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, View> {
+        self.view.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `visit` for the entries at or after `from`, in order, until it says stop. `wanted` may leave segments out.
+    pub(crate) fn walk(
+        &self,
+        from: u64,
+        wanted: impl Fn(&Summary) -> bool,
+        mut visit: impl FnMut(EntryPrefix, &[u8], u32, u64) -> Walk,
+    ) -> Result<(), ReadError> {
+        let mut after = 0;
+        loop {
+            let Some(window) = self.read().window_after(after, from, &wanted) else { return Ok(()) };
+            after = window.segment;
+            let mut scanner = Scanner::new(window);
+            while let Some(found) = scanner.next().map_err(failed)? {
+                let (offset, payload) = match found {
+                    Found::Frame { offset, kind, payload } if kind == FrameKind::Entry as u8 => (offset, payload),
+                    Found::Frame { .. } => continue,
+                    Found::Damaged { offset, bytes } => {
+                        self.note_damage(after, offset, bytes);
+                        continue;
+                    }
+                };
+                let Some((prefix, bytes)) = EntryPrefix::decode(&payload) else { continue };
+                if prefix.pos >= from && visit(prefix, bytes, after, offset) == Walk::Stop {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn note_damage(&self, segment: u32, offset: u64, bytes: u64) {
+        self.damaged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        tracing::warn!(segment, offset, bytes, "damaged place in the journal skipped; run `holdfast journal verify`");
+    }
+
+    /// Offset of what the print names in a sealed segment.
+    fn find(&self, segment: &Segment, table: Table, print: u64) -> Result<Option<u32>, ReadError> {
+        let Some(index) = &self.index else { return find_by_reading(segment, table, print) };
+        let (error, generation) = {
+            let slot = lock(index);
+            match slot.index.find(segment.sealed(), table, print) {
+                Ok(found) => return Ok(found),
+                Err(e) => (e, slot.generation),
+            }
+        };
+        self.rebuild_index(&error, generation)?;
+        let found = lock(index).index.find(segment.sealed(), table, print);
+        found.or_else(|_| find_by_reading(segment, table, print))
+    }
+
+    /// Makes the index anew from the segments; in memory when the disk does not let us.
+    fn rebuild_index(&self, why: &IndexError, generation: u64) -> Result<(), ReadError> {
+        let Some(index) = &self.index else { return Ok(()) };
+        let mut slot = lock(index);
+        if slot.generation != generation {
+            return Ok(());
+        }
+        tracing::warn!(?why, "rebuilding the journal's index from its segments; nothing is lost");
+        let segments: Vec<_> = self.read().sealed.values().cloned().collect();
+        match why {
+            IndexError::Behind(_) => slot.cover(&segments, &mut |_| {}),
+            IndexError::Broken(_) => slot.rebuild(self.node, &segments, &mut |_| {}),
+        }
+        .map_err(failed)
+    }
+
+    pub(crate) fn index_put(&self, segment: &Segment, growing: &Growing) {
+        let Some(index) = &self.index else { return };
+        let mut slot = lock(index);
+        if let Err(e) = slot.index.put(segment.sealed(), &growing.tables) {
+            // Found out again at the next lookup, which rebuilds.
+            tracing::warn!(?e, "the journal's index took no new segment");
+        }
+    }
+
+    pub(crate) fn index_remove(&self, segment: u32) {
+        if let Some(index) = &self.index
+            && let Err(e) = lock(index).index.remove(segment)
+        {
+            tracing::warn!(?e, "the journal's index kept a trimmed segment");
+        }
+    }
+
+    /// Does the index find the entry where it stands? For verify.
+    pub(crate) fn index_agrees(&self, segment: &Segment, id: &EntryId, offset: u64) -> bool {
+        let Some(index) = &self.index else { return true };
+        let found = lock(index).index.find(segment.sealed(), Table::Ids, print_of_id(id));
+        found == Ok(Some(offset as u32))
+    }
+
+    /// The frame that the print names: in the tail, else in the newest (or oldest) sealed segment that passes `wanted`.
+    fn frame(
+        &self,
+        table: Table,
+        print: u64,
+        oldest_first: bool,
+        wanted: impl Fn(&Summary) -> bool,
+    ) -> Result<Option<Located>, ReadError> {
+        let (tail, mut segments) = {
+            let view = self.read();
+            let offset = view.tail.growing.tables.get(table, print);
+            let tail = offset.map(|offset| (view.tail.window(), offset));
+            let sealed = view.sealed.values().filter(|s| wanted(&s.summary));
+            (tail, sealed.cloned().collect::<Vec<_>>())
+        };
+        let read = |window: &Window, offset: u32| -> Result<_, ReadError> {
+            let frame = frame_at(window, u64::from(offset)).map_err(failed)?;
+            let (segment, offset) = (window.segment, u64::from(offset));
+            Ok(frame.map(|(kind, payload)| Located { segment, offset, kind, payload }))
+        };
+        if !oldest_first {
+            segments.reverse();
+            if let Some((window, offset)) = &tail
+                && let Some(frame) = read(window, *offset)?
+            {
+                return Ok(Some(frame));
+            }
+        }
+        for segment in segments {
+            if let Some(offset) = self.find(&segment, table, print)? {
+                match read(&segment.window(), offset)? {
+                    Some(frame) => return Ok(Some(frame)),
+                    None => self.note_damage(segment.number, u64::from(offset), 0),
+                }
+            }
+        }
+        match tail {
+            Some((window, offset)) if oldest_first => read(&window, offset),
+            _ => Ok(None),
+        }
+    }
+
+    fn held(&self, frame: Option<Located>) -> Option<Held> {
+        let Located { segment, offset, kind: _, payload } = frame.filter(|f| f.kind == FrameKind::Entry as u8)?;
+        let (prefix, bytes) = EntryPrefix::decode(&payload)?;
+        let entry = wire::decode_entry(bytes).ok()?;
+        Some(Held { segment, offset, prefix, entry, bytes: bytes.into() })
+    }
+
+    pub(crate) fn entry(&self, id: &EntryId) -> Result<Option<Held>, ReadError> {
+        let own = id.origin == self.node;
+        let wanted = |summary: &Summary| match own {
+            true => summary.own_entry(id.epoch, id.seq.get()).is_some(),
+            false => summary.has_foreign(),
+        };
+        let held = self.held(self.frame(Table::Ids, print_of_id(id), false, wanted)?);
+        Ok(held.filter(|held| held.entry.header.id == *id))
+    }
+
+    pub(crate) fn creator(&self, key: ObjectKey) -> Result<Option<EntryId>, ReadError> {
+        let held = self.held(self.frame(Table::Objects, print_of_object(key), true, |s| s.entries > 0)?);
+        Ok(held.filter(|held| held.prefix.object == Some(key)).map(|held| held.entry.header.id))
+    }
+
+    /// Position of the newest own entry with the key, looked for from `from` on.
+    pub(crate) fn newest_with(&self, key: SupersessionKey, from: u64) -> Result<Option<u64>, ReadError> {
+        let wanted = |summary: &Summary| summary.next_pos > from && !summary.own.is_empty();
+        let held = self.held(self.frame(Table::Supersedes, print_of_supersession(key), false, wanted)?);
+        Ok(held.filter(|held| held.entry.header.supersedes == Some(key)).map(|held| held.prefix.pos))
+    }
+
+    pub(crate) fn chunk(&self, name: &ChunkName) -> Result<Option<PackedChunk>, ReadError> {
+        let frame = self.frame(Table::Chunks, print_of_chunk(name), false, |summary| summary.chunks > 0)?;
+        let chunk = frame.filter(|f| f.kind == FrameKind::Chunk as u8).and_then(|f| PackedChunk::decode(&f.payload));
+        Ok(chunk.filter(|chunk| chunk.name == *name))
+    }
+
+    /// Does the chunk, or a mark that it is needed, stand in the tail?
+    pub(crate) fn tail_has_chunk(&self, name: &ChunkName) -> bool {
+        let print = print_of_chunk(name);
+        let view = self.read();
+        let tables = &view.tail.growing.tables;
+        tables.get(Table::Chunks, print).or(tables.get(Table::ChunksNeeded, print)).is_some()
+    }
+
+    /// Does a segment after `after` need the chunk, and hold no copy of it?
+    pub(crate) fn chunk_is_needed_after(&self, after: u32, name: &ChunkName) -> Result<bool, ReadError> {
+        let print = print_of_chunk(name);
+        let (later, tail_needs, tail_holds) = {
+            let view = self.read();
+            let later: Vec<_> = view.sealed.range(after + 1..).map(|(_, s)| Arc::clone(s)).collect();
+            let tables = &view.tail.growing.tables;
+            (later, tables.get(Table::ChunksNeeded, print).is_some(), tables.get(Table::Chunks, print).is_some())
+        };
+        let mut needed = tail_needs;
+        for segment in &later {
+            if segment.summary.chunks > 0 && self.find(segment, Table::Chunks, print)?.is_some() {
+                return Ok(false);
+            }
+            if !needed && segment.summary.chunks_needed > 0 {
+                needed = self.find(segment, Table::ChunksNeeded, print)?.is_some();
+            }
+        }
+        Ok(needed && !tail_holds)
+    }
+
+    pub(crate) fn list(&self, from: u64, to: u64, max: usize) -> Result<Vec<Listed>, ReadError> {
+        let mut listed = Vec::new();
+        if from >= to || max == 0 {
+            return Ok(listed);
+        }
+        self.walk(
+            from,
+            |summary| summary.first_pos < to,
+            |prefix, bytes, segment, offset| {
+                if prefix.pos >= to {
+                    return Walk::Stop;
+                }
+                if let Ok(entry) = wire::decode_entry(bytes) {
+                    listed.push(Listed {
+                        pos: LocalPos(prefix.pos),
+                        entry: Arc::new(entry),
+                        hash: prefix.hash,
+                        bytes: bytes.len() as u64,
+                        segment,
+                        offset,
+                    });
+                }
+                if listed.len() < max { Walk::On } else { Walk::Stop }
+            },
+        )?;
+        Ok(listed)
+    }
+
+    pub(crate) fn show(&self, which: Which) -> Result<Option<Listed>, ReadError> {
+        match which {
+            Which::Pos(pos) => Ok(self.list(pos.0, pos.0.saturating_add(1), 1)?.pop()),
+            Which::Id(id) => Ok(self.entry(&id)?.map(|held| Listed {
+                pos: LocalPos(held.prefix.pos),
+                entry: Arc::new(held.entry),
+                hash: held.prefix.hash,
+                bytes: held.bytes.len() as u64,
+                segment: held.segment,
+                offset: held.offset,
+            })),
+        }
+    }
+
+    pub(crate) fn accounting(&self, consumer: &str) -> Result<Option<Accounting>, ReadError> {
+        let (mut accounting, oldest) = {
+            let view = self.read();
+            let Some(account) = view.state.consumers.get(consumer) else { return Ok(None) };
+            let accounting = view.accounting(account);
+            let oldest: Vec<_> = Precedence::ALL
+                .into_iter()
+                .filter(|class| accounting.by_class[class.index()].held > 0)
+                .map(|class| (class, view.first_held(account, Some(class))))
+                .collect();
+            (accounting, oldest)
+        };
+        for (class, first) in oldest {
+            let Some((epoch, seq)) = first.and_then(|(epoch, seq)| Some((epoch, model::Seq::new(seq)?))) else {
+                continue;
+            };
+            let held = self.entry(&EntryId { origin: self.node, epoch, seq })?;
+            accounting.by_class[class.index()].oldest_held = held.map(|held| held.entry.header.captured.millis());
+        }
+        accounting.total = accounting.by_class.iter().fold(Sums::default(), |a, b| a.plus(b));
+        Ok(Some(accounting))
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let view = self.read();
+        let summaries = || view.summaries().map(|(_, summary)| summary);
+        Stats {
+            segments: view.sealed.len() as u32 + 1,
+            bytes: view.bytes(),
+            limit_bytes: self.limit_bytes,
+            entries: summaries().map(|s| s.entries).sum(),
+            chunks: summaries().map(|s| s.chunks).sum(),
+            head: view.state.next_pos,
+            first: summaries().next().map_or(view.state.next_pos, |s| s.first_pos),
+            epochs: view.state.own_epochs(),
+            stopped: view.stopped.clone(),
+            damaged: self.damaged.load(std::sync::atomic::Ordering::Relaxed),
+        }
+    }
+}
+
+impl Sums {
+    fn plus(self, other: &Self) -> Self {
+        let earlier = |a: Option<UnixMillis>, b: Option<UnixMillis>| a.into_iter().chain(b).min();
+        Self {
+            accepted: self.accepted + other.accepted,
+            held: self.held + other.held,
+            applied: self.applied + other.applied,
+            quarantined: self.quarantined + other.quarantined,
+            expired: self.expired + other.expired,
+            superseded: self.superseded + other.superseded,
+            withheld: self.withheld + other.withheld,
+            purged: self.purged + other.purged,
+            stored: self.stored + other.stored,
+            held_bytes: self.held_bytes + other.held_bytes,
+            oldest_held: earlier(self.oldest_held, other.oldest_held),
+        }
+    }
+}
+
+/// Whether a walk goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walk {
+    On,
+    Stop,
+}
+
+fn lock(index: &Mutex<IndexSlot>) -> MutexGuard<'_, IndexSlot> {
+    index.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl IndexSlot {
+    /// Indexes every sealed segment anew. A disk that lets no index be made gets one in memory.
+    pub(crate) fn rebuild(
+        &mut self,
+        node: NodeId,
+        segments: &[Arc<Segment>],
+        progress: &mut dyn FnMut(Progress),
+    ) -> io::Result<()> {
+        self.generation += 1;
+        self.index = Box::new(MemoryIndex::default());
+        if let Some(dir) = &self.dir {
+            let opened = move_aside(dir)
+                .map_err(|e| e.to_string())
+                .and_then(|()| SledIndex::open(dir, node).map_err(|e| format!("{e:?}")));
+            match opened {
+                Ok(index) => self.index = Box::new(index),
+                Err(e) => tracing::warn!(e, "the journal's index is kept in memory until the next start"),
+            }
+        }
+        self.cover(segments, progress)
+    }
+
+    /// Indexes the sealed segments that are not.
+    pub(crate) fn cover(&mut self, segments: &[Arc<Segment>], progress: &mut dyn FnMut(Progress)) -> io::Result<()> {
+        let total_bytes = segments.iter().map(|s| s.end).sum();
+        let mut done_bytes = 0;
+        for segment in segments {
+            if self.index.covers(segment.sealed()) != Ok(true) {
+                let growing = grow(segment)?;
+                if let Err(e) = self.index.put(segment.sealed(), &growing.tables) {
+                    tracing::warn!(?e, "the journal's index is kept in memory until the next start");
+                    self.index = Box::new(MemoryIndex::default());
+                    self.dir = None;
+                    return self.cover(segments, progress);
+                }
+            }
+            done_bytes += segment.end;
+            progress(Progress { done_bytes, total_bytes });
+        }
+        Ok(())
+    }
+}
+
+/// Summary and tables of a segment, by reading it.
+pub(crate) fn grow(segment: &Segment) -> io::Result<Growing> {
+    let mut growing = Growing::starting(segment.summary.first_pos, segment.summary.chain_start);
+    let mut scanner = Scanner::new(segment.window());
+    while let Some(found) = scanner.next()? {
+        if let Found::Frame { offset, kind, payload } = found
+            && let Some(record) = Record::decode(kind, &payload)
+        {
+            growing.note(&record, offset, |_| None);
+        }
+    }
+    Ok(growing)
+}
+
+fn find_by_reading(segment: &Segment, table: Table, print: u64) -> Result<Option<u32>, ReadError> {
+    Ok(grow(segment).map_err(failed)?.tables.get(table, print))
+}
