@@ -471,8 +471,7 @@ impl Conversation {
                 Output::RetainChunk(name) => self.append(Append::Retain(name)),
                 Output::RecordStored { epoch, ranges } => self.consumer.record_stored(epoch, &ranges),
                 Output::RecordOutcome { epoch, outcome, ranges } => {
-                    let recorded = self.consumer.record_outcome(outcome, epoch, &ranges);
-                    recorded.map_err(|e| Refusal { text: format!("{e}; {}", e.next_step()), retry: true })?;
+                    self.consumer.record_outcome(outcome, epoch, &ranges);
                 }
                 Output::StartEpoch { reason, at_least, reissue } => {
                     let moved = self.start_epoch(reason, at_least, reissue);
