@@ -22,10 +22,16 @@
 //! Start reading at [`Session::frame`] and [`Session::next_frame`].
 
 mod clone;
+mod fetch;
 pub mod limits;
 mod output;
+mod progress;
+mod receiver;
+mod sender;
+mod serve;
 mod session;
 
 pub use clone::{CloneDetector, CloneVerdict};
 pub use output::{Incoming, LinkError, LinkEvent, Output, StartEpochReason};
-pub use session::{EpochProgress, Lane, Now, ReceiverState, SenderState, Session, SessionConfig, Waiting};
+pub use progress::EpochProgress;
+pub use session::{Lane, Now, ReceiverState, SenderState, Session, SessionConfig, Waiting};

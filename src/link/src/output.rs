@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{ChunkName, Entry, EntryHash, EntryId, Epoch, Hlc, OutboundError, Outcome, Precedence, RangeSet, Seq};
+use model::{
+    ChunkName, Entry, EntryHash, EntryId, Epoch, Hlc, NodeId, OutboundError, Outcome, Precedence, RangeSet, Seq,
+};
 use wire::WireError;
 use wire::frame::ByeCode;
 
@@ -38,8 +40,9 @@ pub enum Output {
         /// Own numbers, new ones only.
         ranges: RangeSet,
     },
-    /// Own numbers are in doubt: close the epoch, open one at or above `at_least`, append `reissue` again under new
-    /// numbers, then call [`crate::Session::own_epoch`] and [`crate::Session::appended`].
+    /// Own numbers are in doubt: unless the open epoch is at or above `at_least` already, close it and open such a
+    /// one; append `reissue` again under new numbers; then call [`crate::Session::own_epoch`] and
+    /// [`crate::Session::appended`]. Nothing is sent until then.
     StartEpoch {
         /// What was found.
         reason: StartEpochReason,
@@ -163,8 +166,21 @@ pub enum LinkError {
     #[error("the peer broke the protocol: {0}; nothing of that frame was kept")]
     Protocol(&'static str),
     /// The peer is not who it should be.
-    #[error("{0}; nothing was exchanged")]
-    WrongPeer(String),
+    #[error("the peer is {found}, not {expected}; nothing was exchanged")]
+    WrongPeer {
+        /// Who greeted.
+        found: NodeId,
+        /// Who was expected.
+        expected: NodeId,
+    },
+    /// The peer speaks another version.
+    #[error("the peer speaks version {found} of the protocol, this node version {known}; nothing was exchanged")]
+    Version {
+        /// The peer's version.
+        found: u16,
+        /// This node's version.
+        known: u16,
+    },
     /// The own journal could not be read.
     #[error(transparent)]
     Journal(#[from] OutboundError),
@@ -175,7 +191,8 @@ impl LinkError {
     pub fn code(&self) -> ByeCode {
         match self {
             Self::Wire(_) | Self::Protocol(_) => ByeCode::Protocol,
-            Self::WrongPeer(_) => ByeCode::OtherNode,
+            Self::WrongPeer { .. } => ByeCode::OtherNode,
+            Self::Version { .. } => ByeCode::Version,
             Self::Journal(_) => ByeCode::Journal,
         }
     }
@@ -185,7 +202,8 @@ impl LinkError {
         match self {
             Self::Wire(e) => e.next_step(),
             Self::Protocol(_) => "bring both nodes to the same release; if they are, report it with both logs",
-            Self::WrongPeer(_) => "check the peer's address and enrolment with `holdfast status`",
+            Self::Version { .. } => "bring both nodes to the same release",
+            Self::WrongPeer { .. } => "check the peer's address and enrolment with `holdfast status`",
             Self::Journal(_) => "check the disk, then run `holdfast journal verify`",
         }
     }

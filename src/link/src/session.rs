@@ -1,14 +1,23 @@
 //! The session.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{
-    ChunkName, Entry, EntryId, Epoch, Label, NodeId, Outbound, OutboundError, Outcome, Precedence, RangeSet, UnixMillis,
+    ChunkName, Entry, EntryId, Epoch, Kind, Label, LocalPos, NodeId, Outbound, OutboundError, Outcome, Precedence,
+    RangeSet, Seq, UnixMillis,
 };
 use wire::Frame;
+use wire::frame::{Bye, ByeCode, FRAME_BYTES_MAX, Greet, NAME_BYTES_MAX, PROTOCOL};
 
-use crate::output::{LinkError, Output};
+use crate::fetch::Fetch;
+use crate::limits::{GRANT_BYTES_MIN, GREETING_MAX, KEEPALIVE, QUIET_MAX};
+use crate::output::{LinkError, LinkEvent, Output};
+use crate::progress::EpochProgress;
+use crate::receiver::Receiver;
+use crate::sender::Sender;
+use crate::serve::Serve;
 
 /// The time, as protocol and as people see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,21 +48,20 @@ pub struct SessionConfig {
 }
 
 /// What is durably known about own entries at the peer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SenderState {
     /// Own epochs and their last number (0 while there is none), the open one included.
     pub epochs: BTreeMap<Epoch, u64>,
     /// From the peer's consumer in the journal.
     pub progress: BTreeMap<Epoch, EpochProgress>,
+    /// Every own entry before this position is final at the peer: reading starts here.
+    pub scan_from: LocalPos,
 }
 
-/// What became of the numbers of one epoch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EpochProgress {
-    /// Held durably.
-    pub stored: RangeSet,
-    /// Ended, by how. No number is in two of these.
-    pub outcomes: BTreeMap<Outcome, RangeSet>,
+impl Default for SenderState {
+    fn default() -> Self {
+        Self { epochs: BTreeMap::new(), progress: BTreeMap::new(), scan_from: LocalPos::START }
+    }
 }
 
 /// What is durably known about the peer's entries here.
@@ -90,23 +98,103 @@ impl Waiting {
 
 /// See the crate's documentation.
 #[derive(Debug)]
-pub struct Session;
+pub struct Session {
+    config: SessionConfig,
+    sender: Sender,
+    receiver: Receiver,
+    fetch: Fetch,
+    serve: Serve,
+    connection: Option<Connection>,
+    /// The peer's boot at its last greeting.
+    boot_seen: Option<u64>,
+    outputs: VecDeque<Output>,
+}
 
-#[allow(unused_variables, reason = "this interface landed ahead of its body")]
+/// One connection, from the transport's opening to its end.
+#[derive(Debug)]
+struct Connection {
+    /// What this side still has to say before it resumes.
+    ours: Greeting,
+    peer_greeted: Option<Greet>,
+    /// How many receipts its greeting has, once it said so.
+    peer_parts: Option<u32>,
+    /// Which of them came.
+    parts: RangeSet,
+    last_sent: Duration,
+    last_heard: Duration,
+    /// Nothing was sent for [`KEEPALIVE`].
+    keepalive: bool,
+    /// The shell was told to close.
+    closing: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Greeting {
+    Greet,
+    /// With the number of receipts so far.
+    Receipts(u32),
+    Done,
+}
+
+impl Connection {
+    fn is_up(&self) -> bool {
+        self.ours == Greeting::Done && self.peer_is_ready() && !self.closing
+    }
+
+    fn peer_is_ready(&self) -> bool {
+        self.peer_greeted.is_some() && self.peer_parts.is_some_and(|parts| self.parts.count() >= u64::from(parts))
+    }
+
+    /// When the peer has been quiet for too long.
+    fn quiet_at(&self) -> Duration {
+        self.last_heard + if self.peer_is_ready() { QUIET_MAX } else { GREETING_MAX }
+    }
+
+    fn keepalive_at(&self) -> Duration {
+        self.last_sent + KEEPALIVE
+    }
+}
+
 impl Session {
     /// A session without a connection.
     pub fn new(config: SessionConfig, sender: SenderState, receiver: ReceiverState) -> Self {
-        panic!("this signature landed ahead of its body")
+        Self {
+            sender: Sender::new(config.me, config.labels.clone(), config.compression, sender),
+            receiver: Receiver::new(config.peer, receiver),
+            fetch: Fetch::new(config.peer, config.peer_chunk_secret),
+            serve: Serve::new(config.me, config.compression),
+            connection: None,
+            boot_seen: None,
+            outputs: VecDeque::new(),
+            config,
+        }
     }
 
     /// A connection to the authenticated peer is there; it replaces an earlier one.
     pub fn connected(&mut self, now: Now) {
-        panic!("this signature landed ahead of its body")
+        if self.connection.is_some() {
+            self.disconnected();
+        }
+        self.receiver.connected();
+        self.connection = Some(Connection {
+            ours: Greeting::Greet,
+            peer_greeted: None,
+            peer_parts: None,
+            parts: RangeSet::new(),
+            last_sent: now.mono,
+            last_heard: now.mono,
+            keepalive: false,
+            closing: false,
+        });
     }
 
     /// The connection is gone. What was under way counts as lost until the peer says otherwise.
     pub fn disconnected(&mut self) {
-        panic!("this signature landed ahead of its body")
+        self.connection = None;
+        self.sender.disconnected();
+        self.receiver.disconnected();
+        self.fetch.disconnected();
+        self.serve.disconnected();
     }
 
     /// Takes a frame of the current connection. Poll the outputs afterwards.
@@ -114,80 +202,186 @@ impl Session {
     /// # Errors
     /// When the peer broke a rule or the journal cannot be read: send a `Bye` with [`LinkError::code`] and close.
     pub fn frame(&mut self, frame: Frame, outbound: &dyn Outbound, now: Now) -> Result<(), LinkError> {
-        panic!("this signature landed ahead of its body")
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        connection.last_heard = now.mono;
+        let greeting = !connection.peer_is_ready();
+        let outputs = &mut self.outputs;
+        match frame {
+            Frame::Greet(greet) => self.greeted(greet)?,
+            Frame::Ready(parts) => connection.peer_parts = Some(parts),
+            Frame::Receipt(receipt) => {
+                if receipt.part > 0 {
+                    connection.parts.insert(u64::from(receipt.part));
+                }
+                self.sender.receipt(receipt, outbound, now, outputs)?;
+            }
+            Frame::Resume(resume) => self.sender.resume_at(resume),
+            Frame::Batch(batch) => {
+                let new = self.receiver.batch(batch.entries()?, outbound, now.mono, outputs)?;
+                self.want_files(&new);
+            }
+            Frame::Fragment(fragment) => {
+                let new = self.receiver.fragment(&fragment, outbound, now.mono, outputs)?;
+                self.want_files(&new);
+            }
+            Frame::Skip(skip) => self.receiver.skip(skip, now.mono, outputs)?,
+            Frame::Verify(verify) => self.receiver.verify(&verify, outbound)?,
+            Frame::Verdict(verdict) => self.sender.verdict(&verdict, now, outputs),
+            Frame::Want(want) => self.serve.want(want)?,
+            Frame::Unavailable(gone) => self.fetch.unavailable(&gone, outputs),
+            Frame::Slice(slice) => self.fetch.slice(&slice, outputs)?,
+            Frame::KeepAlive => {}
+            Frame::Bye(Bye { code, text }) => {
+                connection.closing = true;
+                outputs.push_back(Output::Event(LinkEvent::PeerLeft { code, text }));
+            }
+        }
+        if greeting {
+            self.resume_when_ready();
+        }
+        Ok(())
+    }
+
+    fn greeted(&mut self, greet: Greet) -> Result<(), LinkError> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        if greet.protocol != PROTOCOL {
+            return Err(LinkError::Version { found: greet.protocol, known: PROTOCOL });
+        }
+        if greet.node != self.config.peer {
+            return Err(LinkError::WrongPeer { found: greet.node, expected: self.config.peer });
+        }
+        // Said twice is said once.
+        if connection.peer_greeted.is_some() {
+            return Ok(());
+        }
+        let Greet { boot, epoch, next_seq, ref name, .. } = greet;
+        self.outputs.push_back(Output::PeerGreeted { name: name.clone(), boot, epoch, next_seq });
+        connection.peer_greeted = Some(greet);
+        Ok(())
+    }
+
+    fn resume_when_ready(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        if let (true, Some(greet)) = (connection.peer_is_ready(), &connection.peer_greeted) {
+            let restarted = self.boot_seen != Some(greet.boot);
+            self.boot_seen = Some(greet.boot);
+            self.sender.resume(restarted, &mut self.outputs);
+        }
+    }
+
+    fn want_files(&mut self, entries: &[Arc<Entry>]) {
+        entries.iter().filter(|e| e.header.kind == Kind::File).for_each(|e| self.fetch.want(e));
     }
 
     /// Entries of an [`Output::Store`] are durable (or were held already with the same content).
     pub fn entries_stored(&mut self, ids: &[EntryId], now: Now) {
-        panic!("this signature landed ahead of its body")
+        self.receiver.stored(ids, now.mono);
+    }
+
+    /// Entries of an [`Output::Store`] could not be made durable. Nothing of them is remembered; disconnect, and the
+    /// peer sends them again on the next connection.
+    pub fn entries_not_stored(&mut self, ids: &[EntryId]) {
+        self.receiver.not_stored(ids);
     }
 
     /// The entry of an [`Output::Store`] is held under the same number with another content.
     pub fn entry_conflicts(&mut self, id: EntryId) {
-        panic!("this signature landed ahead of its body")
+        self.receiver.conflicts(id);
     }
 
     /// The ledger says that these entries of the peer ended so, durably.
     pub fn finals(&mut self, epoch: Epoch, outcome: Outcome, ranges: &RangeSet, now: Now) {
-        panic!("this signature landed ahead of its body")
+        self.receiver.finals(epoch, outcome, ranges, now.mono);
     }
 
     /// Chunks of an [`Output::StoreChunk`] are durable.
     pub fn chunks_stored(&mut self, names: &[ChunkName]) {
-        panic!("this signature landed ahead of its body")
+        self.fetch.stored(names);
+    }
+
+    /// Chunks of an [`Output::StoreChunk`] could not be made durable; see [`Session::entries_not_stored`].
+    pub fn chunks_not_stored(&mut self, names: &[ChunkName]) {
+        self.fetch.not_stored(names);
     }
 
     /// Fetch the chunks of this stored file entry of the peer, as far as they are missing. For files that were
-    /// incomplete when the process started; files stored through this session are fetched without asking.
-    ///
-    /// # Errors
-    /// When the entry is no file entry of the peer.
-    pub fn want_file(&mut self, entry: &Entry) -> Result<(), LinkError> {
-        panic!("this signature landed ahead of its body")
+    /// incomplete when the process started, or found incomplete later; files that arrive through this session are
+    /// fetched without asking. Other entries are ignored.
+    pub fn want_file(&mut self, entry: &Entry) {
+        if entry.header.id.origin == self.config.peer && entry.header.kind == Kind::File {
+            self.fetch.want(entry);
+        }
     }
 
     /// The journal has more own entries.
     pub fn appended(&mut self) {
-        panic!("this signature landed ahead of its body")
+        self.sender.appended();
     }
 
-    /// The open epoch and its last number (0 while there is none), after a [`Output::StartEpoch`] and before
-    /// [`Session::appended`] whenever the numbers moved.
+    /// The open epoch and its last number (0 while there is none), after an [`Output::StartEpoch`].
     pub fn own_epoch(&mut self, epoch: Epoch, last: u64) {
-        panic!("this signature landed ahead of its body")
+        self.sender.own_epoch(epoch, last);
     }
 
     /// The labels that the peer may get changed in the configuration. What was withheld stays withheld.
     pub fn set_labels(&mut self, labels: BTreeSet<Label>) {
-        panic!("this signature landed ahead of its body")
+        self.sender.set_labels(labels);
     }
 
     /// Honours deadlines that have passed.
     pub fn tick(&mut self, now: Now) {
-        panic!("this signature landed ahead of its body")
+        let Some(connection) = self.connection.as_mut().filter(|c| !c.closing) else { return };
+        self.receiver.tick(now.mono);
+        if now.mono >= connection.keepalive_at() {
+            connection.keepalive = true;
+        }
+        if now.mono >= connection.quiet_at() {
+            connection.closing = true;
+            let quiet = now.mono.saturating_sub(connection.last_heard).as_secs();
+            let text = format!("nothing was heard from the peer for {quiet} s; the link is tried again");
+            self.outputs.push_back(Output::Close { code: ByeCode::Quiet, text });
+        }
     }
 
     /// When [`Session::tick`] is due, on the monotonic clock.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        panic!("this signature landed ahead of its body")
+        let connection = self.connection.as_ref().filter(|c| !c.closing)?;
+        let keepalive = (!connection.keepalive).then(|| connection.keepalive_at());
+        [Some(connection.quiet_at()), keepalive, self.receiver.due()].into_iter().flatten().min()
     }
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
-        panic!("this signature landed ahead of its body")
+        self.outputs.pop_front()
     }
 
-    /// What waits to be sent on the current connection.
+    /// What waits to be sent on the current connection. Poll the outputs afterwards: skips come out of this too.
     ///
     /// # Errors
     /// When the journal cannot be read.
     pub fn waiting(&mut self, outbound: &dyn Outbound, now: Now) -> Result<Waiting, OutboundError> {
-        panic!("this signature landed ahead of its body")
+        let mut waiting = Waiting::default();
+        let Some(connection) = self.connection.as_ref().filter(|c| !c.closing) else { return Ok(waiting) };
+        if !connection.is_up() {
+            waiting.control = connection.ours != Greeting::Done || connection.keepalive;
+            return Ok(waiting);
+        }
+        for class in Precedence::ALL {
+            waiting.classes[class.index()] = self.sender.waits(class, outbound, now)?;
+        }
+        waiting.classes[Precedence::Deferred.index()] |= self.serve.waits();
+        waiting.control = connection.keepalive
+            || self.sender.has_control()
+            || self.receiver.has_control()
+            || self.fetch.has_control()
+            || self.serve.has_control();
+        self.sender.flush(&mut self.outputs);
+        Ok(waiting)
     }
 
-    /// The next frame for a grant, at most `bytes_max` as it stands in the stream (at least
-    /// [`crate::limits::GRANT_BYTES_MIN`]). `None` when nothing waits in the lane. Poll the outputs afterwards: skips
-    /// and events come out of this too.
+    /// The next frame for a grant, at most `bytes_max` long without the stream's length prefix ([`GRANT_BYTES_MIN`] at
+    /// least). `None` when nothing waits in the lane. Poll the outputs afterwards: skips and events come out of
+    /// this too.
     ///
     /// # Errors
     /// When the journal cannot be read.
@@ -198,11 +392,82 @@ impl Session {
         outbound: &dyn Outbound,
         now: Now,
     ) -> Result<Option<Frame>, OutboundError> {
-        panic!("this signature landed ahead of its body")
+        let bytes_max = bytes_max.clamp(GRANT_BYTES_MIN, FRAME_BYTES_MAX);
+        let Some(connection) = self.connection.as_ref().filter(|c| !c.closing) else { return Ok(None) };
+        let frame = match lane {
+            Lane::Control => self.next_control(bytes_max, outbound, now)?,
+            Lane::Class(_) if !connection.is_up() => None,
+            Lane::Class(class) => {
+                let entries = self.sender.next_entries(class, bytes_max, outbound, now, &mut self.outputs)?;
+                match entries {
+                    None if class == Precedence::Deferred => {
+                        self.serve.next_slice(bytes_max, &self.sender, outbound)?
+                    }
+                    other => other,
+                }
+            }
+        };
+        self.sender.flush(&mut self.outputs);
+        if let (Some(_), Some(connection)) = (&frame, &mut self.connection) {
+            connection.last_sent = now.mono;
+            connection.keepalive = false;
+        }
+        Ok(frame)
+    }
+
+    fn next_control(
+        &mut self,
+        bytes_max: usize,
+        outbound: &dyn Outbound,
+        now: Now,
+    ) -> Result<Option<Frame>, OutboundError> {
+        let Some(connection) = &mut self.connection else { return Ok(None) };
+        match connection.ours {
+            Greeting::Greet => {
+                connection.ours = Greeting::Receipts(0);
+                return Ok(Some(self.greet()));
+            }
+            Greeting::Receipts(ref mut parts) => {
+                let frame = self.receiver.next_greeting(parts, bytes_max).unwrap_or(Frame::Ready(*parts));
+                if matches!(frame, Frame::Ready(_)) {
+                    connection.ours = Greeting::Done;
+                }
+                return Ok(Some(frame));
+            }
+            Greeting::Done => {}
+        }
+        if !connection.is_up() {
+            return Ok(connection.keepalive.then_some(Frame::KeepAlive));
+        }
+        let keepalive = connection.keepalive;
+        if let Some(frame) = self.receiver.next_control(bytes_max) {
+            return Ok(Some(frame));
+        }
+        if let Some(frame) = self.sender.next_control(bytes_max, outbound, now, &mut self.outputs)? {
+            return Ok(Some(frame));
+        }
+        if let Some(frame) = self.fetch.next_control(bytes_max, outbound, &mut self.outputs)? {
+            return Ok(Some(frame));
+        }
+        if let Some(frame) = self.serve.next_control(bytes_max) {
+            return Ok(Some(frame));
+        }
+        Ok(keepalive.then_some(Frame::KeepAlive))
+    }
+
+    fn greet(&self) -> Frame {
+        let (epoch, last) = self.sender.open_epoch();
+        let mut name = self.config.name.clone();
+        while name.len() > NAME_BYTES_MAX {
+            name.pop();
+        }
+        let (node, boot) = (self.config.me, self.config.boot);
+        let next_seq = Seq::new(last.saturating_add(1)).unwrap_or(Seq::FIRST);
+        Frame::Greet(Greet { protocol: PROTOCOL, node, boot, epoch, next_seq, name })
     }
 
     /// Is a connection attached and greeted by both sides?
     pub fn is_up(&self) -> bool {
-        panic!("this signature landed ahead of its body")
+        self.connection.as_ref().is_some_and(Connection::is_up)
     }
 }

@@ -5,8 +5,8 @@
 //! frame    = type byte | fields, numbers as varints, range sets as CBOR
 //!
 //!  1 Greet        protocol, node (16), boot (8 LE), epoch, next number, name
-//!  2 Receipt      epoch, stored set, count, { outcome byte, set }
-//!  3 Ready
+//!  2 Receipt      part, epoch, stored set, count, { outcome byte, set }
+//!  3 Ready        parts
 //!  4 Resume       epoch, seq, crc32c (4 LE), offset
 //!  5 Batch        flag zstd, entries: { varint length | entry relative to the one before }
 //!  6 Fragment     epoch, seq, part
@@ -61,8 +61,8 @@ pub enum Frame {
     Greet(Greet),
     /// What I hold of your entries, added to what I said before; after a greeting everything that I hold.
     Receipt(Receipt),
-    /// My receipts since the greeting are complete: you may resume.
-    Ready,
+    /// My greeting had this many receipts: once you have them all you may resume.
+    Ready(u32),
     /// I hold the first bytes of one of your large entries.
     Resume(Resume),
     /// Entries of mine.
@@ -103,6 +103,8 @@ pub struct Greet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "described at Frame and in the module")]
 pub struct Receipt {
+    /// 1 and up: which part of the greeting this is. 0: said later.
+    pub part: u32,
     pub epoch: Epoch,
     pub stored: RangeSet,
     pub outcomes: Vec<(Outcome, RangeSet)>,
@@ -430,7 +432,7 @@ impl Frame {
         match self {
             Self::Greet(_) => "greet",
             Self::Receipt(_) => "receipt",
-            Self::Ready => "ready",
+            Self::Ready(_) => "ready",
             Self::Resume(_) => "resume",
             Self::Batch(_) => "batch",
             Self::Fragment(_) => "fragment",
@@ -459,6 +461,7 @@ impl Frame {
             }
             Self::Receipt(f) => {
                 out.push(2);
+                put_varint(&mut out, u64::from(f.part));
                 put_varint(&mut out, u64::from(f.epoch.0));
                 put_cbor(&mut out, &f.stored, &mut ());
                 put_varint(&mut out, f.outcomes.len() as u64);
@@ -467,7 +470,10 @@ impl Frame {
                     put_cbor(&mut out, ranges, &mut ());
                 }
             }
-            Self::Ready => out.push(3),
+            Self::Ready(parts) => {
+                out.push(3);
+                put_varint(&mut out, u64::from(*parts));
+            }
             Self::Resume(f) => {
                 out.push(4);
                 put_number(&mut out, f.epoch, f.seq);
@@ -557,15 +563,15 @@ impl Frame {
                 Self::Greet(Greet { protocol, node, boot, epoch, next_seq, name })
             }
             2 => {
-                let (epoch, stored) = (entry::read_epoch(&mut r)?, r.cbor(&mut ())?);
+                let (part, epoch, stored) = (read_u32(&mut r)?, entry::read_epoch(&mut r)?, r.cbor(&mut ())?);
                 let count = r.capped("outcomes", Outcome::ALL.len())?;
                 let mut outcomes = Vec::with_capacity(count);
                 for _ in 0..count {
                     outcomes.push((read_outcome(&mut r)?, r.cbor(&mut ())?));
                 }
-                Self::Receipt(Receipt { epoch, stored, outcomes })
+                Self::Receipt(Receipt { part, epoch, stored, outcomes })
             }
-            3 => Self::Ready,
+            3 => Self::Ready(read_u32(&mut r)?),
             4 => {
                 let (epoch, seq) = read_number(&mut r)?;
                 Self::Resume(Resume { epoch, seq, crc: u32::from_le_bytes(r.array()?), offset: read_u32(&mut r)? })
@@ -786,9 +792,10 @@ mod tests {
                     name
                 })
             ),
-            (number(), set(), prop::collection::vec((outcome(), set()), 0..6))
-                .prop_map(|((epoch, _), stored, outcomes)| Frame::Receipt(Receipt { epoch, stored, outcomes })),
-            Just(Frame::Ready),
+            (any::<u32>(), number(), set(), prop::collection::vec((outcome(), set()), 0..6)).prop_map(
+                |(part, (epoch, _), stored, outcomes)| Frame::Receipt(Receipt { part, epoch, stored, outcomes })
+            ),
+            any::<u32>().prop_map(Frame::Ready),
             (number(), any::<u32>(), any::<u32>()).prop_map(|((epoch, seq), crc, offset)| Frame::Resume(Resume {
                 epoch,
                 seq,

@@ -1,0 +1,279 @@
+//! The receiving half for files: which chunks of the peer's files are missing, asked for, and partly here.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use model::{ChunkName, Entry, EntryId, Epoch, Event, Label, Manifest, NodeId, Outbound, OutboundError, Seq};
+use wire::chunk::{CHUNK_BYTES_MAX, Namer, check_list_len, check_manifest, read_name_list};
+use wire::frame::{Assembly, Frame, Slice, Unavailable, Want};
+
+use crate::limits::{FILES_ACTIVE_MAX, FILES_MAX, NAMES_MAX, PARTIAL_CHUNKS_MAX, RANGES_PER_FRAME};
+use crate::output::{LinkError, Output};
+use crate::progress::take_fitting;
+
+type Number = (Epoch, Seq);
+
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    peer: NodeId,
+    secret: [u8; 32],
+    /// Waiting for their turn, oldest first.
+    queued: VecDeque<(Number, File)>,
+    /// Being fetched, oldest first.
+    active: Vec<(Number, Active)>,
+    /// A file was turned away for want of room.
+    turned_away: bool,
+    /// Names asked for on this connection, by whichever file.
+    asked: BTreeSet<ChunkName>,
+    /// Complete chunks that the shell makes durable.
+    storing: BTreeSet<ChunkName>,
+    /// Chunks that are partly here, oldest first. They survive connections.
+    partial: VecDeque<(ChunkName, Assembly)>,
+    /// Something changed that may call for new questions.
+    stale: bool,
+    wants: VecDeque<Want>,
+}
+
+#[derive(Debug)]
+struct File {
+    label: Label,
+    manifest: Manifest,
+}
+
+#[derive(Debug)]
+struct Active {
+    file: File,
+    /// The level being fetched.
+    level: u8,
+    /// Names of that level, in order.
+    names: Vec<ChunkName>,
+    /// Names that are not durable here, with their first index.
+    need: BTreeMap<ChunkName, u32>,
+}
+
+impl Fetch {
+    pub(crate) fn new(peer: NodeId, secret: [u8; 32]) -> Self {
+        Self {
+            peer,
+            secret,
+            queued: VecDeque::new(),
+            active: Vec::new(),
+            turned_away: false,
+            asked: BTreeSet::new(),
+            storing: BTreeSet::new(),
+            partial: VecDeque::new(),
+            stale: false,
+            wants: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn disconnected(&mut self) {
+        self.asked.clear();
+        self.wants.clear();
+        self.stale = true;
+    }
+
+    /// A file entry of the peer is here: fetch what is missing of it. A body that is no file is left to apply.
+    pub(crate) fn want(&mut self, entry: &Entry) {
+        let Ok(Event::File(state)) = wire::decode_event(entry) else { return };
+        let Some(manifest) = state.content else { return };
+        let number = (entry.header.id.epoch, entry.header.id.seq);
+        let here = self.queued.iter().any(|(n, _)| *n == number) || self.active.iter().any(|(n, _)| *n == number);
+        if here || check_manifest(&manifest).is_err() {
+            return;
+        }
+        if self.queued.len() >= FILES_MAX {
+            self.turned_away = true;
+            return;
+        }
+        self.queued.push_back((number, File { label: entry.header.label.clone(), manifest }));
+        self.stale = true;
+    }
+
+    pub(crate) fn has_control(&self) -> bool {
+        self.stale || !self.wants.is_empty()
+    }
+
+    pub(crate) fn next_control(
+        &mut self,
+        bytes_max: usize,
+        outbound: &dyn Outbound,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<Option<Frame>, OutboundError> {
+        if std::mem::take(&mut self.stale) {
+            self.advance(outbound, outputs)?;
+        }
+        let Some(want) = self.wants.front_mut() else { return Ok(None) };
+        let indexes = take_fitting(&mut want.indexes, bytes_max - WANT_OVERHEAD, RANGES_PER_FRAME);
+        let frame = Frame::Want(Want { indexes, ..want.clone() });
+        want.partial = None;
+        if want.indexes.is_empty() {
+            self.wants.pop_front();
+        }
+        Ok(Some(frame))
+    }
+
+    /// Moves every file as far as the durable chunks allow, and asks for what is missing next.
+    fn advance(&mut self, outbound: &dyn Outbound, outputs: &mut VecDeque<Output>) -> Result<(), OutboundError> {
+        let mut at = 0;
+        loop {
+            while let Some((number, active)) = self.active.get_mut(at) {
+                if !active.need.is_empty() {
+                    at += 1;
+                    continue;
+                }
+                let id = EntryId { origin: self.peer, epoch: number.0, seq: number.1 };
+                if active.level == 0 {
+                    outputs.push_back(Output::FileComplete(id));
+                    self.active.remove(at);
+                } else if !active.descend(outbound, outputs)? {
+                    outputs.push_back(Output::FileUnavailable(id));
+                    self.active.remove(at);
+                }
+            }
+            if self.active.len() >= FILES_ACTIVE_MAX {
+                break;
+            }
+            let Some((number, file)) = self.queued.pop_front() else { break };
+            let (level, names) = (file.manifest.level, file.manifest.chunks.clone());
+            let mut active = Active { file, level, names, need: BTreeMap::new() };
+            active.look(outbound, outputs)?;
+            self.active.push((number, active));
+        }
+        if self.turned_away && self.queued.len() <= FILES_MAX / 2 {
+            self.turned_away = false;
+            outputs.push_back(Output::OfferFiles);
+        }
+        self.ask();
+        Ok(())
+    }
+
+    /// Each missing chunk is asked for once, whichever files share it.
+    fn ask(&mut self) {
+        for ((epoch, seq), active) in &self.active {
+            let fresh =
+                active.need.iter().filter(|(name, _)| !self.asked.contains(*name) && !self.storing.contains(*name));
+            let fresh: Vec<(ChunkName, u32)> = fresh.map(|(name, index)| (*name, *index)).collect();
+            if fresh.is_empty() {
+                continue;
+            }
+            let index_of: BTreeMap<ChunkName, u32> = fresh.iter().copied().collect();
+            let partial = self.partial.iter().find_map(|(name, part)| {
+                let index = index_of.get(name)?;
+                (part.held() > 0).then(|| (*index, part.crc(), part.held()))
+            });
+            let indexes = fresh.iter().map(|(_, index)| u64::from(*index)).collect();
+            self.asked.extend(fresh.iter().map(|(name, _)| *name));
+            self.wants.push_back(Want { epoch: *epoch, seq: *seq, level: active.level, indexes, partial });
+        }
+    }
+
+    /// Takes a part of a chunk.
+    pub(crate) fn slice(&mut self, slice: &Slice, outputs: &mut VecDeque<Output>) -> Result<(), LinkError> {
+        let number = (slice.epoch, slice.seq);
+        // A file may be complete or given up while parts of it are still under way.
+        let Some((_, active)) = self.active.iter().find(|(n, _)| *n == number) else { return Ok(()) };
+        if active.level != slice.level {
+            return Ok(());
+        }
+        let name =
+            *active.names.get(slice.index as usize).ok_or(LinkError::Protocol("a chunk beyond the file's end"))?;
+        if !active.need.contains_key(&name) || self.storing.contains(&name) {
+            return Ok(());
+        }
+        let place = self.partial.iter().position(|(n, part)| *n == name && part.takes(&slice.part));
+        let mut assembly = match place.and_then(|at| self.partial.remove(at)) {
+            Some((_, assembly)) => assembly,
+            None => Assembly::of(&slice.part),
+        };
+        self.partial.retain(|(n, _)| *n != name);
+        assembly.add(&slice.part);
+        if !assembly.is_complete() {
+            if self.partial.len() == PARTIAL_CHUNKS_MAX {
+                self.partial.pop_front();
+            }
+            self.partial.push_back((name, assembly));
+            return Ok(());
+        }
+        let bytes = assembly.unpack(CHUNK_BYTES_MAX)?;
+        if Namer::new(&self.secret, &active.file.label).name(&bytes) != name {
+            return Err(LinkError::Protocol("a chunk whose content does not match its name"));
+        }
+        self.storing.insert(name);
+        outputs.push_back(Output::StoreChunk { name, bytes });
+        Ok(())
+    }
+
+    /// The peer does not hold chunks any more.
+    pub(crate) fn unavailable(&mut self, gone: &Unavailable, outputs: &mut VecDeque<Output>) {
+        let number = (gone.epoch, gone.seq);
+        let Some(at) = self.active.iter().position(|(n, active)| *n == number && active.level == gone.level) else {
+            return;
+        };
+        let (_, active) = self.active.remove(at);
+        for name in active.need.keys() {
+            self.asked.remove(name);
+        }
+        self.wants.retain(|want| (want.epoch, want.seq) != number);
+        self.stale = true;
+        outputs.push_back(Output::FileUnavailable(EntryId { origin: self.peer, epoch: number.0, seq: number.1 }));
+    }
+
+    pub(crate) fn stored(&mut self, names: &[ChunkName]) {
+        for name in names {
+            self.storing.remove(name);
+            self.asked.remove(name);
+            for (_, active) in &mut self.active {
+                active.need.remove(name);
+                self.stale |= active.need.is_empty();
+            }
+        }
+    }
+
+    /// The shell could not make these durable: they are asked for again on the next connection.
+    pub(crate) fn not_stored(&mut self, names: &[ChunkName]) {
+        for name in names {
+            self.storing.remove(name);
+        }
+    }
+}
+
+impl Active {
+    /// Compares the names with what is held.
+    fn look(&mut self, outbound: &dyn Outbound, outputs: &mut VecDeque<Output>) -> Result<(), OutboundError> {
+        self.need.clear();
+        let mut held = BTreeSet::new();
+        for (index, name) in self.names.iter().enumerate() {
+            if self.need.contains_key(name) || held.contains(name) {
+                continue;
+            }
+            if outbound.holds_chunk(name)? {
+                held.insert(*name);
+                outputs.push_back(Output::RetainChunk(*name));
+            } else {
+                self.need.insert(*name, index as u32);
+            }
+        }
+        Ok(())
+    }
+
+    /// From a complete name list to the level below. `false` when the list makes no sense or is too long.
+    fn descend(&mut self, outbound: &dyn Outbound, outputs: &mut VecDeque<Output>) -> Result<bool, OutboundError> {
+        let mut list = Vec::new();
+        for name in &self.names {
+            let Some(chunk) = outbound.chunk(name)? else { return Ok(false) };
+            list.extend_from_slice(&chunk);
+            let too_long = list.len() / ChunkName::LEN > NAMES_MAX / FILES_ACTIVE_MAX;
+            if too_long || check_list_len(&self.file.manifest, self.level - 1, list.len()).is_err() {
+                return Ok(false);
+            }
+        }
+        let Ok(names) = read_name_list(&list) else { return Ok(false) };
+        self.names = names;
+        self.level -= 1;
+        self.look(outbound, outputs)?;
+        Ok(true)
+    }
+}
+
+/// Type, number, level, flag, and the partial chunk's three numbers.
+const WANT_OVERHEAD: usize = 40;

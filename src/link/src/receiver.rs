@@ -1,0 +1,351 @@
+//! The receiving half for entries: what came, what is durable, and the receipts for it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{Entry, EntryId, Epoch, NodeId, Outbound, Outcome, Precedence, RangeSet, Seq};
+use wire::entry::ENTRY_BYTES_MAX;
+use wire::frame::{Assembly, Fragment, Frame, Receipt, Resume, Skip, Verdict, Verify};
+
+use crate::limits::{PARTIAL_ENTRIES_MAX, RANGES_PER_FRAME, RECEIPT_DELAY, RECEIPT_DELAY_URGENT};
+use crate::output::{Incoming, LinkError, LinkEvent, Output};
+use crate::progress::{EpochProgress, is_skip, set_len, take_epoch, take_fitting};
+use crate::sender::{SET_OVERHEAD, short};
+use crate::session::ReceiverState;
+
+type Number = (Epoch, u64);
+
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    peer: NodeId,
+    /// What is durable here, and how it ended.
+    progress: BTreeMap<Epoch, EpochProgress>,
+    /// Handed to the shell and not durable yet.
+    storing: BTreeMap<Number, Precedence>,
+    /// Skips handed to the shell and not in the ledger yet.
+    accounting: BTreeMap<Epoch, EpochProgress>,
+    /// What the peer has not been told on this connection.
+    untold: BTreeMap<Epoch, EpochProgress>,
+    /// When it should be told at the latest.
+    due: Option<Duration>,
+    /// It is time.
+    tell: bool,
+    /// Large entries that are partly here, oldest first.
+    partial: VecDeque<(Number, Assembly)>,
+    /// Offsets to tell in the greeting.
+    resumes: Vec<Resume>,
+    /// Answers about hashes.
+    same: BTreeMap<Epoch, RangeSet>,
+    different: BTreeMap<Epoch, RangeSet>,
+}
+
+impl Receiver {
+    pub(crate) fn new(peer: NodeId, state: ReceiverState) -> Self {
+        Self {
+            peer,
+            progress: state.progress,
+            storing: BTreeMap::new(),
+            accounting: BTreeMap::new(),
+            untold: BTreeMap::new(),
+            due: None,
+            tell: false,
+            partial: VecDeque::new(),
+            resumes: Vec::new(),
+            same: BTreeMap::new(),
+            different: BTreeMap::new(),
+        }
+    }
+
+    /// A connection begins: the peer is told everything again.
+    pub(crate) fn connected(&mut self) {
+        self.untold = self.progress.clone();
+        self.same.clear();
+        self.different.clear();
+        (self.due, self.tell) = (None, false);
+        self.resumes = self
+            .partial
+            .iter()
+            .filter_map(|((epoch, n), part)| {
+                let (seq, offset) = (Seq::new(*n)?, part.held());
+                (offset > 0).then_some(Resume { epoch: *epoch, seq, crc: part.crc(), offset })
+            })
+            .collect();
+    }
+
+    pub(crate) fn disconnected(&mut self) {
+        (self.due, self.tell) = (None, false);
+    }
+
+    /// Takes entries that arrived. Returns those that are new.
+    pub(crate) fn batch(
+        &mut self,
+        entries: Vec<Entry>,
+        outbound: &dyn Outbound,
+        now: Duration,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<Vec<Arc<Entry>>, LinkError> {
+        let mut new = Vec::new();
+        let mut duplicates = 0;
+        for entry in entries {
+            let bytes = wire::encode_entry(&entry);
+            if let Some(entry) = self.entry(entry, bytes, outbound, now, outputs)? {
+                new.push(entry);
+            } else {
+                duplicates += 1;
+            }
+        }
+        if duplicates > 0 {
+            outputs.push_back(Output::Event(LinkEvent::Duplicates(duplicates)));
+        }
+        Ok(new)
+    }
+
+    fn entry(
+        &mut self,
+        entry: Entry,
+        bytes: Vec<u8>,
+        outbound: &dyn Outbound,
+        now: Duration,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<Option<Arc<Entry>>, LinkError> {
+        let id = entry.header.id;
+        if id.origin != self.peer {
+            return Err(LinkError::Protocol("an entry of another origin than the sender"));
+        }
+        if bytes.len() > ENTRY_BYTES_MAX {
+            return Err(LinkError::Protocol("an entry above the largest size"));
+        }
+        let hash = wire::entry_hash(&bytes)?;
+        let (epoch, n) = (id.epoch, id.seq.get());
+        if self.storing.contains_key(&(epoch, n)) {
+            return Ok(None);
+        }
+        if let Some(progress) = self.progress.get(&epoch).filter(|p| p.knows(n)) {
+            // It comes again because a receipt was lost, or because the peer gave the number to something else.
+            let held = progress.stored.contains(n);
+            if held && outbound.hash_of(id)?.is_some_and(|ours| ours != hash) {
+                self.different.entry(epoch).or_default().insert(n);
+            } else {
+                self.tell_again(epoch, n, now);
+            }
+            return Ok(None);
+        }
+        self.storing.insert((epoch, n), entry.header.precedence);
+        let entry = Arc::new(entry);
+        outputs.push_back(Output::Store(Incoming { entry: Arc::clone(&entry), bytes: bytes.into(), hash }));
+        Ok(Some(entry))
+    }
+
+    fn tell_again(&mut self, epoch: Epoch, n: u64, now: Duration) {
+        let Some(progress) = self.progress.get(&epoch) else { return };
+        let untold = self.untold.entry(epoch).or_default();
+        if progress.stored.contains(n) {
+            untold.stored.insert(n);
+        }
+        for (outcome, _) in progress.outcomes.iter().filter(|(_, set)| set.contains(n)) {
+            untold.outcomes.entry(*outcome).or_default().insert(n);
+        }
+        self.tell_within(RECEIPT_DELAY, now);
+    }
+
+    /// Takes a part of a large entry.
+    pub(crate) fn fragment(
+        &mut self,
+        fragment: &Fragment,
+        outbound: &dyn Outbound,
+        now: Duration,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<Vec<Arc<Entry>>, LinkError> {
+        let number = (fragment.epoch, fragment.seq.get());
+        let known = self.progress.get(&number.0).is_some_and(|p| p.knows(number.1));
+        if self.storing.contains_key(&number) {
+            return Ok(Vec::new());
+        }
+        if known {
+            self.tell_again(number.0, number.1, now);
+            return Ok(Vec::new());
+        }
+        let place = self.partial.iter().position(|(n, part)| *n == number && part.takes(&fragment.part));
+        let mut assembly = match place.and_then(|at| self.partial.remove(at)) {
+            Some((_, assembly)) => assembly,
+            None => Assembly::of(&fragment.part),
+        };
+        self.partial.retain(|(n, _)| *n != number);
+        assembly.add(&fragment.part);
+        if !assembly.is_complete() {
+            if self.partial.len() == PARTIAL_ENTRIES_MAX {
+                self.partial.pop_front();
+            }
+            self.partial.push_back((number, assembly));
+            return Ok(Vec::new());
+        }
+        let bytes = assembly.unpack(ENTRY_BYTES_MAX)?;
+        let entry = wire::decode_entry(&bytes)?;
+        if (entry.header.id.epoch, entry.header.id.seq.get()) != number {
+            return Err(LinkError::Protocol("fragments of another entry than they say"));
+        }
+        Ok(self.entry(entry, bytes, outbound, now, outputs)?.into_iter().collect())
+    }
+
+    /// Takes note of entries that will never come.
+    pub(crate) fn skip(&mut self, skip: Skip, now: Duration, outputs: &mut VecDeque<Output>) -> Result<(), LinkError> {
+        let Skip { epoch, outcome, ranges } = skip;
+        if !is_skip(outcome) {
+            return Err(LinkError::Protocol("a skip for an entry that was sent"));
+        }
+        let mut known = self.progress.get(&epoch).map(EpochProgress::known).unwrap_or_default();
+        let again = ranges.intersection(&known);
+        if !again.is_empty()
+            && let Some(progress) = self.progress.get(&epoch)
+        {
+            let untold = self.untold.entry(epoch).or_default();
+            untold.stored.union_with(&progress.stored.intersection(&again));
+            for (outcome, set) in &progress.outcomes {
+                untold.outcomes.entry(*outcome).or_default().union_with(&set.intersection(&again));
+            }
+            self.tell_within(RECEIPT_DELAY, now);
+        }
+        known.union_with(&self.accounting.get(&epoch).map(EpochProgress::known).unwrap_or_default());
+        known.union_with(&self.storing.range((epoch, 0)..=(epoch, u64::MAX)).map(|((_, n), _)| *n).collect());
+        let new = ranges.difference(&known);
+        if !new.is_empty() {
+            self.accounting.entry(epoch).or_default().outcomes.entry(outcome).or_default().union_with(&new);
+            outputs.push_back(Output::AccountSkipped { epoch, outcome, ranges: new });
+        }
+        Ok(())
+    }
+
+    /// Compares hashes of what the peer says it sent.
+    pub(crate) fn verify(&mut self, verify: &Verify, outbound: &dyn Outbound) -> Result<(), LinkError> {
+        for (seq, theirs) in &verify.hashes {
+            let id = EntryId { origin: self.peer, epoch: verify.epoch, seq: *seq };
+            // What is not held any more cannot vouch for itself. Sending it again under a new number costs bytes;
+            // believing it could cost an entry.
+            let same = outbound.hash_of(id)?.is_some_and(|ours| short(ours) == *theirs);
+            let sets = if same { &mut self.same } else { &mut self.different };
+            sets.entry(verify.epoch).or_default().insert(seq.get());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn stored(&mut self, ids: &[EntryId], now: Duration) {
+        let peer = self.peer;
+        for id in ids.iter().filter(|id| id.origin == peer) {
+            let (epoch, n) = (id.epoch, id.seq.get());
+            let class = self.storing.remove(&(epoch, n));
+            self.progress.entry(epoch).or_default().stored.insert(n);
+            self.untold.entry(epoch).or_default().stored.insert(n);
+            let urgent = class.is_some_and(|c| c <= Precedence::Immediate);
+            self.tell_within(if urgent { RECEIPT_DELAY_URGENT } else { RECEIPT_DELAY }, now);
+        }
+    }
+
+    pub(crate) fn not_stored(&mut self, ids: &[EntryId]) {
+        for id in ids {
+            self.storing.remove(&(id.epoch, id.seq.get()));
+        }
+    }
+
+    pub(crate) fn conflicts(&mut self, id: EntryId) {
+        let (epoch, n) = (id.epoch, id.seq.get());
+        self.storing.remove(&(epoch, n));
+        self.different.entry(epoch).or_default().insert(n);
+    }
+
+    pub(crate) fn finals(&mut self, epoch: Epoch, outcome: Outcome, ranges: &RangeSet, now: Duration) {
+        let progress = self.progress.entry(epoch).or_default();
+        let new = ranges.difference(&progress.ended());
+        if new.is_empty() {
+            return;
+        }
+        progress.outcomes.entry(outcome).or_default().union_with(&new);
+        self.untold.entry(epoch).or_default().outcomes.entry(outcome).or_default().union_with(&new);
+        if let Some(waiting) = self.accounting.get_mut(&epoch).and_then(|p| p.outcomes.get_mut(&outcome)) {
+            *waiting = waiting.difference(&new);
+        }
+        self.tell_within(RECEIPT_DELAY, now);
+    }
+
+    fn tell_within(&mut self, delay: Duration, now: Duration) {
+        let at = now + delay;
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    pub(crate) fn due(&self) -> Option<Duration> {
+        self.due
+    }
+
+    pub(crate) fn tick(&mut self, now: Duration) {
+        if self.due.is_some_and(|due| due <= now) {
+            self.due = None;
+            self.tell = true;
+        }
+    }
+
+    /// Part of the greeting: offsets, then everything held. `None` when all is told.
+    pub(crate) fn next_greeting(&mut self, parts: &mut u32, bytes_max: usize) -> Option<Frame> {
+        if let Some(resume) = self.resumes.pop() {
+            return Some(Frame::Resume(resume));
+        }
+        let receipt = self.next_receipt(*parts + 1, bytes_max)?;
+        *parts += 1;
+        Some(receipt)
+    }
+
+    pub(crate) fn has_control(&self) -> bool {
+        self.has_verdict() || self.tell
+    }
+
+    fn has_verdict(&self) -> bool {
+        self.same.values().chain(self.different.values()).any(|set| !set.is_empty())
+    }
+
+    pub(crate) fn next_control(&mut self, bytes_max: usize) -> Option<Frame> {
+        if self.has_verdict() {
+            let half = (bytes_max - SET_OVERHEAD) / 2;
+            let mut verdict = None;
+            for (sets, is_same) in [(&mut self.same, true), (&mut self.different, false)] {
+                let Some((epoch, set)) = take_epoch(sets, half, RANGES_PER_FRAME) else { continue };
+                let empty = || Verdict { epoch, same: RangeSet::new(), different: RangeSet::new() };
+                let verdict = verdict.get_or_insert_with(empty);
+                if verdict.epoch != epoch {
+                    sets.entry(epoch).or_default().union_with(&set);
+                } else if is_same {
+                    verdict.same = set;
+                } else {
+                    verdict.different = set;
+                }
+            }
+            return verdict.map(Frame::Verdict);
+        }
+        if !self.tell {
+            return None;
+        }
+        let receipt = self.next_receipt(0, bytes_max);
+        if self.untold.values().all(EpochProgress::is_empty) {
+            (self.tell, self.due) = (false, None);
+        }
+        receipt
+    }
+
+    fn next_receipt(&mut self, part: u32, bytes_max: usize) -> Option<Frame> {
+        self.untold.retain(|_, untold| !untold.is_empty());
+        let (epoch, untold) = self.untold.iter_mut().next()?;
+        let mut left = bytes_max - SET_OVERHEAD;
+        let mut fit = |set: &mut RangeSet| {
+            let piece = take_fitting(set, left, RANGES_PER_FRAME);
+            left = left.saturating_sub(set_len(&piece) + 1);
+            piece
+        };
+        let stored = fit(&mut untold.stored);
+        let mut outcomes = Vec::new();
+        for (outcome, set) in &mut untold.outcomes {
+            let piece = fit(set);
+            if !piece.is_empty() {
+                outcomes.push((*outcome, piece));
+            }
+        }
+        Some(Frame::Receipt(Receipt { part, epoch: *epoch, stored, outcomes }))
+    }
+}

@@ -1,0 +1,664 @@
+//! The sending half: own entries, what the peer made of them, and what goes next.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use model::{
+    EntryId, Epoch, Hlc, Kind, Label, LocalPos, NodeId, Outbound, OutboundError, Outcome, Outgoing, Precedence,
+    RangeSet, Seq,
+};
+use wire::Frame;
+use wire::frame::{
+    BATCH_BYTES_MAX, Fragment, PART_OVERHEAD, Packed, Receipt, Resume, Skip, Verdict, Verify, pack_batch,
+};
+
+use crate::limits::{
+    PARTIAL_ENTRIES_MAX, PULL_MAX, RANGES_PER_FRAME, READ_AHEAD_BYTES, WINDOW_ENTRIES, WINDOW_URGENT_EXTRA,
+};
+use crate::output::{LinkEvent, Output, StartEpochReason};
+use crate::progress::{EpochProgress, is_skip, take_epoch, take_fitting};
+use crate::session::{Now, SenderState};
+
+/// Number of an own entry.
+type Number = (Epoch, u64);
+
+#[derive(Debug)]
+pub(crate) struct Sender {
+    me: NodeId,
+    labels: BTreeSet<Label>,
+    compression: i32,
+    /// Own epochs and their last number.
+    epochs: BTreeMap<Epoch, u64>,
+    /// What the peer made of own entries, as recorded.
+    progress: BTreeMap<Epoch, EpochProgress>,
+    /// Numbers whose entries this process has sent, on any connection: a claim of them needs no proof.
+    sent_here: BTreeMap<Epoch, RangeSet>,
+    /// Sent on this connection and not receipted.
+    in_flight: BTreeMap<Number, InFlight>,
+    queues: [Queue; 5],
+    scan_from: LocalPos,
+    /// The large entry under way in each class.
+    cutting: [Option<Cutting>; 5],
+    /// Where the peer's copies of large entries end, from its greeting.
+    resumes: BTreeMap<Number, Resume>,
+    /// Skips to tell.
+    skips: BTreeMap<(Epoch, Outcome), RangeSet>,
+    /// Skips decided and not yet given to the shell.
+    decided: BTreeMap<(Epoch, Outcome), RangeSet>,
+    /// What the peer claims, while it greets.
+    claims: BTreeMap<Epoch, EpochProgress>,
+    /// Claims without proof, to ask about.
+    ask: BTreeMap<Epoch, RangeSet>,
+    /// Claims without proof: neither sent nor counted meanwhile.
+    doubtful: BTreeMap<Epoch, RangeSet>,
+    /// How doubtful numbers ended, by the peer's word; counted once proven.
+    doubtful_outcomes: BTreeMap<Epoch, BTreeMap<Outcome, RangeSet>>,
+    /// Nothing is sent until the open epoch is at least this.
+    wait_for_epoch: Option<Epoch>,
+    /// Entries that were under way when the last connection ended.
+    again: usize,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    pos: LocalPos,
+    class: Precedence,
+    sent_at: Duration,
+    captured: Hlc,
+}
+
+#[derive(Debug)]
+struct Queue {
+    /// Where reading ahead continues.
+    next: LocalPos,
+    ahead: VecDeque<Outgoing>,
+    /// The journal had no more at the last look.
+    dry: bool,
+}
+
+/// A large entry cut into fragments.
+#[derive(Debug)]
+struct Cutting {
+    entry: Outgoing,
+    packed: Packed,
+    offset: u32,
+}
+
+/// What to do with an own entry.
+enum Fate {
+    /// The peer has it, gets it, or will never get it.
+    Settled,
+    Skip(Outcome),
+    Send,
+}
+
+impl Sender {
+    pub(crate) fn new(me: NodeId, labels: BTreeSet<Label>, compression: i32, state: SenderState) -> Self {
+        let next = state.scan_from;
+        Self {
+            me,
+            labels,
+            compression,
+            epochs: state.epochs,
+            progress: state.progress,
+            sent_here: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            queues: std::array::from_fn(|_| Queue { next, ahead: VecDeque::new(), dry: false }),
+            scan_from: next,
+            cutting: [const { None }; 5],
+            resumes: BTreeMap::new(),
+            skips: BTreeMap::new(),
+            decided: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            ask: BTreeMap::new(),
+            doubtful: BTreeMap::new(),
+            doubtful_outcomes: BTreeMap::new(),
+            wait_for_epoch: None,
+            again: 0,
+        }
+    }
+
+    pub(crate) fn set_labels(&mut self, labels: BTreeSet<Label>) {
+        self.labels = labels;
+    }
+
+    pub(crate) fn appended(&mut self) {
+        self.queues.iter_mut().for_each(|q| q.dry = false);
+    }
+
+    pub(crate) fn own_epoch(&mut self, epoch: Epoch, last: u64) {
+        self.epochs.insert(epoch, last);
+        if self.wait_for_epoch.is_some_and(|wanted| epoch >= wanted) {
+            self.wait_for_epoch = None;
+        }
+    }
+
+    /// The open epoch and its last number.
+    pub(crate) fn open_epoch(&self) -> (Epoch, u64) {
+        self.epochs.last_key_value().map_or((Epoch::FIRST, 0), |(epoch, last)| (*epoch, *last))
+    }
+
+    /// The connection is gone: what was under way is read again from where it stands in the journal.
+    pub(crate) fn disconnected(&mut self) {
+        self.again = self.in_flight.len();
+        let mut back = self.queues.each_ref().map(|q| q.next);
+        let queued = self.queues.iter().flat_map(|q| &q.ahead).map(|o| (o.pos, o.entry.header.precedence));
+        let cut = self.cutting.iter().flatten().map(|c| (c.entry.pos, c.entry.entry.header.precedence));
+        let flying = self.in_flight.values().map(|f| (f.pos, f.class));
+        for (pos, class) in queued.chain(cut).chain(flying) {
+            back[class.index()] = back[class.index()].min(pos);
+        }
+        if self.doubtful.values().any(|set| !set.is_empty()) {
+            back = [self.scan_from; 5];
+        }
+        for (queue, next) in self.queues.iter_mut().zip(back) {
+            *queue = Queue { next, ahead: VecDeque::new(), dry: false };
+        }
+        self.cutting = [const { None }; 5];
+        self.in_flight.clear();
+        self.resumes.clear();
+        self.skips.clear();
+        self.claims.clear();
+        self.ask.clear();
+        self.doubtful.clear();
+        self.doubtful_outcomes.clear();
+    }
+
+    /// Both sides have told what they hold.
+    pub(crate) fn resume(&mut self, peer_restarted: bool, outputs: &mut VecDeque<Output>) {
+        let claims = std::mem::take(&mut self.claims);
+        let none = EpochProgress::default();
+        let mut rewind = false;
+        for (epoch, progress) in &mut self.progress {
+            let claimed = claims.get(epoch).unwrap_or(&none);
+            let known_there = claimed.known();
+            for (outcome, set) in progress.outcomes.iter().filter(|(o, _)| is_skip(**o)) {
+                let untold = set.difference(&known_there);
+                if !untold.is_empty() {
+                    self.skips.entry((*epoch, *outcome)).or_default().union_with(&untold);
+                }
+            }
+            let forgot = progress.stored.difference(&known_there);
+            if peer_restarted && !forgot.is_empty() {
+                progress.stored = progress.stored.difference(&forgot);
+                for (_, set) in progress.outcomes.iter_mut().filter(|(o, _)| !is_skip(**o)) {
+                    *set = set.difference(&forgot);
+                }
+                rewind = true;
+                outputs.push_back(Output::Event(LinkEvent::PeerForgot { epoch: *epoch, ranges: forgot }));
+            }
+        }
+        if rewind {
+            self.scan_from = LocalPos::START;
+            for queue in &mut self.queues {
+                *queue = Queue { next: LocalPos::START, ahead: VecDeque::new(), dry: false };
+            }
+        }
+        outputs.push_back(Output::Event(LinkEvent::Resumed { again: std::mem::take(&mut self.again) }));
+    }
+
+    pub(crate) fn resume_at(&mut self, resume: Resume) {
+        if self.resumes.len() < PARTIAL_ENTRIES_MAX {
+            self.resumes.insert((resume.epoch, resume.seq.get()), resume);
+        }
+    }
+
+    /// What the peer says it holds.
+    pub(crate) fn receipt(
+        &mut self,
+        receipt: Receipt,
+        outbound: &dyn Outbound,
+        now: Now,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<(), OutboundError> {
+        let Receipt { part, epoch, stored, outcomes } = receipt;
+        let mut claim = EpochProgress { stored, outcomes: BTreeMap::new() };
+        for (outcome, set) in outcomes {
+            claim.outcomes.entry(outcome).or_default().union_with(&set);
+        }
+        if part > 0 {
+            self.claims.entry(epoch).or_default().union_with(&claim);
+        }
+        let (open, open_last) = self.open_epoch();
+        let highest = claim.known().last().unwrap_or(0);
+        if epoch > open || (epoch == open && highest > open_last) {
+            self.start_epoch(StartEpochReason::PeerIsAhead, epoch.max(open), Vec::new(), outputs);
+        }
+        // What lies beyond the own numbers is none of ours, whatever stands there.
+        let Some(last) = self.epochs.get(&epoch).copied().filter(|last| *last > 0) else { return Ok(()) };
+        let ours = RangeSet::from(1..=last);
+        let known = self.progress.entry(epoch).or_default().known();
+
+        // Holding it, or having ended it otherwise than by our skip, means having received it.
+        let mut received = claim.stored.intersection(&ours);
+        for (outcome, set) in &claim.outcomes {
+            if !is_skip(*outcome) {
+                received.union_with(&set.intersection(&ours));
+            }
+        }
+        let fresh = received.difference(&known);
+        let proven = fresh.intersection(self.sent_here.entry(epoch).or_default());
+        let doubtful = fresh.difference(&proven);
+        self.record_stored(epoch, &proven, now, outputs);
+        if !doubtful.is_empty() {
+            let already = self.doubtful.entry(epoch).or_default();
+            self.ask.entry(epoch).or_default().union_with(&doubtful.difference(already));
+            already.union_with(&doubtful);
+        }
+
+        let mut conflicts = RangeSet::new();
+        for (outcome, set) in claim.outcomes {
+            let set = set.intersection(&ours);
+            let later = set.intersection(self.doubtful.entry(epoch).or_default());
+            if !later.is_empty() {
+                let stash = self.doubtful_outcomes.entry(epoch).or_default();
+                stash.entry(outcome).or_default().union_with(&later);
+            }
+            let mut certain = set.difference(&later);
+            if is_skip(outcome) {
+                // A skip that is not on record here: told by a process that ended before it could record it, or about
+                // another entry that once had the number.
+                let unknown = certain.difference(&self.progress.entry(epoch).or_default().known());
+                for n in unknown.numbers() {
+                    if !self.would_skip(epoch, n, outbound, now)? {
+                        conflicts.insert(n);
+                    }
+                }
+                certain = certain.difference(&conflicts);
+            }
+            self.record_outcome(epoch, outcome, &certain, outputs);
+        }
+        self.conflict(epoch, &conflicts, outputs);
+        Ok(())
+    }
+
+    fn would_skip(&self, epoch: Epoch, n: u64, outbound: &dyn Outbound, now: Now) -> Result<bool, OutboundError> {
+        let Some(id) = self.id(epoch, n) else { return Ok(true) };
+        let Some(entry) = outbound.entry(id)? else { return Ok(true) };
+        Ok(match self.fate(&entry, outbound, now) {
+            Fate::Skip(_) => true,
+            Fate::Send | Fate::Settled => false,
+        })
+    }
+
+    /// The peer compared hashes.
+    pub(crate) fn verdict(&mut self, verdict: &Verdict, now: Now, outputs: &mut VecDeque<Output>) {
+        let epoch = verdict.epoch;
+        let doubtful = self.doubtful.entry(epoch).or_default();
+        let same = verdict.same.intersection(doubtful);
+        let mut different = verdict.different.intersection(doubtful);
+        *doubtful = doubtful.difference(&same).difference(&different);
+        self.record_stored(epoch, &same, now, outputs);
+        let stash = self.doubtful_outcomes.remove(&epoch).unwrap_or_default();
+        for (outcome, set) in stash {
+            self.record_outcome(epoch, outcome, &set.intersection(&same), outputs);
+            let rest = set.difference(&same).difference(&different);
+            if !rest.is_empty() {
+                self.doubtful_outcomes.entry(epoch).or_default().insert(outcome, rest);
+            }
+        }
+        let flying = self.in_flight.range((epoch, 0)..=(epoch, u64::MAX)).map(|((_, n), _)| *n);
+        let flying: RangeSet = flying.filter(|n| verdict.different.contains(*n)).collect();
+        different.union_with(&flying);
+        self.conflict(epoch, &different, outputs);
+    }
+
+    /// Numbers that mean something else at the peer: they end here, and their entries get new numbers.
+    fn conflict(&mut self, epoch: Epoch, numbers: &RangeSet, outputs: &mut VecDeque<Output>) {
+        let ids: Vec<EntryId> = numbers.numbers().filter_map(|n| self.id(epoch, n)).collect();
+        if ids.is_empty() {
+            return;
+        }
+        for n in numbers.numbers() {
+            self.in_flight.remove(&(epoch, n));
+        }
+        self.record_outcome(epoch, Outcome::Superseded, numbers, outputs);
+        let (open, _) = self.open_epoch();
+        self.start_epoch(StartEpochReason::Conflict, open, ids, outputs);
+    }
+
+    fn start_epoch(
+        &mut self,
+        reason: StartEpochReason,
+        after: Epoch,
+        reissue: Vec<EntryId>,
+        out: &mut VecDeque<Output>,
+    ) {
+        let next = Epoch(after.0.saturating_add(1));
+        // While one is under way, another claim asks for no other epoch, only for more entries.
+        if reissue.is_empty() && self.wait_for_epoch >= Some(next) {
+            return;
+        }
+        let at_least = self.wait_for_epoch.map_or(next, |waiting| waiting.max(next));
+        self.wait_for_epoch = Some(at_least);
+        out.push_back(Output::StartEpoch { reason, at_least, reissue });
+    }
+
+    fn id(&self, epoch: Epoch, n: u64) -> Option<EntryId> {
+        Seq::new(n).map(|seq| EntryId { origin: self.me, epoch, seq })
+    }
+
+    fn record_stored(&mut self, epoch: Epoch, numbers: &RangeSet, now: Now, outputs: &mut VecDeque<Output>) {
+        let progress = self.progress.entry(epoch).or_default();
+        let new = numbers.difference(&progress.known());
+        if new.is_empty() {
+            return;
+        }
+        progress.stored.union_with(&new);
+        for range in new.iter() {
+            let keys: Vec<Number> =
+                self.in_flight.range((epoch, *range.start())..=(epoch, *range.end())).map(|(k, _)| *k).collect();
+            for key in keys {
+                let Some(flown) = self.in_flight.remove(&key) else { continue };
+                if let (true, Some(id)) = (is_urgent(flown.class), self.id(key.0, key.1)) {
+                    let after = now.mono.saturating_sub(flown.sent_at);
+                    let (class, captured) = (flown.class, flown.captured);
+                    outputs.push_back(Output::Event(LinkEvent::UrgentStored { id, class, after, captured }));
+                }
+            }
+        }
+        outputs.push_back(Output::RecordStored { epoch, ranges: new });
+    }
+
+    fn record_outcome(&mut self, epoch: Epoch, outcome: Outcome, numbers: &RangeSet, outputs: &mut VecDeque<Output>) {
+        let progress = self.progress.entry(epoch).or_default();
+        // The first end is the end.
+        let new = numbers.difference(&progress.ended());
+        if !new.is_empty() {
+            progress.outcomes.entry(outcome).or_default().union_with(&new);
+            outputs.push_back(Output::RecordOutcome { epoch, outcome, ranges: new });
+        }
+    }
+
+    fn fate(&self, o: &Outgoing, outbound: &dyn Outbound, now: Now) -> Fate {
+        let h = &o.entry.header;
+        let (epoch, n) = (h.id.epoch, h.id.seq.get());
+        let settled = self.in_flight.contains_key(&(epoch, n))
+            || self.progress.get(&epoch).is_some_and(|p| p.knows(n))
+            || self.doubtful.get(&epoch).is_some_and(|set| set.contains(n));
+        if settled {
+            return Fate::Settled;
+        }
+        if h.label == Label::local() || !self.labels.contains(&h.label) {
+            return Fate::Skip(Outcome::Withheld);
+        }
+        // What was sent once may be stored at the peer without our knowing: only a receipt ends it.
+        if self.sent_here.get(&epoch).is_some_and(|set| set.contains(n)) {
+            return Fate::Send;
+        }
+        if h.expiry.is_some_and(|expiry| expiry <= now.wall) {
+            return Fate::Skip(Outcome::Expired);
+        }
+        if h.supersedes.is_some() && outbound.superseded(o) {
+            return Fate::Skip(Outcome::Superseded);
+        }
+        Fate::Send
+    }
+
+    fn skip(&mut self, o: &Outgoing, outcome: Outcome) {
+        let id = o.entry.header.id;
+        let (epoch, n) = (id.epoch, id.seq.get());
+        self.progress.entry(epoch).or_default().outcomes.entry(outcome).or_default().insert(n);
+        self.skips.entry((epoch, outcome)).or_default().insert(n);
+        self.decided.entry((epoch, outcome)).or_default().insert(n);
+    }
+
+    /// Gives the decided skips to the shell.
+    pub(crate) fn flush(&mut self, outputs: &mut VecDeque<Output>) {
+        for ((epoch, outcome), ranges) in std::mem::take(&mut self.decided) {
+            outputs.push_back(Output::RecordOutcome { epoch, outcome, ranges });
+        }
+    }
+
+    /// Does anything of this class wait? Decides on skips along the way.
+    pub(crate) fn waits(
+        &mut self,
+        class: Precedence,
+        outbound: &dyn Outbound,
+        now: Now,
+    ) -> Result<bool, OutboundError> {
+        if self.wait_for_epoch.is_some() {
+            return Ok(false);
+        }
+        if self.cutting[class.index()].is_some() {
+            return Ok(true);
+        }
+        let window = WINDOW_ENTRIES + if is_urgent(class) { WINDOW_URGENT_EXTRA } else { 0 };
+        Ok(self.in_flight.len() < window && self.has_next(class, outbound, now)?)
+    }
+
+    /// Brings an entry that is to be sent to the front of the class's queue.
+    fn has_next(&mut self, class: Precedence, outbound: &dyn Outbound, now: Now) -> Result<bool, OutboundError> {
+        loop {
+            while let Some(front) = self.queues[class.index()].ahead.front() {
+                let fate = self.fate(front, outbound, now);
+                if matches!(fate, Fate::Send) {
+                    return Ok(true);
+                }
+                let front = self.queues[class.index()].ahead.pop_front();
+                if let (Fate::Skip(outcome), Some(front)) = (fate, front) {
+                    self.skip(&front, outcome);
+                }
+            }
+            let queue = &mut self.queues[class.index()];
+            if queue.dry {
+                return Ok(false);
+            }
+            let scan = outbound.scan(class, queue.next, READ_AHEAD_BYTES)?;
+            queue.dry = scan.entries.is_empty();
+            queue.next = queue.next.max(scan.next);
+            queue.ahead.extend(scan.entries);
+        }
+    }
+
+    /// The entry and, before it, own causes that the peer does not have and was not sent.
+    fn with_causes(
+        &mut self,
+        entry: Outgoing,
+        picked: &BTreeSet<EntryId>,
+        outbound: &dyn Outbound,
+        now: Now,
+    ) -> Result<Vec<Outgoing>, OutboundError> {
+        let mut order = Vec::new();
+        let mut seen = picked.clone();
+        seen.insert(entry.entry.header.id);
+        let mut stack = vec![(entry, 0)];
+        while let Some((top, at)) = stack.last_mut() {
+            let cause = top.entry.header.causes.get(*at).copied();
+            *at += 1;
+            let Some(cause) = cause else {
+                order.extend(stack.pop().map(|(entry, _)| entry));
+                continue;
+            };
+            if cause.origin != self.me || seen.len() >= PULL_MAX || !seen.insert(cause) {
+                continue;
+            }
+            let Some(found) = outbound.entry(cause)? else { continue };
+            if found.entry.header.kind == Kind::File {
+                continue;
+            }
+            match self.fate(&found, outbound, now) {
+                Fate::Settled => {}
+                Fate::Skip(outcome) => self.skip(&found, outcome),
+                Fate::Send => stack.push((found, 0)),
+            }
+        }
+        Ok(order)
+    }
+
+    /// The next entries of a class as one frame of at most `bytes_max`.
+    pub(crate) fn next_entries(
+        &mut self,
+        class: Precedence,
+        bytes_max: usize,
+        outbound: &dyn Outbound,
+        now: Now,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<Option<Frame>, OutboundError> {
+        if !self.waits(class, outbound, now)? {
+            return Ok(None);
+        }
+        if self.cutting[class.index()].is_some() {
+            return Ok(self.next_fragment(class, bytes_max, now, outputs));
+        }
+        // Text packs to a fifth at best; what does not fit goes back to the queue.
+        let plain_max = (bytes_max * 6).min(BATCH_BYTES_MAX / 2);
+        let (mut picked, mut ids, mut plain) = (Vec::new(), BTreeSet::new(), 0);
+        while picked.len() < PICK_MAX && plain < plain_max && self.has_next(class, outbound, now)? {
+            let Some(front) = self.queues[class.index()].ahead.pop_front() else { break };
+            if ids.contains(&front.entry.header.id) {
+                continue;
+            }
+            for entry in self.with_causes(front, &ids, outbound, now)? {
+                plain += entry.bytes.len();
+                ids.insert(entry.entry.header.id);
+                picked.push(entry);
+            }
+        }
+        let mut take = picked.len();
+        let batch = loop {
+            if take == 0 {
+                break None;
+            }
+            let plain: usize = picked[..take].iter().map(|o| o.bytes.len() + BATCH_ENTRY_OVERHEAD).sum();
+            if plain > BATCH_BYTES_MAX {
+                take /= 2;
+                continue;
+            }
+            let batch = pack_batch(picked[..take].iter().map(|o| &*o.entry), self.compression);
+            let len = batch.frame_len();
+            if len <= bytes_max {
+                break Some(batch);
+            }
+            take = (take * bytes_max / len).min(take - 1);
+        };
+        let rest = picked.split_off(take);
+        for entry in rest.into_iter().rev() {
+            self.queues[class.index()].ahead.push_front(entry);
+        }
+        let Some(batch) = batch else {
+            let Some(entry) = self.queues[class.index()].ahead.pop_front() else { return Ok(None) };
+            self.cut(class, entry);
+            return Ok(self.next_fragment(class, bytes_max, now, outputs));
+        };
+        for entry in &picked {
+            self.sent(entry, now);
+        }
+        let bytes = batch.frame_len();
+        outputs.push_back(Output::Event(LinkEvent::Sent { class, entries: picked.len(), bytes }));
+        Ok(Some(Frame::Batch(batch)))
+    }
+
+    fn sent(&mut self, o: &Outgoing, now: Now) {
+        let h = &o.entry.header;
+        let number = (h.id.epoch, h.id.seq.get());
+        let last = self.epochs.entry(number.0).or_default();
+        *last = (*last).max(number.1);
+        self.sent_here.entry(number.0).or_default().insert(number.1);
+        let (pos, class, captured) = (o.pos, h.precedence, h.captured);
+        self.in_flight.insert(number, InFlight { pos, class, sent_at: now.mono, captured });
+    }
+
+    fn cut(&mut self, class: Precedence, entry: Outgoing) {
+        let id = entry.entry.header.id;
+        // A more urgent entry may need one that a lower class has begun.
+        let begun = self.cutting.iter_mut().find(|c| c.as_ref().is_some_and(|c| c.entry.entry.header.id == id));
+        let cutting = match begun.and_then(Option::take) {
+            Some(begun) => begun,
+            None => {
+                let packed = Packed::new(&entry.bytes, self.compression);
+                let resume = self.resumes.remove(&(id.epoch, id.seq.get()));
+                // At least the last byte is sent again, so that the peer completes it.
+                let offset = resume.filter(|r| r.crc == packed.crc()).map_or(0, |r| r.offset.min(packed.total() - 1));
+                Cutting { entry, packed, offset }
+            }
+        };
+        self.cutting[class.index()] = Some(cutting);
+    }
+
+    fn next_fragment(
+        &mut self,
+        class: Precedence,
+        bytes_max: usize,
+        now: Now,
+        outputs: &mut VecDeque<Output>,
+    ) -> Option<Frame> {
+        let mut cutting = self.cutting[class.index()].take()?;
+        let id = cutting.entry.entry.header.id;
+        let part = cutting.packed.part(cutting.offset, bytes_max.saturating_sub(PART_OVERHEAD));
+        cutting.offset += part.bytes.len() as u32;
+        let done = cutting.offset >= cutting.packed.total();
+        if done {
+            self.sent(&cutting.entry, now);
+        } else {
+            self.cutting[class.index()] = Some(cutting);
+        }
+        let frame = Frame::Fragment(Fragment { epoch: id.epoch, seq: id.seq, part });
+        let bytes = frame.encode().len();
+        outputs.push_back(Output::Event(LinkEvent::Sent { class, entries: usize::from(done), bytes }));
+        Some(frame)
+    }
+
+    pub(crate) fn has_control(&self) -> bool {
+        self.skips.values().chain(self.ask.values()).any(|set| !set.is_empty())
+    }
+
+    /// A skip or a question.
+    pub(crate) fn next_control(
+        &mut self,
+        bytes_max: usize,
+        outbound: &dyn Outbound,
+        now: Now,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<Option<Frame>, OutboundError> {
+        self.skips.retain(|_, set| !set.is_empty());
+        if let Some(((epoch, outcome), set)) = self.skips.iter_mut().next() {
+            let ranges = take_fitting(set, bytes_max - SET_OVERHEAD, RANGES_PER_FRAME);
+            return Ok(Some(Frame::Skip(Skip { epoch: *epoch, outcome: *outcome, ranges })));
+        }
+        let count = ((bytes_max - SET_OVERHEAD) / 18).min(wire::frame::VERIFY_MAX);
+        loop {
+            let Some((epoch, asked)) = take_epoch(&mut self.ask, usize::MAX, 1) else { return Ok(None) };
+            let now_asked: RangeSet = asked.numbers().take(count).collect();
+            let later = asked.difference(&now_asked);
+            self.ask.entry(epoch).or_default().union_with(&later);
+            let (mut hashes, mut gone) = (Vec::new(), RangeSet::new());
+            for id in now_asked.numbers().filter_map(|n| self.id(epoch, n)) {
+                match outbound.hash_of(id)? {
+                    Some(hash) => hashes.push((id.seq, short(hash))),
+                    None => drop(gone.insert(id.seq.get())),
+                }
+            }
+            // What is not held any more cannot be compared, nor sent: the peer's word stands.
+            self.verdict(&Verdict { epoch, same: gone, different: RangeSet::new() }, now, outputs);
+            if !hashes.is_empty() {
+                return Ok(Some(Frame::Verify(Verify { epoch, hashes })));
+            }
+        }
+    }
+
+    /// May the peer have this entry's file?
+    pub(crate) fn releases(&self, label: &Label) -> bool {
+        *label != Label::local() && self.labels.contains(label)
+    }
+}
+
+/// Entries looked at for one frame.
+const PICK_MAX: usize = 1_024;
+
+/// A length before each entry in a batch, and what a relative header may cost more than a canonical one.
+const BATCH_ENTRY_OVERHEAD: usize = 16;
+
+/// Type, epoch, outcome or count.
+pub(crate) const SET_OVERHEAD: usize = 16;
+
+fn is_urgent(class: Precedence) -> bool {
+    class <= Precedence::Immediate
+}
+
+/// The part of a hash that Verify carries.
+pub(crate) fn short(hash: model::EntryHash) -> u64 {
+    let mut first = [0u8; 8];
+    first.copy_from_slice(&hash.0[..8]);
+    u64::from_le_bytes(first)
+}

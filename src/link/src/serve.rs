@@ -1,0 +1,185 @@
+//! The sending half for files: chunks that the peer asked for, cut into slices.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use model::{ChunkName, EntryId, Epoch, Event, NodeId, Outbound, OutboundError, RangeSet, Seq};
+use wire::chunk::{check_list_len, check_manifest, read_name_list};
+use wire::frame::{Frame, PART_OVERHEAD, Packed, Slice, Unavailable, Want};
+
+use crate::limits::{NAMES_MAX, RANGES_PER_FRAME, SERVING_MAX};
+use crate::output::LinkError;
+use crate::progress::take_fitting;
+use crate::sender::Sender;
+
+type Number = (Epoch, Seq);
+
+/// Index, checksum and length of what the peer holds of a chunk.
+type Partial = (u32, u32, u32);
+
+#[derive(Debug)]
+pub(crate) struct Serve {
+    me: NodeId,
+    compression: i32,
+    /// What is asked for, the oldest file first.
+    todo: BTreeMap<(Number, u8), (RangeSet, Option<Partial>)>,
+    /// The list of names that the indexes of the first of these count in.
+    names: Option<(Number, u8, Vec<ChunkName>)>,
+    current: Option<Current>,
+    gone: VecDeque<Unavailable>,
+}
+
+#[derive(Debug)]
+struct Current {
+    number: Number,
+    level: u8,
+    index: u32,
+    packed: Packed,
+    offset: u32,
+}
+
+impl Serve {
+    pub(crate) fn new(me: NodeId, compression: i32) -> Self {
+        let compression = compression.min(CHUNK_COMPRESSION_MAX);
+        Self { me, compression, todo: BTreeMap::new(), names: None, current: None, gone: VecDeque::new() }
+    }
+
+    pub(crate) fn disconnected(&mut self) {
+        *self = Self::new(self.me, self.compression);
+    }
+
+    pub(crate) fn want(&mut self, want: Want) -> Result<(), LinkError> {
+        let key = ((want.epoch, want.seq), want.level);
+        if !self.todo.contains_key(&key) && self.todo.len() >= SERVING_MAX {
+            return Err(LinkError::Protocol("more files asked for at a time than allowed"));
+        }
+        let (todo, partial) = self.todo.entry(key).or_default();
+        todo.union_with(&want.indexes);
+        *partial = want.partial.or(*partial);
+        Ok(())
+    }
+
+    pub(crate) fn waits(&self) -> bool {
+        self.current.is_some() || !self.todo.is_empty()
+    }
+
+    pub(crate) fn has_control(&self) -> bool {
+        !self.gone.is_empty()
+    }
+
+    pub(crate) fn next_control(&mut self, bytes_max: usize) -> Option<Frame> {
+        let gone = self.gone.front_mut()?;
+        let indexes = take_fitting(&mut gone.indexes, bytes_max - OVERHEAD, RANGES_PER_FRAME);
+        let frame = Frame::Unavailable(Unavailable { indexes, ..gone.clone() });
+        if gone.indexes.is_empty() {
+            self.gone.pop_front();
+        }
+        Some(frame)
+    }
+
+    /// The next slice, at most `bytes_max` as a frame.
+    pub(crate) fn next_slice(
+        &mut self,
+        bytes_max: usize,
+        sender: &Sender,
+        outbound: &dyn Outbound,
+    ) -> Result<Option<Frame>, OutboundError> {
+        let mut current = match self.current.take() {
+            Some(current) => current,
+            None => match self.next_chunk(sender, outbound)? {
+                Some(current) => current,
+                None => return Ok(None),
+            },
+        };
+        let part = current.packed.part(current.offset, bytes_max.saturating_sub(PART_OVERHEAD));
+        current.offset += part.bytes.len() as u32;
+        let ((epoch, seq), level, index) = (current.number, current.level, current.index);
+        if current.offset < current.packed.total() {
+            self.current = Some(current);
+        }
+        Ok(Some(Frame::Slice(Slice { epoch, seq, level, index, part })))
+    }
+
+    fn next_chunk(&mut self, sender: &Sender, outbound: &dyn Outbound) -> Result<Option<Current>, OutboundError> {
+        while let Some(mut first) = self.todo.first_entry() {
+            let (number, level) = *first.key();
+            let (todo, partial) = first.get_mut();
+            // What is partly there goes first, so that it is whole soon.
+            let begun = partial.take().filter(|(index, _, _)| todo.contains(u64::from(*index)));
+            let Some(index) = begun.map(|(index, _, _)| u64::from(index)).or_else(|| todo.first()) else {
+                first.remove();
+                continue;
+            };
+            if self.names.as_ref().is_none_or(|(n, l, _)| (*n, *l) != (number, level)) {
+                match names_of(self.me, number, level, sender, outbound)? {
+                    Some(names) => self.names = Some((number, level, names)),
+                    None => {
+                        let indexes = std::mem::take(todo);
+                        self.gone.push_back(Unavailable { epoch: number.0, seq: number.1, level, indexes });
+                        first.remove();
+                        continue;
+                    }
+                }
+            }
+            todo.remove(index);
+            if todo.is_empty() {
+                first.remove();
+            }
+            let names = self.names.as_ref().map(|(_, _, names)| names.as_slice()).unwrap_or_default();
+            let name = usize::try_from(index).ok().and_then(|at| names.get(at));
+            let Some(chunk) = name.map(|name| outbound.chunk(name)).transpose()?.flatten() else {
+                let indexes = RangeSet::from(index..=index);
+                self.gone.push_back(Unavailable { epoch: number.0, seq: number.1, level, indexes });
+                continue;
+            };
+            let packed = Packed::new(&chunk, self.compression);
+            let held = begun.filter(|(_, crc, _)| *crc == packed.crc());
+            // At least the last byte is sent again, so that the peer completes it.
+            let offset = held.map_or(0, |(_, _, held)| held.min(packed.total().saturating_sub(1)));
+            return Ok(Some(Current { number, level, index: index as u32, packed, offset }));
+        }
+        Ok(None)
+    }
+}
+
+/// The names that indexes of `level` count in; `None` when the entry is no file of ours that the peer may have, or
+/// a name list is not held any more.
+fn names_of(
+    me: NodeId,
+    number: Number,
+    level: u8,
+    sender: &Sender,
+    outbound: &dyn Outbound,
+) -> Result<Option<Vec<ChunkName>>, OutboundError> {
+    let id = EntryId { origin: me, epoch: number.0, seq: number.1 };
+    let Some(own) = outbound.entry(id)? else { return Ok(None) };
+    if !sender.releases(&own.entry.header.label) {
+        return Ok(None);
+    }
+    let Ok(Event::File(state)) = wire::decode_event(&own.entry) else { return Ok(None) };
+    let Some(manifest) = state.content.filter(|m| check_manifest(m).is_ok()) else { return Ok(None) };
+    if level > manifest.level {
+        return Ok(None);
+    }
+    let mut names = manifest.chunks.clone();
+    for below in (level..manifest.level).rev() {
+        let mut list = Vec::new();
+        for name in &names {
+            let Some(chunk) = outbound.chunk(name)? else { return Ok(None) };
+            list.extend_from_slice(&chunk);
+            if list.len() / ChunkName::LEN > NAMES_MAX || check_list_len(&manifest, below, list.len()).is_err() {
+                return Ok(None);
+            }
+        }
+        match read_name_list(&list) {
+            Ok(list) => names = list,
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(Some(names))
+}
+
+/// Most files are compressed already; more effort on them is heat.
+const CHUNK_COMPRESSION_MAX: i32 = 6;
+
+/// Type, number and level.
+const OVERHEAD: usize = 24;

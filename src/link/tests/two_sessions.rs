@@ -1,0 +1,818 @@
+//! Two sessions over a bad link, with journals in memory.
+
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use link::{
+    EpochProgress, Incoming, Lane, LinkEvent, Now, Output, ReceiverState, SenderState, Session, SessionConfig,
+    StartEpochReason,
+};
+use model::event::{FileState, FileStub};
+use model::{
+    ChunkName, Entry, EntryHash, EntryId, Epoch, Event, Header, Hlc, Id, Kind, Label, LocalPos, Manifest, NodeId,
+    Outbound, OutboundError, Outcome, Outgoing, Precedence, RangeSet, Scan, Seq, SourcePosition, StreamId,
+    SupersessionKey, UnixMillis, Version,
+};
+use proptest::prelude::*;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use wire::frame::ByeCode;
+use wire::{Frame, FrameBuffer};
+
+const ALPHA: NodeId = NodeId([1; 16]);
+const BRAVO: NodeId = NodeId([2; 16]);
+const WALL: UnixMillis = UnixMillis(1_700_000_000_000);
+
+/// What a node keeps across restarts.
+#[derive(Clone, Default)]
+struct Disk {
+    own: Vec<Outgoing>,
+    epochs: BTreeMap<Epoch, u64>,
+    foreign: BTreeMap<EntryId, EntryHash>,
+    chunks: BTreeMap<ChunkName, Arc<[u8]>>,
+    /// Of own entries, at the peer.
+    sent: BTreeMap<Epoch, EpochProgress>,
+    /// Of the peer's entries, here.
+    received: BTreeMap<Epoch, EpochProgress>,
+    /// The order in which the peer's entries came.
+    arrived: Vec<Arc<Entry>>,
+    incomplete: BTreeMap<EntryId, Arc<Entry>>,
+}
+
+impl Outbound for Disk {
+    fn scan(&self, class: Precedence, from: LocalPos, bytes_max: usize) -> Result<Scan, OutboundError> {
+        let (mut entries, mut bytes, mut next) = (Vec::new(), 0, from);
+        for o in self.own.iter().filter(|o| o.pos >= from) {
+            if o.entry.header.precedence == class {
+                if !entries.is_empty() && bytes + o.bytes.len() > bytes_max {
+                    return Ok(Scan { entries, next });
+                }
+                bytes += o.bytes.len();
+                entries.push(o.clone());
+            }
+            next = o.pos.next();
+        }
+        Ok(Scan { entries, next })
+    }
+
+    fn entry(&self, id: EntryId) -> Result<Option<Outgoing>, OutboundError> {
+        Ok(self.own.iter().find(|o| o.entry.header.id == id).cloned())
+    }
+
+    fn superseded(&self, entry: &Outgoing) -> bool {
+        let key = entry.entry.header.supersedes;
+        self.own.iter().any(|o| o.pos > entry.pos && o.entry.header.supersedes == key)
+    }
+
+    fn chunk(&self, name: &ChunkName) -> Result<Option<Arc<[u8]>>, OutboundError> {
+        Ok(self.chunks.get(name).cloned())
+    }
+
+    fn holds_chunk(&self, name: &ChunkName) -> Result<bool, OutboundError> {
+        Ok(self.chunks.contains_key(name))
+    }
+
+    fn hash_of(&self, id: EntryId) -> Result<Option<EntryHash>, OutboundError> {
+        Ok(self.own.iter().find(|o| o.entry.header.id == id).map(|o| o.hash).or(self.foreign.get(&id).copied()))
+    }
+}
+
+/// What to capture.
+#[derive(Clone)]
+struct Draft {
+    class: Precedence,
+    label: &'static str,
+    expired: bool,
+    key: Option<u64>,
+    /// How many entries back a cause stands.
+    causes: Vec<usize>,
+    body: Vec<u8>,
+    kind: Kind,
+}
+
+impl std::fmt::Debug for Draft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { class, label, expired, key, causes, body, .. } = self;
+        write!(f, "{class} {label} expired={expired} {key:?} causes={causes:?} {} B", body.len())
+    }
+}
+
+fn draft(class: Precedence, bytes: usize) -> Draft {
+    let body = (0..bytes).map(|i| (i * 7 % 31) as u8).collect();
+    Draft { class, label: "mission", expired: false, key: None, causes: Vec::new(), body, kind: Kind::Post }
+}
+
+struct Node {
+    me: NodeId,
+    peer: NodeId,
+    boot: u64,
+    disk: Disk,
+    session: Session,
+    /// Entries that the shell has not made durable yet.
+    storing: Vec<Incoming>,
+    events: Vec<LinkEvent>,
+    closed: Option<(ByeCode, String)>,
+    epochs_started: Vec<(StartEpochReason, Vec<EntryId>)>,
+}
+
+fn secret(node: NodeId) -> [u8; 32] {
+    [node.0[0]; 32]
+}
+
+fn session(me: NodeId, peer: NodeId, boot: u64, disk: &Disk) -> Session {
+    let labels: BTreeSet<Label> = ["mission", "directory"].map(|l| l.parse().unwrap()).into();
+    let config =
+        SessionConfig { me, name: "n".into(), boot, peer, labels, peer_chunk_secret: secret(peer), compression: 3 };
+    let sender = SenderState { epochs: disk.epochs.clone(), progress: disk.sent.clone(), scan_from: LocalPos::START };
+    Session::new(config, sender, ReceiverState { progress: disk.received.clone() })
+}
+
+impl Node {
+    fn new(me: NodeId, peer: NodeId) -> Self {
+        let mut disk = Disk::default();
+        disk.epochs.insert(Epoch::FIRST, 0);
+        Self {
+            me,
+            peer,
+            boot: 1,
+            session: session(me, peer, 1, &disk),
+            disk,
+            storing: Vec::new(),
+            events: Vec::new(),
+            closed: None,
+            epochs_started: Vec::new(),
+        }
+    }
+
+    /// The process ends and starts again: only the disk remains.
+    fn restart(&mut self) {
+        self.boot += 1;
+        self.session = session(self.me, self.peer, self.boot, &self.disk);
+        self.storing.clear();
+        for entry in self.disk.incomplete.values() {
+            self.session.want_file(entry);
+        }
+    }
+
+    fn capture(&mut self, draft: Draft) -> EntryId {
+        let (epoch, last) = self.disk.epochs.last_key_value().map(|(e, n)| (*e, *n)).unwrap();
+        let n = last + 1;
+        self.disk.epochs.insert(epoch, n);
+        let at = self.disk.own.len();
+        let causes = draft.causes.iter().filter_map(|back| at.checked_sub(back + 1));
+        let causes = causes.map(|i| &self.disk.own[i].entry.header).filter(|h| h.kind != Kind::File).map(|h| h.id);
+        let captured = Hlc((WALL.0 as u64 + at as u64) << 16);
+        let header = Header {
+            id: EntryId { origin: self.me, epoch, seq: Seq::new(n).unwrap() },
+            source: SourcePosition(captured),
+            stream: StreamId::Channel(Id::from_block([9; 16])),
+            causes: causes.collect(),
+            precedence: draft.class,
+            captured,
+            origin_time: captured.millis(),
+            expiry: draft.expired.then_some(UnixMillis(WALL.0 - 1)),
+            supersedes: draft.key.map(SupersessionKey),
+            label: draft.label.parse().unwrap(),
+            kind: draft.kind,
+            mint_salt: 5,
+        };
+        let id = header.id;
+        self.append(Entry { header, body: draft.body });
+        id
+    }
+
+    fn append(&mut self, entry: Entry) {
+        let bytes = wire::encode_entry(&entry);
+        let hash = wire::entry_hash(&bytes).unwrap();
+        let pos = LocalPos(self.disk.own.len() as u64 + 1);
+        self.disk.own.push(Outgoing { pos, entry: Arc::new(entry), bytes: bytes.into(), hash });
+        self.session.appended();
+    }
+
+    fn capture_file(&mut self, content: &[u8]) -> EntryId {
+        let namer = wire::chunk::Namer::new(&secret(self.me), &"mission".parse().unwrap());
+        let manifest: Manifest = wire::chunk::build_manifest::<std::io::Error>(content, &namer, |name, bytes| {
+            self.disk.chunks.insert(name, bytes.into());
+            Ok(())
+        })
+        .unwrap();
+        let id = Id::from_block([4; 16]);
+        let stub = FileStub {
+            id,
+            name: "map.bin".into(),
+            extension: "bin".into(),
+            size: content.len() as u64,
+            mime_type: String::new(),
+            width: 0,
+            height: 0,
+            create_at: WALL,
+        };
+        let state = FileState {
+            version: Version { at: Hlc(1), by: self.me },
+            stub,
+            user_id: id,
+            channel_id: id,
+            post_id: None,
+            content: Some(manifest),
+        };
+        let body = wire::encode_event(&Event::File(state), self.me, 5);
+        self.capture(Draft { kind: Kind::File, body, ..draft(Precedence::Deferred, 0) })
+    }
+
+    /// Carries out what the session wants; entries become durable when `durable` says so.
+    fn work(&mut self, now: Now, durable: bool) {
+        while let Some(output) = self.session.poll() {
+            match output {
+                Output::Store(incoming) => {
+                    let id = incoming.entry.header.id;
+                    assert!(!self.disk.foreign.contains_key(&id), "{id} was stored twice");
+                    assert!(!self.storing.iter().any(|s| s.entry.header.id == id), "{id} is being stored twice");
+                    self.storing.push(incoming);
+                }
+                Output::StoreChunk { name, bytes } => {
+                    self.disk.chunks.insert(name, bytes.into());
+                    self.session.chunks_stored(&[name]);
+                }
+                Output::RetainChunk(name) => assert!(self.disk.chunks.contains_key(&name)),
+                Output::RecordStored { epoch, ranges } => {
+                    self.disk.sent.entry(epoch).or_default().stored.union_with(&ranges);
+                }
+                Output::RecordOutcome { epoch, outcome, ranges } => {
+                    let progress = self.disk.sent.entry(epoch).or_default();
+                    for set in progress.outcomes.values() {
+                        assert!(set.intersection(&ranges).is_empty(), "an entry ended twice");
+                    }
+                    progress.outcomes.entry(outcome).or_default().union_with(&ranges);
+                }
+                Output::AccountSkipped { epoch, outcome, ranges } => {
+                    let progress = self.disk.received.entry(epoch).or_default();
+                    assert!(progress.stored.intersection(&ranges).is_empty(), "a skip for what was received");
+                    progress.outcomes.entry(outcome).or_default().union_with(&ranges);
+                    self.session.finals(epoch, outcome, &ranges, now);
+                }
+                Output::StartEpoch { reason, at_least, reissue } => {
+                    let (open, last) = self.disk.epochs.last_key_value().map(|(e, n)| (*e, *n)).unwrap();
+                    let (epoch, mut n) = if open >= at_least { (open, last) } else { (at_least, 0) };
+                    for id in &reissue {
+                        let old = self.disk.entry(*id).unwrap().unwrap();
+                        n += 1;
+                        let mut entry = (*old.entry).clone();
+                        entry.header.id = EntryId { origin: self.me, epoch, seq: Seq::new(n).unwrap() };
+                        self.append(entry);
+                    }
+                    self.disk.epochs.insert(epoch, n);
+                    self.epochs_started.push((reason, reissue));
+                    self.session.own_epoch(epoch, n);
+                    self.session.appended();
+                }
+                Output::FileComplete(id) => drop(self.disk.incomplete.remove(&id)),
+                Output::FileUnavailable(id) => panic!("{id} became unavailable"),
+                Output::Close { code, text } => self.closed = Some((code, text)),
+                Output::Event(event) => self.events.push(event),
+                Output::PeerGreeted { .. } | Output::OfferFiles => {}
+            }
+        }
+        if durable {
+            let stored: Vec<Incoming> = self.storing.drain(..).collect();
+            for incoming in stored {
+                let id = incoming.entry.header.id;
+                self.disk.foreign.insert(id, incoming.hash);
+                self.disk.received.entry(id.epoch).or_default().stored.insert(id.seq.get());
+                if incoming.entry.header.kind == Kind::File {
+                    self.disk.incomplete.insert(id, Arc::clone(&incoming.entry));
+                }
+                self.disk.arrived.push(incoming.entry);
+                self.session.entries_stored(&[id], now);
+            }
+        }
+    }
+
+    /// The local apply ends everything that is stored.
+    fn apply(&mut self, now: Now) {
+        for (epoch, progress) in &mut self.disk.received {
+            let mut ended = RangeSet::new();
+            progress.outcomes.values().for_each(|set| ended.union_with(set));
+            let new = progress.stored.difference(&ended);
+            if !new.is_empty() {
+                progress.outcomes.entry(Outcome::Applied).or_default().union_with(&new);
+                self.session.finals(*epoch, Outcome::Applied, &new, now);
+            }
+        }
+    }
+
+    /// The next frame as a shaper would have it: control, then the most urgent class.
+    fn send(&mut self, bytes: usize, now: Now) -> Option<Frame> {
+        let waiting = self.session.waiting(&self.disk, now).unwrap();
+        let lane = if waiting.control {
+            Lane::Control
+        } else {
+            Lane::Class(*Precedence::ALL.iter().find(|c| waiting.classes[c.index()])?)
+        };
+        let frame = self.session.next_frame(lane, bytes, &self.disk, now).unwrap();
+        if let Some(frame) = &frame {
+            assert!(frame.encode().len() <= bytes, "a {} frame of {} in {bytes}", frame.kind(), frame.encode().len());
+        }
+        frame
+    }
+
+    fn take(&mut self, frame: Frame, now: Now) {
+        self.session.frame(frame, &self.disk, now).unwrap();
+    }
+}
+
+/// A link between two nodes that is up or down, cuts frames anywhere, and may repeat and shuffle them.
+struct World {
+    nodes: [Node; 2],
+    now: Duration,
+    rng: ChaCha8Rng,
+    shuffle: bool,
+    streams: [VecDeque<u8>; 2],
+    buffers: [FrameBuffer; 2],
+    loose: [Vec<Frame>; 2],
+    up: bool,
+}
+
+impl World {
+    fn new(seed: u64, shuffle: bool) -> Self {
+        Self {
+            nodes: [Node::new(ALPHA, BRAVO), Node::new(BRAVO, ALPHA)],
+            now: Duration::from_secs(1),
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            shuffle,
+            streams: Default::default(),
+            buffers: Default::default(),
+            loose: Default::default(),
+            up: false,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.now, wall: WALL }
+    }
+
+    fn connect(&mut self) {
+        self.disconnect();
+        self.up = true;
+        let now = self.now();
+        self.nodes.iter_mut().for_each(|n| n.session.connected(now));
+    }
+
+    fn disconnect(&mut self) {
+        self.up = false;
+        self.streams = Default::default();
+        self.buffers = Default::default();
+        self.loose = Default::default();
+        self.nodes.iter_mut().for_each(|n| n.session.disconnected());
+    }
+
+    /// 100 ms: each side sends a few frames, a part of what is under way arrives.
+    fn step(&mut self, grant: usize) {
+        self.now += Duration::from_millis(100);
+        let now = self.now();
+        for i in [0, 1] {
+            self.nodes[i].session.tick(now);
+            for _ in 0..self.rng.random_range(0..4) {
+                let Some(frame) = self.nodes[i].send(grant, now) else { break };
+                if self.shuffle {
+                    if self.rng.random_bool(0.2) {
+                        self.loose[1 - i].push(frame.clone());
+                    }
+                    self.loose[1 - i].push(frame);
+                } else {
+                    let mut bytes = Vec::new();
+                    frame.write_to(&mut bytes);
+                    self.streams[1 - i].extend(bytes);
+                }
+            }
+            let durable = self.rng.random_bool(0.5);
+            self.nodes[i].work(now, durable);
+        }
+        for i in [0, 1] {
+            let n = self.rng.random_range(0..6_000).min(self.streams[i].len());
+            let bytes: Vec<u8> = self.streams[i].drain(..n).collect();
+            self.buffers[i].push(&bytes);
+            while let Some(frame) = self.buffers[i].next_frame().unwrap() {
+                self.nodes[i].take(frame, now);
+            }
+            for _ in 0..self.loose[i].len().min(4) {
+                let at = self.rng.random_range(0..self.loose[i].len());
+                let frame = self.loose[i].swap_remove(at);
+                self.nodes[i].take(frame, now);
+            }
+            let durable = self.rng.random_bool(0.5);
+            self.nodes[i].work(now, durable);
+            if self.rng.random_bool(0.2) {
+                self.nodes[i].apply(now);
+            }
+            self.equation(i);
+        }
+    }
+
+    fn settle(&mut self) {
+        self.connect();
+        let mut quiet = 0;
+        for round in 0.. {
+            assert!(round < 20_000, "no rest: {:?}", self.nodes.each_ref().map(|n| &n.disk.sent));
+            self.step(1_200);
+            let now = self.now();
+            for node in &mut self.nodes {
+                node.work(now, true);
+                node.apply(now);
+            }
+            let idle = self.streams.iter().all(VecDeque::is_empty)
+                && self.loose.iter().all(Vec::is_empty)
+                && self
+                    .nodes
+                    .iter_mut()
+                    .all(|n| n.session.is_up() && n.session.waiting(&n.disk, now).unwrap().is_empty());
+            quiet = if idle { quiet + 1 } else { 0 };
+            if quiet > 10 {
+                return;
+            }
+        }
+    }
+
+    /// accepted = applied + held + expired + superseded + withheld, at every moment.
+    fn equation(&self, i: usize) {
+        let disk = &self.nodes[i].disk;
+        for (epoch, last) in &disk.epochs {
+            let Some(progress) = disk.sent.get(epoch) else { continue };
+            let ended: u64 = progress.outcomes.values().map(RangeSet::count).sum();
+            let mut all = RangeSet::new();
+            progress.outcomes.values().for_each(|set| all.union_with(set));
+            assert_eq!(all.count(), ended, "an entry ended in two ways");
+            assert!(all.last().unwrap_or(0) <= *last, "an entry ended that was never captured");
+        }
+    }
+
+    /// Everything that `i` captured has ended at the other side, in one way, and arrived if it was to arrive.
+    fn check_arrival(&self, i: usize) {
+        let (from, to) = (&self.nodes[i].disk, &self.nodes[1 - i].disk);
+        let arrived: BTreeSet<EntryId> = to.arrived.iter().map(|e| e.header.id).collect();
+        assert_eq!(arrived.len(), to.arrived.len(), "arrived twice");
+        for o in &from.own {
+            let h = &o.entry.header;
+            let progress = &from.sent[&h.id.epoch];
+            let n = h.id.seq.get();
+            let ends: Vec<Outcome> =
+                progress.outcomes.iter().filter(|(_, set)| set.contains(n)).map(|(o, _)| *o).collect();
+            let [end] = ends[..] else { panic!("{} ended as {ends:?}", h.id) };
+            match end {
+                Outcome::Applied => assert!(arrived.contains(&h.id)),
+                Outcome::Withheld => assert_ne!(h.label.as_str(), "mission"),
+                Outcome::Expired => assert!(h.expiry.is_some()),
+                Outcome::Superseded => assert!(h.supersedes.is_some() || !self.nodes[i].epochs_started.is_empty()),
+                Outcome::Quarantined | Outcome::Purged => panic!("{} ended as {end:?}", h.id),
+            }
+        }
+        assert!(to.incomplete.is_empty(), "files are incomplete");
+    }
+
+    /// Without shuffling, every entry arrives after its causes.
+    fn check_causes(&self, i: usize) {
+        let to = &self.nodes[1 - i].disk;
+        let mut seen = BTreeSet::new();
+        for entry in &to.arrived {
+            for cause in &entry.header.causes {
+                let withheld = to.received[&cause.epoch]
+                    .outcomes
+                    .iter()
+                    .any(|(o, set)| *o != Outcome::Applied && set.contains(cause.seq.get()));
+                assert!(seen.contains(cause) || withheld, "{} arrived before {cause}", entry.header.id);
+            }
+            seen.insert(entry.header.id);
+        }
+    }
+}
+
+fn any_draft() -> impl Strategy<Value = Draft> {
+    let size = prop_oneof![8 => 0usize..200, 2 => 200usize..3_000, 1 => 3_000usize..40_000];
+    let label = prop_oneof![8 => Just("mission"), 1 => Just("local"), 1 => Just("secret")];
+    let causes = prop::collection::vec(0usize..6, 0..3);
+    let class = prop::sample::select(Precedence::ALL.to_vec());
+    let key = prop_oneof![4 => Just(None), 1 => (0u64..3).prop_map(Some)];
+    (class, size, label, prop::bool::weighted(0.1), key, causes).prop_map(
+        |(class, size, label, expired, key, causes)| Draft { label, expired, key, causes, ..draft(class, size) },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn everything_releasable_arrives_once_however_bad_the_link(
+        seed: u64,
+        shuffle: bool,
+        drafts in prop::collection::vec((any::<bool>(), any_draft(), 0usize..6), 0..60),
+        grant in 120usize..1_500,
+    ) {
+        let mut world = World::new(seed, shuffle);
+        for (left, draft, steps) in drafts {
+            world.nodes[usize::from(left)].capture(draft);
+            for _ in 0..steps {
+                match world.rng.random_range(0..40) {
+                    0 => world.disconnect(),
+                    1..4 => world.connect(),
+                    4 => {
+                        world.disconnect();
+                        let i = world.rng.random_range(0..2);
+                        world.nodes[i].restart();
+                    }
+                    5 => {
+                        let mut content = vec![0; world.rng.random_range(0..60_000)];
+                        world.rng.fill_bytes(&mut content);
+                        world.nodes[0].capture_file(&content);
+                    }
+                    _ => world.step(grant),
+                }
+            }
+        }
+        world.settle();
+        for i in [0, 1] {
+            world.check_arrival(i);
+            if !shuffle {
+                world.check_causes(i);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flash_entry_overtakes_the_bulk_that_was_queued_first() {
+    let mut world = World::new(1, false);
+    world.nodes[0].capture_file(&noise(300_000));
+    for _ in 0..200 {
+        world.nodes[0].capture(draft(Precedence::Routine, 300));
+    }
+    world.connect();
+    (0..40).for_each(|_| world.step(400));
+    let flash = world.nodes[0].capture(draft(Precedence::Flash, 40));
+    let before = world.nodes[1].disk.arrived.len();
+    (0..12).for_each(|_| world.step(400));
+    let place = world.nodes[1].disk.arrived.iter().position(|e| e.header.id == flash);
+    assert!(place.is_some_and(|at| at < before + 30), "flash arrived at {place:?}, {before} were there before");
+    world.settle();
+    world.check_arrival(0);
+    let urgent = |e: &LinkEvent| matches!(e, LinkEvent::UrgentStored { id, .. } if *id == flash);
+    assert!(world.nodes[0].events.iter().any(urgent));
+}
+
+#[test]
+fn a_flash_reply_pulls_the_thread_it_belongs_to() {
+    let mut world = World::new(2, false);
+    let root = world.nodes[0].capture(draft(Precedence::Routine, 100));
+    for _ in 0..300 {
+        world.nodes[0].capture(Draft { body: noise(200), ..draft(Precedence::Routine, 0) });
+    }
+    let causes = vec![world.nodes[0].disk.own.len() - 1];
+    let reply = world.nodes[0].capture(Draft { causes, ..draft(Precedence::Flash, 50) });
+    world.connect();
+    (0..10).for_each(|_| world.step(400));
+    let order: Vec<EntryId> = world.nodes[1].disk.arrived.iter().map(|e| e.header.id).take(2).collect();
+    assert_eq!(order, [root, reply]);
+}
+
+#[test]
+fn a_large_entry_and_a_large_chunk_resume_where_the_link_broke() {
+    let mut world = World::new(3, false);
+    world.nodes[0].capture(Draft { body: noise(200_000), ..draft(Precedence::Routine, 0) });
+    let mut sent = 0;
+    for _ in 0..400 {
+        world.connect();
+        for _ in 0..12 {
+            world.now += Duration::from_millis(100);
+            let now = world.now();
+            for i in [0, 1] {
+                for _ in 0..8 {
+                    if let Some(frame) = world.nodes[i].send(600, now) {
+                        sent += if i == 0 { frame.encode().len() } else { 0 };
+                        world.nodes[1 - i].take(frame, now);
+                        world.nodes[1 - i].work(now, true);
+                        world.nodes[i].work(now, true);
+                    }
+                }
+            }
+        }
+        if !world.nodes[1].disk.arrived.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(world.nodes[1].disk.arrived.len(), 1);
+    assert!(sent < 260_000, "{sent} bytes for 200 kB");
+}
+
+#[test]
+fn two_files_that_share_chunks_cost_one() {
+    let mut world = World::new(4, false);
+    let content = noise(200_000);
+    world.nodes[0].capture_file(&content);
+    let mut edited = content.clone();
+    edited[100_000] ^= 1;
+    world.nodes[0].capture_file(&content);
+    world.nodes[0].capture_file(&edited);
+    world.connect();
+    let mut sliced = 0;
+    for _ in 0..3_000 {
+        world.now += Duration::from_millis(100);
+        let now = world.now();
+        for i in [0, 1] {
+            world.nodes[i].session.tick(now);
+            let Some(frame) = world.nodes[i].send(1_200, now) else { continue };
+            if let Frame::Slice(slice) = &frame {
+                sliced += slice.part.bytes.len();
+            }
+            world.nodes[1 - i].take(frame, now);
+            world.nodes[1 - i].work(now, true);
+            world.nodes[i].work(now, true);
+        }
+    }
+    assert!(world.nodes[1].disk.incomplete.is_empty() && world.nodes[1].disk.arrived.len() == 3);
+    assert!(sliced < 200_000 + 2 * 64 * 1024 + 1_000, "{sliced} bytes of slices");
+    assert_eq!(world.nodes[0].disk.chunks, world.nodes[1].disk.chunks);
+}
+
+/// A node was restored from a snapshot: it captured other entries under numbers that it had sent before. The peer
+/// holds the old ones; the new ones must arrive under numbers of their own.
+#[test]
+fn a_restored_snapshot_gets_a_new_epoch_and_loses_nothing() {
+    let mut world = World::new(5, false);
+    for n in 0..10 {
+        world.nodes[0].capture(draft(Precedence::Routine, 20 + n));
+    }
+    world.settle();
+    let snapshot = world.nodes[0].disk.clone();
+    for n in 0..6 {
+        world.nodes[0].capture(draft(Precedence::Routine, 50 + n));
+    }
+    world.settle();
+    world.disconnect();
+    world.nodes[0].disk = snapshot;
+    world.nodes[0].restart();
+    let mut captured = Vec::new();
+    for n in 0..3 {
+        let body = vec![n; 70];
+        world.nodes[0].capture(Draft { body: body.clone(), ..draft(Precedence::Routine, 0) });
+        captured.push(body);
+    }
+    world.settle();
+    let bodies: Vec<&Vec<u8>> = world.nodes[1].disk.arrived.iter().map(|e| &e.body).collect();
+    for body in &captured {
+        assert_eq!(bodies.iter().filter(|b| **b == body).count(), 1);
+    }
+    assert_eq!(bodies.len(), 10 + 6 + 3);
+    let reasons: Vec<StartEpochReason> = world.nodes[0].epochs_started.iter().map(|(r, _)| *r).collect();
+    assert!(reasons.contains(&StartEpochReason::PeerIsAhead) && reasons.contains(&StartEpochReason::Conflict));
+    world.check_arrival(0);
+}
+
+/// The sender's process died after sending and before it recorded the receipts: the peer's claims are proven by
+/// hash, nothing is sent twice and no epoch is spent.
+#[test]
+fn a_crash_before_the_receipt_was_recorded_costs_only_a_question() {
+    let mut world = World::new(6, false);
+    for n in 0..20 {
+        world.nodes[0].capture(draft(Precedence::Routine, 20 + n));
+    }
+    let before = world.nodes[0].disk.clone();
+    world.settle();
+    world.disconnect();
+    world.nodes[0].disk = before;
+    world.nodes[0].restart();
+    world.settle();
+    assert_eq!(world.nodes[1].disk.arrived.len(), 20);
+    assert!(world.nodes[0].epochs_started.is_empty());
+    let resent = |e: &LinkEvent| matches!(e, LinkEvent::Duplicates(_));
+    assert!(!world.nodes[1].events.iter().any(resent));
+    world.check_arrival(0);
+}
+
+#[test]
+fn a_peer_that_lost_its_disk_gets_everything_again() {
+    let mut world = World::new(7, false);
+    for n in 0..20 {
+        world.nodes[0].capture(draft(Precedence::Routine, 20 + n));
+    }
+    world.settle();
+    world.disconnect();
+    world.nodes[1] = Node::new(BRAVO, ALPHA);
+    world.nodes[1].boot = 77;
+    world.nodes[1].restart();
+    world.nodes[0].disk.sent.clear();
+    world.settle();
+    assert_eq!(world.nodes[1].disk.arrived.len(), 20);
+    assert!(world.nodes[0].events.iter().any(|e| matches!(e, LinkEvent::PeerForgot { .. })));
+}
+
+#[test]
+fn an_idle_link_carries_a_few_bytes_a_minute() {
+    let mut world = World::new(8, false);
+    world.settle();
+    let (mut bytes, start) = (0, world.now);
+    while world.now < start + Duration::from_secs(600) {
+        world.now += Duration::from_millis(500);
+        let now = world.now();
+        for i in [0, 1] {
+            world.nodes[i].session.tick(now);
+            while let Some(frame) = world.nodes[i].send(240, now) {
+                bytes += frame.encode().len() + 1;
+                world.nodes[1 - i].take(frame, now);
+            }
+            world.nodes[i].work(now, true);
+            assert_eq!(world.nodes[i].closed, None);
+        }
+    }
+    assert!(bytes <= 60, "{bytes} bytes in ten idle minutes");
+}
+
+#[test]
+fn every_deadline_that_tick_honours_is_reported() {
+    // Jumping from one reported deadline to the next must find the same things as ticking every millisecond.
+    let mut world = World::new(9, false);
+    let now = world.now();
+    world.nodes[0].session.connected(now);
+    let mut at = world.now;
+    for _ in 0..10 {
+        let Some(due) = world.nodes[0].session.poll_timeout() else { break };
+        assert!(due > at, "a deadline that passed is reported again");
+        at = due;
+        world.nodes[0].session.tick(Now { mono: at, wall: WALL });
+        world.nodes[0].work(Now { mono: at, wall: WALL }, true);
+    }
+    assert!(matches!(world.nodes[0].closed, Some((ByeCode::Quiet, _))), "the greeting's deadline");
+    assert_eq!(world.nodes[0].session.poll_timeout(), None);
+
+    // Up and idle: keepalive, then quiet. With a receipt due: that first.
+    let mut world = World::new(10, false);
+    world.settle();
+    world.nodes[1].capture(draft(Precedence::Flash, 10));
+    let now = world.now();
+    let frame = world.nodes[1].send(500, now).unwrap();
+    world.nodes[0].take(frame, now);
+    world.nodes[0].work(now, true);
+    let due = world.nodes[0].session.poll_timeout().unwrap();
+    assert_eq!(due, now.mono + link::limits::RECEIPT_DELAY_URGENT, "the receipt");
+    let (mut at, mut frames) = (due, Vec::new());
+    for _ in 0..10 {
+        let now = Now { mono: at, wall: WALL };
+        world.nodes[0].session.tick(now);
+        frames.extend(world.nodes[0].send(500, now).map(|f| (f.kind(), at - due)));
+        world.nodes[0].work(now, true);
+        let Some(next) = world.nodes[0].session.poll_timeout() else { break };
+        assert!(next > at);
+        at = next;
+    }
+    let minute = link::limits::KEEPALIVE;
+    assert_eq!(frames, [("receipt", Duration::ZERO), ("keep_alive", minute), ("keep_alive", 2 * minute)]);
+    assert!(matches!(world.nodes[0].closed, Some((ByeCode::Quiet, _))));
+}
+
+#[test]
+fn a_hostile_peer_ends_the_connection_and_changes_nothing() {
+    let mut world = World::new(11, false);
+    world.nodes[0].capture(draft(Precedence::Routine, 10));
+    world.settle();
+    let now = world.now();
+    let mut foreign = (*world.nodes[0].disk.own[0].entry).clone();
+    foreign.header.id.origin = NodeId([9; 16]);
+    let hostile = [
+        Frame::Batch(wire::frame::pack_batch([&foreign], 3)),
+        Frame::Skip(wire::frame::Skip { epoch: Epoch(1), outcome: Outcome::Applied, ranges: RangeSet::from(1..=9) }),
+        Frame::Greet(wire::frame::Greet {
+            protocol: 1,
+            node: NodeId([9; 16]),
+            boot: 1,
+            epoch: Epoch(1),
+            next_seq: Seq::FIRST,
+            name: String::new(),
+        }),
+    ];
+    for frame in hostile {
+        let node = &mut world.nodes[1];
+        let error = node.session.frame(frame, &node.disk, now).unwrap_err();
+        assert!(!error.to_string().is_empty() && !error.next_step().is_empty());
+    }
+    let node = &mut world.nodes[1];
+    for n in 0..200 {
+        let want = wire::frame::Want {
+            epoch: Epoch(1),
+            seq: Seq::new(n + 1).unwrap(),
+            level: 0,
+            indexes: RangeSet::from(0..=u64::MAX),
+            partial: None,
+        };
+        if node.session.frame(Frame::Want(want), &node.disk, now).is_err() {
+            assert!(n >= 64);
+            return;
+        }
+    }
+    panic!("a peer may ask for any number of files");
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    ChaCha8Rng::seed_from_u64(len as u64).fill_bytes(&mut bytes);
+    bytes
+}
