@@ -27,8 +27,8 @@ impl Reader {
     ///
     /// # Errors
     /// When there is no journal, or it cannot be read.
-    pub fn open(dir: &Path, disk: &dyn Disk) -> Result<Self, OpenError> {
-        let mut loaded = load(disk, dir, None, Access::Guest)?;
+    pub fn open(dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+        let mut loaded = load(&*disk, dir, None, Access::Guest)?;
         loaded.sealed.retain(|number, _| *number > loaded.state.trimmed_through);
         let tail = loaded.tail.take().or_else(|| {
             // The owner is about to make the next segment.

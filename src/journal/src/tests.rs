@@ -129,7 +129,7 @@ fn one_flipped_byte_costs_at_most_one_entry_and_is_noticed() {
         bytes[at] ^= 0x10;
         fs::write(segment(&copy, 1), &bytes).unwrap();
         // Whose journal it is stands only in the headers, of which this one has one.
-        let reader = Reader::open(copy.path(), &StdDisk);
+        let reader = Reader::open(copy.path(), Arc::new(StdDisk));
         assert_eq!(reader.is_err(), (16..32).contains(&at), "flip at {at}");
         let opened = Journal::open(options(copy.path()));
         let (journal, report) = match opened {
@@ -393,7 +393,7 @@ fn receipts_survive_reopening_and_the_first_outcome_stays() {
     assert_eq!((total.accepted, total.applied, total.quarantined, total.held, total.stored), (10, 6, 1, 3, 1));
     assert!(total.held_bytes > 0);
     assert_eq!(total.oldest_held, Some(Hlc(5 << 16).millis()));
-    let reader = Reader::open(dir.path(), &StdDisk).unwrap();
+    let reader = Reader::open(dir.path(), Arc::new(StdDisk)).unwrap();
     assert_eq!(reader.accounting().unwrap()["bravo"].total, total);
 }
 
@@ -570,7 +570,7 @@ fn a_reader_sees_what_is_durable_while_the_owner_goes_on() {
     let dir = tempdir();
     let journal = open(&dir).0;
     append(&journal, 0..100);
-    let reader = Reader::open(dir.path(), &StdDisk).unwrap();
+    let reader = Reader::open(dir.path(), Arc::new(StdDisk)).unwrap();
     assert_eq!(reader.node(), NODE);
     append(&journal, 0..100);
     assert_eq!(reader.list(LocalPos::START..LocalPos(u64::MAX), 1000).unwrap().len(), 100);
@@ -578,7 +578,7 @@ fn a_reader_sees_what_is_durable_while_the_owner_goes_on() {
     assert!(reader.verify(&mut |_| {}).unwrap().is_clean());
     assert_eq!(reader.stats().entries, 100);
     let empty = tempdir();
-    assert!(Reader::open(empty.path(), &StdDisk).is_err());
+    assert!(Reader::open(empty.path(), Arc::new(StdDisk)).is_err());
 }
 
 #[derive(Clone, Debug)]
@@ -854,13 +854,13 @@ fn ids(appended: &[Appended]) -> Vec<(EntryId, LocalPos, model::EntryHash)> {
 }
 
 fn first_entry_start(dir: &TempDir) -> u64 {
-    let reader = Reader::open(dir.path(), &StdDisk).unwrap();
+    let reader = Reader::open(dir.path(), Arc::new(StdDisk)).unwrap();
     reader.list(LocalPos(1)..LocalPos(2), 1).unwrap()[0].offset
 }
 
 /// Where each entry's frame ends, for a journal of one segment that holds nothing behind its entries.
 fn entry_ends(dir: &TempDir) -> Vec<u64> {
-    let reader = Reader::open(dir.path(), &StdDisk).unwrap();
+    let reader = Reader::open(dir.path(), Arc::new(StdDisk)).unwrap();
     let starts: Vec<u64> =
         reader.list(LocalPos(1)..LocalPos(u64::MAX), 100).unwrap().iter().map(|l| l.offset).collect();
     starts[1..].iter().copied().chain([fs::metadata(segment(dir, 1)).unwrap().len()]).collect()
