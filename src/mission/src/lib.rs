@@ -1,11 +1,51 @@
 //! The embedded Mattermost-compatible core.
+//!
+//! ```text
+//!  http, ws --> operations (users, channels, posts, ..) --> one SQLite transaction --> rows + outbox rows
+//!                                                                `-- after the commit --> broadcasts
+//!  apply room --> Replica::apply --> the same rows, the ledger, no outbox row --> broadcasts
+//!  capture room <-- Core::outbox_read / outbox_ack
+//! ```
+//!
+//! Invariants
+//! - A replicated change and its outbox row commit together or not at all.
+//! - Outbox positions rise strictly, across restarts and clock steps.
+//! - What came from another node gives no outbox row.
+//! - Roles, credentials, read marks, settings and statuses never leave the node.
+//! - A row refers to file bytes only after they are durable.
+//!
+//! Not here: numbering, journals and links (capture, journal, link), what may leave (capture).
+//! Start reading at [`Core`]; replication is in `replica`, the tables are in `schema`.
 
+mod access;
+mod channels;
+mod core;
+mod digest;
 pub mod error;
 pub mod events;
+mod export;
+mod files;
 pub mod http;
+mod outbox;
+mod posts;
+mod preferences;
+mod reactions;
+mod replica;
 mod roles;
-mod skeleton;
+mod rows;
+mod schema;
+mod sessions;
+mod sidebar;
+mod statuses;
+mod teams;
+#[cfg(test)]
+mod testkit;
 pub mod types;
+mod users;
 pub mod ws;
 
-pub use skeleton::*;
+pub use crate::core::{Core, CoreOptions, CoreSettings, OpenError, StoreError};
+pub use export::Snapshot;
+pub use files::{FileAvailability, StagedFile, StagedWriter, TooLarge, Upload};
+pub use outbox::{CoreStats, OutboxRow, OutboxStats};
+pub use replica::{Applied, Incoming, LedgerRow, QuarantineRow, Replica};

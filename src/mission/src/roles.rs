@@ -3,7 +3,6 @@
 //! Clients evaluate permissions themselves from these lists, so a missing name hides a button.
 
 /// One built-in role. `permissions` is `None` for the role that holds all of them.
-#[allow(dead_code, reason = "used by the operations that land next")]
 pub(crate) struct BuiltIn {
     pub(crate) name: &'static str,
     pub(crate) display_name: &'static str,
@@ -12,7 +11,6 @@ pub(crate) struct BuiltIn {
 }
 
 /// Every built-in role.
-#[allow(dead_code, reason = "used by the operations that land next")]
 pub(crate) const ROLES: &[BuiltIn] = &[
     BuiltIn {
         name: "system_admin",
@@ -424,7 +422,6 @@ pub(crate) const ROLES: &[BuiltIn] = &[
 ];
 
 /// Every permission there is, in the order of the real server.
-#[allow(dead_code, reason = "used by the operations that land next")]
 pub(crate) const ALL: &[&str] = &[
     "assign_system_admin_role",
     "manage_roles",

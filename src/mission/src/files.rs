@@ -1,0 +1,295 @@
+//! File bytes on disk, named by what they are.
+//!
+//! ```text
+//!  staging/<random>  --write, fsync-->  --rename, fsync directory-->  files/<2 hex>/<64 hex of BLAKE3>
+//! ```
+//!
+//! A row refers to bytes only after they are durable under their final name. Equal bytes lie there once.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use model::Id;
+use rusqlite::params;
+
+use crate::access::{require, require_in_channel, require_read};
+use crate::channels::require_channel;
+use crate::core::{Core, random_id};
+use crate::error::{AppError, AppResult};
+use crate::posts::post_row_by_id;
+use crate::rows::{file_info, get, run};
+use crate::types::{FileInfo, Session};
+
+const NAME_MAX_RUNES: usize = 256;
+
+/// Bytes on their way into the store.
+pub struct StagedWriter {
+    file: File,
+    staged: StagedFile,
+    hash: blake3::Hasher,
+}
+
+/// Durable bytes that nothing refers to yet. Dropped unused, they are removed.
+#[derive(Debug)]
+pub struct StagedFile {
+    path: PathBuf,
+    hash: [u8; 32],
+    bytes: u64,
+}
+
+impl StagedFile {
+    /// How many bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// BLAKE3 over the bytes.
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        // After it moved into the store there is nothing here; a leftover is removed at the next start.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Write for StagedWriter {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(buf)?;
+        self.hash.update(&buf[..n]);
+        self.staged.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl StagedWriter {
+    /// Makes the bytes durable.
+    ///
+    /// # Errors
+    /// When the disk fails; the bytes are discarded.
+    pub fn finish(self) -> io::Result<StagedFile> {
+        self.file.sync_all()?;
+        let mut staged = self.staged;
+        staged.hash = *self.hash.finalize().as_bytes();
+        Ok(staged)
+    }
+}
+
+/// Are the bytes of a file here?
+#[derive(Clone, Debug, PartialEq)]
+pub enum FileAvailability {
+    /// They lie at `path`.
+    Here {
+        /// What is known of it.
+        info: FileInfo,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The post arrived ahead of its file; the bytes will follow.
+    NotHereYet {
+        /// What is known of it.
+        info: FileInfo,
+    },
+}
+
+/// An upload in progress: write the bytes, then [`Upload::finish`]. Dropping it discards them.
+pub struct Upload {
+    core: Core,
+    writer: StagedWriter,
+    user: Id,
+    channel: Id,
+    name: String,
+}
+
+impl Write for Upload {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let max = self.core.settings().max_file_bytes;
+        if self.writer.staged.bytes.saturating_add(buf.len() as u64) > max {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, TooLarge(max)));
+        }
+        self.writer.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// The upload exceeds the configured size; inside the `io::Error` of [`Upload`]'s `write`.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the file is larger than the permitted {0} bytes")]
+pub struct TooLarge(pub u64);
+
+impl From<io::Error> for AppError {
+    fn from(e: io::Error) -> Self {
+        if e.kind() == io::ErrorKind::FileTooLarge {
+            return Self::new(
+                "uploadFile",
+                "api.file.upload_file.too_large_detailed.app_error",
+                "Unable to upload file. File is too large.",
+                413,
+            )
+            .detail(e);
+        }
+        Self::new("uploadFile", "api.file.write_file.app_error", "Unable to write the file; nothing was changed.", 500)
+            .detail(e)
+    }
+}
+
+impl Upload {
+    /// Makes the file durable and known. It belongs to no post yet.
+    ///
+    /// # Errors
+    /// When the disk or the store fails; nothing is kept.
+    pub fn finish(self) -> AppResult<FileInfo> {
+        let Self { core, writer, user, channel, name } = self;
+        let staged = writer.finish()?;
+        let size = imagesize::size(&staged.path).ok();
+        let extension = Path::new(&name).extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+        let mime = mime_guess::from_ext(&extension).first_or_octet_stream().to_string();
+        let pixels = |n: Option<usize>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+        let hash = core.keep(&staged)?;
+        core.write(|tx| {
+            let info = FileInfo {
+                id: tx.mint(),
+                user_id: user,
+                post_id: None,
+                channel_id: channel,
+                create_at: tx.now,
+                update_at: tx.now,
+                delete_at: 0,
+                name,
+                extension,
+                size: staged.bytes,
+                mime_type: mime,
+                width: pixels(size.map(|s| s.width)),
+                height: pixels(size.map(|s| s.height)),
+                has_preview_image: false,
+                mini_preview: None,
+                remote_id: None,
+                archived: false,
+            };
+            put_file(&tx.db, &info, &hash)?;
+            Ok(info)
+        })
+    }
+}
+
+/// Inserts the row, or fills in what a row made from a post's stub does not know yet.
+pub(crate) fn put_file(db: &rusqlite::Connection, f: &FileInfo, hash: &str) -> rusqlite::Result<()> {
+    run(
+        db,
+        "INSERT INTO files (id, user_id, post_id, channel_id, create_at, update_at, delete_at, name, extension, size,
+            mime_type, width, height, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+         ON CONFLICT (id) DO UPDATE SET hash = CASE WHEN files.hash = '' THEN excluded.hash ELSE files.hash END",
+        params![
+            f.id.as_str(),
+            f.user_id.as_str(),
+            crate::rows::text(&f.post_id),
+            f.channel_id.as_str(),
+            f.create_at,
+            f.update_at,
+            f.delete_at,
+            f.name,
+            f.extension,
+            f.size as i64,
+            f.mime_type,
+            f.width,
+            f.height,
+            hash,
+        ],
+    )?;
+    Ok(())
+}
+
+impl Core {
+    /// Where bytes with this hash lie.
+    pub(crate) fn blob_path(&self, hash: &str) -> PathBuf {
+        self.0.dir.join("files").join(&hash[..2]).join(hash)
+    }
+
+    /// Opens a place for bytes.
+    pub(crate) fn stage(&self) -> io::Result<StagedWriter> {
+        let path = self.0.dir.join("staging").join(random_id().as_str());
+        let file = File::create_new(&path)?;
+        let staged = StagedFile { path, hash: [0; 32], bytes: 0 };
+        Ok(StagedWriter { file, staged, hash: blake3::Hasher::new() })
+    }
+
+    /// Moves durable bytes to their place; their hash.
+    pub(crate) fn keep(&self, staged: &StagedFile) -> io::Result<String> {
+        let hash = data_encoding::HEXLOWER.encode(&staged.hash);
+        let target = self.blob_path(&hash);
+        let folder = target.parent().expect("a blob lies in a folder").to_owned();
+        if !folder.exists() {
+            fs::create_dir_all(&folder)?;
+            File::open(self.0.dir.join("files"))?.sync_all()?;
+        }
+        fs::rename(&staged.path, &target)?;
+        File::open(folder)?.sync_all()?;
+        Ok(hash)
+    }
+
+    /// Starts an upload to a channel.
+    ///
+    /// # Errors
+    /// 403 without permission, 400 for a bad name.
+    pub fn begin_upload(&self, by: &Session, channel: Id, name: &str) -> AppResult<Upload> {
+        self.read(|db| {
+            let c = require_channel(db, channel).map_err(|_| AppError::permissions("uploadFile", "upload_file"))?;
+            require_in_channel("uploadFile", db, by, &c.channel, "upload_file")
+        })?;
+        // Clients on Windows send whole paths.
+        let name = name.rsplit(['/', '\\']).next().unwrap_or("").trim();
+        if name.is_empty() || name == "." || name == ".." || name.chars().count() > NAME_MAX_RUNES {
+            return Err(AppError::body_param("uploadFile", "filename"));
+        }
+        let writer = self.stage()?;
+        Ok(Upload { core: self.clone(), writer, user: by.user_id, channel, name: name.to_owned() })
+    }
+
+    /// What is known of a file.
+    ///
+    /// # Errors
+    /// 404, or 403 when its channel is not the asker's.
+    pub fn file_info(&self, by: &Session, id: Id) -> AppResult<FileInfo> {
+        Ok(self.file(by, id)?.0)
+    }
+
+    /// A file's bytes, if they are here.
+    ///
+    /// # Errors
+    /// As [`Core::file_info`].
+    pub fn open_file(&self, by: &Session, id: Id) -> AppResult<FileAvailability> {
+        let (info, hash) = self.file(by, id)?;
+        if hash.is_empty() {
+            return Ok(FileAvailability::NotHereYet { info });
+        }
+        Ok(FileAvailability::Here { path: self.blob_path(&hash), info })
+    }
+
+    fn file(&self, by: &Session, id: Id) -> AppResult<(FileInfo, String)> {
+        self.read(|db| {
+            let sql = "SELECT * FROM files WHERE id = ?1 AND delete_at = 0";
+            let (info, hash) = get(db, sql, [id.as_str()], |r| Ok((file_info(r)?, r.get::<_, String>("hash")?)))?
+                .ok_or_else(|| AppError::not_found("GetFileInfo", "app.file_info.get.app_error"))?;
+            match info.post_id {
+                Some(post) => {
+                    let channel = post_row_by_id(db, post)?.map_or(info.channel_id, |p| p.channel_id);
+                    require_read("getFile", db, by, &require_channel(db, channel)?.channel)?;
+                }
+                None if info.user_id == by.user_id => {}
+                None => require("getFile", by, "manage_system")?,
+            }
+            Ok((info, hash))
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! What capture reads: every replicated change, in commit order, until it is acknowledged.
+
+use std::path::PathBuf;
+
+use model::{Event, Hlc, Id, Kind, RawIds, UnixMillis};
+use rusqlite::params;
+use tokio::sync::watch;
+
+use crate::core::{Core, StoreError};
+use crate::rows::{all, count, get, run};
+
+/// One committed change that is not captured yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Position, strictly increasing; the source position of the entry.
+    pub at: Hlc,
+    /// Wall time of the change.
+    pub origin_time: UnixMillis,
+    /// The resulting state.
+    pub event: Event,
+}
+
+/// How much waits in the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxStats {
+    /// Rows.
+    pub rows: u64,
+    /// Wall time of the oldest.
+    pub oldest: Option<UnixMillis>,
+}
+
+/// Counts for metrics and health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[allow(missing_docs, reason = "each is named after what it counts")]
+pub struct CoreStats {
+    pub users: u64,
+    pub teams: u64,
+    pub channels: u64,
+    pub posts: u64,
+    pub reactions: u64,
+    pub files: u64,
+    pub outbox_rows: u64,
+    pub quarantine_rows: u64,
+}
+
+impl Core {
+    /// Rows after `after`, oldest first, at most `max_rows`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn outbox_read(&self, after: Hlc, max_rows: usize) -> Result<Vec<OutboxRow>, StoreError> {
+        let limit = i64::try_from(max_rows).unwrap_or(i64::MAX);
+        let sql = "SELECT at, kind, origin_time, event FROM outbox WHERE at > ?1 ORDER BY at LIMIT ?2";
+        let raw: Vec<(i64, u8, i64, Vec<u8>)> = self.read(|db| {
+            all(db, sql, params![after.0 as i64, limit], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))
+                .map_err(StoreError::from)
+        })?;
+        raw.into_iter()
+            .map(|(at, kind, time, bytes)| {
+                let kind =
+                    Kind::from_number(kind).ok_or_else(|| StoreError(format!("outbox row {at} has kind {kind}")))?;
+                let event = Event::decode_with(kind, &bytes, &mut RawIds)
+                    .map_err(|e| StoreError(format!("outbox row {at} does not decode: {e}")))?;
+                Ok(OutboxRow { at: Hlc(at as u64), origin_time: UnixMillis(time), event })
+            })
+            .collect()
+    }
+
+    /// Deletes the rows up to and including `up_to`: they are durable in the journal. How many there were.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn outbox_ack(&self, up_to: Hlc) -> Result<u64, StoreError> {
+        self.write(|tx| {
+            let removed = run(&tx.db, "DELETE FROM outbox WHERE at <= ?1", [up_to.0 as i64])?;
+            // Keeps positions rising across restarts when the table is empty.
+            run(
+                &tx.db,
+                "INSERT INTO meta (key, value) VALUES ('outbox_acked', ?1)
+                 ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)",
+                [up_to.0 as i64],
+            )?;
+            Ok::<_, StoreError>(removed as u64)
+        })
+    }
+
+    /// How much waits.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn outbox_stats(&self) -> Result<OutboxStats, StoreError> {
+        self.read(|db| {
+            let rows = count(db, "SELECT count(*) FROM outbox", [])? as u64;
+            let oldest = get(db, "SELECT origin_time FROM outbox ORDER BY at LIMIT 1", [], |r| r.get(0))?;
+            Ok(OutboxStats { rows, oldest: oldest.map(UnixMillis) })
+        })
+    }
+
+    /// Changes whenever rows were committed; the value counts them since start.
+    pub fn outbox_changed(&self) -> watch::Receiver<u64> {
+        self.0.outbox_changed.subscribe()
+    }
+
+    /// Where the bytes of a file lie; `None` when they are not here (yet).
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn file_path(&self, file: Id) -> Result<Option<PathBuf>, StoreError> {
+        self.read(|db| {
+            let hash: Option<String> = get(db, "SELECT hash FROM files WHERE id = ?1", [file.as_str()], |r| r.get(0))?;
+            Ok(hash.filter(|h| !h.is_empty()).map(|h| self.blob_path(&h)))
+        })
+    }
+
+    /// Counts of everything held.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn stats(&self) -> Result<CoreStats, StoreError> {
+        self.read(|db| {
+            let n = |sql: &str| count(db, sql, []).map(|n| n as u64);
+            Ok(CoreStats {
+                users: n("SELECT count(*) FROM users WHERE delete_at = 0")?,
+                teams: n("SELECT count(*) FROM teams WHERE delete_at = 0")?,
+                channels: n("SELECT count(*) FROM channels WHERE delete_at = 0")?,
+                posts: n("SELECT count(*) FROM posts WHERE delete_at = 0")?,
+                reactions: n("SELECT count(*) FROM reactions WHERE delete_at = 0")?,
+                files: n("SELECT count(*) FROM files WHERE delete_at = 0")?,
+                outbox_rows: n("SELECT count(*) FROM outbox")?,
+                quarantine_rows: n("SELECT count(*) FROM quarantine")?,
+            })
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! The tables, and the steps that bring an older file up to date.
+//!
+//! `user_version` counts the steps taken. A file with a higher number was written by a newer Holdfast and is
+//! refused rather than guessed at.
+
+use rusqlite::Connection;
+
+/// Each element takes the schema from version i to i + 1.
+const STEPS: &[&str] = &[V1];
+
+/// The version that this program writes.
+pub(crate) const VERSION: i64 = STEPS.len() as i64;
+
+/// Creates or upgrades the tables.
+///
+/// Ids are TEXT, empty where there is none. `ver_at`, `ver_by` are the version of the replicated state.
+/// `wanted_*` is the replicated name; the plain column is the name shown here, which may carry a suffix.
+/// `local` marks what never leaves this node.
+pub(crate) fn migrate(db: &Connection, from: i64) -> rusqlite::Result<()> {
+    let first = usize::try_from(from).unwrap_or(0);
+    for (step, sql) in STEPS.iter().enumerate().skip(first) {
+        db.execute_batch(&format!("BEGIN EXCLUSIVE; {sql}; PRAGMA user_version = {}; COMMIT;", step + 1))?;
+    }
+    Ok(())
+}
+
+const V1: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE users (
+    id TEXT PRIMARY KEY, create_at INTEGER NOT NULL, update_at INTEGER NOT NULL, delete_at INTEGER NOT NULL,
+    username TEXT NOT NULL UNIQUE, wanted_username TEXT NOT NULL, email TEXT NOT NULL, nickname TEXT NOT NULL,
+    first_name TEXT NOT NULL, last_name TEXT NOT NULL, position TEXT NOT NULL, locale TEXT NOT NULL,
+    is_bot INTEGER NOT NULL, bot_description TEXT NOT NULL DEFAULT '', roles TEXT NOT NULL,
+    password TEXT NOT NULL DEFAULT '', email_verified INTEGER NOT NULL DEFAULT 0,
+    notify_props TEXT NOT NULL DEFAULT '{}', props TEXT NOT NULL DEFAULT '{}', timezone TEXT NOT NULL DEFAULT '{}',
+    failed_attempts INTEGER NOT NULL DEFAULT 0, last_password_update INTEGER NOT NULL DEFAULT 0,
+    last_picture_update INTEGER NOT NULL DEFAULT 0, last_activity_at INTEGER NOT NULL DEFAULT 0,
+    ver_at INTEGER NOT NULL, ver_by BLOB NOT NULL,
+    local INTEGER NOT NULL DEFAULT 0, placeholder INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE INDEX users_email ON users (email);
+CREATE TABLE sessions (
+    id TEXT PRIMARY KEY, token_hash BLOB NOT NULL UNIQUE, create_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+    last_activity_at INTEGER NOT NULL, user_id TEXT NOT NULL, device_id TEXT NOT NULL, props TEXT NOT NULL) STRICT;
+CREATE INDEX sessions_user ON sessions (user_id);
+CREATE TABLE access_tokens (
+    id TEXT PRIMARY KEY, token_hash BLOB NOT NULL UNIQUE, user_id TEXT NOT NULL, description TEXT NOT NULL,
+    is_active INTEGER NOT NULL, create_at INTEGER NOT NULL) STRICT;
+CREATE INDEX access_tokens_user ON access_tokens (user_id);
+CREATE TABLE teams (
+    id TEXT PRIMARY KEY, create_at INTEGER NOT NULL, update_at INTEGER NOT NULL, delete_at INTEGER NOT NULL,
+    name TEXT NOT NULL UNIQUE, wanted_name TEXT NOT NULL, display_name TEXT NOT NULL, description TEXT NOT NULL,
+    type TEXT NOT NULL, allow_open_invite INTEGER NOT NULL, email TEXT NOT NULL DEFAULT '',
+    company_name TEXT NOT NULL DEFAULT '', invite_id TEXT NOT NULL,
+    ver_at INTEGER NOT NULL, ver_by BLOB NOT NULL) STRICT;
+CREATE TABLE team_members (
+    team_id TEXT NOT NULL, user_id TEXT NOT NULL, create_at INTEGER NOT NULL, delete_at INTEGER NOT NULL,
+    scheme_admin INTEGER NOT NULL, explicit_roles TEXT NOT NULL DEFAULT '',
+    ver_at INTEGER NOT NULL, ver_by BLOB NOT NULL, PRIMARY KEY (team_id, user_id)) STRICT, WITHOUT ROWID;
+CREATE INDEX team_members_user ON team_members (user_id);
+CREATE TABLE channels (
+    id TEXT PRIMARY KEY, create_at INTEGER NOT NULL, update_at INTEGER NOT NULL, delete_at INTEGER NOT NULL,
+    team_id TEXT NOT NULL, type TEXT NOT NULL, name TEXT NOT NULL, wanted_name TEXT NOT NULL,
+    display_name TEXT NOT NULL, header TEXT NOT NULL, purpose TEXT NOT NULL, creator_id TEXT NOT NULL,
+    last_post_at INTEGER NOT NULL, last_root_post_at INTEGER NOT NULL,
+    total_msg_count INTEGER NOT NULL DEFAULT 0, total_msg_count_root INTEGER NOT NULL DEFAULT 0,
+    ver_at INTEGER NOT NULL, ver_by BLOB NOT NULL, local INTEGER NOT NULL DEFAULT 0, UNIQUE (team_id, name)) STRICT;
+CREATE TABLE channel_members (
+    channel_id TEXT NOT NULL, user_id TEXT NOT NULL, create_at INTEGER NOT NULL, delete_at INTEGER NOT NULL,
+    scheme_admin INTEGER NOT NULL, explicit_roles TEXT NOT NULL DEFAULT '',
+    last_viewed_at INTEGER NOT NULL DEFAULT 0, msg_count INTEGER NOT NULL DEFAULT 0,
+    msg_count_root INTEGER NOT NULL DEFAULT 0, mention_count INTEGER NOT NULL DEFAULT 0,
+    mention_count_root INTEGER NOT NULL DEFAULT 0, urgent_mention_count INTEGER NOT NULL DEFAULT 0,
+    notify_props TEXT NOT NULL, last_update_at INTEGER NOT NULL,
+    ver_at INTEGER NOT NULL, ver_by BLOB NOT NULL, PRIMARY KEY (channel_id, user_id)) STRICT, WITHOUT ROWID;
+CREATE INDEX channel_members_user ON channel_members (user_id);
+CREATE TABLE posts (
+    id TEXT PRIMARY KEY, channel_id TEXT NOT NULL, user_id TEXT NOT NULL, root_id TEXT NOT NULL,
+    original_id TEXT NOT NULL DEFAULT '', create_at INTEGER NOT NULL, update_at INTEGER NOT NULL,
+    edit_at INTEGER NOT NULL, delete_at INTEGER NOT NULL, message TEXT NOT NULL, type TEXT NOT NULL,
+    props TEXT NOT NULL, hashtags TEXT NOT NULL, is_pinned INTEGER NOT NULL, file_ids TEXT NOT NULL,
+    priority TEXT NOT NULL DEFAULT '', pending_post_id TEXT NOT NULL DEFAULT '',
+    state_at INTEGER NOT NULL, changed_at INTEGER NOT NULL, arrived_at INTEGER NOT NULL DEFAULT 0,
+    origin BLOB NOT NULL, ver_at INTEGER NOT NULL, ver_by BLOB NOT NULL) STRICT;
+CREATE INDEX posts_by_time ON posts (channel_id, create_at, id) WHERE original_id = '';
+CREATE INDEX posts_by_change ON posts (channel_id, changed_at);
+CREATE INDEX posts_by_root ON posts (root_id) WHERE root_id <> '';
+CREATE INDEX posts_by_original ON posts (original_id) WHERE original_id <> '';
+CREATE INDEX posts_pending ON posts (pending_post_id) WHERE pending_post_id <> '';
+CREATE INDEX posts_pinned ON posts (channel_id) WHERE is_pinned = 1;
+CREATE TABLE reactions (
+    post_id TEXT NOT NULL, user_id TEXT NOT NULL, emoji_name TEXT NOT NULL, channel_id TEXT NOT NULL,
+    create_at INTEGER NOT NULL, update_at INTEGER NOT NULL, delete_at INTEGER NOT NULL,
+    ver_at INTEGER NOT NULL, ver_by BLOB NOT NULL, PRIMARY KEY (post_id, user_id, emoji_name)) STRICT, WITHOUT ROWID;
+CREATE TABLE files (
+    id TEXT PRIMARY KEY, user_id TEXT NOT NULL, post_id TEXT NOT NULL, channel_id TEXT NOT NULL,
+    create_at INTEGER NOT NULL, update_at INTEGER NOT NULL, delete_at INTEGER NOT NULL, name TEXT NOT NULL,
+    extension TEXT NOT NULL, size INTEGER NOT NULL, mime_type TEXT NOT NULL, width INTEGER NOT NULL,
+    height INTEGER NOT NULL, hash TEXT NOT NULL) STRICT;
+CREATE INDEX files_by_post ON files (post_id) WHERE post_id <> '';
+CREATE TABLE preferences (
+    user_id TEXT NOT NULL, category TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (user_id, category, name)) STRICT, WITHOUT ROWID;
+CREATE TABLE sidebars (
+    user_id TEXT NOT NULL, team_id TEXT NOT NULL, categories TEXT NOT NULL,
+    PRIMARY KEY (user_id, team_id)) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox (
+    at INTEGER PRIMARY KEY, kind INTEGER NOT NULL, origin_time INTEGER NOT NULL, event BLOB NOT NULL) STRICT;
+CREATE TABLE received (
+    origin BLOB NOT NULL, epoch INTEGER NOT NULL, outcome INTEGER NOT NULL, ranges BLOB NOT NULL,
+    PRIMARY KEY (origin, epoch, outcome)) STRICT, WITHOUT ROWID;
+CREATE TABLE quarantine (
+    origin BLOB NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, kind INTEGER NOT NULL,
+    reason TEXT NOT NULL, body BLOB NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (origin, epoch, seq)) STRICT;
+CREATE TABLE node_names (node BLOB PRIMARY KEY, name TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE late_posts (
+    post_id TEXT PRIMARY KEY, channel_id TEXT NOT NULL, user_id TEXT NOT NULL, origin BLOB NOT NULL,
+    create_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";

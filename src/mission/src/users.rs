@@ -1,0 +1,727 @@
+//! User accounts.
+
+use std::collections::BTreeMap;
+
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use model::event::UserState;
+use model::{Event, Id, UnixMillis, Version};
+use rusqlite::{Connection, params};
+
+use crate::access::{may, require, require_self, role_exists};
+use crate::core::{Core, Inner, Tx};
+use crate::error::{AppError, AppResult};
+use crate::events::Broadcast;
+use crate::rows::{UserRow, all, channel_row, count, exists, get, id_array, run, to_json, user, user_row};
+use crate::types::{NewUser, Session, StringMap, User, UserAutocomplete, UserFilter, UserPatch, UserSearch};
+
+/// bcrypt's limit, which clients know from the real server.
+const PASSWORD_MAX_BYTES: usize = 72;
+const NAME_MAX_RUNES: usize = 64;
+const POSITION_MAX_RUNES: usize = 128;
+const EMAIL_MAX_BYTES: usize = 128;
+const PAGE_MAX: u32 = 200;
+
+const NOT_FOUND: &str = "app.user.missing_account.const";
+
+pub(crate) fn user_row_by_id(db: &Connection, id: Id) -> rusqlite::Result<Option<UserRow>> {
+    get(db, "SELECT * FROM users WHERE id = ?1", [id.as_str()], user_row)
+}
+
+pub(crate) fn require_user(db: &Connection, id: Id) -> AppResult<UserRow> {
+    user_row_by_id(db, id)?.ok_or_else(|| AppError::not_found("GetUser", NOT_FOUND))
+}
+
+pub(crate) fn page(page: u32, per_page: u32) -> (i64, i64) {
+    let size = per_page.clamp(1, PAGE_MAX);
+    (i64::from(size), i64::from(page) * i64::from(size))
+}
+
+impl UserRow {
+    fn state(&self) -> UserState {
+        let u = &self.user;
+        UserState {
+            version: self.version,
+            id: u.id,
+            create_at: UnixMillis(u.create_at),
+            update_at: UnixMillis(u.update_at),
+            delete_at: UnixMillis(u.delete_at),
+            username: self.wanted_username.clone(),
+            email: u.email.clone(),
+            nickname: u.nickname.clone(),
+            first_name: u.first_name.clone(),
+            last_name: u.last_name.clone(),
+            position: u.position.clone(),
+            locale: u.locale.clone(),
+            is_bot: u.is_bot,
+        }
+    }
+}
+
+impl Tx<'_> {
+    /// Writes the whole row, new or changed.
+    pub(crate) fn put_user(&mut self, row: &UserRow) -> rusqlite::Result<()> {
+        let u = &row.user;
+        run(
+            &self.db,
+            "INSERT INTO users (id, create_at, update_at, delete_at, username, wanted_username, email, nickname,
+                first_name, last_name, position, locale, is_bot, bot_description, roles, password, email_verified,
+                notify_props, props, timezone, failed_attempts, last_password_update, last_picture_update,
+                ver_at, ver_by, local, placeholder)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+                ?22, ?23, ?24, ?25, ?26, ?27)
+             ON CONFLICT (id) DO UPDATE SET create_at = excluded.create_at, update_at = excluded.update_at,
+                delete_at = excluded.delete_at, username = excluded.username,
+                wanted_username = excluded.wanted_username, email = excluded.email, nickname = excluded.nickname,
+                first_name = excluded.first_name, last_name = excluded.last_name, position = excluded.position,
+                locale = excluded.locale, is_bot = excluded.is_bot, bot_description = excluded.bot_description,
+                roles = excluded.roles, password = excluded.password, email_verified = excluded.email_verified,
+                notify_props = excluded.notify_props, props = excluded.props, timezone = excluded.timezone,
+                failed_attempts = excluded.failed_attempts, last_password_update = excluded.last_password_update,
+                last_picture_update = excluded.last_picture_update, ver_at = excluded.ver_at,
+                ver_by = excluded.ver_by, local = excluded.local, placeholder = excluded.placeholder",
+            params![
+                u.id.as_str(),
+                u.create_at,
+                u.update_at,
+                u.delete_at,
+                u.username,
+                row.wanted_username,
+                u.email,
+                u.nickname,
+                u.first_name,
+                u.last_name,
+                u.position,
+                u.locale,
+                u.is_bot,
+                u.bot_description,
+                u.roles,
+                row.password,
+                u.email_verified,
+                to_json(&u.notify_props),
+                to_json(&u.props),
+                to_json(&u.timezone),
+                u.failed_attempts,
+                u.last_password_update,
+                u.last_picture_update,
+                row.version.at.0 as i64,
+                row.version.by.0,
+                row.local,
+                row.placeholder,
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Gives the row a new version, writes it and puts its public profile into the outbox.
+    fn save_user(&mut self, row: &mut UserRow, current: Option<Version>) -> rusqlite::Result<()> {
+        let at = self.tick();
+        row.version = self.version_after(at, current);
+        self.put_user(row)?;
+        if !row.local {
+            self.emit(at, &Event::User(row.state()))?;
+        }
+        Ok(())
+    }
+
+    /// Tells everyone; `user_updated` carries an object, and each user gets their own full variant.
+    pub(crate) fn tell_user_updated(&mut self, user: &User) {
+        let public = user.clone().sanitized_for(None);
+        let mut own = user.clone();
+        own.auth_data = Some(String::new());
+        let value = |u: &User| serde_json::to_value(u).expect("a user is plain JSON");
+        let mut broadcast = Broadcast::to_all("user_updated").with("user", value(&public));
+        let full = [("user".to_owned(), value(&own))].into_iter().collect();
+        broadcast.per_user.insert(user.id, full);
+        self.tell(broadcast);
+    }
+
+    /// This node's own bot, made at its first message. It is local: no other node hears of it.
+    pub(crate) fn local_bot(&mut self) -> rusqlite::Result<UserRow> {
+        let found = get(&self.db, "SELECT * FROM users WHERE local = 1 AND is_bot = 1", [], user_row)?;
+        if let Some(row) = found {
+            return Ok(row);
+        }
+        let id = self.mint();
+        let taken = exists(&self.db, "SELECT 1 FROM users WHERE username = 'holdfast'", [])?;
+        let username = if taken { format!("holdfast-{}", &id.as_str()[..8]) } else { "holdfast".to_owned() };
+        let mut row = new_row(id, self.now, username);
+        row.user.is_bot = true;
+        row.user.bot_description = "Messages from this node itself.".to_owned();
+        row.user.first_name = "Holdfast".to_owned();
+        row.local = true;
+        self.save_user(&mut row, None)?;
+        Ok(row)
+    }
+}
+
+/// A fresh ordinary account.
+pub(crate) fn new_row(id: Id, now: i64, username: String) -> UserRow {
+    let pairs = |pairs: &[(&str, &str)]| -> StringMap {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    };
+    UserRow {
+        wanted_username: username.clone(),
+        user: User {
+            id,
+            create_at: now,
+            update_at: now,
+            delete_at: 0,
+            email: format!("{username}@localhost"),
+            username,
+            auth_data: None,
+            auth_service: String::new(),
+            email_verified: false,
+            nickname: String::new(),
+            first_name: String::new(),
+            last_name: String::new(),
+            position: String::new(),
+            roles: "system_user".to_owned(),
+            props: StringMap::new(),
+            notify_props: pairs(&[
+                ("email", "true"),
+                ("push", "mention"),
+                ("desktop", "mention"),
+                ("desktop_sound", "true"),
+                ("mention_keys", ""),
+                ("channel", "true"),
+                ("push_status", "online"),
+                ("comments", "never"),
+                ("first_name", "false"),
+                ("desktop_threads", "all"),
+                ("email_threads", "all"),
+                ("push_threads", "all"),
+            ]),
+            last_password_update: 0,
+            last_picture_update: 0,
+            failed_attempts: 0,
+            locale: "en".to_owned(),
+            timezone: pairs(&[("useAutomaticTimezone", "true"), ("automaticTimezone", ""), ("manualTimezone", "")]),
+            remote_id: None,
+            is_bot: false,
+            bot_description: String::new(),
+            disable_welcome_email: false,
+        },
+        password: String::new(),
+        version: Version { at: model::Hlc::ZERO, by: model::NodeId([0; 16]) },
+        local: false,
+        placeholder: false,
+    }
+}
+
+fn invalid(field: &str) -> AppError {
+    AppError::bad(
+        "User.IsValid",
+        format!("model.user.is_valid.{field}.app_error"),
+        format!("The field {field} of the user is not valid."),
+    )
+}
+
+fn check_profile(u: &User) -> AppResult<()> {
+    check_username(&u.username)?;
+    let runes = |text: &str| text.chars().count();
+    if u.email.is_empty() || u.email.len() > EMAIL_MAX_BYTES || !plausible_email(&u.email) {
+        return Err(invalid("email"));
+    }
+    if runes(&u.nickname) > NAME_MAX_RUNES {
+        return Err(invalid("nickname"));
+    }
+    if runes(&u.position) > POSITION_MAX_RUNES {
+        return Err(invalid("position"));
+    }
+    if runes(&u.first_name) > NAME_MAX_RUNES {
+        return Err(invalid("first_name"));
+    }
+    if runes(&u.last_name) > NAME_MAX_RUNES {
+        return Err(invalid("last_name"));
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if u.locale.len() > 5 || !u.locale.chars().all(plain) {
+        return Err(invalid("locale"));
+    }
+    if to_json(&u.timezone).chars().count() > 256 {
+        return Err(invalid("timezone_limit"));
+    }
+    Ok(())
+}
+
+fn check_username(name: &str) -> AppResult<()> {
+    let fits = (1..=NAME_MAX_RUNES).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b));
+    if fits && !["all", "channel", "matterbot", "system"].contains(&name) { Ok(()) } else { Err(invalid("username")) }
+}
+
+fn plausible_email(email: &str) -> bool {
+    let lower = !email.chars().any(|c| c.is_uppercase() || c.is_whitespace() || c.is_control());
+    lower
+        && email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'))
+}
+
+impl Inner {
+    fn check_password(&self, password: &str) -> AppResult<()> {
+        let least = self.settings.password_min_chars;
+        let wrong = |id: &'static str, message: String| Err(AppError::bad("User.IsValid", id, message));
+        if password.len() < least {
+            let message = format!("Your password must contain at least {least} characters.");
+            return wrong("model.user.is_valid.pwd_min_length.app_error", message);
+        }
+        if password.len() > PASSWORD_MAX_BYTES {
+            let message = format!("Your password must contain no more than {PASSWORD_MAX_BYTES} bytes.");
+            return wrong("model.user.is_valid.pwd_max_length.app_error", message);
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn hash_password(password: &str) -> AppResult<String> {
+    let hash = Argon2::default().hash_password(password.as_bytes());
+    hash.map(|h| h.to_string()).map_err(|e| {
+        AppError::new(
+            "HashPassword",
+            "model.user.pre_save.password_hash.app_error",
+            "The password could not be hashed.",
+            500,
+        )
+        .detail(e)
+    })
+}
+
+/// Costs the same whether or not there is a hash, so that timing tells nothing about accounts.
+pub(crate) fn password_matches(hash: &str, password: &str) -> bool {
+    match PasswordHash::new(hash) {
+        Ok(parsed) => Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok(),
+        Err(_) => {
+            let _ = Argon2::default().hash_password(password.as_bytes());
+            false
+        }
+    }
+}
+
+impl Core {
+    /// Makes an account. `by` is `None` for a sign-up; the first account of a server becomes its administrator.
+    ///
+    /// # Errors
+    /// AppErrors as the real server gives them for names, passwords and closed registration.
+    pub fn create_user(&self, by: Option<&Session>, new: &NewUser) -> AppResult<User> {
+        let first = self.read(|db| Ok::<_, AppError>(!exists(db, "SELECT 1 FROM users WHERE password <> ''", [])?))?;
+        let admin = by.is_some_and(|s| may(s, "edit_other_users"));
+        if !first && !admin && !self.0.settings.open_registration {
+            return Err(AppError::new(
+                "createUser",
+                "api.user.create_user.no_open_server",
+                "This server does not allow open signups. Please ask an administrator for an account.",
+                403,
+            ));
+        }
+        let roles = if first { "system_admin system_user" } else { "system_user" };
+        self.insert_user(new, roles)
+    }
+
+    /// Makes an administrator, for `init` and the operator's command line.
+    ///
+    /// # Errors
+    /// As [`Core::create_user`], but whoever has the data directory needs no further permission.
+    pub fn create_admin(&self, username: &str, email: &str, password: &str) -> AppResult<User> {
+        let new = NewUser {
+            username: username.to_owned(),
+            email: email.to_owned(),
+            password: password.to_owned(),
+            ..NewUser::default()
+        };
+        self.insert_user(&new, "system_admin system_user")
+    }
+
+    fn insert_user(&self, new: &NewUser, roles: &str) -> AppResult<User> {
+        let mut row = new_row(self.0.mint.mint(), self.0.clock.now().0, new.username.trim().to_lowercase());
+        let u = &mut row.user;
+        u.email = new.email.trim().to_lowercase();
+        u.nickname = new.nickname.clone();
+        u.first_name = new.first_name.clone();
+        u.last_name = new.last_name.clone();
+        u.position = new.position.clone();
+        if !new.locale.is_empty() {
+            u.locale = new.locale.clone();
+        }
+        if let Some(props) = &new.notify_props {
+            u.notify_props.extend(props.clone());
+        }
+        if let Some(props) = &new.props {
+            u.props = props.clone();
+        }
+        if let Some(timezone) = &new.timezone {
+            u.timezone = timezone.clone();
+        }
+        u.roles = roles.to_owned();
+        u.email_verified = true;
+        u.last_password_update = u.create_at;
+        check_profile(u)?;
+        self.0.check_password(&new.password)?;
+        row.password = hash_password(&new.password)?;
+        self.write(|tx| {
+            check_free(&tx.db, &row.user)?;
+            tx.save_user(&mut row, None)?;
+            for (category, name, value) in [
+                ("recommended_next_steps", "hide", "false"),
+                ("tutorial_step", row.user.id.as_str(), "0"),
+                ("system_notice", "GMasDM", "true"),
+            ] {
+                run(
+                    &tx.db,
+                    "INSERT INTO preferences (user_id, category, name, value) VALUES (?1, ?2, ?3, ?4)",
+                    [row.user.id.as_str(), category, name, value],
+                )?;
+            }
+            tx.tell(Broadcast::to_all("new_user").with("user_id", row.user.id.as_str()));
+            Ok(row.user.clone())
+        })
+    }
+
+    /// A user, with everything but the password; show others [`User::sanitized_for`] the reader.
+    ///
+    /// # Errors
+    /// 404 when there is none.
+    pub fn user(&self, id: Id) -> AppResult<User> {
+        self.read(|db| Ok(require_user(db, id)?.user))
+    }
+
+    /// As [`Core::user`], by name.
+    ///
+    /// # Errors
+    /// 404 when there is none.
+    pub fn user_by_username(&self, name: &str) -> AppResult<User> {
+        self.read(|db| {
+            get(db, "SELECT * FROM users WHERE username = ?1", [name.to_lowercase()], user)?
+                .ok_or_else(|| AppError::not_found("GetUserByUsername", "app.user.get_by_username.app_error"))
+        })
+    }
+
+    /// As [`Core::user`], by mail address.
+    ///
+    /// # Errors
+    /// 404 when there is none.
+    pub fn user_by_email(&self, email: &str) -> AppResult<User> {
+        self.read(|db| {
+            get(
+                db,
+                "SELECT * FROM users WHERE email = ?1 ORDER BY password = '' LIMIT 1",
+                [email.to_lowercase()],
+                user,
+            )?
+            .ok_or_else(|| AppError::not_found("GetUserByEmail", NOT_FOUND))
+        })
+    }
+
+    /// The users with these ids that changed after `since` (0: all), unsanitised.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn users_by_ids(&self, ids: &[Id], since: i64) -> AppResult<Vec<User>> {
+        self.read(|db| {
+            let sql = "SELECT * FROM users WHERE id IN (SELECT value FROM json_each(?1)) AND update_at > ?2
+                       ORDER BY username";
+            Ok(all(db, sql, params![id_array(ids), since.max(-1)], user)?)
+        })
+    }
+
+    /// The users with these names, unsanitised.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn users_by_usernames(&self, names: &[String]) -> AppResult<Vec<User>> {
+        self.read(|db| {
+            let sql =
+                "SELECT * FROM users WHERE username IN (SELECT lower(value) FROM json_each(?1)) ORDER BY username";
+            Ok(all(db, sql, [to_json(&names)], user)?)
+        })
+    }
+
+    /// A page of users, unsanitised.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn users(&self, _by: &Session, filter: &UserFilter, page_number: u32, per_page: u32) -> AppResult<Vec<User>> {
+        let order = match filter.sort.as_str() {
+            "create_at" => "create_at DESC, username",
+            "last_activity_at" => "last_activity_at DESC, username",
+            _ => "username",
+        };
+        let (limit, offset) = page(page_number, per_page);
+        let sql = format!("SELECT * FROM users u WHERE {USER_FILTER} ORDER BY {order} LIMIT ?8 OFFSET ?9");
+        self.read(|db| {
+            let (in_team, not_in_team) = (&filter.in_team, &filter.not_in_team);
+            let (in_channel, not_in_channel) = (&filter.in_channel, &filter.not_in_channel);
+            let values = params![
+                in_team.as_ref().map_or("", Id::as_str),
+                not_in_team.as_ref().map_or("", Id::as_str),
+                in_channel.as_ref().map_or("", Id::as_str),
+                not_in_channel.as_ref().map_or("", Id::as_str),
+                filter.without_team,
+                filter.active,
+                filter.inactive,
+                limit,
+                offset,
+            ];
+            Ok(all(db, &sql, values, user)?)
+        })
+    }
+
+    /// Users whose name, nickname or username starts with the term, unsanitised.
+    ///
+    /// # Errors
+    /// 400 for a malformed id.
+    pub fn search_users(&self, _by: &Session, search: &UserSearch) -> AppResult<Vec<User>> {
+        let limit = if search.limit <= 0 { 100 } else { search.limit.min(1_000) };
+        let sql = format!("SELECT * FROM users u WHERE {USER_FILTER} AND {TERM_MATCH} ORDER BY username LIMIT ?9");
+        let active = !search.allow_inactive;
+        self.read(|db| {
+            let values = params![
+                search.team_id,
+                search.not_in_team_id,
+                search.in_channel_id,
+                search.not_in_channel_id,
+                search.without_team,
+                active,
+                false,
+                like_prefix(&search.term),
+                limit,
+            ];
+            Ok(all(db, &sql, values, user)?)
+        })
+    }
+
+    /// Suggestions while typing `@`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn autocomplete_users(
+        &self,
+        by: &Session,
+        term: &str,
+        team: Option<Id>,
+        channel: Option<Id>,
+        limit: u32,
+    ) -> AppResult<UserAutocomplete> {
+        let text = |id: Option<Id>| id.map(|i| i.to_string()).unwrap_or_default();
+        let search = |in_channel: Option<Id>, not_in_channel: Option<Id>| {
+            self.search_users(
+                by,
+                &UserSearch {
+                    term: term.to_owned(),
+                    team_id: text(team),
+                    in_channel_id: text(in_channel),
+                    not_in_channel_id: text(not_in_channel),
+                    limit: i64::from(limit.clamp(1, 100)),
+                    ..UserSearch::default()
+                },
+            )
+        };
+        let users = search(channel, None)?;
+        let out_of_channel = channel.map(|c| search(None, Some(c))).transpose()?;
+        Ok(UserAutocomplete { users, out_of_channel })
+    }
+
+    /// The other members of the asker's group channels, unsanitised.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn users_of_group_channels(&self, by: &Session, channels: &[Id]) -> AppResult<BTreeMap<Id, Vec<User>>> {
+        self.read(|db| {
+            let mut found = BTreeMap::new();
+            let sql = "SELECT * FROM channels WHERE type = 'G' AND id IN (SELECT value FROM json_each(?1)) AND id IN
+                (SELECT channel_id FROM channel_members WHERE user_id = ?2 AND delete_at = 0)";
+            for row in all(db, sql, params![id_array(channels), by.user_id.as_str()], channel_row)? {
+                let members = all(
+                    db,
+                    "SELECT * FROM users WHERE id <> ?2 AND id IN
+                        (SELECT user_id FROM channel_members WHERE channel_id = ?1 AND delete_at = 0) ORDER BY username",
+                    params![row.channel.id.as_str(), by.user_id.as_str()],
+                    user,
+                )?;
+                found.insert(row.channel.id, members);
+            }
+            Ok(found)
+        })
+    }
+
+    /// How many people (not bots) have an active account.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn active_user_count(&self) -> AppResult<i64> {
+        self.read(|db| Ok(count(db, "SELECT count(*) FROM users WHERE delete_at = 0 AND is_bot = 0", [])?))
+    }
+
+    /// Changes a profile.
+    ///
+    /// # Errors
+    /// 403 for others' profiles, 400 for bad or taken names.
+    pub fn patch_user(&self, by: &Session, id: Id, patch: &UserPatch) -> AppResult<User> {
+        require_self("patchUser", by, id)?;
+        self.write(|tx| {
+            let mut row = require_user(&tx.db, id)?;
+            let before = row.version;
+            let u = &mut row.user;
+            let set = |field: &mut String, value: &Option<String>| {
+                if let Some(value) = value {
+                    field.clone_from(value);
+                }
+            };
+            if let Some(name) = patch.username.as_ref().map(|n| n.trim().to_lowercase()).filter(|n| *n != u.username) {
+                row.wanted_username.clone_from(&name);
+                u.username = name;
+            }
+            set(&mut u.nickname, &patch.nickname);
+            set(&mut u.first_name, &patch.first_name);
+            set(&mut u.last_name, &patch.last_name);
+            set(&mut u.position, &patch.position);
+            set(&mut u.locale, &patch.locale);
+            if let Some(email) = patch.email.as_ref().map(|e| e.trim().to_lowercase()).filter(|e| *e != u.email) {
+                let right = patch.password.as_deref().is_some_and(|p| password_matches(&row.password, p));
+                if !right && !may(by, "edit_other_users") {
+                    return Err(AppError::bad(
+                        "patchUser",
+                        "api.context.invalid_body_param.app_error",
+                        "Invalid or missing password in request body.",
+                    ));
+                }
+                u.email = email;
+            }
+            for (field, value) in [
+                (&mut u.notify_props, &patch.notify_props),
+                (&mut u.props, &patch.props),
+                (&mut u.timezone, &patch.timezone),
+            ] {
+                if let Some(value) = value {
+                    field.clone_from(value);
+                }
+            }
+            u.update_at = tx.now.max(u.update_at + 1);
+            check_profile(u)?;
+            check_free(&tx.db, u)?;
+            tx.save_user(&mut row, Some(before))?;
+            tx.tell_user_updated(&row.user);
+            Ok(row.user)
+        })
+    }
+
+    /// Sets the roles; they are this node's own and not replicated.
+    ///
+    /// # Errors
+    /// 403 without `manage_roles`, 400 for an unknown role.
+    pub fn set_user_roles(&self, by: &Session, id: Id, roles: &str) -> AppResult<()> {
+        require("updateUserRoles", by, "manage_roles")?;
+        if roles.split_whitespace().next().is_none() || !roles.split_whitespace().all(role_exists) {
+            return Err(AppError::body_param("updateUserRoles", "roles"));
+        }
+        self.write(|tx| {
+            let row = require_user(&tx.db, id)?;
+            run(&tx.db, "UPDATE users SET roles = ?2 WHERE id = ?1", [id.as_str(), roles])?;
+            tx.tell(Broadcast::to_user("user_role_updated", id).with("user_id", id.as_str()).with("roles", roles));
+            tx.tell_user_updated(&User { roles: roles.to_owned(), ..row.user });
+            Ok(())
+        })
+    }
+
+    /// Deactivates (also ends the sessions) or reactivates an account.
+    ///
+    /// # Errors
+    /// 403 for others without the permission.
+    pub fn set_user_active(&self, by: &Session, id: Id, active: bool) -> AppResult<()> {
+        if by.user_id != id || active {
+            require("updateUserActive", by, "edit_other_users")?;
+        }
+        self.write(|tx| {
+            let mut row = require_user(&tx.db, id)?;
+            if (row.user.delete_at == 0) == active {
+                return Ok(());
+            }
+            let before = row.version;
+            row.user.update_at = tx.now.max(row.user.update_at + 1);
+            row.user.delete_at = if active { 0 } else { row.user.update_at };
+            if !active {
+                run(&tx.db, "DELETE FROM sessions WHERE user_id = ?1", [id.as_str()])?;
+                tx.sessions_ended.push(id);
+            }
+            tx.save_user(&mut row, Some(before))?;
+            tx.tell_user_updated(&row.user);
+            Ok(())
+        })
+    }
+
+    /// Sets a password. Users give their current one; administrators need not.
+    ///
+    /// # Errors
+    /// 400 for a wrong current or a weak new password, 403 for others.
+    pub fn update_password(&self, by: &Session, id: Id, current: &str, new: &str) -> AppResult<()> {
+        let own = by.user_id == id;
+        if !own {
+            require("updatePassword", by, "edit_other_users")?;
+        }
+        let row = self.read(|db| require_user(db, id))?;
+        if own && !password_matches(&row.password, current) {
+            return Err(AppError::bad(
+                "updatePassword",
+                "api.user.update_password.incorrect.app_error",
+                "The \"Current Password\" you entered is incorrect. Please check that Caps Lock is off and try again.",
+            ));
+        }
+        self.0.check_password(new)?;
+        let hash = hash_password(new)?;
+        self.write(|tx| {
+            run(
+                &tx.db,
+                "UPDATE users SET password = ?2, last_password_update = ?3, failed_attempts = 0 WHERE id = ?1",
+                params![id.as_str(), hash, tx.now],
+            )?;
+            // Whoever held the old password may also hold a session.
+            run(&tx.db, "DELETE FROM sessions WHERE user_id = ?1 AND id <> ?2", [id.as_str(), by.id.as_str()])?;
+            tx.sessions_ended.push(id);
+            Ok(())
+        })
+    }
+}
+
+const USER_FILTER: &str = "
+    (?1 = '' OR id IN (SELECT user_id FROM team_members WHERE team_id = ?1 AND delete_at = 0))
+    AND (?2 = '' OR id NOT IN (SELECT user_id FROM team_members WHERE team_id = ?2 AND delete_at = 0))
+    AND (?3 = '' OR id IN (SELECT user_id FROM channel_members WHERE channel_id = ?3 AND delete_at = 0))
+    AND (?4 = '' OR id NOT IN (SELECT user_id FROM channel_members WHERE channel_id = ?4 AND delete_at = 0))
+    AND (NOT ?5 OR id NOT IN (SELECT user_id FROM team_members WHERE delete_at = 0))
+    AND (NOT ?6 OR delete_at = 0) AND (NOT ?7 OR delete_at > 0)";
+
+const TERM_MATCH: &str = "
+    (username LIKE ?8 ESCAPE '\\' OR nickname LIKE ?8 ESCAPE '\\' OR first_name LIKE ?8 ESCAPE '\\'
+     OR last_name LIKE ?8 ESCAPE '\\' OR first_name || ' ' || last_name LIKE ?8 ESCAPE '\\')";
+
+/// The term as a LIKE pattern for names that start with it.
+pub(crate) fn like_prefix(term: &str) -> String {
+    let mut pattern = String::with_capacity(term.len() + 1);
+    for c in term.trim().trim_start_matches('@').chars() {
+        if matches!(c, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    pattern
+}
+
+fn check_free(db: &Connection, u: &User) -> AppResult<()> {
+    let taken = |sql, value: &str| exists(db, sql, [value, u.id.as_str()]);
+    if taken("SELECT 1 FROM users WHERE username = ?1 AND id <> ?2", &u.username)? {
+        return Err(AppError::bad(
+            "createUserOrGuest",
+            "app.user.save.username_exists.app_error",
+            "An account with that username already exists.",
+        ));
+    }
+    if taken("SELECT 1 FROM users WHERE email = ?1 AND id <> ?2 AND password <> ''", &u.email)? {
+        return Err(AppError::bad(
+            "createUserOrGuest",
+            "app.user.save.email_exists.app_error",
+            "An account with that email already exists.",
+        ));
+    }
+    Ok(())
+}
