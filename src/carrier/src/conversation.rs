@@ -86,6 +86,7 @@ impl Talks for Conversations {
         let registered = o.journal.consumer(&consumer_name(peer.node), true);
         let consumer = registered.map_err(|e| format!("{e}; {}", e.next_step()))?;
         let receiver = receiver_state(&o.journal, o.ledger.as_ref(), peer.node).map_err(|e| e.to_string())?;
+        let sender = sender_state(&o.journal, &consumer).map_err(|e| format!("{e}; {}", e.next_step()))?;
         let config = SessionConfig {
             me: o.me,
             name: o.name.to_string(),
@@ -98,7 +99,7 @@ impl Talks for Conversations {
         Ok(Conversation {
             peer: peer.node,
             label: telemetry::PeerName::new(peer.name.as_str()),
-            session: Session::new(config, sender_state(&o.journal, &consumer), receiver),
+            session: Session::new(config, sender, receiver),
             // The keeper holds no connection while emission is not allowed.
             shaper: Shaper::new(rate, PATH_MTU, shaper::Emission::Normal, now),
             journal: o.journal.clone(),
@@ -148,7 +149,7 @@ fn compression(rate: BitsPerSecond) -> i32 {
     }
 }
 
-fn sender_state(journal: &Journal, consumer: &Consumer) -> SenderState {
+fn sender_state(journal: &Journal, consumer: &Consumer) -> Result<SenderState, journal::ReadError> {
     let state = consumer.state();
     let mut progress: BTreeMap<Epoch, EpochProgress> = BTreeMap::new();
     for (epoch, stored) in state.stored {
@@ -159,7 +160,8 @@ fn sender_state(journal: &Journal, consumer: &Consumer) -> SenderState {
         progress.entry(epoch).or_default().outcomes = ended.collect();
     }
     let last = |e: &journal::OwnEpoch| (e.epoch, e.last.map_or(0, model::Seq::get));
-    SenderState { epochs: journal.epochs().iter().map(last).collect(), progress }
+    let epochs = journal.epochs().iter().map(last).collect();
+    Ok(SenderState { epochs, progress, scan_from: consumer.low_water()? })
 }
 
 fn receiver_state(journal: &Journal, ledger: &dyn Ledger, peer: NodeId) -> Result<ReceiverState, LedgerError> {
@@ -281,7 +283,7 @@ impl Talk for Conversation {
             match self.ledger.incomplete_files(self.peer) {
                 Ok(files) => {
                     for file in files {
-                        self.session.want_file(&file).map_err(|e| refusal(&e))?;
+                        self.session.want_file(&file);
                     }
                 }
                 Err(e) => self.later(mono, &e),

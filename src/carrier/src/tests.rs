@@ -79,7 +79,7 @@ impl Talk for Scripted {
         let mut script = self.script.lock().unwrap();
         if let Frame::Skip(skip) = &frame {
             script.heard.insert(skip.epoch.0);
-            let receipt = Receipt { epoch: skip.epoch, stored: RangeSet::new(), outcomes: Vec::new() };
+            let receipt = Receipt { part: 0, epoch: skip.epoch, stored: RangeSet::new(), outcomes: Vec::new() };
             self.out.push_front((Lane::Control, Frame::Receipt(receipt)));
         }
         if let Frame::Receipt(receipt) = &frame {

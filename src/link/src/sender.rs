@@ -127,7 +127,8 @@ impl Sender {
     }
 
     pub(crate) fn own_epoch(&mut self, epoch: Epoch, last: u64) {
-        self.epochs.insert(epoch, last);
+        let known = self.epochs.entry(epoch).or_default();
+        *known = (*known).max(last);
         if self.wait_for_epoch.is_some_and(|wanted| epoch >= wanted) {
             self.wait_for_epoch = None;
         }
