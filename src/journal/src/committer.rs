@@ -23,7 +23,7 @@ use crate::format::{
     CHUNK_BYTES_MAX, EntryPrefix, EntryRecord, EpochOpened, FrameKind, PackedChunk, Record, RenumberedFrame, Seed,
     segment_name, split, to_cbor,
 };
-use crate::load::{create_segment, push_footer, segments_dir};
+use crate::load::{create_segment, note_suspect, push_footer, segments_dir};
 use crate::scan::{Found, Scanner};
 use crate::state::{Account, add_counts};
 use crate::summary::Summary;
@@ -619,6 +619,15 @@ impl Committer {
         }
     }
 
+    /// The disk did not sync: what the tail holds is in doubt, whatever a later sync says.
+    fn stop_suspect(&self, e: &io::Error) -> AppendError {
+        let segment = self.shared.log.read().tail.number;
+        if let Err(e) = note_suspect(&*self.disk, &self.dir, segment) {
+            tracing::error!(error = %e, "it could not be noted that the newest segment is in doubt");
+        }
+        self.stop(format!("the disk did not sync: {e}"))
+    }
+
     fn stop(&self, why: String) -> AppendError {
         tracing::error!(why, "the journal stopped; what was acknowledged is durable, nothing more is accepted");
         self.shared.log.write().stopped = Some(why.clone());
@@ -629,7 +638,7 @@ impl Committer {
         self.stopped()?;
         let file = Arc::clone(&self.shared.log.read().tail.file);
         match file.append(bytes) {
-            Ok(()) => file.sync_data().map_err(|e| self.stop(format!("the disk did not sync: {e}"))),
+            Ok(()) => file.sync_data().map_err(|e| self.stop_suspect(&e)),
             Err(e) => {
                 // Cut what was written of it, and make that durable: a piece of a refused batch must not come back.
                 let cut = file.truncate(base).and_then(|()| file.sync_data());
@@ -706,8 +715,9 @@ impl Committer {
 
     /// Who still needs a segment.
     fn waiting_for(&self, segment: &Segment) -> Vec<String> {
-        let view = self.shared.log.read();
         let summary = &segment.summary;
+        let files = lock(&self.shared.files).values().any(|since| since.0 <= summary.next_pos);
+        let view = self.shared.log.read();
         let required = || view.state.consumers.iter().filter(|(_, account)| account.state.required);
         let mut waiting: Vec<_> =
             required().filter(|(_, account)| !account.is_done_with(summary)).map(|(name, _)| name.clone()).collect();
@@ -721,7 +731,6 @@ impl Committer {
         if summary.own.is_empty() && !summary.has_foreign() && required().next().is_none() {
             waiting.push("a consumer, none is registered".to_owned());
         }
-        let files = lock(&self.shared.files).values().any(|since| since.0 <= summary.next_pos);
         let is_held = |later: &Summary| required().any(|(_, account)| !account.is_done_with(later));
         let later = view.summaries().filter(|(number, _)| *number > segment.number);
         let files_later = later.filter(|(_, s)| s.chunks_since.is_some_and(|since| since <= summary.next_pos));
@@ -799,16 +808,19 @@ impl Account {
             return;
         }
         for run in &summary.own {
-            let unreadable = (run.first..).zip(&run.entries).filter(|(_, entry)| !entry.is_readable());
-            let unreadable: RangeSet = unreadable.map(|(seq, _)| seq).collect();
-            let open = RangeSet::from(run.first..=run.last()).difference(&self.finals(run.epoch));
-            let expired = open.difference(&unreadable);
-            if !expired.is_empty() {
-                self.state.outcomes.entry(run.epoch).or_default()[Outcome::Expired as usize - 1].union_with(&expired);
+            let mut open = RangeSet::from(run.first..=run.last()).difference(&self.finals(run.epoch));
+            for (_, unreadable) in summary.unreadable().filter(|(epoch, _)| *epoch == run.epoch) {
+                open = open.difference(&unreadable);
             }
+            self.state.outcomes.entry(run.epoch).or_default()[Outcome::Expired as usize - 1].union_with(&open);
         }
         let (counts, _) = self.counts_in(summary);
         add_counts(&mut self.trimmed, &counts);
+        // What is counted as quarantined without a receipt stays so when the segment is gone.
+        for (epoch, unreadable) in summary.unreadable() {
+            let open = unreadable.difference(&self.finals(epoch));
+            self.state.outcomes.entry(epoch).or_default()[Outcome::Quarantined as usize - 1].union_with(&open);
+        }
     }
 }
 

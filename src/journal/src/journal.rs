@@ -17,7 +17,7 @@ use crate::consumer::Consumer;
 use crate::error::{AppendError, OpenError, ReadError};
 use crate::format::{CHUNK_BYTES_MAX, PackedChunk, segment_name};
 use crate::index::{MemoryIndex, SledIndex};
-use crate::load::{Access, create_segment, disk_error, load, segments_dir};
+use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segments_dir};
 use crate::settings::{IndexPlace, JournalOptions};
 use crate::ticket::{Ticket, ticket};
 use crate::types::{
@@ -90,6 +90,7 @@ impl Journal {
             LockError::Io(e) => disk_error(format!("locking {}", lock_path.display()))(e),
         })?;
 
+        let suspect = mend_suspect(&*disk, &dir).map_err(disk_error("writing the segment in doubt anew"))?;
         let mut loaded = load(&*disk, &dir, Some(node), Access::Owner)?;
         // A trim that was cut short is finished: the log gave these segments up.
         let given_up: Vec<u32> = loaded.sealed.range(..=loaded.state.trimmed_through).map(|(n, _)| *n).collect();
@@ -107,7 +108,7 @@ impl Journal {
             damage: loaded.damage.clone(),
             ..OpenReport::default()
         };
-        let mut reason = loaded.needs_epoch;
+        let mut reason = loaded.needs_epoch.or(suspect.then_some(EpochReason::SyncFailed));
         if loaded.state.epochs.is_empty() {
             reason = Some(if report.created { EpochReason::First } else { EpochReason::Damage });
         }
@@ -184,9 +185,8 @@ impl Journal {
     /// Call before the first chunk of a file, and keep it until the entry is durable: until then its chunks stay.
     pub fn begin_file(&self) -> FileInProgress {
         let token = self.0.next_token.fetch_add(1, Ordering::Relaxed);
-        let mut files = lock(&self.0.shared.files);
         let since = self.head();
-        files.insert(token, since);
+        lock(&self.0.shared.files).insert(token, since);
         FileInProgress { shared: Arc::downgrade(&self.0.shared), token, since }
     }
 
@@ -301,10 +301,8 @@ impl Journal {
     pub fn unreadable(&self) -> BTreeMap<Epoch, RangeSet> {
         let view = self.log().read();
         let mut sets: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
-        for run in view.summaries().flat_map(|(_, summary)| &summary.own) {
-            for (seq, _) in (run.first..).zip(&run.entries).filter(|(_, entry)| !entry.is_readable()) {
-                sets.entry(run.epoch).or_default().insert(seq);
-            }
+        for (epoch, numbers) in view.summaries().flat_map(|(_, summary)| summary.unreadable()) {
+            sets.entry(epoch).or_default().union_with(&numbers);
         }
         sets
     }

@@ -398,6 +398,52 @@ pub(crate) fn push_footer(tail: &Tail) -> Vec<u8> {
     out
 }
 
+const SUSPECT: &str = "suspect";
+
+/// Notes that a segment may not be on the disk as it reads: a sync failed, and the system may show pages that it never
+/// wrote and never will.
+pub(crate) fn note_suspect(disk: &dyn Disk, dir: &Path, segment: u32) -> io::Result<()> {
+    let file = disk.open(&dir.join(SUSPECT), OpenMode::Create)?;
+    file.append(segment_name(segment).as_bytes())?;
+    file.sync_data()?;
+    disk.sync_dir(dir)
+}
+
+/// Writes a segment in doubt to a new file, as it reads, and puts that in its place. Returns whether there was one.
+pub(crate) fn mend_suspect(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    let note = dir.join(SUSPECT);
+    let read = |path: &Path| -> io::Result<Option<Vec<u8>>> {
+        let file = match disk.open(path, OpenMode::Read) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut bytes = vec![0; file.len()? as usize];
+        let got = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(got);
+        Ok(Some(bytes))
+    };
+    let Some(name) = read(&note)? else { return Ok(false) };
+    let segments = segments_dir(dir);
+    let name = String::from_utf8(name).ok().filter(|name| segment_number(name).is_some());
+    if let Some(path) = name.map(|name| segments.join(name))
+        && let Some(bytes) = read(&path)?
+    {
+        let new = path.with_extension("new");
+        match disk.unlink(&new) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let file = disk.open(&new, OpenMode::Create)?;
+        file.append(&bytes)?;
+        file.sync_data()?;
+        disk.rename(&new, &path)?;
+        disk.sync_dir(&segments)?;
+    }
+    disk.unlink(&note)?;
+    disk.sync_dir(dir)?;
+    Ok(true)
+}
+
 /// Makes a new segment file that begins with a snapshot of `state`.
 pub(crate) fn create_segment(
     disk: &dyn Disk,

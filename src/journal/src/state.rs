@@ -207,10 +207,6 @@ impl Account {
         let mut bytes = [0; 5];
         for run in &summary.own {
             let here = RangeSet::from(run.first..=run.last());
-            let mut unreadable = RangeSet::new();
-            for (seq, _) in (run.first..).zip(&run.entries).filter(|(_, entry)| !entry.is_readable()) {
-                unreadable.insert(seq);
-            }
             let mut add = |outcome: Outcome, set: &RangeSet| {
                 for seq in set.intersection(&here).numbers() {
                     let entry = run.entries[(seq - run.first) as usize];
@@ -223,8 +219,14 @@ impl Account {
             {
                 add(outcome, set);
             }
-            // What cannot be read can never be sent.
-            add(Outcome::Quarantined, &unreadable.difference(&self.finals(run.epoch)));
+        }
+        // What cannot be read can never be sent.
+        for (epoch, unreadable) in summary.unreadable() {
+            for seq in unreadable.difference(&self.finals(epoch)).numbers() {
+                let Some(entry) = summary.own_entry(epoch, seq) else { continue };
+                counts[Outcome::Quarantined as usize - 1][entry.class().index()] += 1;
+                bytes[entry.class().index()] += entry.bytes();
+            }
         }
         (counts, bytes)
     }
@@ -258,6 +260,7 @@ impl Account {
             if !entry.is_readable() {
                 // Counted as quarantined until something is known of it.
                 self.counts[Outcome::Quarantined as usize - 1][class] -= 1;
+                self.final_bytes[class] -= entry.bytes();
             }
             self.counts[outcome as usize - 1][class] += 1;
             self.final_bytes[class] += entry.bytes();

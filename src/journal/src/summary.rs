@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use minicbor::{Decode, Encode};
-use model::{ChunkName, EntryId, Epoch, ObjectKey, Precedence, Seq, SupersessionKey};
+use model::{ChunkName, EntryId, Epoch, ObjectKey, Precedence, RangeSet, Seq, SupersessionKey};
 
 use crate::format::{Chain, Record, link_chain, to_cbor};
 
@@ -44,6 +44,9 @@ pub(crate) struct Summary {
     /// Own entries, ascending.
     #[n(10)]
     pub(crate) own: Vec<OwnRun>,
+    /// Entries of other origins.
+    #[n(11)]
+    pub(crate) foreign: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -72,31 +75,39 @@ pub(crate) struct OwnRun {
     pub(crate) entries: Vec<OwnEntry>,
 }
 
-/// Class and encoded size of an own entry in 32 bits.
+/// An own entry in 32 bits: class (3), cannot be read (1), encoded size (28).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
 pub(crate) struct OwnEntry(#[n(0)] u32);
 
 impl OwnEntry {
-    const SIZE_BITS: u32 = 29;
-    /// A number that was given out and whose entry could not be read when this was made.
-    pub(crate) const UNREADABLE: Self = Self(7 << Self::SIZE_BITS);
+    const CLASS_SHIFT: u32 = 29;
+    const UNREADABLE: u32 = 1 << 28;
+    const SIZE: u32 = Self::UNREADABLE - 1;
 
     fn new(class: Precedence, bytes: u32) -> Self {
-        Self((class as u32) << Self::SIZE_BITS | bytes.min((1 << Self::SIZE_BITS) - 1))
+        Self((class as u32) << Self::CLASS_SHIFT | bytes.min(Self::SIZE))
+    }
+
+    /// A number that was given out and of which nothing is known. Counts as routine.
+    fn lost() -> Self {
+        Self::new(Precedence::Routine, 0).made_unreadable()
+    }
+
+    pub(crate) fn made_unreadable(self) -> Self {
+        Self(self.0 | Self::UNREADABLE)
     }
 
     pub(crate) fn is_readable(self) -> bool {
-        self != Self::UNREADABLE
+        self.0 & Self::UNREADABLE == 0
     }
 
-    /// Unreadable entries count as routine: what they were is not known.
     pub(crate) fn class(self) -> Precedence {
-        Precedence::from_index((self.0 >> Self::SIZE_BITS) as u8).unwrap_or(Precedence::Routine)
+        Precedence::from_index((self.0 >> Self::CLASS_SHIFT) as u8).unwrap_or(Precedence::Routine)
     }
 
     pub(crate) fn bytes(self) -> u64 {
-        u64::from(self.0 & ((1 << Self::SIZE_BITS) - 1))
+        u64::from(self.0 & Self::SIZE)
     }
 }
 
@@ -148,16 +159,16 @@ impl Summary {
         let lost = seq.saturating_sub(expected).min(LOST_MAX);
         match self.own.last_mut().filter(|run| run.epoch == id.epoch && run.last() + 1 + lost == seq) {
             Some(run) => {
-                run.entries.extend(std::iter::repeat_n(OwnEntry::UNREADABLE, lost as usize));
+                run.entries.extend(std::iter::repeat_n(OwnEntry::lost(), lost as usize));
                 run.entries.push(entry);
             }
             None => {
-                let mut entries = vec![OwnEntry::UNREADABLE; lost as usize];
+                let mut entries = vec![OwnEntry::lost(); lost as usize];
                 entries.push(entry);
                 self.own.push(OwnRun { epoch: id.epoch, first: seq - lost, entries });
             }
         }
-        self.classes[OwnEntry::UNREADABLE.class().index()].count += lost;
+        self.classes[OwnEntry::lost().class().index()].count += lost;
         let sum = &mut self.classes[class.index()];
         sum.count += 1;
         sum.bytes += entry.bytes();
@@ -173,10 +184,32 @@ impl Summary {
             .find_map(|run| run.entries.get((seq - run.first) as usize).copied())
     }
 
-    /// Does it hold readable entries of other origins?
     pub(crate) fn has_foreign(&self) -> bool {
-        let own = self.own.iter().flat_map(|run| &run.entries).filter(|entry| entry.is_readable()).count();
-        self.entries > own as u64
+        self.foreign > 0
+    }
+
+    /// Own numbers whose entries cannot be read, by epoch.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = (Epoch, RangeSet)> {
+        self.own.iter().filter_map(|run| {
+            let bad = (run.first..).zip(&run.entries).filter(|(_, entry)| !entry.is_readable());
+            let bad: RangeSet = bad.map(|(seq, _)| seq).collect();
+            (!bad.is_empty()).then_some((run.epoch, bad))
+        })
+    }
+
+    /// Marks as unreadable what `found`, the same segment read again, does not have. Returns whether that changed anything.
+    pub(crate) fn mark_unreadable(&mut self, found: &Self) -> bool {
+        let mut changed = false;
+        for run in &mut self.own {
+            for (seq, entry) in (run.first..).zip(&mut run.entries) {
+                let gone = found.own_entry(run.epoch, seq).is_none_or(|found| !found.is_readable());
+                if gone && entry.is_readable() {
+                    *entry = entry.made_unreadable();
+                    changed = true;
+                }
+            }
+        }
+        changed
     }
 
     /// Offset from which a walk meets every entry at or after `pos`; `None` for the beginning.
@@ -282,7 +315,9 @@ impl Growing {
                 if let Some(object) = entry.object {
                     objects.entry(print_of_object(object)).or_insert(offset);
                 }
-                if entry.own {
+                if !entry.own {
+                    summary.foreign += 1;
+                } else {
                     if let Some(key) = entry.header.supersedes {
                         supersedes.insert(print_of_supersession(key), offset);
                     }

@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use model::{
-    ByteSize, ChunkName, Clock, Entry, EntryId, Epoch, Header, Hlc, Kind, Label, LocalPos, NodeId, ObjectKey, Outbound,
-    Outcome, Precedence, RangeSet, Seq, SourcePosition, StreamId, SupersessionKey, UnixMillis,
+    ByteSize, ChunkName, Clock, Disk, DiskFile, DiskLock, Entry, EntryId, Epoch, Header, Hlc, Kind, Label, LocalPos,
+    LockError, NodeId, ObjectKey, OpenMode, Outbound, Outcome, Precedence, RangeSet, Seq, SourcePosition, StreamId,
+    SupersessionKey, UnixMillis,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -548,6 +550,92 @@ fn a_full_journal_refuses_and_continues_after_a_trim() {
 }
 
 #[test]
+fn a_full_disk_refuses_and_the_journal_continues_when_space_returns() {
+    let dir = tempdir();
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open_on(&dir, &disk);
+    append(&journal, 0..3);
+    for room in 0..100 {
+        disk.faults.set_room(Some(room));
+        let error = journal.append_own(draft(3)).wait().unwrap_err();
+        assert!(matches!(error, AppendError::NoSpace(_)) && error.is_retryable(), "{room}: {error}");
+        assert_eq!(numbers(&journal), [1, 2, 3]);
+    }
+    disk.faults.set_room(None);
+    assert_eq!(journal.append_own(draft(3)).wait().unwrap().id, own(1, 4));
+    drop(journal);
+    let (journal, report) = open(&dir);
+    assert!(report.new_epoch.is_none() && report.discarded_bytes == 0, "{report:?}");
+    assert_eq!(numbers(&journal), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_disk_without_room_for_the_next_segment_fills_the_old_one_further() {
+    let dir = tempdir();
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open_on(&dir, &disk);
+    append(&journal, 0..20);
+    disk.faults.refuse_new_files.store(true, Ordering::SeqCst);
+    append(&journal, 20..100);
+    assert_eq!(journal.stats().segments, 1);
+    disk.faults.refuse_new_files.store(false, Ordering::SeqCst);
+    append(&journal, 100..102);
+    journal.flush().wait().unwrap();
+    assert_eq!(journal.stats().segments, 2);
+    drop(journal);
+    assert_eq!(numbers(&open(&dir).0), (1..=102).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_disk_that_fails_to_sync_stops_the_journal_and_its_tail_is_written_anew() {
+    let dir = tempdir();
+    let disk = Arc::new(FaultyDisk::default());
+    let journal = open_on(&dir, &disk);
+    append(&journal, 0..3);
+    disk.faults.fail_syncs.store(true, Ordering::SeqCst);
+    let error = journal.append_own(draft(3)).wait().unwrap_err();
+    assert!(matches!(error, AppendError::Stopped(_)) && !error.is_retryable(), "{error}");
+    disk.faults.fail_syncs.store(false, Ordering::SeqCst);
+    let error = journal.append_own(draft(4)).wait().unwrap_err();
+    assert!(matches!(error, AppendError::Stopped(_)), "a sync that works again proves nothing: {error}");
+    assert_eq!(numbers(&journal), [1, 2, 3], "it can still be read");
+    assert!(journal.stats().stopped.is_some());
+    drop(journal);
+    fs::write(dir.path().join("suspect"), "00000001.seg").unwrap();
+    let (journal, report) = open(&dir);
+    assert_eq!(report.new_epoch.map(|e| (e.epoch, e.reason)), Some((Epoch(2), EpochReason::SyncFailed)));
+    assert_eq!(numbers(&journal)[..3], [1, 2, 3]);
+    assert_eq!(journal.append_own(draft(5)).wait().unwrap().id, own(2, 1));
+    drop(journal);
+    assert!(open(&dir).1.new_epoch.is_none());
+}
+
+#[test]
+fn an_own_entry_that_is_damaged_later_counts_as_quarantined_and_does_not_hold_up_the_trim() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    append(&journal, 0..100);
+    let bravo = journal.consumer("bravo", true).unwrap();
+    let path = segment(&dir, 1);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = find_bytes(&bytes, &body(4)).expect("entry 5 stands in the first segment");
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(journal.outbound().scan(Precedence::Routine, LocalPos::START, usize::MAX).unwrap().entries.len(), 99);
+    assert_eq!(journal.unreadable(), BTreeMap::from([(Epoch(1), RangeSet::from(5..=5))]));
+    let total = |journal: &Journal| journal.accounting("bravo").unwrap().unwrap().total;
+    assert_eq!((total(&journal).accepted, total(&journal).quarantined, total(&journal).held), (100, 1, 99));
+    let mut rest = RangeSet::from(1..=100);
+    rest.remove(5);
+    bravo.record_outcome(Outcome::Applied, Epoch(1), &rest);
+    assert_eq!(total(&journal).held_bytes, 0);
+    assert!(journal.trim().unwrap().segments > 0);
+    assert_eq!((total(&journal).accepted, total(&journal).quarantined, total(&journal).applied), (100, 1, 99));
+    drop((journal, bravo));
+    assert_eq!(total(&open(&dir).0).quarantined, 1);
+}
+
+#[test]
 fn subscribers_hear_of_appends_until_they_leave() {
     let dir = tempdir();
     let journal = open(&dir).0;
@@ -745,6 +833,100 @@ fn open(dir: &TempDir) -> (Journal, OpenReport) {
 
 fn open_sled(dir: &TempDir) -> (Journal, OpenReport) {
     Journal::open(JournalOptions { index: IndexPlace::Sled, ..options(dir.path()) }).unwrap()
+}
+
+fn open_on(dir: &TempDir, disk: &Arc<FaultyDisk>) -> Journal {
+    let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
+    Journal::open(JournalOptions { disk, ..options(dir.path()) }).unwrap().0
+}
+
+/// The real disk with faults on demand.
+#[derive(Default)]
+struct FaultyDisk {
+    faults: Arc<Faults>,
+}
+
+#[derive(Default)]
+struct Faults {
+    room: Mutex<Option<usize>>,
+    fail_syncs: AtomicBool,
+    refuse_new_files: AtomicBool,
+}
+
+impl Faults {
+    /// Every append beyond so many bytes fails after these; `None` for no limit.
+    fn set_room(&self, room: Option<usize>) {
+        *self.room.lock().unwrap() = room;
+    }
+}
+
+struct FaultyFile {
+    file: Box<dyn DiskFile>,
+    faults: Arc<Faults>,
+}
+
+impl Disk for FaultyDisk {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        StdDisk.create_dir_all(dir)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        if mode == OpenMode::Create && self.faults.refuse_new_files.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(Box::new(FaultyFile { file: StdDisk.open(path, mode)?, faults: Arc::clone(&self.faults) }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        StdDisk.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        StdDisk.unlink(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        StdDisk.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        StdDisk.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, LockError> {
+        StdDisk.lock(path)
+    }
+}
+
+impl DiskFile for FaultyFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
+    }
+
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        match *self.faults.room.lock().unwrap() {
+            Some(room) if room < bytes.len() => {
+                self.file.append(&bytes[..room])?;
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => self.file.append(bytes),
+        }
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        match self.faults.fail_syncs.load(Ordering::SeqCst) {
+            true => Err(io::Error::other("the disk is gone")),
+            false => self.file.sync_data(),
+        }
+    }
 }
 
 fn copy_of(dir: &TempDir) -> TempDir {

@@ -1,6 +1,6 @@
 //! What readers see: the durable log, in memory as summaries, on disk as frames.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -195,7 +195,8 @@ pub(crate) struct Log {
     view: RwLock<View>,
     /// `None` for the read-only reader, which reads segments instead.
     index: Option<Mutex<IndexSlot>>,
-    damaged: std::sync::atomic::AtomicU64,
+    /// Damaged places that were met; no more than [`DAMAGED_MAX`] are told apart.
+    damaged: Mutex<BTreeSet<(u32, u64)>>,
 }
 
 /// The index, and which one it is, so that two threads that meet the same damage rebuild once.
@@ -205,6 +206,9 @@ pub(crate) struct IndexSlot {
     /// Where it lies; `None` for memory.
     pub(crate) dir: Option<PathBuf>,
 }
+
+/// More damaged places than this are a disk to be replaced; 24 bytes each.
+const DAMAGED_MAX: usize = 10_000;
 
 /// An entry as it stands in the log.
 pub(crate) struct Held {
@@ -257,8 +261,8 @@ impl Log {
                 let (offset, payload) = match found {
                     Found::Frame { offset, kind, payload } if kind == FrameKind::Entry as u8 => (offset, payload),
                     Found::Frame { .. } => continue,
-                    Found::Damaged { offset, bytes } => {
-                        self.note_damage(after, offset, bytes);
+                    Found::Damaged { offset, bytes: _ } => {
+                        self.note_damage(after, offset);
                         continue;
                     }
                 };
@@ -270,9 +274,35 @@ impl Log {
         }
     }
 
-    fn note_damage(&self, segment: u32, offset: u64, bytes: u64) {
-        self.damaged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        tracing::warn!(segment, offset, bytes, "damaged place in the journal skipped; run `holdfast journal verify`");
+    /// The first time that a damaged place is met, it is reported, and own entries that cannot be read are accounted for.
+    fn note_damage(&self, segment: u32, offset: u64) {
+        {
+            let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+            if damaged.len() >= DAMAGED_MAX || !damaged.insert((segment, offset)) {
+                return;
+            }
+        }
+        tracing::warn!(segment, offset, "damaged place in the journal skipped; run `holdfast journal verify`");
+        let Some(sealed) = self.read().sealed.get(&segment).cloned() else { return };
+        let found = match grow(&sealed) {
+            Ok(growing) => growing.summary,
+            Err(e) => return tracing::warn!(error = %e, segment, "the damage could not be measured"),
+        };
+        let mut summary = sealed.summary.clone();
+        if !summary.mark_unreadable(&found) {
+            return;
+        }
+        let mut view = self.write();
+        if !view.sealed.contains_key(&segment) {
+            return;
+        }
+        let Segment { number, file, seed, end, bytes, summary: _ } = &*sealed;
+        let file = Arc::clone(file);
+        let marked = Segment { number: *number, file, seed: *seed, end: *end, bytes: *bytes, summary };
+        view.sealed.insert(segment, Arc::new(marked));
+        let mut consumers = std::mem::take(&mut view.state.consumers);
+        consumers.values_mut().for_each(|account| account.recount(view.summaries()));
+        view.state.consumers = consumers;
     }
 
     /// Offset of what the print names in a sealed segment.
@@ -362,7 +392,7 @@ impl Log {
             if let Some(offset) = self.find(&segment, table, print)? {
                 match read(&segment.window(), offset)? {
                     Some(frame) => return Ok(Some(frame)),
-                    None => self.note_damage(segment.number, u64::from(offset), 0),
+                    None => self.note_damage(segment.number, u64::from(offset)),
                 }
             }
         }
@@ -514,7 +544,7 @@ impl Log {
             first: summaries().next().map_or(view.state.next_pos, |s| s.first_pos),
             epochs: view.state.own_epochs(),
             stopped: view.stopped.clone(),
-            damaged: self.damaged.load(std::sync::atomic::Ordering::Relaxed),
+            damaged: self.damaged.lock().unwrap_or_else(PoisonError::into_inner).len() as u64,
         }
     }
 }
