@@ -17,7 +17,7 @@ mod queues;
 mod requests;
 mod socket;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::Id;
@@ -63,6 +63,8 @@ struct Connection {
     state: Mutex<State>,
     /// Something in `state` changed for the task that serves the connection.
     changed: Notify,
+    /// Overflown, taken over, or the hub stops: the task must end, whatever it waits for.
+    gone: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -70,8 +72,6 @@ struct State {
     queues: Queues,
     /// A socket is attached.
     active: bool,
-    /// Overflown or taken over: the task must end.
-    gone: bool,
     /// The session may have ended.
     check_session: bool,
     looking_at: LookingAt,
@@ -86,11 +86,11 @@ struct LookingAt {
 }
 
 impl LookingAt {
-    /// Whether an event that matters only in `channel` can be left out.
+    /// Whether an event that matters only in `channel` can be left out: the client said all that it shows, and
+    /// the channel is not among it.
     fn elsewhere(&self, channel: &str) -> bool {
         let other = |shown: &Option<String>| shown.as_deref().is_some_and(|shown| shown != channel);
-        other(&self.channel)
-            && !(self.thread_beside.as_deref() == Some(channel) || self.thread_view.as_deref() == Some(channel))
+        other(&self.channel) && other(&self.thread_beside) && other(&self.thread_view)
     }
 }
 
@@ -163,6 +163,7 @@ impl WsHub {
             posted_ack: arrival.posted_ack,
             state: Mutex::new(State { queues, active: true, ..State::default() }),
             changed: Notify::new(),
+            gone: self.0.stop.child_token(),
         });
         connections.insert(id, Arc::clone(&connection));
         connection
@@ -173,10 +174,8 @@ impl WsHub {
         let mut connections = self.connections();
         let waiting =
             connections.values().filter(|other| other.user == connection.user && !other.state().active).count();
-        let mut state = connection.state();
-        state.active = false;
-        if state.gone || waiting >= WAITING_PER_USER_MAX {
-            drop(state);
+        connection.state().active = false;
+        if connection.gone.is_cancelled() || waiting >= WAITING_PER_USER_MAX {
             Self::remove(&mut connections, connection);
             return false;
         }
@@ -203,10 +202,17 @@ impl WsHub {
 impl EventSink for WsHub {
     fn publish(&self, broadcast: Broadcast) {
         let text = Arc::new(EventText::new(broadcast.event, &broadcast.data, &broadcast_json(&broadcast)));
+        let named: Option<BTreeSet<&Id>> = match &broadcast.to {
+            Recipients::All => None,
+            Recipients::Users(users) => Some(users.iter().collect()),
+        };
+        let reaches = |user: Id| {
+            named.as_ref().is_none_or(|named| named.contains(&user)) && !broadcast.omit_users.contains(&user)
+        };
         let mut connections = self.connections();
         let mut overflown = Vec::new();
         for connection in connections.values() {
-            if reaches(&broadcast, connection.user) && connection.offer(&broadcast, &text) == Err(Overflow) {
+            if reaches(connection.user) && connection.offer(&broadcast, &text) == Err(Overflow) {
                 overflown.push(Arc::clone(connection));
             }
         }
@@ -266,21 +272,9 @@ impl Connection {
 
     /// Ends this life and hands out what it still had to send.
     fn retire(&self) -> Queues {
-        let mut state = self.state();
-        state.gone = true;
-        let queues = std::mem::take(&mut state.queues);
-        drop(state);
-        self.changed.notify_one();
-        queues
+        self.gone.cancel();
+        std::mem::take(&mut self.state().queues)
     }
-}
-
-fn reaches(broadcast: &Broadcast, user: Id) -> bool {
-    let named = match &broadcast.to {
-        Recipients::All => true,
-        Recipients::Users(users) => users.contains(&user),
-    };
-    named && !broadcast.omit_users.contains(&user)
 }
 
 fn broadcast_json(broadcast: &Broadcast) -> Value {
@@ -295,4 +289,118 @@ fn broadcast_json(broadcast: &Broadcast) -> Value {
         "connection_id": "",
         "omit_connection_id": "",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::queues::UNSENT_MAX;
+    use super::*;
+
+    const ID: &str = "ybndrfg8ejkmcpqxot1uwisza";
+
+    fn id(last: char) -> Id {
+        format!("{ID}{last}").parse().unwrap()
+    }
+
+    fn hub() -> WsHub {
+        WsHub::new(CancellationToken::new())
+    }
+
+    fn arrive(hub: &WsHub, user: Id, fresh: Id, returning: Option<Return>) -> Arc<Connection> {
+        let arrival = Arrival { user, token: String::new(), posted_ack: false, returning };
+        hub.arrive(arrival, fresh, |_| Frame::event(&frame::tests::bare_event("hello")))
+    }
+
+    fn names(connection: &Connection) -> Vec<String> {
+        let mut state = connection.state();
+        let texts = std::iter::from_fn(|| state.queues.next());
+        let event = |text: String| serde_json::from_str::<Value>(&text).unwrap()["event"].as_str().unwrap().to_owned();
+        texts.map(event).collect()
+    }
+
+    #[test]
+    fn an_event_reaches_its_recipients_but_for_those_it_omits() {
+        let hub = hub();
+        let [ann, bob, cid] = ['a', 'b', 'c'].map(id);
+        let connections = [ann, bob, cid].map(|user| arrive(&hub, user, user, None));
+        hub.publish(Broadcast::to_channel("typing", id('x'), vec![ann, bob]).omitting(ann));
+        hub.publish(Broadcast::to_user("post_unread", cid));
+        let heard = connections.map(|connection| names(&connection)[1..].to_vec());
+        assert_eq!(heard, [vec![], vec!["typing".to_owned()], vec!["post_unread".to_owned()]]);
+    }
+
+    #[test]
+    fn fields_for_one_user_stay_with_that_user() {
+        let hub = hub();
+        let (ann, bob) = (id('a'), id('b'));
+        let connections = [ann, bob].map(|user| arrive(&hub, user, user, None));
+        let mut posted = Broadcast::to_all("posted").with("post", "{}");
+        posted.per_user.entry(bob).or_default().insert("mentions".to_owned(), json!("[\"bob\"]"));
+        hub.publish(posted);
+        let [for_ann, for_bob] = connections.map(|connection| {
+            let mut state = connection.state();
+            state.queues.next();
+            serde_json::from_str::<Value>(&state.queues.next().unwrap()).unwrap()["data"].clone()
+        });
+        assert_eq!(for_ann, json!({ "post": "{}" }));
+        assert_eq!(for_bob, json!({ "post": "{}", "mentions": "[\"bob\"]" }));
+    }
+
+    #[test]
+    fn what_is_worthless_when_late_is_dropped_before_the_rest_suffers() {
+        let hub = hub();
+        let connection = arrive(&hub, id('a'), id('a'), None);
+        (0..UNSENT_SLOW).for_each(|_| hub.publish(Broadcast::to_all("posted")));
+        hub.publish(Broadcast::to_all("typing"));
+        hub.publish(Broadcast::to_all("posted"));
+        let names = names(&connection);
+        assert!(!names.contains(&"typing".to_owned()));
+        assert_eq!(names.len(), UNSENT_SLOW + 2, "with the greeting");
+    }
+
+    #[test]
+    fn a_dead_connection_that_overflows_is_forgotten() {
+        let hub = hub();
+        let user = id('a');
+        let connection = arrive(&hub, user, id('1'), None);
+        assert!(hub.socket_died(&connection), "it waits for the client");
+        (0..=UNSENT_MAX).for_each(|_| hub.publish(Broadcast::to_all("posted")));
+        assert!(connection.gone.is_cancelled());
+        let back = arrive(&hub, user, id('2'), Some(Return { connection: id('1'), expected: 1 }));
+        assert_eq!((back.id, names(&back)), (id('2'), vec!["hello".to_owned()]));
+    }
+
+    #[test]
+    fn only_its_own_user_takes_over_a_connection() {
+        let hub = hub();
+        let left = arrive(&hub, id('a'), id('1'), None);
+        names(&left);
+        hub.socket_died(&left);
+        let returning = Some(Return { connection: id('1'), expected: 1 });
+        assert_eq!(arrive(&hub, id('b'), id('2'), returning).id, id('2'));
+        assert_eq!(arrive(&hub, id('a'), id('3'), returning).id, id('1'));
+        assert!(left.gone.is_cancelled(), "the former life ends");
+    }
+
+    #[test]
+    fn a_user_cannot_pile_up_dead_connections() {
+        let hub = hub();
+        let fresh = "abcdefghijklmnopqrstuvwxyz".chars().map(id);
+        let kept = fresh.filter(|fresh| hub.socket_died(&arrive(&hub, id('a'), *fresh, None))).count();
+        assert_eq!(kept, WAITING_PER_USER_MAX);
+        assert_eq!(hub.connections().len(), WAITING_PER_USER_MAX);
+    }
+
+    #[test]
+    fn who_has_not_said_all_they_look_at_gets_everything() {
+        let mut shown = LookingAt::default();
+        assert!(!shown.elsewhere("here"));
+        shown.channel = Some("there".to_owned());
+        shown.thread_view = Some(String::new());
+        assert!(!shown.elsewhere("here"));
+        shown.thread_beside = Some("there".to_owned());
+        assert!(shown.elsewhere("here"));
+        shown.thread_beside = Some("here".to_owned());
+        assert!(!shown.elsewhere("here"), "a thread of the channel is open beside");
+    }
 }

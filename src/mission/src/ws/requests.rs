@@ -141,6 +141,7 @@ async fn active_status(state: &ApiState, connection: &Connection, request: &Requ
 
 fn connected_users(state: &ApiState) -> Vec<Id> {
     let mut users: Vec<Id> = state.hub().connections().values().map(|connection| connection.user).collect();
+    users.sort_unstable();
     users.dedup();
     users
 }

@@ -121,7 +121,7 @@ async fn serve(
     }
     drop(socket);
     if waits {
-        wait_for_return(&connection, &stop).await;
+        wait_for_return(&state, &connection).await;
     }
     state.hub().forget(&connection);
 }
@@ -187,19 +187,20 @@ enum End {
 
 /// Serves the socket until it ends. Not cancel-safe; it ends by itself when the hub stops.
 async fn run(state: &ApiState, socket: &mut WebSocket, connection: &Arc<Connection>) -> End {
-    let stop = state.hub().0.stop.clone();
     let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut silent_until = Instant::now() + SILENCE_MAX;
     loop {
-        if let Some(end) = write_waiting(socket, connection).await {
-            return end;
+        match write_waiting(socket, connection).await {
+            Wrote::All => {}
+            Wrote::Gone => return part(state, socket).await,
+            Wrote::Failed => return End::SocketDied,
         }
         if std::mem::take(&mut connection.state().check_session) && !still_good(state, connection).await {
             return close(socket, close_code::POLICY, "session ended").await;
         }
         tokio::select! {
-            () = stop.cancelled() => return close(socket, close_code::AWAY, "server stops").await,
+            () = connection.gone.cancelled() => return part(state, socket).await,
             () = connection.changed.notified() => {}
             () = sleep_until(silent_until) => return End::SocketDied,
             _ = ping.tick() => {
@@ -231,27 +232,40 @@ async fn run(state: &ApiState, socket: &mut WebSocket, connection: &Arc<Connecti
     }
 }
 
+enum Wrote {
+    All,
+    /// The connection went while a frame was being written.
+    Gone,
+    Failed,
+}
+
 /// Writes what waits. What arrives meanwhile leaves a mark in `changed`, so that requests get their turn.
-async fn write_waiting(socket: &mut WebSocket, connection: &Connection) -> Option<End> {
+async fn write_waiting(socket: &mut WebSocket, connection: &Connection) -> Wrote {
     for _ in 0..super::queues::UNSENT_MAX {
-        let (text, gone) = {
-            let mut state = connection.state();
-            (state.queues.next(), state.gone)
-        };
-        if gone {
-            return Some(close(socket, close_code::AGAIN, "too slow").await);
-        }
-        let text = Message::Text(text?.into());
-        if !written(socket, text).await {
-            return Some(End::SocketDied);
+        let Some(text) = connection.state().queues.next() else { return Wrote::All };
+        tokio::select! {
+            () = connection.gone.cancelled() => return Wrote::Gone,
+            written = written(socket, Message::Text(text.into())) => {
+                if !written {
+                    return Wrote::Failed;
+                }
+            }
         }
     }
     connection.changed.notify_one();
-    None
+    Wrote::All
 }
 
 async fn written(socket: &mut WebSocket, message: Message) -> bool {
     timeout(WRITE_WAIT, socket.send(message)).await.is_ok_and(|sent| sent.is_ok())
+}
+
+/// Says why the connection goes.
+async fn part(state: &ApiState, socket: &mut WebSocket) -> End {
+    if state.hub().0.stop.is_cancelled() {
+        return close(socket, close_code::AWAY, "server stops").await;
+    }
+    close(socket, close_code::AGAIN, "too slow").await
 }
 
 async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) -> End {
@@ -270,18 +284,15 @@ async fn still_good(state: &ApiState, connection: &Connection) -> bool {
 }
 
 /// Until the client is back (another life takes over), gave up, or overflows.
-async fn wait_for_return(connection: &Connection, stop: &tokio_util::sync::CancellationToken) {
+async fn wait_for_return(state: &ApiState, connection: &Connection) {
     let give_up = Instant::now() + RETURN_WAIT;
     loop {
-        let over = {
-            let state = connection.state();
-            state.gone || state.check_session
-        };
-        if over {
+        let check_session = std::mem::take(&mut connection.state().check_session);
+        if check_session && !still_good(state, connection).await {
             return;
         }
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = connection.gone.cancelled() => return,
             () = sleep_until(give_up) => return,
             () = connection.changed.notified() => {}
         }
