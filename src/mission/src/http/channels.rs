@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::call::Call;
 use super::reply::Reply;
-use super::users;
+use super::{teams, users};
 use crate::error::{AppError, AppResult};
 use crate::types::{Channel, ChannelPatch, ChannelView, NewChannel, StringMap};
 
@@ -120,7 +120,8 @@ pub(crate) fn all(call: &Call) -> AppResult<Reply> {
     let include_deleted = call.query.flag("include_deleted");
     let channels = call.core().all_channels(call.session()?, include_deleted, call.page(), call.per_page())?;
     if call.query.flag("include_total_count") {
-        let total = call.core().stats().map_err(|e| AppError::storage("getAllChannels", e))?.channels;
+        let every = |page| call.core().all_channels(call.session()?, include_deleted, page, super::PER_PAGE_MAX);
+        let total = teams::total(every)?;
         return Reply::json(&json!({ "channels": channels, "total_count": total }));
     }
     Reply::json(&channels)

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use axum::body::Body;
-use axum::extract::{FromRequest as _, Multipart, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http::{HeaderName, StatusCode, header};
@@ -61,7 +61,7 @@ async fn form(call: Call, body: Body) -> AppResult<Reply> {
     let mut request = Request::new(body);
     request.headers_mut().extend(call.headers.get(header::CONTENT_TYPE).map(|v| (header::CONTENT_TYPE, v.clone())));
     // Each file is held against the limit while it is written; a bound on the sum comes from FILES_MAX.
-    request.extensions_mut().insert(axum::extract::DefaultBodyLimit::disable());
+    DefaultBodyLimit::disable().apply(&mut request);
     let mut parts = Multipart::from_request(request, &()).await.map_err(unreadable)?;
     let mut channel = call.query_id("channel_id")?;
     let mut client_ids: Vec<String> = Vec::new();

@@ -25,6 +25,8 @@ pub(crate) mod reply;
 pub mod routes;
 mod system;
 mod teams;
+#[cfg(test)]
+mod tests;
 mod token;
 mod users;
 
@@ -62,6 +64,10 @@ const URL_LEN_MAX: usize = 2_048;
 /// Domain operations running at once. SQLite has one writer; more threads would only wait for it.
 const BLOCKING_MAX: usize = 32;
 
+/// Passwords hashed at once. A hash takes tens of milliseconds and 19 MiB by design; without a bound of their
+/// own, guesses at passwords would keep everybody else waiting.
+const HASHING_MAX: usize = 2;
+
 /// What an operator sets about the API.
 #[derive(Clone, Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -87,13 +93,15 @@ pub struct ApiState {
     settings: Arc<HttpSettings>,
     config: Arc<clientconfig::ClientConfig>,
     blocking: Arc<Semaphore>,
+    hashing: Arc<Semaphore>,
 }
 
 impl ApiState {
     /// Brings the parts together. `ws` must be the sink that `core` publishes to.
     pub fn new(core: Core, ws: WsHub, settings: HttpSettings) -> Self {
         let config = Arc::new(clientconfig::ClientConfig::new(&core, &settings));
-        Self { core, ws, settings: Arc::new(settings), config, blocking: Arc::new(Semaphore::new(BLOCKING_MAX)) }
+        let [blocking, hashing] = [BLOCKING_MAX, HASHING_MAX].map(|max| Arc::new(Semaphore::new(max)));
+        Self { core, ws, settings: Arc::new(settings), config, blocking, hashing }
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -169,6 +177,11 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
         match route.run {
             Run::Json(handler) => {
                 call.body = read_capped(body, state.settings.max_json_bytes).await?;
+                state.blocking(move || handler(&call)).await.map(Answer::Reply)
+            }
+            Run::Password(handler) => {
+                call.body = read_capped(body, state.settings.max_json_bytes).await?;
+                let _turn = state.hashing.acquire().await;
                 state.blocking(move || handler(&call)).await.map(Answer::Reply)
             }
             Run::Upload => files::upload(call, body).await.map(Answer::Reply),

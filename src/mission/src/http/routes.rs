@@ -50,6 +50,8 @@ impl Route {
 pub(crate) enum Run {
     /// With the whole body, on a blocking thread.
     Json(fn(&Call) -> AppResult<Reply>),
+    /// The same, and hashes a password: a few at a time.
+    Password(fn(&Call) -> AppResult<Reply>),
     /// Reads the body itself, piece by piece.
     Upload,
     /// Becomes a WebSocket.
@@ -99,7 +101,7 @@ pub static ROUTES: &[Route] = &[
     get("/api/v4/roles/name/{role_name}", SessionNoCsrf, system::role_by_name),
 
     // Login
-    post("/api/v4/users/login", Public, users::login),
+    Route { method: Method::POST, path: "/api/v4/users/login", access: Public, run: Run::Password(users::login) },
     post("/api/v4/users/login/type", Public, users::login_type),
     post("/api/v4/users/logout", Public, users::logout),
     put("/api/v4/users/sessions/device", Session, users::set_device),
@@ -114,7 +116,7 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/users/tokens/enable", Session, users::enable_token),
 
     // Users
-    post("/api/v4/users", Public, users::create),
+    Route { method: Method::POST, path: "/api/v4/users", access: Public, run: Run::Password(users::create) },
     get("/api/v4/users", Session, users::list),
     get("/api/v4/users/stats", Session, users::stats),
     post("/api/v4/users/ids", Session, users::by_ids),
@@ -130,7 +132,10 @@ pub static ROUTES: &[Route] = &[
     put("/api/v4/users/{user_id}/patch", Session, users::patch),
     put("/api/v4/users/{user_id}/roles", Admin, users::set_roles),
     put("/api/v4/users/{user_id}/active", Session, users::set_active),
-    put("/api/v4/users/{user_id}/password", Session, users::set_password),
+    Route {
+        method: Method::PUT, path: "/api/v4/users/{user_id}/password", access: Session,
+        run: Run::Password(users::set_password),
+    },
     get("/api/v4/users/{user_id}/image", SessionNoCsrf, users::image),
     get("/api/v4/users/{user_id}/image/default", SessionNoCsrf, users::image),
 

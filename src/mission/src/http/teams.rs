@@ -25,11 +25,23 @@ pub(crate) fn create(call: &Call) -> AppResult<Reply> {
 pub(crate) fn list(call: &Call) -> AppResult<Reply> {
     let teams = call.core().teams(call.session()?, call.page(), call.per_page())?;
     if call.query.flag("include_total_count") {
-        // Sites here have a handful of teams; the total is what the caller sees in the pages so far.
-        let before = u64::from(call.page()) * u64::from(call.per_page());
-        return Reply::json(&json!({ "total_count": before + teams.len() as u64, "teams": teams }));
+        let total = total(|page| call.core().teams(call.session()?, page, super::PER_PAGE_MAX))?;
+        return Reply::json(&json!({ "total_count": total, "teams": teams }));
     }
     Reply::json(&teams)
+}
+
+/// Length of a list that comes by page. Lists here are short: a mission has a handful of teams.
+pub(crate) fn total<T>(page_of: impl Fn(u32) -> AppResult<Vec<T>>) -> AppResult<usize> {
+    let mut total = 0;
+    for page in 0.. {
+        let found = page_of(page)?.len();
+        total += found;
+        if found < super::PER_PAGE_MAX as usize {
+            break;
+        }
+    }
+    Ok(total)
 }
 
 pub(crate) fn get(call: &Call) -> AppResult<Reply> {
