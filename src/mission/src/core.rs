@@ -453,3 +453,74 @@ pub(crate) fn version_of(
 ) -> rusqlite::Result<Option<Version>> {
     get(db, sql, params, put_version)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::NoEvents;
+    use crate::testkit::{Node, TestClock};
+
+    struct NoMint;
+
+    impl IdMint for NoMint {
+        fn mint(&self) -> Id {
+            random_id()
+        }
+    }
+
+    fn open(dir: &Path) -> Result<Core, OpenError> {
+        Core::open(CoreOptions {
+            dir: dir.to_owned(),
+            node: NodeId([9; 16]),
+            node_name: "nine".to_owned(),
+            mint: Arc::new(NoMint),
+            clock: Arc::new(TestClock::default()),
+            hybrid: Arc::new(HybridClock::default()),
+            events: Arc::new(NoEvents),
+            settings: CoreSettings::default(),
+        })
+    }
+
+    #[test]
+    fn a_second_opening_is_refused_while_the_first_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path()).unwrap();
+        assert!(matches!(open(dir.path()).err(), Some(OpenError::InUse { .. })));
+        let id = first.diagnostic_id();
+        drop(first);
+        assert_eq!(open(dir.path()).unwrap().diagnostic_id(), id);
+    }
+
+    #[test]
+    fn a_store_of_a_newer_program_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()).unwrap());
+        let file = dir.path().join(DATABASE);
+        Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let error = open(dir.path()).err().unwrap();
+        assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+        assert!(error.next_step().contains("newer"));
+        let found: i64 = Connection::open(&file).unwrap().query_row("PRAGMA user_version", [], |r| r.get(0)).unwrap();
+        assert_eq!(found, 99);
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_reopening() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let (_, square) = node.team(&alice, "mission");
+        let post = node.say(&alice, square.id, None, "kept");
+        let before = node.core.export_snapshot().unwrap();
+        let node = node.reopened();
+        assert_eq!(node.core.export_snapshot().unwrap(), before);
+        let again = node.core.session(&alice.token).unwrap();
+        assert_eq!(node.core.post(&again, post.id, false).unwrap().message, "kept");
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        let parse = |text: &str| serde_json::from_str::<CoreSettings>(text);
+        assert_eq!(parse("{}").unwrap(), CoreSettings::default());
+        assert!(parse(r#"{"site_nam": "x"}"#).is_err());
+    }
+}

@@ -293,3 +293,56 @@ impl Core {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::Node;
+
+    #[test]
+    fn an_empty_file_is_a_file_and_equal_bytes_lie_once() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let (_, square) = node.team(&alice, "mission");
+        let empty = node.upload(&alice, square.id, "صفر.txt", b"");
+        let path = node.core.file_path(empty).unwrap().unwrap();
+        assert_eq!(fs::metadata(path).unwrap().len(), 0);
+        assert_eq!(node.core.file_info(&alice, empty).unwrap().name, "صفر.txt");
+        let (one, two) = (b"same", b"same");
+        let one = node.upload(&alice, square.id, "one", one);
+        let two = node.upload(&alice, square.id, "two", two);
+        assert_ne!(one, two);
+        assert_eq!(node.core.file_path(one).unwrap(), node.core.file_path(two).unwrap());
+    }
+
+    #[test]
+    fn more_than_the_limit_is_refused_and_leaves_nothing() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let (_, square) = node.team(&alice, "mission");
+        let mut upload = node.core.begin_upload(&alice, square.id, "big.bin").unwrap();
+        let piece = vec![0; 1 << 20];
+        for _ in 0..100 {
+            upload.write_all(&piece).unwrap();
+        }
+        let error = AppError::from(upload.write_all(b"x").unwrap_err());
+        assert_eq!((error.status_code, error.id.as_ref()), (413, "api.file.upload_file.too_large_detailed.app_error"));
+        drop(upload);
+        assert_eq!(fs::read_dir(node.dir.path().join("staging")).unwrap().count(), 0);
+        assert_eq!(node.core.stats().unwrap().files, 0);
+    }
+
+    #[test]
+    fn a_picture_knows_its_size_and_a_stranger_does_not_see_it() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let stranger = node.user("mallory");
+        let (_, square) = node.team(&alice, "mission");
+        let gif = b"GIF89a\x02\x00\x03\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff;";
+        let file = node.upload(&alice, square.id, "../../dot.gif", gif);
+        let info = node.core.file_info(&alice, file).unwrap();
+        assert_eq!((info.width, info.height, info.mime_type.as_str()), (2, 3, "image/gif"));
+        assert_eq!(info.name, "dot.gif");
+        assert_eq!(node.core.file_info(&stranger, file).unwrap_err().status_code, 403);
+    }
+}

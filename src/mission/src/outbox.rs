@@ -132,3 +132,74 @@ impl Core {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::AppError;
+    use crate::testkit::Node;
+
+    #[test]
+    fn a_change_and_its_row_commit_together_or_not_at_all() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let (_, square) = node.team(&alice, "mission");
+        node.drain();
+        let before = node.core.stats().unwrap();
+        let mut changed = node.core.outbox_changed();
+        changed.mark_unchanged();
+        // The operation does everything that it does, then fails before its commit.
+        let result: Result<(), AppError> = node.core.write(|tx| {
+            tx.system_post(&square, alice.user_id, "system_generic", "lost".to_owned(), &[])?;
+            Err(AppError::storage("test", "the disk went away"))
+        });
+        assert!(result.is_err());
+        assert_eq!(node.core.stats().unwrap(), before);
+        assert!(!changed.has_changed().unwrap());
+        node.say(&alice, square.id, None, "kept");
+        assert_eq!(node.outbox().len(), 1);
+        assert!(changed.has_changed().unwrap());
+    }
+
+    #[test]
+    fn positions_rise_across_acknowledgement_restart_and_a_clock_that_steps_back() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let (_, square) = node.team(&alice, "mission");
+        let first: Vec<Hlc> = node.outbox().iter().map(|r| r.at).collect();
+        assert!(first.windows(2).all(|w| w[0] < w[1]));
+        let highest = *first.last().unwrap();
+        assert_eq!(node.core.outbox_ack(highest).unwrap(), first.len() as u64);
+        node.advance(-86_400_000 * 400);
+        let node = node.reopened();
+        assert_eq!(node.core.highest_outbox_hlc(), highest);
+        node.advance(86_400_000 * 399);
+        let alice = node.login("alice");
+        node.say(&alice, square.id, None, "after");
+        assert!(node.outbox()[0].at > highest);
+    }
+
+    #[test]
+    fn reading_goes_on_after_a_position_and_stops_at_the_bound() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        node.team(&alice, "mission");
+        let every = node.outbox();
+        let part = node.core.outbox_read(every[1].at, 3).unwrap();
+        assert_eq!(part, every[2..5]);
+        let stats = node.core.outbox_stats().unwrap();
+        assert_eq!((stats.rows, stats.oldest), (every.len() as u64, Some(every[0].origin_time)));
+    }
+
+    #[test]
+    fn a_user_row_carries_neither_roles_nor_credentials() {
+        let node = Node::new(1);
+        node.user("alice");
+        let Event::User(state) = &node.outbox()[0].event else { panic!("a user comes first") };
+        assert_eq!(state.username, "alice");
+        let bytes = node.outbox()[0].event.encode_with(&mut RawIds);
+        for secret in ["argon2", "system_admin"] {
+            assert!(!bytes.windows(secret.len()).any(|w| w == secret.as_bytes()), "{secret}");
+        }
+    }
+}

@@ -1081,3 +1081,136 @@ fn query_posts(
 pub(crate) fn may_react(db: &Connection, by: &Session, c: &Channel, permission: &str) -> AppResult<()> {
     if may_in_channel(db, by, c, permission)? { Ok(()) } else { Err(AppError::permissions("reaction", permission)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::{Node, START, words};
+
+    fn world() -> (Node, Session, Session, Id) {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let bob = node.user("bob");
+        let (team, square) = node.team(&alice, "mission");
+        node.core.add_team_member(&bob, team.id, bob.user_id).unwrap();
+        node.core.mark_channels_read(&bob, bob.user_id, &[square.id]).unwrap();
+        node.advance(10);
+        node.events.take();
+        (node, alice, bob, square.id)
+    }
+
+    #[test]
+    fn the_same_pending_id_posts_once() {
+        let (node, alice, bob, square) = world();
+        let mut new = words(square, None, "once");
+        new.pending_post_id = format!("{}:1", alice.user_id);
+        let first = node.core.create_post(&alice, &new, true).unwrap();
+        let again = node.core.create_post(&alice, &new, true).unwrap();
+        assert_eq!(first, again);
+        assert_eq!(first.pending_post_id, new.pending_post_id);
+        assert_ne!(node.core.create_post(&bob, &new, true).unwrap().id, first.id);
+    }
+
+    #[test]
+    fn pages_hang_together() {
+        let (node, alice, _, square) = world();
+        let ids: Vec<Id> = (0..7)
+            .map(|n| {
+                node.advance(1);
+                node.say(&alice, square, None, &format!("{n}")).id
+            })
+            .collect();
+        let page = |query| node.core.channel_posts(&alice, square, &query, false).unwrap();
+        let newest = page(PostQuery::Page { page: 0, per_page: 3 });
+        assert_eq!(newest.order, [ids[6], ids[5], ids[4]]);
+        assert_eq!((newest.next_post_id, newest.prev_post_id), (None, Some(ids[3])));
+        let before = page(PostQuery::Before { post: ids[4], page: 0, per_page: 2 });
+        assert_eq!(before.order, [ids[3], ids[2]]);
+        assert_eq!((before.next_post_id, before.prev_post_id), (Some(ids[4]), Some(ids[1])));
+        let after = page(PostQuery::After { post: ids[1], page: 0, per_page: 2 });
+        assert_eq!(after.order, [ids[3], ids[2]]);
+        assert_eq!((after.next_post_id, after.prev_post_id), (Some(ids[4]), Some(ids[1])));
+    }
+
+    #[test]
+    fn deleting_a_root_takes_its_replies_and_keeps_the_text_out_of_answers() {
+        let (node, alice, bob, square) = world();
+        let root = node.say(&alice, square, None, "root");
+        let reply = node.say(&bob, square, Some(root.id), "reply");
+        assert_eq!(node.core.thread(&alice, root.id).unwrap().posts[&root.id].reply_count, 1);
+        node.drain();
+        node.events.take();
+        node.advance(5);
+        node.core.delete_post(&alice, root.id).unwrap();
+        assert_eq!(node.drain().len(), 2, "each has its own state");
+        assert_eq!(node.core.post(&bob, reply.id, false).unwrap_err().status_code, 404);
+        let since = PostQuery::Since(UnixMillis(reply.update_at));
+        let gone = node.core.channel_posts(&bob, square, &since, false).unwrap();
+        assert_eq!(gone.posts.len(), 2);
+        assert!(gone.posts.values().all(|p| p.delete_at > 0 && p.message.is_empty()));
+        let told = node.events.take();
+        let deleted: Vec<_> = told.iter().filter(|e| e.event == "post_deleted").collect();
+        assert_eq!(deleted.len(), 1);
+        assert!(deleted[0].data["post"].as_str().unwrap().contains("\"message\":\"root\""));
+    }
+
+    #[test]
+    fn a_mention_counts_and_is_announced_to_the_mentioned_alone() {
+        let (node, alice, bob, square) = world();
+        node.say(&alice, square, None, "@bob. come in");
+        let unread = node.core.channel_unread(&bob, bob.user_id, square).unwrap();
+        assert_eq!((unread.msg_count, unread.mention_count), (1, 1));
+        let unread = node.core.channel_unread(&alice, alice.user_id, square).unwrap();
+        assert_eq!((unread.msg_count, unread.mention_count), (0, 0));
+        let told = node.events.take();
+        let posted = told.iter().find(|e| e.event == "posted").unwrap();
+        assert_eq!(posted.data["sender_name"], "@alice");
+        assert_eq!(posted.per_user.keys().collect::<Vec<_>>(), [&bob.user_id]);
+        assert_eq!(posted.per_user[&bob.user_id]["mentions"], format!("[\"{}\"]", bob.user_id));
+        node.core.mark_channels_read(&bob, bob.user_id, &[square]).unwrap();
+        assert_eq!(node.core.channel_unread(&bob, bob.user_id, square).unwrap().mention_count, 0);
+    }
+
+    #[test]
+    fn the_rules_of_the_real_server_answer_with_its_ids() {
+        let (node, alice, bob, square) = world();
+        let refused = |new: &NewPost, by: &Session| node.core.create_post(by, new, true).unwrap_err();
+        let long = "x".repeat(node.core.settings().max_post_runes + 1);
+        assert_eq!(refused(&words(square, None, &long), &alice).id, "model.post.is_valid.message_length.app_error");
+        let mut system = words(square, None, "x");
+        system.kind = "system_join_channel".to_owned();
+        assert_eq!(refused(&system, &alice).id, "api.context.invalid_param.app_error");
+        let nowhere = words(node.core.random_id(), None, "x");
+        assert_eq!(refused(&nowhere, &alice).id, "api.context.permissions.app_error");
+        let root = node.say(&alice, square, None, "root");
+        let reply = node.say(&alice, square, Some(root.id), "reply");
+        let nested = words(square, Some(reply.id), "x");
+        assert_eq!(refused(&nested, &alice).id, "api.post.create_post.root_id.app_error");
+        let patch = PostPatch { message: Some("no".to_owned()), ..PostPatch::default() };
+        let error = node.core.patch_post(&bob, root.id, &patch).unwrap_err();
+        assert_eq!((error.id.as_ref(), error.status_code), ("api.context.permissions.app_error", 403));
+    }
+
+    #[test]
+    fn a_reply_raises_its_root_and_an_urgent_priority_stays_with_the_root() {
+        let (node, alice, _, square) = world();
+        let mut new = words(square, None, "contact");
+        let urgent = Priority { priority: "urgent".to_owned(), ..Priority::default() };
+        new.metadata = Some(crate::types::NewPostMetadata { priority: Some(urgent.clone()) });
+        let root = node.core.create_post(&alice, &new, true).unwrap();
+        assert_eq!(root.metadata.priority, Some(urgent));
+        node.advance(50);
+        let reply = node.say(&alice, square, Some(root.id), "copy");
+        assert_eq!(reply.create_at, START + 60);
+        assert_eq!(node.core.post(&alice, root.id, false).unwrap().update_at, reply.create_at);
+        new.root_id = root.id.to_string();
+        assert_eq!(node.core.create_post(&alice, &new, true).unwrap_err().status_code, 400);
+    }
+
+    #[test]
+    fn hashtags_and_names_are_found_in_every_script() {
+        assert_eq!(hashtags("#sitrep, (#地図) #1 #a #élan!"), "#sitrep #地図 #élan");
+        let found = at_words("hi @Bob. and @ann-marie_x, not@mail");
+        assert_eq!(found, ["ann-marie_x", "bob", "bob.", "mail"].map(String::from).into());
+    }
+}

@@ -794,6 +794,7 @@ mod tests {
     use crate::testkit::{Node, Sent, words};
     use crate::types::{NewUser, PostPatch, PostQuery, Session};
     use model::{Hlc, Manifest, Version};
+    use proptest::prelude::*;
 
     /// Two nodes that both know alice, bob, a team and its channel.
     fn pair() -> (Node, Node, Session, Session, Id) {
@@ -1127,5 +1128,138 @@ mod tests {
         };
         let refused = b.core.login(&login, &crate::types::ClientInfo::default()).unwrap_err();
         assert_eq!(refused.id, "api.user.login.invalid_credentials_email_username");
+    }
+
+    /// One thing that someone does at one of two nodes.
+    #[derive(Clone, Debug)]
+    enum Act {
+        Say,
+        Reply(usize),
+        Edit(usize),
+        Delete(usize),
+        Pin(usize),
+        React(usize),
+        Unreact(usize),
+        Attach,
+        Header,
+        Leave,
+        Join,
+        Wait(u16),
+        Deliver(usize),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            Just(Act::Say),
+            any::<usize>().prop_map(Act::Reply),
+            any::<usize>().prop_map(Act::Edit),
+            any::<usize>().prop_map(Act::Delete),
+            any::<usize>().prop_map(Act::Pin),
+            any::<usize>().prop_map(Act::React),
+            any::<usize>().prop_map(Act::Unreact),
+            Just(Act::Attach),
+            Just(Act::Header),
+            Just(Act::Leave),
+            Just(Act::Join),
+            any::<u16>().prop_map(Act::Wait),
+            any::<usize>().prop_map(Act::Deliver),
+        ]
+    }
+
+    /// Entries that may be next: first of their stream and class, with everything they need delivered.
+    fn ready(queue: &[Sent]) -> Vec<usize> {
+        let file = |s: &Sent| s.event.kind() == Kind::File;
+        let free = |i: usize| {
+            let this = &queue[i];
+            let needs = this.event.needs();
+            queue[..i].iter().all(|earlier| {
+                let ordered = earlier.event.stream() == this.event.stream() && file(earlier) == file(this);
+                !ordered && !needs.contains(&earlier.event.object())
+            })
+        };
+        (0..queue.len()).filter(|i| free(*i)).collect()
+    }
+
+    fn perform(node: &Node, by: &Session, channel: Id, act: &Act, n: usize) {
+        let page = PostQuery::Page { page: 0, per_page: 200 };
+        let posts: Vec<Id> = node.core.channel_posts(by, channel, &page, false).unwrap().order;
+        let pick = |i: usize| posts.get(i % posts.len().max(1)).copied();
+        // What the rules refuse (editing a system message, reacting to what is gone) is part of the game.
+        match act {
+            Act::Say => drop(node.core.create_post(by, &words(channel, None, &format!("text {n} 文")), true)),
+            Act::Reply(i) => drop(node.core.create_post(by, &words(channel, pick(*i), &format!("reply {n}")), true)),
+            Act::Edit(i) => {
+                let patch = PostPatch { message: Some(format!("edit {n} by {}", by.user_id)), ..PostPatch::default() };
+                drop(pick(*i).map(|p| node.core.patch_post(by, p, &patch)));
+            }
+            Act::Delete(i) => drop(pick(*i).map(|p| node.core.delete_post(by, p))),
+            Act::Pin(i) => drop(pick(*i).map(|p| node.core.pin_post(by, p, n % 2 == 0))),
+            Act::React(i) => drop(pick(*i).map(|p| node.core.save_reaction(by, by.user_id, p, "eyes"))),
+            Act::Unreact(i) => drop(pick(*i).map(|p| node.core.delete_reaction(by, by.user_id, p, "eyes"))),
+            Act::Attach => {
+                let file = node.upload(by, channel, "note.txt", format!("bytes {n}").as_bytes());
+                let mut new = words(channel, None, "");
+                new.file_ids = vec![file.to_string()];
+                node.core.create_post(by, &new, true).unwrap();
+            }
+            Act::Header => {
+                let patch = crate::types::ChannelPatch { header: Some(format!("header {n}")), ..Default::default() };
+                drop(node.core.patch_channel(by, channel, &patch));
+            }
+            Act::Leave => drop(node.core.remove_channel_member(by, channel, by.user_id)),
+            Act::Join => drop(node.core.add_channel_member(by, channel, by.user_id)),
+            Act::Wait(ms) => node.advance(i64::from(*ms)),
+            Act::Deliver(_) => {}
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn two_nodes_end_equal_whatever_they_do_and_however_the_entries_travel(
+            acts in prop::collection::vec((any::<bool>(), act()), 1..60),
+            mut choices in prop::collection::vec(any::<usize>(), 40),
+        ) {
+            let (a, b, alice, bob, _) = pair();
+            let team = a.core.teams_of(&alice, alice.user_id).unwrap()[0].id;
+            let admin = |s: &Session| Session { roles: "system_admin system_user".to_owned(), ..s.clone() };
+            let (alice, bob) = (admin(&alice), admin(&bob));
+            let new = crate::types::NewChannel {
+                team_id: team.to_string(), name: "ops".to_owned(), kind: "O".to_owned(), ..Default::default()
+            };
+            let channel = a.core.create_channel(&alice, &new).unwrap().id;
+            a.core.add_channel_member(&alice, channel, bob.user_id).unwrap();
+            b.apply(&a.drain());
+            let (mut to_a, mut to_b) = (Vec::new(), Vec::new());
+            for (n, (at_a, act)) in acts.iter().enumerate() {
+                let (node, by, queue) = if *at_a { (&a, &alice, &mut to_b) } else { (&b, &bob, &mut to_a) };
+                perform(node, by, channel, act, n);
+                queue.extend(node.drain());
+                if let Act::Deliver(i) = act {
+                    let (queue, to) = if *at_a { (&mut to_a, &a) } else { (&mut to_b, &b) };
+                    let ready = ready(queue);
+                    if !ready.is_empty() {
+                        let sent = queue.remove(ready[i % ready.len()]);
+                        prop_assert_eq!(to.apply(&[sent]), [Applied::Applied]);
+                    }
+                }
+            }
+            for (queue, to) in [(&mut to_a, &a), (&mut to_b, &b)] {
+                while !queue.is_empty() {
+                    let ready = ready(queue);
+                    let sent = queue.remove(ready[choices.pop().unwrap_or(0) % ready.len()]);
+                    prop_assert_eq!(to.apply(&[sent]), [Applied::Applied]);
+                }
+            }
+            prop_assert_eq!(a.outbox(), []);
+            prop_assert_eq!(b.outbox(), []);
+            prop_assert_eq!(a.core.export_snapshot().unwrap(), b.core.export_snapshot().unwrap());
+            let counts = |n: &Node, by: &Session| {
+                let c = n.core.channel(by, channel).unwrap();
+                (c.total_msg_count, c.total_msg_count_root)
+            };
+            prop_assert_eq!(counts(&a, &alice), counts(&b, &bob));
+        }
     }
 }

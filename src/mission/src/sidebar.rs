@@ -230,3 +230,33 @@ fn take_out(categories: &mut [SidebarCategory], channels: &[Id]) {
         category.channel_ids.retain(|c| !channels.contains(c));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testkit::Node;
+
+    #[test]
+    fn channels_move_between_categories_and_come_back_when_theirs_goes() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let (team, square) = node.team(&alice, "mission");
+        let me = alice.user_id;
+        let sidebar = || node.core.categories(&alice, me, team.id).unwrap();
+        let kinds: Vec<String> = sidebar().categories.into_iter().map(|c| c.kind).collect();
+        assert_eq!(kinds, ["favorites", "channels", "direct_messages"]);
+        assert_eq!(sidebar().categories[1].channel_ids.len(), 2);
+        let mut new = sidebar().categories[0].clone();
+        new.display_name = "作戦".to_owned();
+        new.channel_ids = vec![square.id];
+        let mine = node.core.create_category(&alice, me, team.id, &new).unwrap();
+        assert_eq!(sidebar().categories[1].channel_ids, [square.id]);
+        assert_eq!(sidebar().categories[2].channel_ids.len(), 1);
+        let mut order = sidebar().order;
+        order.reverse();
+        node.core.set_category_order(&alice, me, team.id, &order).unwrap();
+        assert_eq!(sidebar().order, order);
+        node.core.delete_category(&alice, me, team.id, &mine.id).unwrap();
+        assert_eq!(sidebar().categories.iter().map(|c| c.channel_ids.len()).sum::<usize>(), 2);
+        assert_eq!(node.core.set_category_order(&alice, me, team.id, &order).unwrap_err().status_code, 400);
+    }
+}

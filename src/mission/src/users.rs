@@ -725,3 +725,87 @@ fn check_free(db: &Connection, u: &User) -> AppResult<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::{Node, PASSWORD};
+    use crate::types::{ClientInfo, Login};
+
+    fn login(node: &Node, name: &str, password: &str) -> AppResult<(User, Session)> {
+        let login = Login { login_id: name.to_owned(), password: password.to_owned(), ..Login::default() };
+        node.core.login(&login, &ClientInfo::default())
+    }
+
+    #[test]
+    fn the_first_account_administers_and_the_second_does_not() {
+        let node = Node::new(1);
+        assert!(node.user("alice").is_system_admin());
+        let bob = node.user("bob");
+        assert!(!bob.is_system_admin());
+        let error = node.core.set_user_roles(&bob, bob.user_id, "system_admin").unwrap_err();
+        assert_eq!(error.status_code, 403);
+    }
+
+    #[test]
+    fn a_wrong_name_and_a_wrong_password_look_the_same_until_the_account_locks() {
+        let node = Node::new(1);
+        node.user("alice");
+        let unknown = login(&node, "nobody", PASSWORD).unwrap_err();
+        assert_eq!(login(&node, "alice", "wrong").unwrap_err(), unknown);
+        assert_eq!(unknown.id, "api.user.login.invalid_credentials_email_username");
+        for _ in 1..node.core.settings().login_attempts_max {
+            login(&node, "alice", "wrong").unwrap_err();
+        }
+        let locked = login(&node, "alice", PASSWORD).unwrap_err();
+        assert_eq!(locked.id, "api.user.check_user_login_attempts.too_many.app_error");
+    }
+
+    #[test]
+    fn bad_names_and_passwords_are_refused_with_the_real_ids() {
+        let node = Node::new(1);
+        let refused = |username: &str, email: &str, password: &str| {
+            let new = NewUser {
+                username: username.to_owned(),
+                email: email.to_owned(),
+                password: password.to_owned(),
+                ..NewUser::default()
+            };
+            node.core.create_user(None, &new).unwrap_err().id.into_owned()
+        };
+        assert_eq!(refused("has space", "a@b", PASSWORD), "model.user.is_valid.username.app_error");
+        assert_eq!(refused("channel", "a@b", PASSWORD), "model.user.is_valid.username.app_error");
+        assert_eq!(refused("ann", "nonsense", PASSWORD), "model.user.is_valid.email.app_error");
+        assert_eq!(refused("ann", "a@b", "short"), "model.user.is_valid.pwd_min_length.app_error");
+        node.user("ann");
+        assert_eq!(refused("ann", "a@b", PASSWORD), "app.user.save.username_exists.app_error");
+        assert_eq!(refused("anna", "ann@example.org", PASSWORD), "app.user.save.email_exists.app_error");
+    }
+
+    #[test]
+    fn deactivating_ends_the_sessions_and_says_so_at_sign_in() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let bob = node.user("bob");
+        let token = node.core.create_token(&bob, bob.user_id, "script").unwrap().token;
+        assert_eq!(node.core.session(&token).unwrap().user_id, bob.user_id);
+        node.core.set_user_active(&alice, bob.user_id, false).unwrap();
+        for token in [&bob.token, &token] {
+            assert_eq!(node.core.session(token).unwrap_err().status_code, 401);
+        }
+        assert_eq!(login(&node, "bob", PASSWORD).unwrap_err().id, "api.user.login.inactive.app_error");
+    }
+
+    #[test]
+    fn search_finds_the_start_of_names_in_any_script_and_takes_wildcards_literally() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let patch = UserPatch { nickname: Some("محمد".to_owned()), ..UserPatch::default() };
+        node.core.patch_user(&alice, alice.user_id, &patch).unwrap();
+        let find = |term: &str| {
+            let search = UserSearch { term: term.to_owned(), ..UserSearch::default() };
+            node.core.search_users(&alice, &search).unwrap().len()
+        };
+        assert_eq!((find("ali"), find("مح"), find("%"), find("a_ice")), (1, 1, 0, 0));
+    }
+}
