@@ -170,10 +170,18 @@ impl Pipe {
     }
 
     /// Bytes that quinn may take before its queue would stand in the way of what comes later.
+    ///
+    /// A window's worth may be on its way. What is repeated stays here for a round trip or two more, so the loss of the path
+    /// comes on top: at 20 % a frame in two datagrams is repeated every third time.
     pub(crate) fn room(&self) -> u64 {
-        let full = self.sending.len() >= quic::STREAMS_MAX as usize / 2;
-        let window = quic::window_bytes(self.rate.get(), self.connection.rtt());
-        if full { 0 } else { window.saturating_sub(self.outstanding_bytes) }
+        if self.sending.len() >= quic::STREAMS_MAX as usize / 2 {
+            return 0;
+        }
+        let path = self.connection.stats().path;
+        let window = quic::window_bytes(self.rate.get(), path.rtt);
+        // An outage loses everything; that says nothing about the path.
+        let lost_percent = (path.lost_packets * 100 / path.sent_packets.max(1)).min(30);
+        (window + window * 3 * lost_percent / 100).saturating_sub(self.outstanding_bytes)
     }
 
     /// Is something on its way that the peer has not confirmed?
