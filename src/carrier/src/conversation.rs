@@ -435,10 +435,16 @@ impl Conversation {
                     (Append::Retain(name), e)
                 }
             };
-            if error.is_retryable() {
-                self.stalled.push(append);
+            match append {
+                append if error.is_retryable() => self.stalled.push(append),
+                Append::Entry(incoming) => self.session.entries_not_stored(&[incoming.entry.header.id]),
+                Append::Chunk(name, _) => self.session.chunks_not_stored(&[name]),
+                Append::Retain(_) => self.files_due = true,
             }
-            failed = Some(error);
+            // A failure that lasts decides over one that may pass.
+            if failed.as_ref().is_none_or(AppendError::is_retryable) {
+                failed = Some(error);
+            }
         }
         if !entries.is_empty() {
             self.session.entries_stored(&entries, now);

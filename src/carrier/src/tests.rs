@@ -6,9 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keys::{ChunkSecret, InviteBook, NodeKey, Peer, PeerName, PeerRegistry, PeerRole, TokenError};
+use journal::{Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk, Sums};
+use keys::{ChunkSecret, EntryIds, InviteBook, NodeKey, Peer, PeerName, PeerRegistry, PeerRole, TokenError};
 use link::Lane;
-use model::{BitsPerSecond, Clock, Epoch, NodeId, Outcome, Precedence, RangeSet, Seq, UnixMillis};
+use model::event::{FileState, FileStub};
+use model::{
+    BitsPerSecond, Clock, Entry, EntryId, Epoch, Event, Hlc, Id, Kind, NodeId, Outcome, Precedence, RangeSet, Seq,
+    SourcePosition, StreamId, UnixMillis, Version,
+};
 use telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
@@ -551,4 +556,229 @@ async fn enrolment_keeps_silence_and_gives_up_with_a_reason() {
     assert!(deaf.try_recv(&mut [0; 2048]).is_err(), "nothing was sent");
     let lost = join(Emission::Normal, Duration::from_millis(300)).await.unwrap_err();
     assert!(matches!(&lost, EnrollError::NoAnswer { address: a, .. } if *a == address), "{lost}");
+}
+
+// The whole room: journals on disk, link sessions, a ledger that applies everything it can read.
+
+/// The apply side in a few lines: whatever lies in the journal is applied.
+struct Book {
+    journal: Journal,
+    skipped: Mutex<Vec<(NodeId, Epoch, Outcome, RangeSet)>>,
+    complete: Mutex<BTreeSet<EntryId>>,
+}
+
+impl Ledger for Book {
+    fn ledger(&self, origin: NodeId) -> Result<Vec<(Epoch, Outcome, RangeSet)>, LedgerError> {
+        let applied = self.journal.received(origin).into_iter().map(|(epoch, set)| (epoch, Outcome::Applied, set));
+        let skipped = self.skipped.lock().unwrap().clone().into_iter();
+        let skipped = skipped.filter(|s| s.0 == origin).map(|(_, epoch, outcome, set)| (epoch, outcome, set));
+        Ok(applied.chain(skipped).collect())
+    }
+
+    fn account(&self, origin: NodeId, epoch: Epoch, outcome: Outcome, set: &RangeSet) -> Result<(), LedgerError> {
+        self.skipped.lock().unwrap().push((origin, epoch, outcome, set.clone()));
+        Ok(())
+    }
+
+    fn file_complete(&self, file: EntryId) {
+        self.complete.lock().unwrap().insert(file);
+    }
+
+    fn incomplete_files(&self, _: NodeId) -> Result<Vec<Entry>, LedgerError> {
+        Ok(Vec::new())
+    }
+}
+
+struct Whole {
+    dir: TempDir,
+    key: NodeKey,
+    chunk_secret: ChunkSecret,
+    journal: Journal,
+    book: Arc<Book>,
+    handle: CarrierHandle,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    next: u64,
+}
+
+struct Identity {
+    dir: TempDir,
+    key: NodeKey,
+    chunk_secret: ChunkSecret,
+}
+
+impl Identity {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), key: NodeKey::generate(), chunk_secret: ChunkSecret::generate() }
+    }
+
+    fn as_peer(&self, name: &str, role: PeerRole, address: Option<SocketAddr>) -> Peer {
+        Peer { chunk_secret: self.chunk_secret.clone(), ..peer(&self.key, name, role, address) }
+    }
+}
+
+impl Whole {
+    fn start(id: Identity, name: &str, listens: bool, peers: Vec<Peer>) -> Self {
+        let Identity { dir, key, chunk_secret } = id;
+        let registry = Arc::new(PeerRegistry::open(dir.path()).unwrap());
+        peers.into_iter().for_each(|peer| registry.add(peer).unwrap());
+        let (journal, _) = Journal::open(JournalOptions {
+            dir: dir.path().join("journal"),
+            node: key.node_id(),
+            disk: Arc::new(StdDisk),
+            clock: Arc::new(SystemClock),
+            settings: JournalSettings::default(),
+            index: IndexPlace::Memory,
+        })
+        .unwrap();
+        let book = Book { journal: journal.clone(), skipped: Mutex::default(), complete: Mutex::default() };
+        let book = Arc::new(book);
+        let listen = listens.then(|| "127.0.0.1:0".parse().unwrap());
+        let carrier = Carrier::new(CarrierOptions {
+            key: key.clone(),
+            name: name.parse().unwrap(),
+            chunk_secret: chunk_secret.clone(),
+            registry,
+            invites: None,
+            journal: journal.clone(),
+            ledger: Arc::clone(&book) as Arc<dyn Ledger>,
+            settings: CarrierSettings { listen, rate: FAST, ..CarrierSettings::default() },
+            data_dir: dir.path().to_owned(),
+            clock: Arc::new(SystemClock),
+            metrics: Arc::new(Metrics::new()),
+        })
+        .unwrap();
+        let (handle, stop) = (carrier.handle(), CancellationToken::new());
+        // What is received is applied at once.
+        let finals = handle.clone();
+        let applying = journal.on_append(Box::new(move || finals.notify_finals()));
+        let mut tasks = JoinSet::new();
+        let token = stop.clone();
+        tasks.spawn(async move {
+            carrier.run(token).await;
+            drop(applying);
+        });
+        Self { dir, key, chunk_secret, journal, book, handle, stop, tasks, next: 1 }
+    }
+
+    fn draft(&mut self, precedence: Precedence, label: &str, kind: Kind, body: Vec<u8>) -> Draft {
+        let at = Hlc(((NOW.0 as u64) << 16) + self.next);
+        self.next += 1;
+        Draft {
+            source: SourcePosition(at),
+            stream: StreamId::Directory,
+            causes: Vec::new(),
+            needs: Vec::new(),
+            precedence,
+            captured: at,
+            origin_time: NOW,
+            expiry: None,
+            supersedes: None,
+            label: label.parse().unwrap(),
+            kind,
+            mint_salt: 7,
+            body,
+            object: None,
+            chunks_since: None,
+        }
+    }
+
+    fn writes(&mut self, count: u64) {
+        for n in 0..count {
+            let class = Precedence::ALL[(n % 5) as usize];
+            let draft = self.draft(class, "mission", Kind::Post, format!("message {n} of this node").into_bytes());
+            self.journal.append_own(draft).wait().unwrap();
+        }
+    }
+
+    /// A file of its own label's chunks, and its entry.
+    fn writes_file(&mut self, content: &[u8]) -> EntryId {
+        let namer = wire::chunk::Namer::new(self.chunk_secret.expose(), &"mission".parse().unwrap());
+        let file = self.journal.begin_file();
+        let manifest = wire::chunk::build_manifest(content, &namer, |name, bytes: &[u8]| {
+            self.journal.put_chunk(name, bytes).wait().map(|_| ()).map_err(std::io::Error::other)
+        })
+        .unwrap();
+        let id = Id::from_block([3; 16]);
+        let stub = FileStub {
+            id,
+            create_at: NOW,
+            name: "plan.pdf".to_owned(),
+            extension: "pdf".to_owned(),
+            size: content.len() as u64,
+            mime_type: "application/pdf".to_owned(),
+            width: 0,
+            height: 0,
+        };
+        let version = Version { at: Hlc(1), by: self.key.node_id() };
+        let state = FileState { version, stub, user_id: id, channel_id: id, post_id: None, content: Some(manifest) };
+        let body = Event::File(state).encode_with(&mut EntryIds::new(self.key.node_id(), 7));
+        let mut draft = self.draft(Precedence::Deferred, "mission", Kind::File, body);
+        draft.chunks_since = Some(file.since());
+        self.journal.append_own(draft).wait().unwrap().id
+    }
+
+    fn accounting(&self, peer: &NodeKey) -> Sums {
+        self.journal.accounting(&consumer_name(peer.node_id())).unwrap().unwrap_or_default().total
+    }
+
+    fn received_from(&self, origin: &NodeKey) -> u64 {
+        self.journal.received(origin.node_id()).values().map(RangeSet::count).sum()
+    }
+
+    async fn stopped(mut self) -> Identity {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        Identity { dir: self.dir, key: self.key, chunk_secret: self.chunk_secret }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn journals_converge_through_loss_outages_and_a_restart_and_the_equation_holds() {
+    let (edge_id, hub_id) = (Identity::new(), Identity::new());
+    let edge_peer = edge_id.as_peer("alpha", PeerRole::Edge, None);
+    let mut hub = Whole::start(hub_id, "base", true, vec![edge_peer.clone()]);
+    let relay = Relay::to(hub.handle.local_addr().unwrap()).await;
+    relay.set_loss(50);
+    let hub_peer =
+        Peer { chunk_secret: hub.chunk_secret.clone(), ..peer(&hub.key, "base", PeerRole::Hub, Some(relay.address)) };
+    let mut edge = Whole::start(edge_id, "alpha", false, vec![hub_peer.clone()]);
+    edge.writes(300);
+    hub.writes(200);
+    let secret = edge.draft(Precedence::Flash, "local", Kind::Post, b"not for others".to_vec());
+    edge.journal.append_own(secret).wait().unwrap();
+    // Bytes that no compression shrinks.
+    let content: Vec<u8> = (0..200_000u32).flat_map(|n| scrambled(n).to_le_bytes()).take(300_000).collect();
+    let file = edge.writes_file(&content);
+
+    until("a part of it", || hub.received_from(&edge.key) > 50).await;
+    relay.set_down(true);
+    sleep(Duration::from_millis(300)).await;
+    relay.set_down(false);
+    until("more of it", || hub.received_from(&edge.key) > 150).await;
+    let edge_id = edge.stopped().await;
+    let mut edge = Whole::start(edge_id, "alpha", false, Vec::new());
+    edge.next = 1_000;
+    edge.writes(20);
+    until("all entries", || hub.received_from(&edge.key) == 321 && edge.received_from(&hub.key) == 200).await;
+    until("the file", || hub.book.complete.lock().unwrap().contains(&file)).await;
+    until("all final receipts", || edge.accounting(&hub.key).held == 0 && hub.accounting(&edge.key).held == 0).await;
+
+    let sums = edge.accounting(&hub.key);
+    assert_eq!((sums.accepted, sums.applied, sums.withheld), (322, 321, 1));
+    assert_eq!(hub.accounting(&edge.key).applied, 200);
+    let told = |(_, _, outcome, set): &(NodeId, Epoch, Outcome, RangeSet)| {
+        *outcome == Outcome::Withheld && set.count() == 1
+    };
+    assert!(hub.book.skipped.lock().unwrap().iter().any(told));
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+/// Numbers without a pattern (the finaliser of MurmurHash3).
+fn scrambled(n: u32) -> u32 {
+    let mut h = n.wrapping_add(0x9e37_79b9);
+    h = (h ^ (h >> 16)).wrapping_mul(0x85eb_ca6b);
+    h = (h ^ (h >> 13)).wrapping_mul(0xc2b2_ae35);
+    h ^ (h >> 16)
 }
