@@ -16,6 +16,8 @@ type Number = (Epoch, Seq);
 pub(crate) struct Fetch {
     peer: NodeId,
     secret: [u8; 32],
+    /// Files whose entries the shell makes durable: a file is not complete before its entry is.
+    arriving: BTreeMap<Number, File>,
     /// Waiting for their turn, oldest first.
     queued: VecDeque<(Number, File)>,
     /// Being fetched, oldest first.
@@ -55,6 +57,7 @@ impl Fetch {
         Self {
             peer,
             secret,
+            arriving: BTreeMap::new(),
             queued: VecDeque::new(),
             active: Vec::new(),
             turned_away: false,
@@ -72,20 +75,40 @@ impl Fetch {
         self.stale = true;
     }
 
-    /// A file entry of the peer is here: fetch what is missing of it. A body that is no file is left to apply.
+    /// A file entry of the peer came; the shell makes it durable.
+    pub(crate) fn arrived(&mut self, entry: &Entry) {
+        if let Some((number, file)) = file_of(entry) {
+            self.arriving.insert(number, file);
+        }
+    }
+
+    /// An entry is durable.
+    pub(crate) fn entry_stored(&mut self, id: EntryId) {
+        if let Some(file) = self.arriving.remove(&(id.epoch, id.seq)) {
+            self.queue((id.epoch, id.seq), file);
+        }
+    }
+
+    pub(crate) fn entry_not_stored(&mut self, id: EntryId) {
+        self.arriving.remove(&(id.epoch, id.seq));
+    }
+
+    /// A file entry of the peer is durable here: fetch what is missing of it.
     pub(crate) fn want(&mut self, entry: &Entry) {
-        let Ok(Event::File(state)) = wire::decode_event(entry) else { return };
-        let Some(manifest) = state.content else { return };
-        let number = (entry.header.id.epoch, entry.header.id.seq);
-        let here = self.queued.iter().any(|(n, _)| *n == number) || self.active.iter().any(|(n, _)| *n == number);
-        if here || check_manifest(&manifest).is_err() {
+        if let Some((number, file)) = file_of(entry) {
+            self.queue(number, file);
+        }
+    }
+
+    fn queue(&mut self, number: Number, file: File) {
+        if self.queued.iter().any(|(n, _)| *n == number) || self.active.iter().any(|(n, _)| *n == number) {
             return;
         }
         if self.queued.len() >= FILES_MAX {
             self.turned_away = true;
             return;
         }
-        self.queued.push_back((number, File { label: entry.header.label.clone(), manifest }));
+        self.queued.push_back((number, file));
         self.stale = true;
     }
 
@@ -235,6 +258,14 @@ impl Fetch {
             self.storing.remove(name);
         }
     }
+}
+
+/// The file of an entry; `None` for a body that is no file, which is left to apply.
+fn file_of(entry: &Entry) -> Option<(Number, File)> {
+    let Ok(Event::File(state)) = wire::decode_event(entry) else { return None };
+    let manifest = state.content.filter(|m| check_manifest(m).is_ok())?;
+    let number = (entry.header.id.epoch, entry.header.id.seq);
+    Some((number, File { label: entry.header.label.clone(), manifest }))
 }
 
 impl Active {

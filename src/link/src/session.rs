@@ -218,11 +218,11 @@ impl Session {
             Frame::Resume(resume) => self.sender.resume_at(resume),
             Frame::Batch(batch) => {
                 let new = self.receiver.batch(batch.entries()?, outbound, now.mono, outputs)?;
-                self.want_files(&new);
+                self.note_files(&new);
             }
             Frame::Fragment(fragment) => {
                 let new = self.receiver.fragment(&fragment, outbound, now.mono, outputs)?;
-                self.want_files(&new);
+                self.note_files(&new);
             }
             Frame::Skip(skip) => self.receiver.skip(skip, now.mono, outputs)?,
             Frame::Verify(verify) => self.receiver.verify(&verify, outbound)?,
@@ -269,24 +269,27 @@ impl Session {
         }
     }
 
-    fn want_files(&mut self, entries: &[Arc<Entry>]) {
-        entries.iter().filter(|e| e.header.kind == Kind::File).for_each(|e| self.fetch.want(e));
+    fn note_files(&mut self, entries: &[Arc<Entry>]) {
+        entries.iter().filter(|e| e.header.kind == Kind::File).for_each(|e| self.fetch.arrived(e));
     }
 
     /// Entries of an [`Output::Store`] are durable (or were held already with the same content).
     pub fn entries_stored(&mut self, ids: &[EntryId], now: Now) {
         self.receiver.stored(ids, now.mono);
+        ids.iter().for_each(|id| self.fetch.entry_stored(*id));
     }
 
     /// Entries of an [`Output::Store`] could not be made durable. Nothing of them is remembered; disconnect, and the
     /// peer sends them again on the next connection.
     pub fn entries_not_stored(&mut self, ids: &[EntryId]) {
         self.receiver.not_stored(ids);
+        ids.iter().for_each(|id| self.fetch.entry_not_stored(*id));
     }
 
     /// The entry of an [`Output::Store`] is held under the same number with another content.
     pub fn entry_conflicts(&mut self, id: EntryId) {
         self.receiver.conflicts(id);
+        self.fetch.entry_not_stored(id);
     }
 
     /// The ledger says that these entries of the peer ended so, durably.
