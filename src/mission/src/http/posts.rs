@@ -160,13 +160,13 @@ pub(crate) fn of_channel(call: &Call) -> AppResult<Reply> {
         (_, None, Some(post)) => PostQuery::Before { post, page, per_page },
         (_, None, None) => PostQuery::Page { page, per_page },
     };
+    // Read first: a post that comes in between makes the tag too old, which costs a second look, not a lost post.
+    let changed_at = call.core().channel_changed_at(channel)?;
     let list = call.core().channel_posts(call.session()?, channel, &query, include_deleted(call)?)?;
     let reply = Reply::json(&list)?;
     match query {
         PostQuery::Since(_) => Ok(reply),
-        PostQuery::Page { .. } | PostQuery::Before { .. } | PostQuery::After { .. } => {
-            Ok(reply.etag(&[&call.core().channel_changed_at(channel)?]))
-        }
+        PostQuery::Page { .. } | PostQuery::Before { .. } | PostQuery::After { .. } => Ok(reply.etag(&[&changed_at])),
     }
 }
 

@@ -143,6 +143,7 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/users/status/ids", Session, users::statuses),
     get("/api/v4/users/{user_id}/status", Session, users::status),
     put("/api/v4/users/{user_id}/status", Session, users::set_status),
+    post("/api/v4/users/{user_id}/typing", Session, users::typing),
 
     // Preferences
     get("/api/v4/users/{user_id}/preferences", Session, preferences::all),

@@ -10,6 +10,7 @@ use super::reply::Reply;
 use super::{picture, token};
 use crate::error::{AppError, AppResult};
 use crate::types::{ClientInfo, Login, NewUser, Session, Status, StringMap, User, UserFilter, UserPatch, UserSearch};
+use crate::ws;
 
 /// Users found by an autocompletion (the original's limits).
 const AUTOCOMPLETE_DEFAULT: u32 = 100;
@@ -256,6 +257,18 @@ pub(crate) fn set_status(call: &Call) -> AppResult<Reply> {
         return Err(AppError::body_param("updateUserStatus", "status"));
     }
     Reply::json(&call.core().set_status(call.session()?, user, &status.status, status.dnd_end_time)?)
+}
+
+pub(crate) fn typing(call: &Call) -> AppResult<Reply> {
+    #[derive(Deserialize)]
+    struct Body {
+        channel_id: Id,
+        #[serde(default)]
+        parent_id: String,
+    }
+    let Body { channel_id, parent_id } = call.json("channel_id")?;
+    ws::announce_typing(call.core(), call.state.hub(), call.session()?, call.own_user()?, channel_id, &parent_id)?;
+    Reply::ok()
 }
 
 pub(crate) fn sessions(call: &Call) -> AppResult<Reply> {

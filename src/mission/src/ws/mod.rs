@@ -20,7 +20,7 @@ mod socket;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::Id;
+use model::{Id, Sensitive};
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use self::frame::{EventText, Frame};
 use self::queues::{Overflow, Queues, Resume, UNSENT_SLOW};
+pub(crate) use self::requests::announce_typing;
 pub(crate) use self::socket::upgrade;
 use crate::events::{Broadcast, EventSink, Recipients};
 
@@ -57,7 +58,7 @@ struct Connection {
     id: Id,
     user: Id,
     /// To see whether the session is still good.
-    token: String,
+    token: Sensitive<String>,
     /// The client wants to acknowledge notifications.
     posted_ack: bool,
     state: Mutex<State>,
@@ -105,7 +106,7 @@ struct Return {
 /// Who is connecting.
 struct Arrival {
     user: Id,
-    token: String,
+    token: Sensitive<String>,
     posted_ack: bool,
     returning: Option<Return>,
 }
@@ -307,7 +308,7 @@ mod tests {
     }
 
     fn arrive(hub: &WsHub, user: Id, fresh: Id, returning: Option<Return>) -> Arc<Connection> {
-        let arrival = Arrival { user, token: String::new(), posted_ack: false, returning };
+        let arrival = Arrival { user, token: Sensitive(String::new()), posted_ack: false, returning };
         hub.arrive(arrival, fresh, |_| Frame::event(&frame::tests::bare_event("hello")))
     }
 

@@ -3,11 +3,13 @@
 use model::Id;
 use serde_json::{Map, Value, json};
 
-use super::Connection;
 use super::frame::Frame;
+use super::{Connection, WsHub};
+use crate::Core;
 use crate::error::{AppError, AppResult};
 use crate::events::{Broadcast, EventSink as _};
 use crate::http::{ApiState, VERSION};
+use crate::types::Session;
 
 /// One request of a client.
 #[derive(Debug)]
@@ -99,34 +101,41 @@ fn look_at(connection: &Connection, request: &Request) {
 }
 
 async fn typing(state: &ApiState, connection: &Connection, request: Request) -> AppResult<Option<Value>> {
-    let channel: Id =
-        request.text("channel_id").and_then(|id| id.parse().ok()).ok_or_else(|| invalid_param("channel_id"))?;
+    let channel = request.text("channel_id").and_then(|id| id.parse().ok());
+    let channel: Id = channel.ok_or_else(|| invalid_param("channel_id"))?;
     let parent = request.text("parent_id").unwrap_or("").to_owned();
-    publish_typing(state, connection.token.clone(), connection.user, channel, parent).await?;
-    Ok(None)
+    let (core, hub, token) = (state.core().clone(), state.hub().clone(), connection.token.0.clone());
+    let publish = move || {
+        let session = core.session(&token)?;
+        let refused = |error: AppError| if error.status_code == 403 { invalid_param("channel_id") } else { error };
+        announce_typing(&core, &hub, &session, session.user_id, channel, &parent).map_err(refused)?;
+        Ok(None)
+    };
+    state.blocking(publish).await
 }
 
 /// Tells the others in a channel that somebody is writing. Not stored anywhere.
-async fn publish_typing(state: &ApiState, token: String, user: Id, channel: Id, parent: String) -> AppResult<()> {
-    let (core, hub) = (state.core().clone(), state.hub().clone());
-    let publish = move || {
-        let session = core.session(&token)?;
-        if !core.may_in_channel(&session, channel, "create_post") {
-            return Err(invalid_param("channel_id"));
-        }
-        let members = core.channel_member_ids(channel)?;
-        let event = Broadcast::to_channel("typing", channel, members).with("parent_id", parent);
-        hub.publish(event.with("user_id", user.as_str()).omitting(user));
-        Ok(())
-    };
-    state.blocking(publish).await
+pub(crate) fn announce_typing(
+    core: &Core,
+    hub: &WsHub,
+    by: &Session,
+    user: Id,
+    channel: Id,
+    parent: &str,
+) -> AppResult<()> {
+    if !core.may_in_channel(by, channel, "create_post") {
+        return Err(AppError::permissions("userTyping", "create_post"));
+    }
+    let event = Broadcast::to_channel("typing", channel, core.channel_member_ids(channel)?);
+    hub.publish(event.with("parent_id", parent).with("user_id", user.as_str()).omitting(user));
+    Ok(())
 }
 
 async fn active_status(state: &ApiState, connection: &Connection, request: &Request) -> AppResult<Option<Value>> {
     let flag = |name: &str| request.data.get(name).and_then(Value::as_bool);
     let active = flag("user_is_active").ok_or_else(|| invalid_param("user_is_active"))?;
     let manual = flag("manual").unwrap_or(false);
-    let (core, token, user) = (state.core().clone(), connection.token.clone(), connection.user);
+    let (core, token, user) = (state.core().clone(), connection.token.0.clone(), connection.user);
     let note = move || {
         if manual {
             let session = core.session(&token)?;

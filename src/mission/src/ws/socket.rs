@@ -7,7 +7,7 @@ use axum::extract::FromRequestParts as _;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use http::{HeaderMap, header, request};
-use model::Id;
+use model::{Id, Sensitive};
 use serde_json::{Map, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at};
 
@@ -101,7 +101,7 @@ async fn serve(
     };
     let arrival = Arrival {
         user: session.user_id,
-        token: session.token.clone(),
+        token: Sensitive(session.token.clone()),
         posted_ack,
         // A login on the socket comes too late to take over queues.
         returning: returning.ok().flatten().filter(|_| reply.is_none()),
@@ -277,7 +277,7 @@ async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) -> End {
 }
 
 async fn still_good(state: &ApiState, connection: &Connection) -> bool {
-    let (core, token) = (state.core().clone(), connection.token.clone());
+    let (core, token) = (state.core().clone(), connection.token.0.clone());
     let found = state.blocking(move || core.session(&token)).await;
     // A store that fails for a moment must not throw everybody out.
     found.is_ok() || found.is_err_and(|error| error.status_code >= 500)
