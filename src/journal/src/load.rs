@@ -224,18 +224,28 @@ impl Loading<'_> {
         Ok(self.loaded)
     }
 
-    /// A last file without a single whole frame never took part: its creation was cut short, or nothing is left of it.
+    /// A last file that is damaged and holds nothing but its opening snapshot never took part: its creation was cut short.
+    /// (Or nothing else is left of it; then a new epoch begins as after any loss, and the file is kept.)
     fn set_aside_unborn(&mut self, candidates: &mut Vec<Candidate>) -> Result<(), OpenError> {
+        const OPENING: [u8; 3] = [FrameKind::Received as u8, FrameKind::Consumer as u8, FrameKind::Snapshot as u8];
         while let Some(candidate) = candidates.last() {
             let mut scanner = Scanner::new(candidate.window());
-            let mut any = false;
+            let mut damaged = candidate.header.is_none();
+            let mut frames = 0;
+            let mut took_part = false;
             while let Some(found) = scanner.next().map_err(reading(candidate))? {
-                if matches!(found, Found::Frame { .. }) {
-                    any = true;
+                match found {
+                    Found::Frame { kind, .. } => {
+                        frames += 1;
+                        took_part = !OPENING.contains(&kind);
+                    }
+                    Found::Damaged { .. } => damaged = true,
+                }
+                if took_part {
                     break;
                 }
             }
-            if any {
+            if took_part || (frames > 0 && !damaged) {
                 return Ok(());
             }
             if self.access == Access::Owner {
