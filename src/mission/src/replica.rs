@@ -1193,7 +1193,7 @@ mod tests {
                 drop(pick(*i).map(|p| node.core.patch_post(by, p, &patch)));
             }
             Act::Delete(i) => drop(pick(*i).map(|p| node.core.delete_post(by, p))),
-            Act::Pin(i) => drop(pick(*i).map(|p| node.core.pin_post(by, p, n % 2 == 0))),
+            Act::Pin(i) => drop(pick(*i).map(|p| node.core.pin_post(by, p, n.is_multiple_of(2)))),
             Act::React(i) => drop(pick(*i).map(|p| node.core.save_reaction(by, by.user_id, p, "eyes"))),
             Act::Unreact(i) => drop(pick(*i).map(|p| node.core.delete_reaction(by, by.user_id, p, "eyes"))),
             Act::Attach => {

@@ -98,12 +98,11 @@ impl User {
     pub fn sanitized_for(mut self, reader: Option<&Session>) -> Self {
         let own = reader.is_some_and(|s| s.user_id == self.id);
         let admin = reader.is_some_and(Session::is_system_admin);
-        self.auth_data = if own || admin { Some(String::new()) } else { None };
+        self.auth_data = Some(String::new());
         if !own && !admin {
             self.failed_attempts = 0;
             self.last_password_update = 0;
             self.notify_props.clear();
-            self.props.retain(|k, _| k == "customStatus");
             self.email_verified = false;
         }
         self
