@@ -40,6 +40,11 @@ pub enum Verb {
     /// The configuration file.
     #[command(subcommand)]
     Config(Config),
+    /// Local accounts of the node's mission core.
+    #[command(subcommand)]
+    User(User),
+    /// See a mission cross an outage: two sites, a bad link, two minutes, nothing left behind.
+    Demo(crate::demo::Options),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -64,6 +69,13 @@ pub struct Init {
     /// Which side it is.
     #[arg(long)]
     pub role: Option<Role>,
+    /// Make an administrator account of this name. Its password comes from --password-file, from
+    /// HOLDFAST_PASSWORD, or from standard input.
+    #[arg(long, value_name = "USERNAME")]
+    pub admin: Option<String>,
+    /// First line of this file is the administrator's password.
+    #[arg(long, value_name = "FILE", requires = "admin")]
+    pub password_file: Option<PathBuf>,
     /// Where the API listens.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub api_listen: Option<SocketAddr>,

@@ -14,6 +14,7 @@
 //!
 //! Not here: what a node does (the other rooms). Start reading at [`main`], then `verbs`.
 
+pub mod accounts;
 pub mod admin;
 pub mod cli;
 pub mod config;
@@ -28,6 +29,8 @@ pub mod show;
 #[cfg(test)]
 mod snapshot;
 pub mod status;
+#[cfg(test)]
+mod units;
 mod verbs;
 
 use std::process::ExitCode;

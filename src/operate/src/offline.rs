@@ -1,16 +1,19 @@
 //! What the CLI does on the files of a node that does not run. Whatever changes them holds the directory's lock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use carrier::{Emission, EnrollOptions, SystemClock, consumer_name, enroll_join};
+use journal::{IndexPlace, Journal, JournalOptions, StdDisk};
 use keys::{ChunkSecret, Invite, InviteBook, InviteState, KeysError, NodeKey, Peer, PeerRegistry, PeerRole};
 use model::Clock as _;
 
 use crate::admin::{InvitationRow, InviteRequest, Joined, PeerRow, Peers, Token};
-use crate::config::Settings;
+use crate::config::{Role, Settings};
 use crate::exit::{Exit, Failure, chain};
 use crate::layout::Layout;
 use crate::lock::{self, DataLock};
+use crate::output;
 use crate::status::{self, DiskFacts, Equation, InboundFacts, NodeFacts, PeerFacts, Status};
 
 /// A hub over a satellite answers within seconds; radio silence on its side may last a minute.
@@ -32,6 +35,28 @@ pub fn node_key(layout: &Layout) -> Result<NodeKey, Failure> {
             "restore keys/ from a backup; without it make a new node with `holdfast init` in another directory",
         )
     })
+}
+
+/// Opens the journal for changing. The caller holds the directory's lock.
+///
+/// # Errors
+/// When it cannot be opened; nothing in it was changed.
+pub fn open_journal(layout: &Layout, settings: &Settings, key: &NodeKey) -> Result<Journal, Failure> {
+    let options = JournalOptions {
+        dir: layout.journal(),
+        node: key.node_id(),
+        disk: Arc::new(StdDisk),
+        clock: Arc::new(SystemClock),
+        settings: settings.journal,
+        index: IndexPlace::Sled,
+    };
+    let bar = output::progress(0, "opening the journal");
+    let opened = Journal::open_with_progress(options, &mut |p| {
+        bar.set_length(p.total_bytes);
+        bar.set_position(p.done_bytes);
+    });
+    bar.finish_and_clear();
+    opened.map(|(journal, _)| journal).map_err(|e| Failure::new(chain(&e), e.next_step()))
 }
 
 /// Peers and invitations on disk.
@@ -63,7 +88,7 @@ impl Registry {
 
     /// As [`crate::admin::Control::peers`].
     pub fn peers(&self) -> Peers {
-        peers(&self.registry, &self.invites)
+        peers(&self.registry, Some(&self.invites))
     }
 
     /// As [`crate::admin::Control::invite`].
@@ -79,7 +104,14 @@ impl Registry {
     /// # Errors
     /// As there.
     pub fn remove_peer(&self, name: &str) -> Result<(), Failure> {
-        remove_peer(&self.registry, &self.invites, name)
+        let Some(peer) = remove_peer(&self.registry, Some(&self.invites), name)? else { return Ok(()) };
+        if !self.layout.journal().exists() {
+            return Ok(());
+        }
+        // What waits for it would otherwise be kept for ever.
+        let journal = open_journal(&self.layout, &self.settings, &self.key)?;
+        journal.remove_consumer(&consumer_name(peer.node)).map_err(|e| Failure::new(chain(&e), e.next_step()))?;
+        Ok(())
     }
 
     /// As [`crate::admin::Control::join`].
@@ -93,10 +125,11 @@ impl Registry {
 }
 
 /// The registry and the open invitations, by name.
-pub fn peers(registry: &PeerRegistry, invites: &InviteBook) -> Peers {
+pub fn peers(registry: &PeerRegistry, invites: Option<&InviteBook>) -> Peers {
     let mut peers: Vec<PeerRow> = registry.list().into_iter().map(row).collect();
     peers.sort_by(|a, b| a.name.cmp(&b.name));
-    let open = invites.list().into_iter().filter(|i| i.state == InviteState::Open);
+    let all = invites.map(InviteBook::list).unwrap_or_default().into_iter();
+    let open = all.filter(|i| i.state == InviteState::Open);
     let mut invitations: Vec<InvitationRow> =
         open.map(|i| InvitationRow { name: i.name.to_string(), expires_at: i.expires_at }).collect();
     invitations.sort_by(|a, b| a.name.cmp(&b.name));
@@ -127,12 +160,7 @@ pub fn invite(
     invites: &InviteBook,
     request: &InviteRequest,
 ) -> Result<Token, Failure> {
-    let Some(listen) = settings.carrier.listen else {
-        return Err(Failure::new(
-            "this node has no address where an edge could reach it; no token was made",
-            "set carrier.listen and restart the node, or make the token at the hub",
-        ));
-    };
+    let listen = settings.carrier.listen.filter(|_| settings.node.role == Role::Hub).ok_or_else(no_desk)?;
     let address = match &request.address {
         Some(address) => address.clone(),
         None if listen.ip().is_unspecified() => {
@@ -158,6 +186,11 @@ pub fn invite(
     })
 }
 
+/// The failure of inviting at a node that enrols nobody.
+pub fn no_desk() -> Failure {
+    Failure::new("this node enrols nobody; no token was made", "make the token at the hub, in its own data directory")
+}
+
 fn check_address(address: &str) -> Result<(), Failure> {
     let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, p)| p.parse::<u16>().ok());
     // 255 is the length that a token can carry.
@@ -171,16 +204,16 @@ fn check_address(address: &str) -> Result<(), Failure> {
     }
 }
 
-/// Removes a peer, or withdraws the invitation of that name.
+/// Removes a peer, or withdraws the invitation of that name. Returns the peer, if there was one.
 ///
 /// # Errors
 /// When there is neither, or the files cannot be written.
-pub fn remove_peer(registry: &PeerRegistry, invites: &InviteBook, name: &str) -> Result<(), Failure> {
+pub fn remove_peer(registry: &PeerRegistry, invites: Option<&InviteBook>, name: &str) -> Result<Option<Peer>, Failure> {
     let parsed = name.parse().map_err(|e| keys_failure(&e))?;
-    let withdrawn = invites.withdraw(&parsed).map_err(|e| keys_failure(&e))?;
+    let withdrawn = invites.map(|i| i.withdraw(&parsed)).transpose().map_err(|e| keys_failure(&e))?;
     match registry.by_name(name) {
-        Some(peer) => registry.remove(peer.node).map(drop).map_err(|e| keys_failure(&e)),
-        None if withdrawn => Ok(()),
+        Some(peer) => registry.remove(peer.node).map_err(|e| keys_failure(&e)),
+        None if withdrawn == Some(true) => Ok(None),
         None => Err(Failure::new(
             format!("no peer and no invitation has the name `{name}`; nothing was changed"),
             "`holdfast enroll list` shows the names",
@@ -253,7 +286,7 @@ pub fn status(layout: &Layout, settings: &Settings) -> Result<Status, Failure> {
         accounts = reader.accounting().map_err(|e| Failure::new(chain(&e), e.next_step()))?;
     }
     let facts = |peer: Peer| PeerFacts {
-        outbound: accounts.get(&consumer_name(peer.node)).map(|a| Equation::from_journal(a, now, None)),
+        outbound: accounts.get(&consumer_name(peer.node)).map(|a| Equation::new(a, 0, now, None)),
         name: peer.name.to_string(),
         link: None,
         inbound: None::<InboundFacts>,

@@ -34,6 +34,12 @@ pub struct Settings {
     /// What is logged.
     #[serde(default)]
     pub log: telemetry::LogSettings,
+    /// The mission core.
+    #[serde(default)]
+    pub core: mission::CoreSettings,
+    /// The API.
+    #[serde(default)]
+    pub http: mission::http::HttpSettings,
     /// The links to peers.
     #[serde(default)]
     pub carrier: carrier::CarrierSettings,
@@ -68,6 +74,14 @@ impl Role {
         match self {
             Self::Edge => "edge",
             Self::Hub => "hub",
+        }
+    }
+
+    /// The same as a metric label.
+    pub fn in_metrics(self) -> telemetry::Role {
+        match self {
+            Self::Edge => telemetry::Role::Edge,
+            Self::Hub => telemetry::Role::Hub,
         }
     }
 }

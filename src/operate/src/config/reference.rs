@@ -18,6 +18,15 @@ pub struct Section {
     pub keys: &'static [Key],
 }
 
+impl Section {
+    fn header(&self) -> String {
+        match self.shape {
+            Shape::One | Shape::Named => format!("[{}]", self.name),
+            Shape::List => format!("[[{}]]", self.name),
+        }
+    }
+}
+
 /// How often a section stands in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -25,6 +34,8 @@ pub enum Shape {
     One,
     /// Once for each name: `[carrier.peers.NAME]`.
     Named,
+    /// As a list, in order: `[[capture.release]]`.
+    List,
 }
 
 /// The part of a section's name that the operator chooses.
@@ -102,6 +113,61 @@ pub const SECTIONS: &[Section] = &[
                 default: Is("\"info\""),
                 help: "error, warn, info, debug or trace, or `room=level` pairs: \"info,carrier=debug\". HOLDFAST_LOG in the environment comes before it.",
             },
+        ],
+    },
+    Section {
+        name: "core",
+        shape: Shape::One,
+        help: "The mission core: accounts, sessions, posts and files.",
+        keys: &[
+            Key { name: "site_name", default: Is("\"Holdfast\""), help: "Name shown where people sign in." },
+            Key { name: "max_file_bytes", default: Is("104857600"), help: "Largest file in bytes." },
+            Key { name: "max_post_runes", default: Is("16383"), help: "Longest message in characters." },
+            Key {
+                name: "session_hours",
+                default: Is("720"),
+                help: "Life of a web session in hours; activity prolongs it.",
+            },
+            Key {
+                name: "session_hours_mobile",
+                default: Is("720"),
+                help: "Life of a mobile session in hours; activity prolongs it.",
+            },
+            Key {
+                name: "late_after_seconds",
+                default: Is("60"),
+                help: "A post from another node that is older than this on arrival is marked late.",
+            },
+            Key {
+                name: "open_registration",
+                default: Is("false"),
+                help: "May anyone who reaches the API make an account? The first account may always be made.",
+            },
+            Key { name: "password_min_chars", default: Is("8"), help: "Shortest password in bytes." },
+            Key {
+                name: "login_attempts_max",
+                default: Is("10"),
+                help: "Wrong passwords in a row before sign-in is refused until a new one is set (`holdfast user password`).",
+            },
+            Key { name: "max_team_members", default: Is("10000"), help: "Most members of one team." },
+            Key {
+                name: "users_may_create_tokens",
+                default: Is("true"),
+                help: "May users other than administrators make personal access tokens?",
+            },
+        ],
+    },
+    Section {
+        name: "http",
+        shape: Shape::One,
+        help: "The API.",
+        keys: &[
+            Key {
+                name: "site_url",
+                default: Unset("\"https://chat.example\""),
+                help: "URL under which people reach the site. Without it clients use the URL they were given.",
+            },
+            Key { name: "max_json_bytes", default: Is("300000"), help: "Largest JSON body in bytes." },
         ],
     },
     Section {
@@ -212,9 +278,11 @@ pub fn template(role: Role, chosen: &[Chosen]) -> String {
         file.push('\n');
         comment(&mut file, section.help);
         let set = |key: &Key| chosen.iter().find(|c| c.section == section.name && c.key == key.name);
+        let chosen_here = section.keys.iter().any(|k| set(k).is_some());
         let _ = match section.shape {
             Shape::One => writeln!(file, "[{}]", section.name),
-            Shape::Named => writeln!(file, "# [{}]", section.name),
+            Shape::List if chosen_here => writeln!(file, "[[{}]]", section.name),
+            Shape::List | Shape::Named => writeln!(file, "# {}", section.header()),
         };
         for key in section.keys {
             comment(&mut file, key.help);
@@ -243,8 +311,8 @@ fn comment(file: &mut String, text: &str) {
 pub fn manual() -> String {
     let mut page = String::from(MANUAL_HEAD);
     for section in SECTIONS {
-        let Section { name, help, .. } = section;
-        let _ = write!(page, "\n## `[{name}]`\n\n{help}\n\n| key | when absent | meaning |\n|---|---|---|\n");
+        let (header, help) = (section.header(), section.help);
+        let _ = write!(page, "\n## `{header}`\n\n{help}\n\n| key | when absent | meaning |\n|---|---|---|\n");
         for key in section.keys {
             let absent = match key.default {
                 Required(example) => format!("required, e.g. `{example}`"),
@@ -284,8 +352,8 @@ mod tests {
     }
 
     /// serde names the keys that a struct has when it meets one that it has not.
-    fn keys_of_struct(section: &str) -> Vec<String> {
-        let open = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+    fn keys_of_struct(section: &str, header: &str) -> Vec<String> {
+        let open = if section.is_empty() { String::new() } else { format!("{header}\n") };
         let node = if section == "node" { "" } else { NODE };
         let text = match section {
             "" => "not-a-key = 1\n".to_owned(),
@@ -300,11 +368,12 @@ mod tests {
 
     #[test]
     fn every_key_of_every_settings_struct_is_documented_and_no_other() {
-        for section in SECTIONS.iter().map(|s| s.name).chain([""]) {
-            let mut documented = names_in(section).unwrap();
+        let top = (String::new(), String::new());
+        for (section, header) in SECTIONS.iter().map(|s| (s.name.to_owned(), s.header())).chain([top]) {
+            // The names of peers are the operator's.
+            let mut documented = names_in(&section).unwrap();
             documented.sort_unstable();
-            let section = section.replace(ANY, "bravo");
-            assert_eq!(keys_of_struct(&section), documented, "[{section}]");
+            assert_eq!(keys_of_struct(&section, &header.replace(ANY, "bravo")), documented, "[{section}]");
         }
     }
 

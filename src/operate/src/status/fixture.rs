@@ -14,15 +14,16 @@ fn problem(name: &str, grade: Grade, text: &str, next_step: &str) -> Check {
 
 pub(crate) fn edge_with_backlog() -> Status {
     let outbound = Equation {
-        accepted: 1_234_567,
+        accepted: 1_234_574,
         applied: 1_230_000,
-        held: 4_321,
+        held: 4_328,
         quarantined: 3,
         expired: 40,
         superseded: 200,
         withheld: 2,
         purged: 1,
         held_by_class: ByClass::new([1, 20, 300, 3_000, 1_000]),
+        capturing: 7,
         stored: 17,
         oldest_held_seconds: Some(7_260),
         backlog_bytes: 12_345_678,
@@ -30,7 +31,8 @@ pub(crate) fn edge_with_backlog() -> Status {
     };
     let link = LinkFacts {
         state: "up".to_owned(),
-        for_seconds: 732,
+        for_seconds: Some(732),
+        detail: String::new(),
         up_bits_per_second: 255_800,
         down_bits_per_second: 1_200,
         round_trip_ms: Some(620),

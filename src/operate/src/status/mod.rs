@@ -74,10 +74,12 @@ pub struct PeerFacts {
 /// A link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinkFacts {
-    /// `down`, `connecting`, `up` or `silent`.
+    /// `down`, `connecting`, `up`, `silent` or `denied`.
     pub state: String,
-    /// How long it has been in this state.
-    pub for_seconds: u64,
+    /// How long it has been up or down; `None` where that is not known.
+    pub for_seconds: Option<u64>,
+    /// What the last connection or attempt ended with; empty when there is nothing to say.
+    pub detail: String,
     /// Sent during the last seconds, bits per second on the wire.
     pub up_bits_per_second: u64,
     /// Received during the last seconds, bits per second on the wire.
@@ -98,8 +100,10 @@ pub struct Equation {
     pub superseded: u64,
     pub withheld: u64,
     pub purged: u64,
-    /// Held entries by sending class.
+    /// Held entries by sending class: those in the journal; together with `capturing` they are the held ones.
     pub held_by_class: ByClass,
+    /// Of the held ones: committed in the mission core and not yet in the journal, so without a class.
+    pub capturing: u64,
     /// Of the held ones: durable at the peer, final receipt missing.
     pub stored: u64,
     /// Age of the oldest held entry; `None` when nothing is held.
@@ -111,20 +115,21 @@ pub struct Equation {
 }
 
 impl Equation {
-    /// As the journal counts it, at `now`.
-    pub fn from_journal(accounting: &journal::Accounting, now: UnixMillis, eta: Option<Eta>) -> Self {
+    /// As the journal counts it at `now`, with `capturing` rows committed in the mission core and not yet in the journal.
+    pub fn new(accounting: &journal::Accounting, capturing: u64, now: UnixMillis, eta: Option<Eta>) -> Self {
         let total = &accounting.total;
         let oldest = total.oldest_held.filter(|_| total.held > 0);
         Self {
-            accepted: total.accepted,
+            accepted: total.accepted + capturing,
             applied: total.applied,
-            held: total.held,
+            held: total.held + capturing,
             quarantined: total.quarantined,
             expired: total.expired,
             superseded: total.superseded,
             withheld: total.withheld,
             purged: total.purged,
             held_by_class: ByClass::new(accounting.by_class.map(|class| class.held)),
+            capturing,
             stored: total.stored,
             oldest_held_seconds: oldest.map(|at| crate::show::age(at, now).as_secs()),
             backlog_bytes: total.held_bytes,
@@ -135,7 +140,7 @@ impl Equation {
     /// Does it hold?
     pub fn balances(&self) -> bool {
         let ended = self.applied + self.quarantined + self.expired + self.superseded + self.withheld + self.purged;
-        self.accepted == ended + self.held && self.held == self.held_by_class.sum()
+        self.accepted == ended + self.held && self.held == self.held_by_class.sum() + self.capturing
     }
 }
 

@@ -83,7 +83,7 @@ fn problems(status: &Status) -> Vec<String> {
 /// Blocks of several lines while they fit, then one line each, then a count.
 fn peers(peers: &[PeerFacts], room: usize) -> Vec<String> {
     if peers.is_empty() {
-        return vec!["no peers: run `holdfast enroll invite NAME` at the hub".to_owned()];
+        return vec!["no peers yet: `holdfast enroll invite NAME` at the hub makes a token".to_owned()];
     }
     let mut sorted: Vec<&PeerFacts> = peers.iter().collect();
     let oldest = |p: &PeerFacts| p.outbound.as_ref().and_then(|o| o.oldest_held_seconds).unwrap_or(0);
@@ -108,9 +108,9 @@ fn peers(peers: &[PeerFacts], room: usize) -> Vec<String> {
 fn link_text(link: &LinkFacts) -> String {
     let rtt = link.round_trip_ms.map_or(String::new(), |ms| format!(", rtt {ms} ms"));
     format!(
-        "{} for {}, sends {}, receives {}{rtt}",
+        "{}{}, sends {}, receives {}{rtt}",
         link.state,
-        show::seconds(link.for_seconds),
+        link.for_seconds.map_or(String::new(), |s| format!(" for {}", show::seconds(s))),
         show::rate(link.up_bits_per_second),
         show::rate(link.down_bits_per_second)
     )
@@ -139,7 +139,8 @@ fn equation(eq: &Equation) -> Vec<String> {
     ];
     if *held > 0 {
         let classes: Vec<String> = eq.held_by_class.pairs().iter().map(|(class, n)| format!("{class} {n}")).collect();
-        lines.push(format!("  held: {}", classes.join(", ")));
+        let capturing = if eq.capturing > 0 { format!(", being captured {}", eq.capturing) } else { String::new() };
+        lines.push(format!("  held: {}{capturing}", classes.join(", ")));
         let oldest = eq.oldest_held_seconds.map_or(String::new(), |s| format!("oldest {}, ", show::seconds(s)));
         lines.push(format!("  {oldest}{} to send, {}", show::bytes(eq.backlog_bytes), eta(eq)));
     }

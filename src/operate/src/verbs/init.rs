@@ -8,9 +8,12 @@ use std::path::Path;
 
 use keys::{ChunkSecret, NodeKey, PeerName};
 
+use super::user;
+use crate::accounts::{self, OfflineCore};
+use crate::admin::NewUser;
 use crate::cli::Init;
 use crate::config::reference::{Chosen, template};
-use crate::config::{self, Role};
+use crate::config::{self, Role, Settings};
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
 use crate::{lock, output};
@@ -34,6 +37,12 @@ pub(super) fn run(layout: &Layout, args: Init) -> Done {
             _ => Err(format!("`{text}` is neither edge nor hub")),
         })?,
     };
+    let admin = args.admin.map(|username| {
+        let password = user::password(args.password_file.as_deref(), "HOLDFAST_PASSWORD", &username)?;
+        let email = user::default_email(&username);
+        Ok::<_, Failure>(NewUser { username, email, password, admin: true })
+    });
+    let admin = admin.transpose()?;
     let text = |value: &dyn std::fmt::Display| format!("\"{value}\"");
     let mut chosen = vec![
         Chosen { section: "node", key: "name", value: text(&name) },
@@ -48,12 +57,16 @@ pub(super) fn run(layout: &Layout, args: Init) -> Done {
     listen("carrier", "listen", args.listen.or((role == Role::Hub).then_some(hub_listen)));
 
     make_private_dir(layout.data())?;
-    let _lock = lock::take(layout.data())?;
+    let lock = lock::take(layout.data())?;
     let key = NodeKey::open(&layout.keys()).map_err(|e| Failure::new(chain(&e), e.next_step()))?;
     ChunkSecret::open(&layout.keys()).map_err(|e| Failure::new(chain(&e), e.next_step()))?;
     // The configuration comes last: until it is there, init can be repeated.
     write_new(&layout.config(), &template(role, &chosen))?;
-    config::load(layout.data())?;
+    let settings = config::load(layout.data())?;
+    drop(lock);
+    if let Some(admin) = &admin {
+        make_admin(layout, &settings, admin)?;
+    }
     output::line(format!("{} {name} is ready in {}", role.as_str(), layout.data().display()));
     output::line(format!("  node id        {}", key.node_id()));
     output::line(format!("  configuration  {}", layout.config().display()));
@@ -63,6 +76,16 @@ pub(super) fn run(layout: &Layout, args: Init) -> Done {
     };
     output::line(format!("  next step      {next}"));
     Ok(Exit::Ok)
+}
+
+fn make_admin(layout: &Layout, settings: &Settings, admin: &NewUser) -> Result<(), Failure> {
+    let added = OfflineCore::open(layout, settings).and_then(|core| accounts::add(core.core(), admin));
+    added.map(drop).map_err(|e| {
+        Failure::new(
+            format!("the node is made, but {}", e.text),
+            format!("make the account with `holdfast user add {} --admin`", admin.username),
+        )
+    })
 }
 
 fn refuse_existing(layout: &Layout) -> Result<(), Failure> {
@@ -144,6 +167,8 @@ mod tests {
             api_listen: None,
             metrics_listen: None,
             listen: None,
+            admin: None,
+            password_file: None,
         };
         run(&Layout::new(dir), args)
     }

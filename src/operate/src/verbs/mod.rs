@@ -6,11 +6,12 @@ mod init;
 mod journal;
 mod link;
 mod status;
+mod user;
 
 pub(crate) use self::journal::open as open_journal;
 
 use crate::cli::{Cli, Verb};
-use crate::exit::{Done, Exit};
+use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
 use crate::output;
 
@@ -22,6 +23,8 @@ pub(crate) fn run(cli: Cli) -> Done {
     let layout = Layout::new(cli.data);
     match cli.verb {
         Verb::Init(args) => init::run(&layout, args),
+        Verb::User(verb) => user::run(&layout, verb),
+        Verb::Demo(options) => demo(options),
         Verb::Enroll(verb) => enroll::run(&layout, verb),
         Verb::Status(format) => status::run(&layout, format.json),
         Verb::Journal(verb) => journal::run(&layout, verb),
@@ -45,17 +48,28 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
         | Verb::Journal(Journal::List { format, .. } | Journal::Show { format, .. } | Journal::Verify(format))
         | Verb::Link(Link::Status(format))
         | Verb::Config(Config::Check(format)) => format.json,
+        Verb::Demo(options) => options.json,
         Verb::Init(_)
+        | Verb::User(_)
         | Verb::Enroll(Enroll::Join { .. } | Enroll::Remove { .. })
         | Verb::Link(Link::Silence { .. } | Link::Resume)
         | Verb::Completions { .. } => false,
     }
 }
 
+fn demo(options: crate::demo::Options) -> Done {
+    let json = options.json;
+    let report = block_on(crate::demo::run(options)).map_err(|e| Failure::new(chain(&e), e.next_step()))?;
+    match json {
+        true => output::json(&report),
+        false => output::line(report.to_text()),
+    }
+    Ok(if report.passed() { Exit::Ok } else { Exit::Failed })
+}
+
 /// Runs a conversation with the node, or with a hub, to its end.
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
         .enable_all()
         .build()
         .expect("the operating system gives a thread and an event queue")
