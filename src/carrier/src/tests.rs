@@ -767,9 +767,8 @@ async fn journals_converge_through_loss_outages_and_a_restart_and_the_equation_h
     let sums = edge.accounting(&hub.key);
     assert_eq!((sums.accepted, sums.applied, sums.withheld), (322, 321, 1));
     assert_eq!(hub.accounting(&edge.key).applied, 200);
-    let told = |(_, _, outcome, set): &(NodeId, Epoch, Outcome, RangeSet)| {
-        *outcome == Outcome::Withheld && set.count() == 1
-    };
+    let told =
+        |(_, _, outcome, set): &(NodeId, Epoch, Outcome, RangeSet)| *outcome == Outcome::Withheld && set.count() == 1;
     assert!(hub.book.skipped.lock().unwrap().iter().any(told));
     edge.stopped().await;
     hub.stopped().await;
