@@ -72,6 +72,8 @@ struct Live {
     /// When the last datagram was noticed, or when something began to wait for an answer, if that was later.
     silent_since: Instant,
     was_waiting: bool,
+    /// Taken for dead; the peer is the one to dial, or to speak again.
+    presumed_dead: bool,
 }
 
 type Dialling = Pin<Box<dyn Future<Output = Result<Proven, DialError>> + Send>>;
@@ -84,6 +86,8 @@ pub(crate) struct Keeper<T> {
     dialling: Option<Dialling>,
     dial_at: Option<Instant>,
     backoff: Backoff,
+    /// More frames can be sent at once than one turn sends.
+    more: bool,
     /// When the peer was connected last; the start counts, since the node may have been restarted in between.
     connected_last: Instant,
     down_since: Option<UnixMillis>,
@@ -99,6 +103,7 @@ impl<T: Talk> Keeper<T> {
             dialling: None,
             dial_at: post.address.is_some().then_some(now),
             backoff: Backoff::default(),
+            more: false,
             connected_last: now,
             down_since: None,
             last: String::new(),
@@ -113,7 +118,8 @@ impl<T: Talk> Keeper<T> {
             self.work();
             let live_deadline = self.live.as_ref().map(Live::dead_at);
             let talk_deadline = self.post.talk.deadline().map(|d| self.post.start + d);
-            let wake = [live_deadline, talk_deadline, self.dial_at].into_iter().flatten().min();
+            let at_once = self.more.then(clock::now);
+            let wake = [live_deadline, talk_deadline, self.dial_at, at_once].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.farewell(),
@@ -138,21 +144,25 @@ impl<T: Talk> Keeper<T> {
         // Both may touch the disk; the other tasks of this thread move on meanwhile.
         let outcome = block_in_place(|| {
             talk.settle(now)?;
-            let Some(live) = live else { return Ok(()) };
+            let Some(live) = live else { return Ok(false) };
             for _ in 0..FRAMES_PER_TURN {
-                let Some((lane, frame)) = talk.next_frame(now, live.pipe.room())? else { break };
+                let Some((lane, frame)) = talk.next_frame(now, live.pipe.room())? else { return Ok(false) };
                 talk.sent(lane, live.pipe.send(lane, &frame));
             }
-            Ok(())
+            Ok(true)
         });
-        if let Err(refusal) = outcome {
-            return self.refuse(&refusal);
+        match outcome {
+            Ok(more) => self.more = more,
+            Err(refusal) => return self.refuse(&refusal),
         }
         let Some(live) = &mut self.live else { return };
         if live.note(clock::now()) {
             let mut view = self.post.view();
             view.last_heard = Some(self.post.clock.now());
             view.round_trip = Some(live.pipe.round_trip());
+            if std::mem::take(&mut live.presumed_dead) {
+                view.state = PeerState::Up { since: self.post.clock.now() };
+            }
         }
         // The peer may have moved, or a middlebox given it another port: its rate goes with it.
         let address = live.pipe.connection.remote_address();
@@ -212,7 +222,8 @@ impl<T: Talk> Keeper<T> {
         proven.rate.set(self.post.lane.rate());
         let pipe = Pipe::new(proven.connection, proven.rate);
         let datagrams = pipe.datagrams_received();
-        self.live = Some(Live { pipe, dialled, datagrams, silent_since: now, was_waiting: false });
+        self.live =
+            Some(Live { pipe, dialled, datagrams, silent_since: now, was_waiting: false, presumed_dead: false });
         self.connected_last = now;
         self.backoff.reset();
         let talk = &mut self.post.talk;
@@ -285,6 +296,10 @@ impl<T: Talk> Keeper<T> {
             } else if let Some(live) = &mut self.live {
                 // The peer dials when it notices. Until then this connection may still come back to life.
                 live.silent_since = now;
+                if !std::mem::replace(&mut live.presumed_dead, true) {
+                    let since = Some(self.post.clock.now());
+                    self.post.view().state = PeerState::Down { since, last: self.last.clone() };
+                }
             }
         }
     }
@@ -350,6 +365,7 @@ impl<T: Talk> Keeper<T> {
 
     fn drop_live(&mut self, close: quinn::VarInt, text: &str) {
         let Some(live) = self.live.take() else { return };
+        self.more = false;
         live.pipe.connection.close(close, text.as_bytes());
         let now = clock::now();
         self.connected_last = now;

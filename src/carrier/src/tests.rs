@@ -726,6 +726,14 @@ impl Whole {
         self.journal.received(origin.node_id()).values().map(RangeSet::count).sum()
     }
 
+    fn state(&self) -> Option<PeerState> {
+        self.handle.status().into_iter().next().map(|peer| peer.state)
+    }
+
+    fn is_up(&self) -> bool {
+        matches!(self.state(), Some(PeerState::Up { .. }))
+    }
+
     async fn stopped(mut self) -> Identity {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
@@ -753,24 +761,42 @@ async fn journals_converge_through_loss_outages_and_a_restart_and_the_equation_h
 
     until("a part of it", || hub.received_from(&edge.key) > 50).await;
     relay.set_down(true);
-    sleep(Duration::from_millis(300)).await;
+    hub.writes(1);
+    until("the hub shows the outage", || !hub.is_up()).await;
     relay.set_down(false);
+    until("the hub shows its end", || hub.is_up()).await;
     until("more of it", || hub.received_from(&edge.key) > 150).await;
     let edge_id = edge.stopped().await;
     let mut edge = Whole::start(edge_id, "alpha", false, Vec::new());
     edge.next = 1_000;
     edge.writes(20);
-    until("all entries", || hub.received_from(&edge.key) == 321 && edge.received_from(&hub.key) == 200).await;
+    until("all entries", || hub.received_from(&edge.key) == 321 && edge.received_from(&hub.key) == 201).await;
     until("the file", || hub.book.complete.lock().unwrap().contains(&file)).await;
     until("all final receipts", || edge.accounting(&hub.key).held == 0 && hub.accounting(&edge.key).held == 0).await;
 
     let sums = edge.accounting(&hub.key);
     assert_eq!((sums.accepted, sums.applied, sums.withheld), (322, 321, 1));
-    assert_eq!(hub.accounting(&edge.key).applied, 200);
+    assert_eq!(hub.accounting(&edge.key).applied, 201);
     let told =
         |(_, _, outcome, set): &(NodeId, Epoch, Outcome, RangeSet)| *outcome == Outcome::Withheld && set.count() == 1;
     assert!(hub.book.skipped.lock().unwrap().iter().any(told));
     edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_machines_with_one_identity_are_told_so() {
+    let (edge_id, hub_id) = (Identity::new(), Identity::new());
+    let twin_id = Identity { key: edge_id.key.clone(), ..Identity::new() };
+    let hub = Whole::start(hub_id, "base", true, vec![edge_id.as_peer("alpha", PeerRole::Edge, None)]);
+    let hub_peer = peer(&hub.key, "base", PeerRole::Hub, hub.handle.local_addr());
+    let edge = Whole::start(edge_id, "alpha", false, vec![hub_peer.clone()]);
+    until("the first", || edge.is_up()).await;
+    let twin = Whole::start(twin_id, "alpha", false, vec![hub_peer]);
+    let cloned = PeerState::Denied { text: link::CloneVerdict::CLONED_TEXT.to_owned() };
+    until("one of them is told", || [&edge, &twin].iter().any(|w| w.state() == Some(cloned.clone()))).await;
+    edge.stopped().await;
+    twin.stopped().await;
     hub.stopped().await;
 }
 
