@@ -39,6 +39,7 @@ use axum::response::Response;
 use axum::routing::MethodRouter;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use telemetry::{Direction, Metrics, RequestKind, StatusClass};
 use tokio::sync::Semaphore;
 
 pub(crate) use self::call::Call;
@@ -69,7 +70,7 @@ const BLOCKING_MAX: usize = 32;
 const HASHING_MAX: usize = 2;
 
 /// What an operator sets about the API.
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSettings {
     /// URL under which people reach the site, e.g. `https://chat.example`. Without it clients use the URL they
@@ -94,6 +95,7 @@ pub struct ApiState {
     config: Arc<clientconfig::ClientConfig>,
     blocking: Arc<Semaphore>,
     hashing: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 impl ApiState {
@@ -101,7 +103,22 @@ impl ApiState {
     pub fn new(core: Core, ws: WsHub, settings: HttpSettings) -> Self {
         let config = Arc::new(clientconfig::ClientConfig::new(&core, &settings));
         let [blocking, hashing] = [BLOCKING_MAX, HASHING_MAX].map(|max| Arc::new(Semaphore::new(max)));
-        Self { core, ws, settings: Arc::new(settings), config, blocking, hashing }
+        Self { core, ws, settings: Arc::new(settings), config, blocking, hashing, metrics: Arc::default() }
+    }
+
+    /// Counts requests in the node's own metrics.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Counts one answer. A file counts with its announced length, also when the client stops reading.
+    fn count(&self, kind: RequestKind, asked: &HeaderMap, answer: &Response) {
+        self.metrics.mission_http_requests_total.inc((kind, StatusClass::of(answer.status().as_u16())));
+        let announced = |headers: &HeaderMap| headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
+        let sent = announced(answer.headers()).unwrap_or_else(|| answer.body().size_hint().lower());
+        self.metrics.mission_http_body_bytes_total.add((Direction::Up,), sent);
+        self.metrics.mission_http_body_bytes_total.add((Direction::Down,), announced(asked).unwrap_or(0));
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -197,11 +214,13 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
         request_id: &request_id,
         version_id: state.version_id(),
     };
-    match outcome {
+    let response = match outcome {
         Ok(Answer::Socket(response)) => response,
         Ok(Answer::Reply(reply)) => reply::respond(Ok(reply), &asked),
         Err(error) => reply::respond(Err(error), &asked),
-    }
+    };
+    state.count(route.kind(), &asked_headers, &response);
+    response
 }
 
 enum Answer {

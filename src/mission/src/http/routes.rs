@@ -3,6 +3,7 @@
 //! The router is made from it, and tests walk it. A path that is not here is 404.
 
 use http::Method;
+use telemetry::RequestKind;
 
 use super::call::Call;
 use super::reply::Reply;
@@ -42,6 +43,15 @@ impl std::fmt::Debug for Route {
 impl Route {
     pub(crate) fn is_socket(&self) -> bool {
         matches!(self.run, Run::Socket)
+    }
+
+    /// Under which kind its requests are counted.
+    pub(crate) fn kind(&self) -> RequestKind {
+        match self.method {
+            _ if self.path.starts_with("/api/v4/files") => RequestKind::File,
+            Method::GET => RequestKind::Read,
+            _ => RequestKind::Write,
+        }
     }
 }
 

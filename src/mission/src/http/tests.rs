@@ -397,6 +397,10 @@ async fn a_file_goes_up_bare_and_comes_down_whole_and_in_parts() {
     assert_eq!(part.body, content[100..200]);
     let tail = site.get(&file, &[bob[0].clone(), ("range", "bytes=-10".into())]).await;
     assert_eq!(tail.body, content[49_990..]);
+    let counted = &site.metrics.mission_http_requests_total;
+    assert_eq!(counted.get((RequestKind::File, StatusClass::Success)), 4, "up, whole, and two parts");
+    let bytes = &site.metrics.mission_http_body_bytes_total;
+    assert!(bytes.get((Direction::Up,)) > 50_110 && bytes.get((Direction::Down,)) > 50_000);
     let outside = site.get(&file, &[bob[0].clone(), ("range", "bytes=50000-".into())]).await;
     assert_eq!((outside.status, outside.header("content-range")), (416, "bytes */50000"));
     let thumbnail = site.get(&format!("{file}/thumbnail"), &bob).await;
@@ -712,6 +716,7 @@ struct Site {
     address: std::net::SocketAddr,
     core: Core,
     hub: WsHub,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     clock: Arc<TestClock>,
 }
@@ -807,13 +812,15 @@ impl Site {
             settings,
         })
         .unwrap();
-        let router = router(ApiState::new(core.clone(), hub.clone(), HttpSettings::default()));
+        let metrics = Arc::new(Metrics::new());
+        let state = ApiState::new(core.clone(), hub.clone(), HttpSettings::default());
+        let router = router(state.with_metrics(Arc::clone(&metrics)));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, router).await.unwrap() });
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { _dir: dir, _server: server, client, address, core, hub, stop, clock }
+        Self { _dir: dir, _server: server, client, address, core, hub, metrics, stop, clock }
     }
 
     async fn request(&self, method: &Method, path: &str, headers: &[(&str, String)], body: impl Into<Bytes>) -> Answer {
