@@ -1,1 +1,25 @@
-//! Virtual clock, lossy network, forgetful disk, worlds from a seed.
+//! Worlds from a seed: real sessions, shapers and journals with a pretend clock, disk, network and mission core.
+//!
+//! ```text
+//!  capture --> outbox --> journal --> Session/Shaper ==(outages, loss, delay, cuts)== Session/Shaper --> journal --> apply
+//!              (core)     (disk that forgets)                                                 (disk that forgets)    (core)
+//! ```
+//!
+//! Invariants
+//! - Time passes only in the world's loop; an hour of a quiet link costs some milliseconds.
+//! - A crash keeps what was synced and forgets the rest, except for a random part of it, as disks do.
+//! - The equation is asserted while the world runs, arrival and order when it has settled.
+//! - Everything random comes from the seed; a failure prints `replay with SEED=n`.
+//!
+//! Not here: sockets and tasks (`carrier`), the real core (`mission`).
+//! Start reading at [`World`].
+
+mod clock;
+mod disk;
+mod network;
+mod node;
+mod world;
+
+pub use clock::VirtualClock;
+pub use disk::PretendDisk;
+pub use world::{World, seeds};
