@@ -389,6 +389,8 @@ impl SimNode {
                 let id = received.entry.header.id;
                 if received.entry.header.kind == Kind::File {
                     self.core.incomplete.insert(id, received.entry.clone());
+                    // It may have become durable in a process that ended before this.
+                    process.session.want_file(&received.entry);
                 }
                 self.core.held.push((id, received.entry));
             }
