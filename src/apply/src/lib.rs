@@ -1,1 +1,504 @@
-//! Entries in, effects out.
+//! Entries in, effects out: what peers sent becomes visible in this node's mission core.
+//!
+//! ```text
+//!  journal --received entries--> causes ended? bytes here? --yes--> mission core (effect + ledger, one transaction)
+//!                                     | no                                 |
+//!                                   parked --------- retried ----<--- final receipt (range sets) --> carrier
+//! ```
+//!
+//! Invariants
+//! - An entry's effect and the number that proves it are durable together, so it is applied once.
+//! - Within one (origin, stream, precedence) entries are applied in the order in which they arrived.
+//! - The cursor never passes a parked entry; a restart finds it again.
+//! - What cannot be applied is quarantined with a reason and counted, and does not stop the rest.
+//!
+//! Not here: versions and merging (mission), receipts on the wire (link).
+//! Start reading at [`Apply::run`].
+
+mod parked;
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use journal::{AppendError, Consumer, Journal, ReadError, Received};
+use mission::{Applied, Core, Incoming, LedgerRow, Replica, StagedFile, StoreError};
+use model::event::FileState;
+use model::{
+    ChunkName, Clock, Entry, EntryId, Epoch, Event, HybridClock, Kind, LocalPos, Manifest, NodeId, Outcome, RangeSet,
+};
+use telemetry::{Health, Metrics, PeerName, Verdict};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use wire::chunk::RebuildError;
+
+use parked::{Accounted, Parked, WaitsFor};
+
+/// Entries of one transaction: long enough to share an fsync, short enough that readers never wait noticeably.
+const BATCH: usize = 64;
+
+/// Every waiting file is looked at this often even if nobody said that it is complete.
+const FILES_RECHECK: Duration = Duration::from_secs(30);
+
+/// Incomplete files named in one answer: more than a link fetches at once, few enough to read in one go.
+const INCOMPLETE_MAX: usize = 256;
+
+/// Quiet time after which a drained backlog is announced: less than people wait, more than a pause between batches.
+const DIGEST_AFTER: Duration = Duration::from_secs(3);
+
+/// Wait before a failed pass is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Name of the check on the health board.
+const CHECK: &str = "apply";
+
+/// Name of the journal consumer whose cursor this room keeps.
+pub const CONSUMER: &str = "apply";
+
+/// What apply works with.
+pub struct ApplyOptions {
+    /// Where received entries rest.
+    pub journal: Journal,
+    /// Where their effects go.
+    pub core: Core,
+    /// Follows the clocks of peers.
+    pub hybrid: Arc<HybridClock>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Configured name of a peer, for metrics and messages.
+    pub peer_name: Arc<dyn Fn(NodeId) -> String + Send + Sync>,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
+    /// Where trouble is reported.
+    pub health: Health,
+}
+
+/// A pass failed. Nothing was applied halfway; it is tried again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The journal could not be read.
+    #[error("the journal could not be read; received entries wait in it")]
+    Read(#[from] ReadError),
+    /// The journal did not register the cursor.
+    #[error("the journal did not take the cursor; received entries wait in it")]
+    Journal(#[from] AppendError),
+    /// The mission core did not take the effect.
+    #[error("the mission core did not take the effects; received entries wait in the journal")]
+    Core(#[from] StoreError),
+    /// A file could not be put together.
+    #[error("writing a received file failed; its bytes wait in the journal")]
+    File(#[from] io::Error),
+}
+
+impl ApplyError {
+    /// What the operator should do.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            Self::Read(e) => e.next_step(),
+            Self::Journal(e) => e.next_step(),
+            Self::Core(_) | Self::File(_) => "check the disk that holds the data directory, and its free space",
+        }
+    }
+}
+
+/// What has ended here, shared with the carrier, which turns it into receipts.
+#[derive(Clone)]
+pub struct ApplyHandle(Arc<Shared>);
+
+struct Shared {
+    me: NodeId,
+    journal: Journal,
+    consumer: Consumer,
+    replica: Replica,
+    /// Files whose last chunk has arrived since they were parked.
+    complete: Mutex<BTreeSet<EntryId>>,
+    ended: Mutex<Ended>,
+    changed: watch::Sender<u64>,
+}
+
+struct Ended {
+    ledger: Vec<LedgerRow>,
+    accounted: Accounted,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, origin: NodeId, epoch: Epoch, outcome: Outcome, numbers: &RangeSet) {
+        let mut ended = self.lock();
+        ended.accounted.insert_ranges(origin, epoch, numbers);
+        let row = ended.ledger.iter_mut().find(|r| (r.origin, r.epoch, r.outcome) == (origin, epoch, outcome));
+        match row {
+            Some(row) => row.ranges.union_with(numbers),
+            None => ended.ledger.push(LedgerRow { origin, epoch, outcome, ranges: numbers.clone() }),
+        }
+        drop(ended);
+        self.changed.send_modify(|n| *n += 1);
+    }
+}
+
+impl ApplyHandle {
+    /// Final outcomes of an origin's entries on this node.
+    pub fn ledger(&self, origin: NodeId) -> Vec<(Epoch, Outcome, RangeSet)> {
+        let ended = self.0.lock();
+        let rows = ended.ledger.iter().filter(|r| r.origin == origin);
+        rows.map(|r| (r.epoch, r.outcome, r.ranges.clone())).collect()
+    }
+
+    /// Notes durably that these entries of `origin` will never come here, and why.
+    ///
+    /// # Errors
+    /// When the core's database does not take it; the peer repeats the notice at its next greeting.
+    pub fn account(
+        &self,
+        origin: NodeId,
+        epoch: Epoch,
+        outcome: Outcome,
+        numbers: &RangeSet,
+    ) -> Result<(), StoreError> {
+        self.0.replica.account(origin, epoch, outcome, numbers)?;
+        self.0.note(origin, epoch, outcome, numbers);
+        Ok(())
+    }
+
+    /// File entries of `origin` that are here without all their chunks, at most [`INCOMPLETE_MAX`]. Reads the journal.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn incomplete_files(&self, origin: NodeId) -> Result<Vec<Entry>, ReadError> {
+        let mut files = Vec::new();
+        let mut next = self.0.consumer.state().cursor.unwrap_or(LocalPos::START);
+        while next < self.0.journal.head() && files.len() < INCOMPLETE_MAX {
+            let batch = self.0.journal.read_foreign(next, BATCH)?;
+            let ended = self.0.lock();
+            let waiting = batch.entries.into_iter().map(|r| r.entry).filter(|e| {
+                e.header.kind == Kind::File && e.header.id.origin == origin && !ended.accounted.contains(e.header.id)
+            });
+            files.extend(waiting);
+            next = batch.next;
+        }
+        files.truncate(INCOMPLETE_MAX);
+        Ok(files)
+    }
+
+    /// Every chunk of this file entry is in the journal.
+    pub fn file_complete(&self, file: EntryId) {
+        self.0.complete.lock().unwrap_or_else(PoisonError::into_inner).insert(file);
+        self.0.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Changes whenever the ledger does.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+}
+
+/// Applies received entries to the mission core.
+pub struct Apply {
+    options: ApplyOptions,
+    shared: Arc<Shared>,
+    parked: Parked,
+    next: LocalPos,
+    /// Late posts were applied and not announced yet.
+    announce: bool,
+    /// Look at every waiting file in the next pass.
+    recheck: bool,
+}
+
+/// What one pass did.
+struct Pass {
+    progressed: bool,
+}
+
+impl Apply {
+    /// Continues where the last run stopped.
+    ///
+    /// # Errors
+    /// When the core's ledger or the journal's cursor cannot be read.
+    pub fn new(options: ApplyOptions) -> Result<(Self, ApplyHandle), ApplyError> {
+        let replica = options.core.replica();
+        let ledger = replica.ledger()?;
+        let mut accounted = Accounted::default();
+        for row in &ledger {
+            accounted.insert_ranges(row.origin, row.epoch, &row.ranges);
+        }
+        let consumer = options.journal.consumer(CONSUMER, true)?;
+        let next = consumer.state().cursor.unwrap_or(LocalPos::START);
+        // Makes it a reader of received entries in the journal's eyes: trimming waits for it from the first one on.
+        consumer.advance(next);
+        let ended = Mutex::new(Ended { ledger, accounted });
+        let shared = Arc::new(Shared {
+            me: options.core.node(),
+            journal: options.journal.clone(),
+            consumer,
+            replica,
+            complete: Mutex::default(),
+            ended,
+            changed: watch::Sender::new(0),
+        });
+        let handle = ApplyHandle(Arc::clone(&shared));
+        Ok((Self { options, shared, parked: Parked::default(), next, announce: false, recheck: true }, handle))
+    }
+
+    /// Applies until `stop`. What is not applied then waits in the journal.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let appended = Arc::new(tokio::sync::Notify::new());
+        let wake = Arc::clone(&appended);
+        let _subscription = self.options.journal.on_append(Box::new(move || wake.notify_one()));
+        let mut ended = self.shared.changed.subscribe();
+        loop {
+            ended.borrow_and_update();
+            // A pass is one transaction of the core and short reads of the journal.
+            let (back, result) = tokio::task::spawn_blocking(move || {
+                let result = self.pass();
+                (self, result)
+            })
+            .await
+            .expect("an apply pass does not panic");
+            self = back;
+            let pause = match result {
+                Ok(Pass { progressed: true }) => continue,
+                Ok(Pass { progressed: false }) if self.announce => DIGEST_AFTER,
+                Ok(Pass { progressed: false }) => FILES_RECHECK,
+                Err(e) => {
+                    warn!(error = %e, source = ?std::error::Error::source(&e).map(ToString::to_string), "apply waits");
+                    self.options.health.report(CHECK, Verdict::failing(e.to_string(), e.next_step()));
+                    // Some of what was taken up may not have ended: start again from the cursor.
+                    self.next = self.shared.consumer.state().cursor.unwrap_or(LocalPos::START);
+                    self.parked = Parked::default();
+                    RETRY_AFTER
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = appended.notified() => {}
+                _ = ended.changed() => {}
+                () = tokio::time::sleep(pause) => {
+                    self.recheck = true;
+                    if self.announce {
+                        self = tokio::task::spawn_blocking(move || self.flush_digest()).await.expect("a digest does not panic");
+                    }
+                }
+            }
+        }
+    }
+
+    fn flush_digest(mut self) -> Self {
+        match self.shared.replica.flush_digest() {
+            Ok(users) => {
+                self.announce = false;
+                info!(users, "announced late arrivals");
+            }
+            Err(e) => warn!(error = %e, "announcing late arrivals failed; tried again after the next ones"),
+        }
+        self
+    }
+
+    fn pass(&mut self) -> Result<Pass, ApplyError> {
+        let mut ready = Vec::new();
+        self.retry_parked(&mut ready)?;
+        if ready.len() < BATCH {
+            self.read_new(&mut ready)?;
+        }
+        let progressed = !ready.is_empty();
+        if progressed {
+            self.apply(ready)?;
+        }
+        let cursor = self.parked.first().unwrap_or(self.next).min(self.next);
+        if self.shared.consumer.state().cursor != Some(cursor) {
+            self.shared.consumer.advance(cursor);
+        }
+        if !progressed {
+            self.options.health.report(CHECK, Verdict::ok("received entries are applied"));
+        }
+        Ok(Pass { progressed: progressed || self.next < self.options.journal.head() })
+    }
+
+    /// Parked entries that can go.
+    fn retry_parked(&mut self, ready: &mut Vec<Ready>) -> Result<(), ApplyError> {
+        let mut candidates = self.parked.waiting_for_entries();
+        let complete = std::mem::take(&mut *self.shared.complete.lock().unwrap_or_else(PoisonError::into_inner));
+        let recheck = std::mem::take(&mut self.recheck);
+        candidates.extend(self.parked.waiting_for_chunks(|id| recheck || complete.contains(id)));
+        for pos in candidates {
+            if ready.len() >= BATCH {
+                self.recheck = true;
+                break;
+            }
+            let batch = self.options.journal.read_foreign(pos, 1)?;
+            let Some(received) = batch.entries.into_iter().find(|r| r.pos == pos) else {
+                warn!(?pos, "a parked entry is no longer readable; it stays counted as held at its origin");
+                self.parked.release(pos);
+                continue;
+            };
+            self.parked.release(pos);
+            self.consider(received, ready)?;
+        }
+        Ok(())
+    }
+
+    fn read_new(&mut self, ready: &mut Vec<Ready>) -> Result<(), ApplyError> {
+        let batch = self.options.journal.read_foreign(self.next, BATCH)?;
+        for received in batch.entries {
+            self.consider(received, ready)?;
+        }
+        self.next = batch.next;
+        Ok(())
+    }
+
+    /// Decides whether a received entry goes into this pass or is parked.
+    fn consider(&mut self, received: Received, ready: &mut Vec<Ready>) -> Result<(), ApplyError> {
+        let Received { pos, entry, .. } = received;
+        let header = &entry.header;
+        let id = header.id;
+        let lane = (id.origin, header.stream, header.precedence);
+        let me = self.shared.me;
+        let missing = {
+            let ended = self.shared.lock();
+            if ended.accounted.contains(id) {
+                return Ok(());
+            }
+            let in_this_pass = |c: &model::Cause| ready.iter().any(|r| r.id == *c);
+            let waiting: Vec<_> = header.causes.iter().filter(|c| !in_this_pass(c)).copied().collect();
+            ended.accounted.first_missing(me, id.origin, &waiting)
+        };
+        self.options.hybrid.observe(header.captured, self.options.clock.now());
+        if let Some(cause) = missing {
+            debug!(%id, %cause, "waits for its cause");
+            self.parked.park(pos, id, lane, WaitsFor::Cause(cause));
+            return Ok(());
+        }
+        if self.parked.blocks(&lane, pos) {
+            self.parked.park(pos, id, lane, WaitsFor::Earlier);
+            return Ok(());
+        }
+        let item = match wire::decode_event(&entry) {
+            Err(e) => Item::Unusable(e.to_string(), entry.body),
+            Ok(Event::File(file)) => match self.content(&file)? {
+                Content::Incomplete => {
+                    self.parked.park(pos, id, lane, WaitsFor::Chunks);
+                    return Ok(());
+                }
+                Content::Unusable(why) => Item::Unusable(why, entry.body),
+                Content::Staged(staged) => Item::Event(Box::new(Event::File(file)), Some(staged)),
+            },
+            Ok(event) => Item::Event(Box::new(event), None),
+        };
+        ready.push(Ready { id, kind: entry.header.kind, item });
+        Ok(())
+    }
+
+    /// Puts a file together from its chunks.
+    fn content(&self, file: &FileState) -> Result<Content, ApplyError> {
+        let Some(manifest) = &file.content else {
+            return Ok(Content::Unusable("its origin had lost the file's bytes".to_owned()));
+        };
+        let journal = &self.options.journal;
+        match self.try_content(manifest) {
+            Ok(staged) => Ok(Content::Staged(staged)),
+            Err(RebuildError::Missing(_)) => Ok(Content::Incomplete),
+            Err(RebuildError::Io(e)) => Err(e),
+            Err(e) => {
+                debug!(node = %journal.node(), error = %e, "a file cannot be rebuilt");
+                Ok(Content::Unusable(e.to_string()))
+            }
+        }
+    }
+
+    fn try_content(&self, manifest: &Manifest) -> Result<StagedFile, RebuildError<ApplyError>> {
+        let journal = &self.options.journal;
+        let get = |name: &ChunkName| journal.get_chunk(name).map_err(ApplyError::from);
+        // Look before writing: a large file is asked about often while its bytes arrive. From the end, since they
+        // arrive in order and the last chunk is the one most likely to be missing.
+        for name in wire::chunk::name_list(manifest, get)?.iter().rev() {
+            if !journal.has_chunk(name).map_err(|e| RebuildError::Io(e.into()))? {
+                return Err(RebuildError::Missing(*name));
+            }
+        }
+        let mut staged = self.shared.replica.stage_file().map_err(|e| RebuildError::Io(e.into()))?;
+        wire::chunk::read_manifest(manifest, get, |bytes| staged.write_all(bytes).map_err(ApplyError::from))?;
+        staged.finish().map_err(|e| RebuildError::Io(e.into()))
+    }
+
+    fn apply(&mut self, ready: Vec<Ready>) -> Result<(), ApplyError> {
+        let replica = self.shared.replica.clone();
+        let mut incoming = Vec::new();
+        let mut ids = Vec::new();
+        let late_before =
+            self.options.clock.now().0 - i64::from(self.options.core.settings().late_after_seconds) * 1_000;
+        for one in ready {
+            match one.item {
+                Item::Event(event, content) => {
+                    let late = matches!(&*event, Event::Post(post) if post.create_at.0 < late_before);
+                    ids.push((one.id, late));
+                    incoming.push(Incoming { id: one.id, event: *event, content });
+                }
+                Item::Unusable(reason, body) => {
+                    replica.quarantine(one.id, one.kind, &reason, &body)?;
+                    self.ended(one.id, Outcome::Quarantined, Some(&reason));
+                }
+            }
+        }
+        if incoming.is_empty() {
+            return Ok(());
+        }
+        for ((id, late), applied) in ids.into_iter().zip(replica.apply(incoming)?) {
+            match applied {
+                Applied::Applied => {
+                    self.ended(id, Outcome::Applied, None);
+                    if late {
+                        self.announce = true;
+                        self.options.metrics.apply_late_posts_total.inc((self.label(id.origin),));
+                    }
+                }
+                Applied::AlreadyAccounted => {}
+                Applied::Quarantined { reason } => self.ended(id, Outcome::Quarantined, Some(&reason)),
+            }
+        }
+        Ok(())
+    }
+
+    fn label(&self, origin: NodeId) -> PeerName {
+        PeerName::new(&(self.options.peer_name)(origin))
+    }
+
+    fn ended(&mut self, id: EntryId, outcome: Outcome, reason: Option<&str>) {
+        let label = self.label(id.origin);
+        let metrics = &self.options.metrics;
+        match reason {
+            None => metrics.apply_applied_entries_total.inc((label.clone(),)),
+            Some(reason) => {
+                warn!(%id, reason, "quarantined; it is kept in the mission core's quarantine table");
+                metrics.apply_quarantined_entries_total.inc((label.clone(),));
+            }
+        }
+        metrics.apply_held_entries.set_count((label,), self.parked.count(id.origin) as u64);
+        self.shared.note(id.origin, id.epoch, outcome, &RangeSet::from(id.seq.get()..=id.seq.get()));
+    }
+}
+
+/// An entry that goes into this pass.
+struct Ready {
+    id: EntryId,
+    kind: Kind,
+    item: Item,
+}
+
+enum Item {
+    Event(Box<Event>, Option<StagedFile>),
+    Unusable(String, Vec<u8>),
+}
+
+enum Content {
+    /// Chunks are missing.
+    Incomplete,
+    /// The bytes will never be what the origin announced.
+    Unusable(String),
+    /// Durable in the core's staging area.
+    Staged(StagedFile),
+}

@@ -14,8 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::{
-    ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, LocalPos, NodeId, ObjectKey, Outcome, RangeSet,
-    Seq,
+    ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Outcome,
+    RangeSet, Seq,
 };
 
 use crate::error::AppendError;
@@ -212,6 +212,8 @@ struct Batch {
     answers: Vec<Answer>,
     next_pos: u64,
     epoch: Option<(Epoch, u64)>,
+    /// Of the own entries before and in this batch.
+    highest_source: Option<Hlc>,
     ids: HashMap<EntryId, EntryHash>,
     objects: HashMap<ObjectKey, EntryId>,
     chunks: HashSet<ChunkName>,
@@ -329,9 +331,10 @@ impl Committer {
     }
 
     fn begin(&mut self) -> Batch {
-        let (base, seed, next_pos, epoch) = {
+        let (base, seed, next_pos, epoch, highest_source) = {
             let view = self.shared.log.read();
-            (view.tail.end, view.tail.seed, view.state.next_pos, view.state.current())
+            let state = &view.state;
+            (view.tail.end, view.tail.seed, state.next_pos, state.current(), state.highest_source)
         };
         let mut batch = Batch {
             base,
@@ -341,6 +344,7 @@ impl Committer {
             answers: Vec::new(),
             next_pos,
             epoch,
+            highest_source,
             ids: HashMap::new(),
             objects: HashMap::new(),
             chunks: HashSet::new(),
@@ -378,6 +382,10 @@ impl Committer {
     }
 
     fn plan_own(&mut self, batch: &mut Batch, draft: Draft) -> Result<Appended, AppendError> {
+        if draft.follows.is_some() && draft.follows.map(|s| s.0) != batch.highest_source {
+            return Err(AppendError::OutOfOrder);
+        }
+        let source = draft.source.0;
         let mut causes = draft.causes;
         for need in draft.needs {
             if let Some(id) = self.creator(batch, need)?
@@ -402,7 +410,9 @@ impl Committer {
             mint_salt: draft.mint_salt,
         };
         let entry = Entry { header, body: draft.body };
-        self.push_entry(batch, entry, true, draft.object, draft.chunks_since)
+        let appended = self.push_entry(batch, entry, true, draft.object, draft.chunks_since)?;
+        batch.highest_source = batch.highest_source.max(Some(source));
+        Ok(appended)
     }
 
     /// The number that the next own entry will have.

@@ -101,6 +101,11 @@ pub enum AppendError {
     /// What the append depends on could not be read.
     #[error("reading the journal failed: {0}; nothing was accepted")]
     Unreadable(String),
+    /// The entry before it was not accepted; see [`crate::Draft::follows`].
+    #[error(
+        "an earlier entry of the same source was not accepted, so this one was not either; earlier entries are intact"
+    )]
+    OutOfOrder,
     /// The node ran out of numbers.
     #[error("the numbers of this epoch are used up; nothing was accepted")]
     NumbersUsedUp,
@@ -123,6 +128,7 @@ impl AppendError {
             Self::TooLarge { .. } | Self::Malformed(_) => "report it: the entry was made wrongly where it came from",
             Self::Busy => "wait and try again; if it lasts, check the disk",
             Self::Unreadable(_) => "check the disk (`dmesg`), then run `holdfast journal verify`",
+            Self::OutOfOrder => "nothing: both are tried again",
             Self::NumbersUsedUp => "restart the node: it begins a new epoch",
             Self::Stopped(_) => "check the disk (`dmesg`), replace it if it reports errors, then restart the node",
             Self::Closed => "the node is stopping; try again after its start",
@@ -131,7 +137,7 @@ impl AppendError {
 
     /// May the same append succeed later without a restart?
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::NoSpace(_) | Self::Busy)
+        matches!(self, Self::Full { .. } | Self::NoSpace(_) | Self::Busy | Self::OutOfOrder)
     }
 }
 

@@ -1208,6 +1208,7 @@ fn body(n: u64) -> Vec<u8> {
 fn draft(n: u64) -> Draft {
     Draft {
         source: SourcePosition(Hlc(n)),
+        follows: None,
         stream: StreamId::Directory,
         causes: Vec::new(),
         needs: Vec::new(),
@@ -1313,4 +1314,22 @@ fn noise(len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     rand_chacha::ChaCha8Rng::seed_from_u64(len as u64).fill_bytes(&mut bytes);
     bytes
+}
+
+#[test]
+fn an_entry_behind_a_refused_one_of_its_source_is_refused_too() {
+    let dir = tempdir();
+    let (journal, _) = open(&dir);
+    let first = journal.append_own(draft(1));
+    let refused = journal.append_own(Draft {
+        follows: Some(SourcePosition(Hlc(1))),
+        body: vec![0; 2 * wire::entry::ENTRY_BYTES_MAX],
+        ..draft(2)
+    });
+    let behind = journal.append_own(Draft { follows: Some(SourcePosition(Hlc(2))), ..draft(3) });
+    first.wait().unwrap();
+    assert!(matches!(refused.wait(), Err(AppendError::TooLarge { .. })));
+    assert_eq!(behind.wait().unwrap_err(), AppendError::OutOfOrder);
+    let again = journal.append_own(Draft { follows: Some(SourcePosition(Hlc(1))), ..draft(2) });
+    assert!(again.wait().is_ok());
 }

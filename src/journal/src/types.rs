@@ -13,6 +13,10 @@ use model::{
 #[allow(missing_docs, reason = "fields as in model::Header unless said")]
 pub struct Draft {
     pub source: SourcePosition,
+    /// The source position that must be the journal's highest when this entry is numbered, else the append is refused
+    /// as [`crate::AppendError::OutOfOrder`]: with it a refused entry takes everything queued behind it along, so that
+    /// the source's durable entries are always a prefix. `None` sets no condition.
+    pub follows: Option<SourcePosition>,
     pub stream: StreamId,
     /// Causes that are known by id. Those found through `needs` are added.
     pub causes: Vec<Cause>,

@@ -47,5 +47,5 @@ pub mod ws;
 pub use crate::core::{Core, CoreOptions, CoreSettings, OpenError, StoreError};
 pub use export::Snapshot;
 pub use files::{FileAvailability, StagedFile, StagedWriter, TooLarge, Upload};
-pub use outbox::{CoreStats, OutboxRow, OutboxStats};
+pub use outbox::{ChannelPlace, CoreStats, OutboxRow, OutboxStats};
 pub use replica::{Applied, Incoming, LedgerRow, QuarantineRow, Replica};

@@ -6,8 +6,10 @@ use model::{Event, Hlc, Id, Kind, RawIds, UnixMillis};
 use rusqlite::params;
 use tokio::sync::watch;
 
+use crate::channels::channel_row_by_id;
 use crate::core::{Core, StoreError};
 use crate::rows::{all, count, get, run};
+use crate::teams::team_row_by_id;
 
 /// One committed change that is not captured yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +45,39 @@ pub struct CoreStats {
     pub quarantine_rows: u64,
 }
 
+/// What release rules look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelPlace {
+    /// "O", "P", "D" or "G".
+    pub kind: String,
+    /// Name of the channel, as in URLs.
+    pub name: String,
+    /// Name of its team; `None` for direct and group channels.
+    pub team: Option<String>,
+}
+
 impl Core {
+    /// Name of a team, archived or not; `None` when it is not known here.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn team_name(&self, team: Id) -> Result<Option<String>, StoreError> {
+        self.read(|db| Ok(team_row_by_id(db, team)?.map(|row| row.team.name)))
+    }
+
+    /// Where a channel belongs, archived or not; `None` when it is not known here.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn channel_place(&self, channel: Id) -> Result<Option<ChannelPlace>, StoreError> {
+        self.read(|db| {
+            let Some(row) = channel_row_by_id(db, channel)? else { return Ok(None) };
+            let channel = row.channel;
+            let team = channel.team_id.map(|id| team_row_by_id(db, id)).transpose()?.flatten().map(|row| row.team.name);
+            Ok(Some(ChannelPlace { kind: channel.kind, name: channel.name, team }))
+        })
+    }
+
     /// Rows after `after`, oldest first, at most `max_rows`.
     ///
     /// # Errors

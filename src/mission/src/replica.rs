@@ -169,20 +169,7 @@ impl Replica {
             Err(Fail::Impossible(reason)) => {
                 tx.db.execute_batch("ROLLBACK TO item; RELEASE item")?;
                 tx.broadcasts.truncate(told);
-                run(
-                    &tx.db,
-                    "INSERT INTO quarantine (origin, epoch, seq, kind, reason, body, at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                    params![
-                        id.origin.0,
-                        id.epoch.0,
-                        id.seq.get() as i64,
-                        event.kind() as u8,
-                        reason,
-                        event.encode_with(&mut RawIds),
-                        tx.now,
-                    ],
-                )?;
+                put_aside(tx, id, event.kind(), &reason, &event.encode_with(&mut RawIds))?;
                 Ok(Applied::Quarantined { reason })
             }
         }
@@ -208,6 +195,23 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// Keeps aside an entry that cannot even be read as an event, and accounts for it.
+    ///
+    /// # Errors
+    /// When the store fails; then it is neither kept nor accounted for.
+    pub fn quarantine(&self, id: EntryId, kind: Kind, reason: &str, body: &[u8]) -> Result<(), StoreError> {
+        self.core.write(|tx| {
+            let mut ledger = Ledger::new();
+            let of_epoch = epoch_of(tx, &mut ledger, id.origin, id.epoch)?;
+            if of_epoch.values().any(|r| r.contains(id.seq.get())) {
+                return Ok(());
+            }
+            of_epoch.entry(Outcome::Quarantined).or_default().insert(id.seq.get());
+            put_aside(tx, id, kind, reason, body)?;
+            Ok::<_, StoreError>(save_ledger(tx, &ledger)?)
+        })
     }
 
     /// Accounts for entries that will never come.
@@ -299,6 +303,13 @@ impl Replica {
     pub fn flush_digest(&self) -> Result<u64, StoreError> {
         crate::digest::flush(&self.core)
     }
+}
+
+fn put_aside(tx: &Tx<'_>, id: EntryId, kind: Kind, reason: &str, body: &[u8]) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO quarantine (origin, epoch, seq, kind, reason, body, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let seq = id.seq.get() as i64;
+    run(&tx.db, sql, params![id.origin.0, id.epoch.0, seq, kind as u8, reason, body, tx.now])?;
+    Ok(())
 }
 
 fn epoch_of<'l>(

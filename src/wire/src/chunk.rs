@@ -115,17 +115,7 @@ pub fn read_manifest<B: AsRef<[u8]>, E>(
     mut get: impl FnMut(&ChunkName) -> Result<Option<B>, E>,
     mut write: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), RebuildError<E>> {
-    check_manifest(manifest)?;
-    let mut names = manifest.chunks.clone();
-    for level in (0..manifest.level).rev() {
-        let mut list = Vec::new();
-        for name in &names {
-            let chunk = get(name).map_err(RebuildError::Io)?.ok_or(RebuildError::Missing(*name))?;
-            list.extend_from_slice(chunk.as_ref());
-            check_list_len(manifest, level, list.len())?;
-        }
-        names = read_name_list(&list)?;
-    }
+    let names = name_list(manifest, &mut get)?;
     let mut hash = blake3::Hasher::new();
     let mut bytes = 0;
     for name in &names {
@@ -141,6 +131,28 @@ pub fn read_manifest<B: AsRef<[u8]>, E>(
         return Err(RebuildError::OtherContent);
     }
     Ok(())
+}
+
+/// The names of the content's chunks in order, read through the lists of a deep manifest.
+///
+/// # Errors
+/// See [`RebuildError`]; the content itself is not looked at.
+pub fn name_list<B: AsRef<[u8]>, E>(
+    manifest: &Manifest,
+    mut get: impl FnMut(&ChunkName) -> Result<Option<B>, E>,
+) -> Result<Vec<ChunkName>, RebuildError<E>> {
+    check_manifest(manifest)?;
+    let mut names = manifest.chunks.clone();
+    for level in (0..manifest.level).rev() {
+        let mut list = Vec::new();
+        for name in &names {
+            let chunk = get(name).map_err(RebuildError::Io)?.ok_or(RebuildError::Missing(*name))?;
+            list.extend_from_slice(chunk.as_ref());
+            check_list_len(manifest, level, list.len())?;
+        }
+        names = read_name_list(&list)?;
+    }
+    Ok(names)
 }
 
 /// The names in a complete name list.

@@ -30,6 +30,7 @@ mod tests;
 mod token;
 mod users;
 
+use std::io;
 use std::sync::Arc;
 
 use axum::Router;
@@ -40,7 +41,9 @@ use axum::routing::MethodRouter;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use telemetry::{Direction, Metrics, RequestKind, StatusClass};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::call::Call;
 use self::query::Query;
@@ -157,6 +160,14 @@ impl ApiState {
                 .detail(e))
         })
     }
+}
+
+/// Serves on `listener` until `stop`, then lets the requests that run finish.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, state: ApiState, stop: CancellationToken) -> io::Result<()> {
+    axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 /// The API, the WebSocket and the front page.

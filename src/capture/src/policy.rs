@@ -1,0 +1,158 @@
+//! Label and precedence of an event. Pure: what is known of the channel is an argument.
+
+use model::{Event, Label, Precedence};
+
+use crate::settings::{CaptureSettings, ChannelKind};
+
+/// Where an event belongs, as far as rules look at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The users.
+    Directory,
+    /// A team itself.
+    Team {
+        /// Its name.
+        team: String,
+    },
+    /// A channel of a team.
+    Channel {
+        /// Name of the team.
+        team: String,
+        /// Name of the channel.
+        channel: String,
+        /// Open or private.
+        kind: ChannelKind,
+    },
+    /// A direct or group channel.
+    Private(ChannelKind),
+    /// The team or channel is not known here; nothing is released then.
+    Unknown,
+}
+
+/// The label of what happens at `place`.
+pub(crate) fn label(settings: &CaptureSettings, place: &Place) -> Label {
+    let rule = |fits: &dyn Fn(&crate::ReleaseRule) -> bool| {
+        settings.release.iter().find(|r| fits(r)).map_or_else(Label::local, |r| r.label.clone())
+    };
+    match place {
+        Place::Directory if settings.directory => Label::directory(),
+        Place::Directory | Place::Unknown => Label::local(),
+        // The team is needed wherever one of its channels goes: the first rule that names the team decides.
+        Place::Team { team } => rule(&|r| {
+            matches_any(&r.teams, team) && r.kinds.iter().any(|k| matches!(k, ChannelKind::Open | ChannelKind::Private))
+        }),
+        Place::Channel { team, channel, kind } => {
+            rule(&|r| matches_any(&r.teams, team) && matches_any(&r.channels, channel) && r.kinds.contains(kind))
+        }
+        Place::Private(kind) => rule(&|r| r.kinds.contains(kind)),
+    }
+}
+
+/// How urgent an event is.
+pub(crate) fn precedence(settings: &CaptureSettings, event: &Event, place: &Place) -> Precedence {
+    match event {
+        Event::User(_) | Event::Team(_) | Event::TeamMember(_) | Event::Channel(_) | Event::ChannelMember(_) => {
+            Precedence::Priority
+        }
+        Event::File(_) => Precedence::Deferred,
+        Event::Reaction(_) => by_place(settings, place),
+        Event::Post(post) => {
+            let own = match post.priority.as_ref().map(|p| p.priority.as_str()) {
+                Some("urgent") => Precedence::Flash,
+                Some("important") => Precedence::Immediate,
+                _ => Precedence::Routine,
+            };
+            own.min(by_place(settings, place))
+        }
+    }
+}
+
+fn by_place(settings: &CaptureSettings, place: &Place) -> Precedence {
+    let Place::Channel { team, channel, .. } = place else { return Precedence::Routine };
+    let rule = settings.precedence.iter().find(|r| matches_any(&r.teams, team) && matches_any(&r.channels, channel));
+    rule.map_or(Precedence::Routine, |r| r.class)
+}
+
+fn matches_any(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|p| matches(p, name))
+}
+
+/// `*` stands for any characters; everything else for itself.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ReleaseRule;
+
+    fn rule(label: &str, teams: &[&str], channels: &[&str], kinds: &[ChannelKind]) -> ReleaseRule {
+        let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        ReleaseRule { label: label.parse().unwrap(), teams: own(teams), channels: own(channels), kinds: kinds.to_vec() }
+    }
+
+    fn channel(team: &str, channel: &str, kind: ChannelKind) -> Place {
+        Place::Channel { team: team.to_owned(), channel: channel.to_owned(), kind }
+    }
+
+    #[test]
+    fn nothing_leaves_without_a_rule() {
+        let settings = CaptureSettings::default();
+        for place in [
+            Place::Directory,
+            Place::Team { team: "alpha".to_owned() },
+            channel("alpha", "ops", ChannelKind::Open),
+            Place::Private(ChannelKind::Direct),
+            Place::Unknown,
+        ] {
+            assert_eq!(label(&settings, &place), Label::local(), "{place:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_fitting_rule_labels_and_direct_messages_need_their_own() {
+        use ChannelKind::{Direct, Open, Private};
+        let settings = CaptureSettings {
+            release: vec![
+                rule("intel", &["alpha"], &["intel-*"], &[Open, Private]),
+                rule("mission", &["*"], &["*"], &[Open]),
+            ],
+            directory: true,
+            precedence: Vec::new(),
+        };
+        let of = |place: &Place| label(&settings, place).to_string();
+        assert_eq!(of(&channel("alpha", "intel-north", Private)), "intel");
+        assert_eq!(of(&channel("bravo", "intel-north", Private)), "local");
+        assert_eq!(of(&channel("bravo", "town-square", Open)), "mission");
+        assert_eq!(of(&Place::Private(Direct)), "local");
+        assert_eq!(of(&Place::Directory), "directory");
+    }
+
+    #[test]
+    fn stars_stand_for_any_characters() {
+        for (pattern, name, fits) in [
+            ("*", "", true),
+            ("ops", "ops", true),
+            ("ops", "ops-2", false),
+            ("ops*", "ops-2", true),
+            ("*ops", "night-ops", true),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "acb", false),
+            ("ab*ba", "aba", false),
+        ] {
+            assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
+        }
+    }
+}
