@@ -53,5 +53,8 @@ pub const QUIET_MAX: Duration = Duration::from_secs(150);
 
 const _: () = assert!(QUIET_MAX.as_secs() > 2 * KEEPALIVE.as_secs(), "one lost keepalive must not end a connection");
 
+/// Epochs of one peer. A new one begins with a torn journal or a restored snapshot: one a day for ten years.
+pub const EPOCHS_MAX: usize = 4_096;
+
 /// Smallest grant that a frame can be made for: a greeting with the longest name fits.
 pub const GRANT_BYTES_MIN: usize = 120;

@@ -8,7 +8,7 @@ use model::{Entry, EntryId, Epoch, NodeId, Outbound, Outcome, Precedence, RangeS
 use wire::entry::ENTRY_BYTES_MAX;
 use wire::frame::{Assembly, Fragment, Frame, Receipt, Resume, Skip, Verdict, Verify};
 
-use crate::limits::{PARTIAL_ENTRIES_MAX, RANGES_PER_FRAME, RECEIPT_DELAY, RECEIPT_DELAY_URGENT};
+use crate::limits::{EPOCHS_MAX, PARTIAL_ENTRIES_MAX, RANGES_PER_FRAME, RECEIPT_DELAY, RECEIPT_DELAY_URGENT};
 use crate::output::{Incoming, LinkError, LinkEvent, Output};
 use crate::progress::{EpochProgress, is_skip, set_len, take_epoch, take_fitting};
 use crate::sender::{SET_OVERHEAD, short};
@@ -131,10 +131,20 @@ impl Receiver {
             }
             return Ok(None);
         }
+        self.admit(epoch)?;
         self.storing.insert((epoch, n), entry.header.precedence);
         let entry = Arc::new(entry);
         outputs.push_back(Output::Store(Incoming { entry: Arc::clone(&entry), bytes: bytes.into(), hash }));
         Ok(Some(entry))
+    }
+
+    /// Bounds what a peer can make this node remember about epochs.
+    fn admit(&mut self, epoch: Epoch) -> Result<(), LinkError> {
+        if !self.progress.contains_key(&epoch) && self.progress.len() >= EPOCHS_MAX {
+            return Err(LinkError::Protocol("more epochs than a node can have had"));
+        }
+        self.progress.entry(epoch).or_default();
+        Ok(())
     }
 
     fn tell_again(&mut self, epoch: Epoch, n: u64, now: Duration) {
@@ -194,6 +204,7 @@ impl Receiver {
         if !is_skip(outcome) {
             return Err(LinkError::Protocol("a skip for an entry that was sent"));
         }
+        self.admit(epoch)?;
         let mut known = self.progress.get(&epoch).map(EpochProgress::known).unwrap_or_default();
         let again = ranges.intersection(&known);
         if !again.is_empty()

@@ -217,9 +217,6 @@ impl Sender {
         for (outcome, set) in outcomes {
             claim.outcomes.entry(outcome).or_default().union_with(&set);
         }
-        if part > 0 {
-            self.claims.entry(epoch).or_default().union_with(&claim);
-        }
         let (open, open_last) = self.open_epoch();
         let highest = claim.known().last().unwrap_or(0);
         if epoch > open || (epoch == open && highest > open_last) {
@@ -227,6 +224,9 @@ impl Sender {
         }
         // What lies beyond the own numbers is none of ours, whatever stands there.
         let Some(last) = self.epochs.get(&epoch).copied().filter(|last| *last > 0) else { return Ok(()) };
+        if part > 0 {
+            self.claims.entry(epoch).or_default().union_with(&claim);
+        }
         let ours = RangeSet::from(1..=last);
         let known = self.progress.entry(epoch).or_default().known();
 
@@ -285,6 +285,9 @@ impl Sender {
     /// The peer compared hashes.
     pub(crate) fn verdict(&mut self, verdict: &Verdict, now: Now, outputs: &mut VecDeque<Output>) {
         let epoch = verdict.epoch;
+        if !self.epochs.contains_key(&epoch) {
+            return;
+        }
         let doubtful = self.doubtful.entry(epoch).or_default();
         let same = verdict.same.intersection(doubtful);
         let mut different = verdict.different.intersection(doubtful);

@@ -113,24 +113,31 @@ impl Serve {
                 match names_of(self.me, number, level, sender, outbound)? {
                     Some(names) => self.names = Some((number, level, names)),
                     None => {
-                        let indexes = std::mem::take(todo);
+                        let indexes = RangeSet::from(index..=index);
                         self.gone.push_back(Unavailable { epoch: number.0, seq: number.1, level, indexes });
                         first.remove();
                         continue;
                     }
                 }
             }
+            let names = self.names.as_ref().map(|(_, _, names)| names.as_slice()).unwrap_or_default();
+            let name = usize::try_from(index).ok().and_then(|at| names.get(at));
+            let Some(name) = name else {
+                // Indexes are asked for in ascending order: what is left lies beyond the end too.
+                first.remove();
+                continue;
+            };
+            let Some(chunk) = outbound.chunk(name)? else {
+                // The file cannot be completed from here: one answer for all that was asked of it.
+                let indexes = RangeSet::from(index..=index);
+                self.gone.push_back(Unavailable { epoch: number.0, seq: number.1, level, indexes });
+                first.remove();
+                continue;
+            };
             todo.remove(index);
             if todo.is_empty() {
                 first.remove();
             }
-            let names = self.names.as_ref().map(|(_, _, names)| names.as_slice()).unwrap_or_default();
-            let name = usize::try_from(index).ok().and_then(|at| names.get(at));
-            let Some(chunk) = name.map(|name| outbound.chunk(name)).transpose()?.flatten() else {
-                let indexes = RangeSet::from(index..=index);
-                self.gone.push_back(Unavailable { epoch: number.0, seq: number.1, level, indexes });
-                continue;
-            };
             let packed = Packed::new(&chunk, self.compression);
             let held = begun.filter(|(_, crc, _)| *crc == packed.crc());
             // At least the last byte is sent again, so that the peer completes it.

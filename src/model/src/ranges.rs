@@ -97,8 +97,22 @@ impl RangeSet {
 
     /// Adds every number of `other`.
     pub fn union_with(&mut self, other: &Self) {
-        for (start, end) in &other.0 {
-            self.insert_range(*start..=*end);
+        // A few ranges are put in place; many are merged in one pass, since each insertion moves what stands behind it.
+        if other.0.len() < 8 {
+            for (start, end) in &other.0 {
+                self.insert_range(*start..=*end);
+            }
+            return;
+        }
+        let mut all: Vec<(u64, u64)> = self.0.iter().chain(&other.0).copied().collect();
+        // Two sorted runs: a merge.
+        all.sort();
+        self.0.clear();
+        for (start, end) in all {
+            match self.0.last_mut() {
+                Some(last) if start <= last.1.saturating_add(1) => last.1 = last.1.max(end),
+                _ => self.0.push((start, end)),
+            }
         }
     }
 
