@@ -264,7 +264,7 @@ impl SimNode {
         let captured = process.journal.highest_source();
         let fresh: Vec<&Row> =
             self.core.outbox.iter().filter(|row| captured.is_none_or(|at| SourcePosition(row.at) > at)).collect();
-        let any = !fresh.is_empty();
+        let (mut follows, mut tickets) = (captured, Vec::new());
         for row in fresh {
             let (mut body, mut since) = (row.number.to_le_bytes().to_vec(), None);
             let kind = if row.file_bytes.is_some() { Kind::File } else { Kind::Post };
@@ -285,6 +285,7 @@ impl SimNode {
             let object = |n: u64| ObjectKey(n + 1);
             let draft = Draft {
                 source: SourcePosition(row.at),
+                follows,
                 stream: stream(row.stream),
                 causes: Vec::new(),
                 needs: row.causes.iter().map(|n| object(*n)).collect(),
@@ -300,9 +301,14 @@ impl SimNode {
                 object: Some(object(row.number)),
                 chunks_since: since.as_ref().map(journal::FileInProgress::since),
             };
-            process.journal.append_own(draft).wait()?;
+            follows = Some(SourcePosition(row.at));
+            // The file stays announced until its entry is durable.
+            tickets.push((process.journal.append_own(draft), since));
         }
-        if any {
+        if !tickets.is_empty() {
+            for (ticket, _file) in tickets {
+                ticket.wait()?;
+            }
             process.session.appended();
         }
         Ok(())
