@@ -55,6 +55,11 @@ impl Hub {
         &mut self.site
     }
 
+    /// The enrolment desk's book, for whoever answers the operator.
+    pub fn invites(&self) -> &Arc<InviteBook> {
+        &self.invites
+    }
+
     /// Invites an edge. Without an `address` the one that the socket listens on is told, which serves when that is one
     /// that the edge can reach. Blocks on the disk.
     ///

@@ -26,6 +26,10 @@ pub struct Cli {
 pub enum Verb {
     /// Make a new node: its configuration, its keys, its first account.
     Init(Init),
+    /// Run this node as an edge: a tactical site that dials its hub.
+    Edge,
+    /// Run this node as a hub: the side that edges dial.
+    Hub,
     /// Bring edges and hubs together.
     #[command(subcommand)]
     Enroll(Enroll),
@@ -69,6 +73,9 @@ pub struct Init {
     /// Which side it is.
     #[arg(long)]
     pub role: Option<Role>,
+    /// What may leave this node; asked for when absent. The rules can be refined in the configuration.
+    #[arg(long)]
+    pub release: Option<Release>,
     /// Make an administrator account of this name. Its password comes from --password-file, from
     /// HOLDFAST_PASSWORD, or from standard input.
     #[arg(long, value_name = "USERNAME")]
@@ -85,6 +92,17 @@ pub struct Init {
     /// Where peers reach this node, UDP; by default 0.0.0.0:7800 for a hub and nowhere for an edge.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
+}
+
+/// What a new node releases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Release {
+    /// Every channel and every direct message.
+    All,
+    /// Open and private channels, no direct messages.
+    Channels,
+    /// Nothing, until the configuration says so.
+    None,
 }
 
 /// `enroll`

@@ -18,6 +18,7 @@ pub mod accounts;
 pub mod admin;
 pub mod cli;
 pub mod config;
+mod daemon;
 pub mod demo;
 pub mod exit;
 pub mod layout;

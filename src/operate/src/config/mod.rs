@@ -40,6 +40,9 @@ pub struct Settings {
     /// The API.
     #[serde(default)]
     pub http: mission::http::HttpSettings,
+    /// What may leave, and how urgent it is.
+    #[serde(default)]
+    pub capture: capture::CaptureSettings,
     /// The links to peers.
     #[serde(default)]
     pub carrier: carrier::CarrierSettings,

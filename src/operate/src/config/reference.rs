@@ -171,6 +171,57 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "capture",
+        shape: Shape::One,
+        help: "What may leave this node, and how urgent it is. Without a release rule nothing leaves.",
+        keys: &[Key {
+            name: "directory",
+            default: Is("false"),
+            help: "Release users' profiles (names, never credentials) under the label `directory`. Needed wherever posts go.",
+        }],
+    },
+    Section {
+        name: "capture.release",
+        shape: Shape::List,
+        help: "A release rule. The first that fits gives the label; what no rule fits stays here, withheld and counted.",
+        keys: &[
+            Key {
+                name: "label",
+                default: Required("\"mission\""),
+                help: "Label for what fits. A peer gets what carries one of its labels (carrier.labels).",
+            },
+            Key {
+                name: "teams",
+                default: Is("[\"*\"]"),
+                help: "Team names; * stands for any characters. Does not concern direct and group messages.",
+            },
+            Key {
+                name: "channels",
+                default: Is("[\"*\"]"),
+                help: "Channel names as in the URL; * stands for any characters. Does not concern direct and group messages.",
+            },
+            Key {
+                name: "kinds",
+                default: Is("[\"open\", \"private\"]"),
+                help: "Kinds of channels: open, private, direct, group.",
+            },
+        ],
+    },
+    Section {
+        name: "capture.precedence",
+        shape: Shape::List,
+        help: "How urgent ordinary posts are. The first rule that fits counts; a post's own priority counts where it is higher.",
+        keys: &[
+            Key {
+                name: "class",
+                default: Required("\"immediate\""),
+                help: "flash, immediate, priority, routine or deferred.",
+            },
+            Key { name: "teams", default: Is("[\"*\"]"), help: "Team names; * stands for any characters." },
+            Key { name: "channels", default: Is("[\"*\"]"), help: "Channel names; * stands for any characters." },
+        ],
+    },
+    Section {
         name: "carrier",
         shape: Shape::One,
         help: "The links to peers.",

@@ -8,10 +8,12 @@ use std::path::Path;
 
 use keys::{ChunkSecret, NodeKey, PeerName};
 
+use clap::ValueEnum as _;
+
 use super::user;
 use crate::accounts::{self, OfflineCore};
 use crate::admin::NewUser;
-use crate::cli::Init;
+use crate::cli::{Init, Release};
 use crate::config::reference::{Chosen, template};
 use crate::config::{self, Role, Settings};
 use crate::exit::{Done, Exit, Failure, chain};
@@ -37,6 +39,12 @@ pub(super) fn run(layout: &Layout, args: Init) -> Done {
             _ => Err(format!("`{text}` is neither edge nor hub")),
         })?,
     };
+    let release = match args.release {
+        Some(release) => release,
+        None => ask("What may leave this node: all, channels (no direct messages) or none", "--release", |text| {
+            Release::from_str(text, false)
+        })?,
+    };
     let admin = args.admin.map(|username| {
         let password = user::password(args.password_file.as_deref(), "HOLDFAST_PASSWORD", &username)?;
         let email = user::default_email(&username);
@@ -55,6 +63,8 @@ pub(super) fn run(layout: &Layout, args: Init) -> Done {
     listen("metrics", "listen", args.metrics_listen);
     let hub_listen = HUB_LISTEN.parse().expect("the constant is an address");
     listen("carrier", "listen", args.listen.or((role == Role::Hub).then_some(hub_listen)));
+
+    chosen.extend(rules(release));
 
     make_private_dir(layout.data())?;
     let lock = lock::take(layout.data())?;
@@ -76,6 +86,18 @@ pub(super) fn run(layout: &Layout, args: Init) -> Done {
     };
     output::line(format!("  next step      {next}"));
     Ok(Exit::Ok)
+}
+
+/// The configuration of a choice.
+fn rules(release: Release) -> Vec<Chosen> {
+    let kinds = match release {
+        Release::All => "[\"open\", \"private\", \"direct\", \"group\"]",
+        Release::Channels => "[\"open\", \"private\"]",
+        Release::None => return Vec::new(),
+    };
+    let rule = |key, value: &str| Chosen { section: "capture.release", key, value: value.to_owned() };
+    let directory = Chosen { section: "capture", key: "directory", value: "true".to_owned() };
+    vec![directory, rule("label", "\"mission\""), rule("kinds", kinds)]
 }
 
 fn make_admin(layout: &Layout, settings: &Settings, admin: &NewUser) -> Result<(), Failure> {
@@ -167,6 +189,7 @@ mod tests {
             api_listen: None,
             metrics_listen: None,
             listen: None,
+            release: Some(Release::Channels),
             admin: None,
             password_file: None,
         };
@@ -189,6 +212,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         init(&dir.path().join("h"), "h", Role::Hub).unwrap();
         assert_eq!(config::load(&dir.path().join("h")).unwrap().carrier.listen, Some(HUB_LISTEN.parse().unwrap()));
+    }
+
+    #[test]
+    fn what_may_leave_is_what_was_chosen() {
+        use capture::ChannelKind::{Direct, Group, Open, Private};
+        for (release, kinds) in [
+            (Release::All, Some(vec![Open, Private, Direct, Group])),
+            (Release::Channels, Some(vec![Open, Private])),
+            (Release::None, None),
+        ] {
+            let node = [
+                Chosen { section: "node", key: "name", value: "\"a\"".to_owned() },
+                Chosen { section: "node", key: "role", value: "\"edge\"".to_owned() },
+            ];
+            let chosen: Vec<Chosen> = node.into_iter().chain(rules(release)).collect();
+            let settings = config::parse(Path::new("f"), &template(Role::Edge, &chosen)).unwrap();
+            assert_eq!(settings.capture.release.first().map(|r| r.kinds.clone()), kinds);
+            assert_eq!(settings.capture.directory, kinds.is_some());
+        }
     }
 
     #[test]

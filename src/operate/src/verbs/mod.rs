@@ -23,6 +23,8 @@ pub(crate) fn run(cli: Cli) -> Done {
     let layout = Layout::new(cli.data);
     match cli.verb {
         Verb::Init(args) => init::run(&layout, args),
+        Verb::Edge => crate::daemon::run(&layout, crate::config::Role::Edge),
+        Verb::Hub => crate::daemon::run(&layout, crate::config::Role::Hub),
         Verb::User(verb) => user::run(&layout, verb),
         Verb::Demo(options) => demo(options),
         Verb::Enroll(verb) => enroll::run(&layout, verb),
@@ -50,6 +52,8 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
         | Verb::Config(Config::Check(format)) => format.json,
         Verb::Demo(options) => options.json,
         Verb::Init(_)
+        | Verb::Edge
+        | Verb::Hub
         | Verb::User(_)
         | Verb::Enroll(Enroll::Join { .. } | Enroll::Remove { .. })
         | Verb::Link(Link::Silence { .. } | Link::Resume)
@@ -74,4 +78,55 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
         .build()
         .expect("the operating system gives a thread and an event queue")
         .block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn exit_of(data: &std::path::Path, words: &str) -> Exit {
+        let data = data.to_str().unwrap();
+        let argv = ["holdfast", "--data", data].into_iter().chain(words.split_whitespace());
+        run(Cli::try_parse_from(argv).unwrap()).unwrap_or_else(|failure| failure.exit)
+    }
+
+    #[test]
+    fn each_verb_ends_with_the_code_of_the_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = dir.path().join("alpha");
+        let init = "init --name alpha --role edge --release channels";
+        for (words, exit) in [
+            ("status", Exit::Config),
+            ("config check", Exit::Config),
+            ("init --name alpha --role edge", Exit::Usage),
+            (init, Exit::Ok),
+            (init, Exit::InUse),
+            ("config check", Exit::Ok),
+            ("status --json", Exit::NotRunning),
+            ("link silence", Exit::Ok),
+            ("link status", Exit::Ok),
+            ("enroll list", Exit::Ok),
+            ("enroll join hf1.nonsense", Exit::Usage),
+            ("enroll invite bravo", Exit::Failed),
+            ("enroll remove bravo", Exit::Failed),
+            ("journal show x", Exit::Failed),
+            ("hub", Exit::Config),
+        ] {
+            assert_eq!(exit_of(&node, words), exit, "{words}");
+        }
+        let _lock = crate::lock::take(&node).unwrap();
+        assert_eq!(exit_of(&node, "enroll remove bravo"), Exit::InUse);
+    }
+
+    #[test]
+    fn silence_ordered_while_the_node_is_stopped_holds_at_its_start() {
+        let dir = tempfile::tempdir().unwrap();
+        exit_of(dir.path(), "init --name alpha --role edge --release none");
+        exit_of(dir.path(), "link silence --receive");
+        assert_eq!(carrier::Emission::load(dir.path()), carrier::Emission::ReceiveOnly);
+        exit_of(dir.path(), "link resume");
+        assert_eq!(carrier::Emission::load(dir.path()), carrier::Emission::Normal);
+    }
 }

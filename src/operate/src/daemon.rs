@@ -1,0 +1,450 @@
+//! A running node: starts the site, answers the admin socket, watches, and stops in order.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use carrier::{Emission, PeerState, PeerStatus, SystemClock, consumer_name};
+use edge::{Environment, Site, SiteConfig};
+use hub::Hub;
+use keys::{ChunkSecret, InviteBook, NodeKey, PeerRegistry};
+use model::{Clock as _, NodeId, Outcome};
+use telemetry::{Grade, Health, Metrics, Verdict};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::accounts;
+use crate::admin::{self, Control, InviteRequest, Joined, NewPassword, NewUser, Peers, Token, UserAdded};
+use crate::config::{self, Role, Settings};
+use crate::exit::{Done, Exit, Failure, chain};
+use crate::layout::Layout;
+use crate::status::{self, DiskFacts, Drain, Equation, InboundFacts, LinkFacts, NodeFacts, PeerFacts, Status};
+use crate::{lock, observe, offline};
+
+/// Rates and the backlog are looked at this often.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Over this many looks a rate is averaged: datagrams come in bursts.
+const RATE_LOOKS: usize = 5;
+
+/// Runs the node in `layout` until it is told to stop.
+///
+/// # Errors
+/// When it does not start, or a part of it ends by itself.
+pub(crate) fn run(layout: &Layout, role: Role) -> Done {
+    let settings = config::load(layout.data())?;
+    if settings.node.role != role {
+        let real = settings.node.role.as_str();
+        return Err(Failure::with(
+            Exit::Config,
+            format!("the node in {} is configured as {real}; nothing was started", layout.data().display()),
+            format!("start it with `holdfast {real}`"),
+        ));
+    }
+    let environment = std::env::var("HOLDFAST_LOG").ok();
+    settings.log.start(environment.as_deref()).map_err(|e| Failure::with(Exit::Config, chain(&e), e.next_step()))?;
+    let _lock = lock::take(layout.data())?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| {
+        Failure::new(format!("starting threads failed: {e}; nothing was started"), "raise the limit of threads")
+    })?;
+    runtime.block_on(serve(layout, settings))
+}
+
+/// Not cancel-safe: it is the whole life of the process.
+async fn serve(layout: &Layout, settings: Settings) -> Done {
+    let started = uptime();
+    let clock = Arc::new(SystemClock);
+    let metrics = Arc::new(Metrics::new());
+    let health = Health::new(clock.clone());
+    metrics.started(settings.node.role.in_metrics(), clock.now());
+    let stop = CancellationToken::new();
+    let mut tasks: JoinSet<std::io::Result<()>> = JoinSet::new();
+
+    // Metrics first: a start that rebuilds an index takes minutes, and a monitoring system should see it.
+    let listener = observe::bind(settings.metrics.listen).await?;
+    info!(metrics = %settings.metrics.listen, "serving metrics and health");
+    let observed = observe::Observed { metrics: Arc::clone(&metrics), health: health.clone() };
+    tasks.spawn(observe::serve(listener, observed, stop.child_token()));
+    tell_systemd(&[sd_notify::NotifyState::Status("starting")]);
+
+    let mut node =
+        Node::start(layout, &settings, Environment { clock, metrics: Arc::clone(&metrics), health: health.clone() })
+            .await?;
+    let running = Arc::new(Running::new(layout, settings, &node, metrics, health, started)?);
+    let socket = admin::server::bind(layout.data())?;
+    tasks.spawn(admin::server::serve(socket, Arc::clone(&running), stop.child_token()));
+    tasks.spawn(watch(Arc::clone(&running), stop.child_token()));
+    tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("running")]);
+
+    let ended = tokio::select! {
+        signal = stop_signal() => {
+            info!(signal, "stopping");
+            Ok(Exit::Ok)
+        }
+        part = node.site_mut().ended_early() => Err(part.to_owned()),
+        part = tasks.join_next() => Err(format!("{part:?}")),
+    };
+    tell_systemd(&[sd_notify::NotifyState::Stopping]);
+    stop.cancel();
+    node.stop().await;
+    while let Some(task) = tasks.join_next().await {
+        if let Ok(Err(e)) = task {
+            warn!(error = %e, "a listener failed while stopping");
+        }
+    }
+    ended.map_err(|part| {
+        error!(part, "a part of the node ended by itself");
+        Failure::new(
+            format!("a part of the node ended by itself ({part}); what was acknowledged is durable"),
+            "see the log for the cause; the service starts again by itself",
+        )
+    })
+}
+
+/// Tells the service manager, where there is one.
+fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        warn!(error = %e, "the service manager could not be told");
+    }
+}
+
+/// Time since the process first asked: never steps.
+fn uptime() -> Duration {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    #[allow(clippy::disallowed_methods, reason = "the daemon is a shell and owns this clock")]
+    let now = std::time::Instant::now();
+    now.saturating_duration_since(*START.get_or_init(|| now))
+}
+
+/// Completes with the name of the signal that asks for a stop.
+async fn stop_signal() -> &'static str {
+    let listen = |kind| signal(kind).expect("the operating system takes handlers for SIGTERM and SIGINT");
+    let (mut term, mut int) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
+    tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    }
+}
+
+/// The composition, by role.
+enum Node {
+    Edge(Box<Site>),
+    Hub(Box<Hub>),
+}
+
+impl Node {
+    async fn start(layout: &Layout, settings: &Settings, environment: Environment) -> Result<Self, Failure> {
+        let config = SiteConfig {
+            data_dir: layout.data().to_owned(),
+            name: settings.node.name.clone(),
+            api_listen: settings.api.listen,
+            core: settings.core.clone(),
+            http: settings.http.clone(),
+            journal: settings.journal,
+            capture: settings.capture.clone(),
+            carrier: settings.carrier.clone(),
+        };
+        let started = match settings.node.role {
+            Role::Edge => Site::start(config, environment).await.map(|site| Self::Edge(Box::new(site))),
+            Role::Hub => Hub::start(config, environment).await.map(|hub| Self::Hub(Box::new(hub))),
+        };
+        started.map_err(|e| Failure::new(chain(&e), e.next_step()))
+    }
+
+    fn site(&self) -> &Site {
+        match self {
+            Self::Edge(site) => site,
+            Self::Hub(hub) => hub.site(),
+        }
+    }
+
+    fn site_mut(&mut self) -> &mut Site {
+        match self {
+            Self::Edge(site) => site,
+            Self::Hub(hub) => hub.site_mut(),
+        }
+    }
+
+    async fn stop(self) {
+        match self {
+            Self::Edge(site) => site.stop().await,
+            Self::Hub(hub) => hub.stop().await,
+        }
+    }
+}
+
+/// What the admin socket works on.
+struct Running {
+    layout: Layout,
+    settings: Settings,
+    key: NodeKey,
+    chunk_secret: ChunkSecret,
+    registry: Arc<PeerRegistry>,
+    invites: Option<Arc<InviteBook>>,
+    core: mission::Core,
+    journal: journal::Journal,
+    carrier: carrier::CarrierHandle,
+    applied: apply::ApplyHandle,
+    metrics: Arc<Metrics>,
+    health: Health,
+    started: Duration,
+    watched: Mutex<BTreeMap<NodeId, Watched>>,
+}
+
+/// What is remembered of a peer from one look to the next.
+#[derive(Default)]
+struct Watched {
+    drain: Drain,
+    /// When, and the bytes up and down until then.
+    looks: std::collections::VecDeque<(Duration, u64, u64)>,
+}
+
+impl Watched {
+    fn look(&mut self, now: Duration, up: u64, down: u64) {
+        self.looks.push_back((now, up, down));
+        while self.looks.len() > RATE_LOOKS {
+            self.looks.pop_front();
+        }
+    }
+
+    /// Bits per second up and down over the kept looks.
+    fn rates(&self) -> (u64, u64) {
+        let (Some(first), Some(last)) = (self.looks.front(), self.looks.back()) else { return (0, 0) };
+        let seconds = last.0.saturating_sub(first.0).as_secs_f64();
+        let rate = |before: u64, after: u64| match seconds > 0.0 {
+            true => (after.saturating_sub(before) as f64 * 8.0 / seconds) as u64,
+            false => 0,
+        };
+        (rate(first.1, last.1), rate(first.2, last.2))
+    }
+}
+
+impl Running {
+    fn new(
+        layout: &Layout,
+        settings: Settings,
+        node: &Node,
+        metrics: Arc<Metrics>,
+        health: Health,
+        started: Duration,
+    ) -> Result<Self, Failure> {
+        let site = node.site();
+        let keys = layout.keys();
+        let failed = |e: keys::KeysError| Failure::new(chain(&e), e.next_step());
+        Ok(Self {
+            layout: layout.clone(),
+            settings,
+            key: offline::node_key(layout)?,
+            chunk_secret: ChunkSecret::open(&keys).map_err(failed)?,
+            registry: Arc::clone(site.registry()),
+            invites: match node {
+                Node::Edge(_) => None,
+                Node::Hub(hub) => Some(Arc::clone(hub.invites())),
+            },
+            core: site.core().clone(),
+            journal: site.journal().clone(),
+            carrier: site.carrier().clone(),
+            applied: site.applied().clone(),
+            metrics,
+            health,
+            started,
+            watched: Mutex::default(),
+        })
+    }
+
+    fn watched(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Watched>> {
+        // Rates and estimates: half of one is as good as none.
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One look at every link and backlog.
+    fn look(&self) {
+        let now = uptime();
+        let peers = self.carrier.status();
+        self.watched().retain(|node, _| peers.iter().any(|p| p.node == *node));
+        for peer in &peers {
+            let accounting = self.journal.accounting(&consumer_name(peer.node)).ok().flatten();
+            let mut all = self.watched();
+            let watched = all.entry(peer.node).or_default();
+            watched.look(now, peer.wire_bytes_up, peer.wire_bytes_down);
+            let eta = accounting.and_then(|a| {
+                watched.drain.sample(now, a.total.held_bytes);
+                watched.drain.eta()
+            });
+            let name = telemetry::PeerName::new(peer.name.as_str());
+            match eta {
+                Some(eta) => self.metrics.equation_eta_seconds.set_count((name,), eta.high_seconds),
+                None => self.metrics.equation_eta_seconds.forget((name,)),
+            }
+            drop(all);
+            self.health.report(&format!("link {}", peer.name), verdict(&peer.state));
+        }
+    }
+
+    fn peer_facts(&self, peer: &PeerStatus, capturing: u64) -> Result<PeerFacts, Failure> {
+        let now = SystemClock.now();
+        let failed = |e: journal::ReadError| Failure::new(chain(&e), e.next_step());
+        let accounting = self.journal.accounting(&consumer_name(peer.node)).map_err(failed)?;
+        let stored: u64 = self.journal.received(peer.node).values().map(model::RangeSet::count).sum();
+        let ledger = self.applied.ledger(peer.node);
+        let ended = |outcome: Outcome| ledger.iter().filter(|(_, o, _)| *o == outcome).map(|(.., n)| n.count()).sum();
+        let (applied, quarantined): (u64, u64) = (ended(Outcome::Applied), ended(Outcome::Quarantined));
+        let (rates, eta) = match self.watched().get(&peer.node) {
+            Some(watched) => (watched.rates(), watched.drain.eta()),
+            None => ((0, 0), None),
+        };
+        let (state, since, detail) = match &peer.state {
+            PeerState::Up { since } => ("up", Some(*since), ""),
+            PeerState::Connecting { last } => ("connecting", None, last.as_str()),
+            PeerState::Down { since, last } => ("down", *since, last.as_str()),
+            PeerState::Silent => ("silent", None, ""),
+            PeerState::Denied { text } => ("denied", None, text.as_str()),
+        };
+        Ok(PeerFacts {
+            name: peer.name.to_string(),
+            link: Some(LinkFacts {
+                state: state.to_owned(),
+                for_seconds: since.map(|at| crate::show::age(at, now).as_secs()),
+                detail: detail.to_owned(),
+                up_bits_per_second: rates.0,
+                down_bits_per_second: rates.1,
+                round_trip_ms: peer.round_trip.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
+            }),
+            outbound: accounting.map(|a| Equation::new(&a, capturing, now, eta)),
+            inbound: Some(InboundFacts {
+                stored,
+                applied,
+                held: stored.saturating_sub(applied + quarantined),
+                quarantined,
+            }),
+        })
+    }
+}
+
+/// What the state of a link means for the operator. Silence is an order that was given: it is no defect.
+fn verdict(state: &PeerState) -> Verdict {
+    const WAIT: &str = "nothing is lost and it is tried again by itself; check the path to the peer if it should be up";
+    let why = |last: &str| if last.is_empty() { String::new() } else { format!(": {last}") };
+    match state {
+        PeerState::Up { .. } => Verdict::ok("up"),
+        PeerState::Silent => Verdict::ok("silent, as emission control orders"),
+        PeerState::Connecting { last } if last.is_empty() => Verdict::ok("connecting"),
+        PeerState::Connecting { last } => Verdict::degraded(format!("no connection{}", why(last)), WAIT),
+        PeerState::Down { last, .. } => Verdict::degraded(format!("no connection{}", why(last)), WAIT),
+        PeerState::Denied { text } => Verdict::degraded(
+            format!("refused: {text}"),
+            "compare `holdfast enroll list` on both sides; enroll again if need be",
+        ),
+    }
+}
+
+/// Looks once a second; each look also tells the service manager that the node lives.
+async fn watch(running: Arc<Running>, stop: CancellationToken) -> std::io::Result<()> {
+    while stop.run_until_cancelled(tokio::time::sleep(WATCH_EVERY)).await.is_some() {
+        let running = Arc::clone(&running);
+        tokio::task::spawn_blocking(move || running.look()).await?;
+        tell_systemd(&[sd_notify::NotifyState::Watchdog]);
+    }
+    Ok(())
+}
+
+impl Control for Running {
+    fn status(&self) -> Result<Status, Failure> {
+        // The outbox before the journal: a row captured in between then counts twice as held for a moment, and is
+        // never missing.
+        let outbox = self.core.outbox_stats().map_err(|e| Failure::new(chain(&e), "check the disk, then try again"))?;
+        let stats = self.journal.stats();
+        let peers = self.carrier.status();
+        let facts: Result<Vec<PeerFacts>, Failure> = peers.iter().map(|p| self.peer_facts(p, outbox.rows)).collect();
+        Ok(Status {
+            schema: status::SCHEMA.to_owned(),
+            at: SystemClock.now(),
+            running: true,
+            node: NodeFacts {
+                name: self.settings.node.name.to_string(),
+                id: self.key.node_id().to_string(),
+                role: self.settings.node.role,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                epoch: stats.epochs.last().map_or(0, |e| e.epoch.0),
+            },
+            uptime_seconds: Some(uptime().saturating_sub(self.started).as_secs()),
+            ready: self.health.is_ready(),
+            health: Some(self.health.grade()),
+            emission: self.carrier.emission(),
+            peers: facts?,
+            capture_pending_rows: Some(outbox.rows),
+            disk: DiskFacts {
+                journal_bytes: stats.bytes,
+                journal_limit_bytes: stats.limit_bytes,
+                free_bytes: status::free_bytes(self.layout.data()),
+            },
+            problems: self.health.checks().into_iter().filter(|c| c.grade != Grade::Ok).collect(),
+        })
+    }
+
+    fn set_emission(&self, mode: Emission) -> Result<(), Failure> {
+        info!(%mode, "emission control");
+        self.carrier.set_emission(mode).map_err(|e| Failure::new(chain(&e), e.next_step()))
+    }
+
+    fn add_user(&self, user: &NewUser) -> Result<UserAdded, Failure> {
+        accounts::add(&self.core, user)
+    }
+
+    fn set_password(&self, change: &NewPassword) -> Result<(), Failure> {
+        accounts::set_password(&self.core, change)
+    }
+
+    fn peers(&self) -> Result<Peers, Failure> {
+        Ok(offline::peers(&self.registry, self.invites.as_deref()))
+    }
+
+    fn invite(&self, request: &InviteRequest) -> Result<Token, Failure> {
+        let Some(invites) = &self.invites else { return Err(offline::no_desk()) };
+        offline::invite(&self.settings, &self.key, invites, request)
+    }
+
+    fn remove_peer(&self, name: &str) -> Result<(), Failure> {
+        if let Some(peer) = offline::remove_peer(&self.registry, self.invites.as_deref(), name)? {
+            self.carrier.notify_peers();
+            self.health.retract(&format!("link {name}"));
+            // The journal waits for it no longer.
+            let removed = self.journal.remove_consumer(&consumer_name(peer.node));
+            removed.map_err(|e| Failure::new(chain(&e), e.next_step()))?;
+        }
+        Ok(())
+    }
+
+    async fn join(&self, token: &str) -> Result<Joined, Failure> {
+        let emission = self.carrier.emission();
+        let joined =
+            offline::join(&self.settings, &self.key, &self.chunk_secret, &self.registry, emission, token).await?;
+        self.carrier.notify_peers();
+        Ok(joined)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_averaged_over_the_last_looks() {
+        let mut watched = Watched::default();
+        assert_eq!(watched.rates(), (0, 0));
+        for second in 0..20 {
+            watched.look(Duration::from_secs(second), second * 1_000, 500);
+        }
+        assert_eq!(watched.rates(), (8_000, 0));
+    }
+
+    #[test]
+    fn ordered_silence_is_no_defect_and_a_refusal_is_one() {
+        let health = Health::new(Arc::new(SystemClock));
+        health.report("link bravo", verdict(&PeerState::Silent));
+        assert_eq!(health.grade(), Grade::Ok);
+        health.report("link bravo", verdict(&PeerState::Denied { text: "not enrolled".to_owned() }));
+        assert_eq!(health.grade(), Grade::Degraded);
+    }
+}
