@@ -109,6 +109,8 @@ pub(super) struct User {
     pub(super) update_at: i64,
     #[serde(default)]
     pub(super) delete_at: i64,
+    #[serde(default)]
+    pub(super) is_bot: bool,
 }
 
 impl User {
@@ -405,7 +407,16 @@ impl Session {
         self.api.call(Some(&self.token), Method::GET, path, None).await
     }
 
-    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: &Value) -> Result<T, ApiError> {
+    /// Sends JSON to any path below `/api/v4`.
+    ///
+    /// # Errors
+    /// When the API refuses or does not answer.
+    pub(super) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, ApiError> {
         self.api.call(Some(&self.token), method, path, Some(body)).await
     }
 

@@ -23,15 +23,17 @@ mod script;
 mod story;
 mod watch;
 
-use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::BitsPerSecond;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::output;
 
 pub use client::ApiError;
 pub use report::{Ledger, LinkFacts, PerDirection, Report, Waiting};
@@ -123,6 +125,14 @@ pub enum Side {
 impl Side {
     /// Both, edge first.
     const BOTH: [Self; 2] = [Self::Edge, Self::Hub];
+
+    /// The one across the link.
+    fn other(self) -> Self {
+        match self {
+            Self::Edge => Self::Hub,
+            Self::Hub => Self::Edge,
+        }
+    }
 }
 
 impl std::fmt::Display for Side {
@@ -187,6 +197,12 @@ trait Sites: Send + Sync {
 
     /// What waits at `from` for the other side, by class; classes with nothing waiting are left out.
     fn backlog(&self, from: Side) -> Result<Vec<Waiting>, DemoError>;
+
+    /// What a site's core exports of itself for comparison.
+    fn stored(&self, side: Side) -> Result<serde_json::Value, DemoError>;
+
+    /// Tells both sites that the link has another rate, as an operator would.
+    fn set_rate(&self, rate: BitsPerSecond) -> Result<(), DemoError>;
 }
 
 /// Shows the whole story and tells how it went.
@@ -194,15 +210,40 @@ trait Sites: Send + Sync {
 /// # Errors
 /// When it could not be played to its end. A story with a bad end (sides that differ) is a [`Report`] that did not pass.
 pub async fn run(options: Options) -> Result<Report, DemoError> {
+    let console = Console { for_people: !options.json, started: Instant::now() };
+    let controls = relay::Controls { up: true, rate: options.rate, delay: options.delay.0, loss: options.loss.0 };
+    let page = if options.hold { Some(page::Page::bind(options.page).await?) } else { None };
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
+    let local = Arc::new(local::start(controls, options.seed, &mut tasks, &stop).await?);
     let outcome = tokio::select! {
-        outcome = story::tell(&options, &mut tasks, &stop) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
+        // A held demo that is interrupted has told its story: its report comes before the interruption.
+        biased;
+        outcome = story::tell(&options, console, page, &local, &mut tasks, &stop) => outcome,
+        () = interrupted() => Err(DemoError::Interrupted),
     };
     stop.cancel();
     while tasks.join_next().await.is_some() {}
+    if let Some(local) = Arc::into_inner(local) {
+        local.stop().await;
+    }
     outcome
+}
+
+/// Completes on Ctrl-C or SIGTERM. Cancel-safe.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            // Without a handler the signal ends the process as it always does.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
 }
 
 /// Prints what a person watches; with `--json` nothing.
@@ -215,13 +256,52 @@ struct Console {
 impl Console {
     fn say(&self, text: &str) {
         if self.for_people {
-            print(&format!("[{:6.1} s] {text}", self.started.elapsed().as_secs_f64()));
+            output::line(format!("[{:6.1} s] {text}", self.started.elapsed().as_secs_f64()));
         }
     }
 }
 
-/// A reader that went away (`| head`) is no reason to stop the mission.
-fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(arguments: &[&str]) -> Result<Options, clap::Error> {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            options: Options,
+        }
+        <Cli as clap::Parser>::try_parse_from(["demo"].iter().chain(arguments)).map(|cli| cli.options)
+    }
+
+    #[test]
+    fn the_default_link_is_the_one_of_the_manual() {
+        let options = options(&[]).unwrap();
+        assert_eq!(options.rate, BitsPerSecond(256_000));
+        assert_eq!(options.delay, Delay(Duration::from_millis(300)));
+        assert_eq!(options.loss, Loss(0.05));
+    }
+
+    #[test]
+    fn settings_without_a_unit_or_out_of_range_are_refused() {
+        for bad in [["--delay", "300"], ["--delay", "11s"], ["--loss", "0.05"], ["--loss", "91%"], ["--rate", "256"]] {
+            assert!(options(&bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_address_makes_sense_only_while_holding() {
+        assert!(options(&["--page", "127.0.0.1:8000"]).is_err());
+        assert!(options(&["--hold", "--page", "127.0.0.1:8000"]).is_ok());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_quick_mission_crosses_an_outage_and_both_sides_are_equal() {
+        let arguments = ["--quick", "--json", "--rate", "10Mbit/s", "--delay", "10ms", "--loss", "2%"];
+        let report = run(options(&arguments).unwrap()).await.unwrap();
+        assert!(report.passed(), "{}", report.to_text());
+        assert!(report.total.accepted > 50);
+        assert_eq!(report.total.withheld, 0);
+        assert!(report.wire_bytes_up > 0 && report.wire_bytes_down > 0 && report.api_bytes > 0);
+    }
 }

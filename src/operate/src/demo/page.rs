@@ -21,7 +21,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream::{self, Stream};
 use http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use model::BitsPerSecond;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -46,6 +46,9 @@ const FIGURES_EVERY: Duration = Duration::from_millis(500);
 
 /// Open pages; a browser keeps six connections to one host, so this is two browsers with some to spare.
 const STREAMS_MAX: usize = 16;
+
+/// The whole cast is known by name; the only other user of a site is its bot, which tells of late arrivals.
+const BOT_NAME: &str = "Holdfast";
 
 /// Posts shown per channel.
 const POSTS_SHOWN: u32 = 60;
@@ -152,15 +155,21 @@ impl From<DemoError> for Refusal {
 }
 
 async fn guard(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    if !is_own_host(host, desk.address) {
-        return Refusal(StatusCode::MISDIRECTED_REQUEST, "this page answers to its own address only".to_owned())
-            .into_response();
+    match admit(request.method(), request.headers(), desk.address) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
     }
-    if request.method() != Method::GET && !request.headers().contains_key(GUARD) {
-        return Refusal(StatusCode::FORBIDDEN, format!("the header {GUARD} is missing")).into_response();
+}
+
+fn admit(method: &Method, headers: &HeaderMap, address: SocketAddr) -> Result<(), Refusal> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    if !is_own_host(host, address) {
+        return Err(Refusal(StatusCode::MISDIRECTED_REQUEST, "this page answers to its own address only".to_owned()));
     }
-    next.run(request).await
+    if method != Method::GET && !headers.contains_key(GUARD) {
+        return Err(Refusal(StatusCode::FORBIDDEN, format!("the header {GUARD} is missing")));
+    }
+    Ok(())
 }
 
 fn is_own_host(host: Option<&str>, address: SocketAddr) -> bool {
@@ -246,6 +255,7 @@ struct LinkSettings {
 async fn set_link(State(desk): State<Arc<Desk>>, Json(settings): Json<LinkSettings>) -> Result<Json<Value>, Refusal> {
     let controls = changed(desk.stage.relay.controls(), &settings)
         .ok_or_else(|| Refusal(StatusCode::BAD_REQUEST, "delay up to 10000 ms, loss 0 to 90 %".to_owned()))?;
+    desk.stage.sites.set_rate(controls.rate)?;
     desk.stage.relay.set(controls);
     Ok(Json(figures(&desk.stage)?))
 }
@@ -300,7 +310,8 @@ async fn channel(
     let across = desk.readers[&other].posts(&channel, 0, POSTS_SHOWN).await.unwrap_or_default();
     let mut posts = Vec::new();
     for post in list.order.iter().rev().filter_map(|id| list.posts.get(id)) {
-        let crossed = across.posts.get(&post.id).is_some_and(|there| there.update_at >= post.update_at);
+        let by_bot = !desk.names.contains_key(&post.user_id);
+        let crossed = by_bot || across.posts.get(&post.id).is_some_and(|there| there.update_at >= post.update_at);
         posts.push(desk.show(side, post, crossed).await);
     }
     Ok(Json(json!(posts)))
@@ -373,7 +384,7 @@ impl Desk {
     }
 
     fn name(&self, user_id: &str) -> String {
-        self.names.get(user_id).cloned().unwrap_or_else(|| "somebody".to_owned())
+        self.names.get(user_id).map_or(BOT_NAME, String::as_str).to_owned()
     }
 
     /// What a channel is called; a direct channel after its two people.
@@ -451,6 +462,19 @@ mod tests {
         for foreign in [None, Some("evil.example"), Some("127.0.0.1"), Some("evil.example:8000")] {
             assert!(!is_own_host(foreign, address), "{foreign:?}");
         }
+    }
+
+    #[test]
+    fn a_change_needs_the_header_that_a_foreign_page_cannot_send() {
+        let address: SocketAddr = "127.0.0.1:8000".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("127.0.0.1:8000"));
+        assert!(admit(&Method::GET, &headers, address).is_ok());
+        assert!(admit(&Method::POST, &headers, address).is_err());
+        headers.insert(GUARD, HeaderValue::from_static("1"));
+        assert!(admit(&Method::POST, &headers, address).is_ok());
+        headers.insert(HOST, HeaderValue::from_static("evil.example"));
+        assert!(admit(&Method::POST, &headers, address).is_err());
     }
 
     #[test]

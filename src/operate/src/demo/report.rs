@@ -102,9 +102,14 @@ pub(super) fn with_etas(mut backlog: Vec<Waiting>, bytes_per_second: Option<f64>
     backlog
 }
 
+/// The present shape of [`Report`].
+pub(super) const SCHEMA: &str = "holdfast.demo/1";
+
 /// The outcome of a demo run. Serialised it is what `--json` prints; the keys are part of the interface.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// Name and version of this shape.
+    pub schema: &'static str,
     /// Both sides show the same objects.
     pub equal: bool,
     /// Both directions together.
@@ -253,6 +258,7 @@ mod tests {
         let down = Ledger { accepted: 4, applied: 4, ..Ledger::default() };
         let per_direction = PerDirection { edge_to_hub: up, hub_to_edge: down };
         Report {
+            schema: SCHEMA,
             equal: true,
             total: per_direction.total(),
             balanced_throughout: true,

@@ -638,7 +638,13 @@ fn is_absent(error: &ApiError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client::Meter;
     use super::*;
+    use mission::http::{ApiState, HttpSettings};
+    use mission::ws::WsHub;
+    use mission::{Core, CoreOptions, CoreSettings};
+    use std::sync::Arc;
+    use tokio_util::sync::CancellationToken;
 
     fn acts(plan: &Plan) -> impl Iterator<Item = &Act> {
         plan.together.iter().chain(&plan.apart).chain([&plan.urgent])
@@ -712,5 +718,59 @@ mod tests {
         let middle = original.len() / 2;
         assert_eq!(original[..middle], edited[..middle]);
         assert_eq!(original[original.len() - 1_000..], edited[edited.len() - 1_000..]);
+    }
+
+    /// Both sides of the link are one and the same site here: what is asked of the API is the same.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_api_accepts_every_act_and_shows_what_was_played() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = CancellationToken::new();
+        let node = model::NodeId([7; 16]);
+        let sockets = WsHub::new(stop.child_token());
+        let core = Core::open(CoreOptions {
+            dir: dir.path().to_owned(),
+            node,
+            node_name: "edge".to_owned(),
+            mint: Arc::new(keys::ProcessMint::new(node)),
+            clock: Arc::new(carrier::SystemClock),
+            hybrid: Arc::new(model::HybridClock::default()),
+            events: Arc::new(sockets.clone()),
+            settings: CoreSettings { open_registration: true, ..CoreSettings::default() },
+        })
+        .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let meter = Meter::default();
+        let api = Api::new(listener.local_addr().unwrap(), meter.clone());
+        let router = mission::http::router(ApiState::new(core, sockets, HttpSettings::default()));
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, router).await });
+
+        let apis = Side::BOTH.into_iter().map(|side| (side, api.clone())).collect();
+        let mut player = Player::enlist(&apis, Meter::default()).await.unwrap();
+        // The site knows one first account; with two sites each administrator is the first.
+        let promoted = json!({"roles": "system_user system_admin"});
+        let path = format!("/users/{}/roles", player.session(HUB_ADMIN).user.id);
+        player.session(EDGE_ADMIN).send::<Value>(http::Method::PUT, &path, &promoted).await.unwrap();
+
+        player.assemble().await.unwrap();
+        let plan = Plan::new(5, Volume::QUICK);
+        for act in acts(&plan) {
+            player.play(&plan, act).await.unwrap_or_else(|e| panic!("{act:?}: {e}"));
+        }
+        for (file, content) in player.file_ids().iter().zip([Content::Original, Content::Original, Content::Edited]) {
+            assert_eq!(player.observer(Side::Hub).download(file).await.unwrap(), plan.content(content));
+            assert!(player.observer(Side::Hub).has_file(file).await);
+        }
+        let edge = super::super::compare::read(&player, Side::Edge).await.unwrap();
+        let hub = super::super::compare::read(&player, Side::Hub).await.unwrap();
+        let comparison = super::super::compare::compare(&edge, &hub);
+        assert!(comparison.equal(), "{:?}", comparison.differences);
+        assert_eq!(edge.duplicates(), 0);
+        assert_eq!((comparison.by_kind["user"], comparison.by_kind["file"]), (CAST.len(), 3));
+        let written = acts(&plan).filter(|act| matches!(act, Act::Post { .. })).count();
+        assert!(comparison.by_kind["post"] >= written, "deleted posts are compared too: {comparison:?}");
+        assert!(meter.bytes() > 600_000, "three files of 200 kB were carried");
+        stop.cancel();
+        tasks.shutdown().await;
     }
 }

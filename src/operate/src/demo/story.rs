@@ -10,12 +10,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Api, Meter};
+use super::local::Local;
 use super::page::Page;
-use super::relay::{Controls, Direction, Relay};
-use super::report::{LinkFacts, PerDirection, Report, Waiting, human_bytes, with_etas};
+use super::relay::{Direction, Relay};
+use super::report::{LinkFacts, PerDirection, Report, SCHEMA, Waiting, human_bytes, with_etas};
 use super::script::{Content, Plan, Player, Volume};
 use super::watch::Watch;
-use super::{Console, DemoError, Options, Side, Sites, compare, local, print};
+use super::{Console, DemoError, Options, Side, Sites, compare, interrupted};
+use crate::output;
 
 /// How often figures are read while waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -65,27 +67,27 @@ struct Recovery {
 /// Plays the whole story. Tasks go into `tasks` and end with `stop`.
 pub(super) async fn tell(
     options: &Options,
+    console: Console,
+    page: Option<Page>,
+    local: &Arc<Local>,
     tasks: &mut JoinSet<()>,
     stop: &CancellationToken,
 ) -> Result<Report, DemoError> {
-    let console = Console { for_people: !options.json, started: Instant::now() };
     let (volume, outage_at_least) = match options.quick {
-        true => (Volume::QUICK, Duration::from_secs(3)),
+        true => (Volume::QUICK, Duration::from_secs(5)),
         false => (Volume::FULL, Duration::from_secs(8)),
     };
-    let controls = Controls { up: true, rate: options.rate, delay: options.delay.0, loss: options.loss.0 };
+    let controls = local.relay.controls();
     console.say(&format!(
-        "An edge (tactical) and a hub (enterprise) start, joined by a link of {}, {} ms one way, {:.1} % loss.",
+        "An edge (tactical) and a hub (enterprise), joined by a link of {}, {} ms one way, {:.1} % loss.",
         controls.rate,
         controls.delay.as_millis(),
         controls.loss * 100.0
     ));
-    let page = if options.hold { Some(Page::bind(options.page).await?) } else { None };
-    let (sites, relay) = local::start(controls, options.seed, tasks, stop).await?;
     let stage = Arc::new(Stage {
         console,
-        sites: Arc::new(sites),
-        relay,
+        sites: Arc::clone(local) as Arc<dyn Sites>,
+        relay: local.relay.clone(),
         watch: Watch::default(),
         plan: Plan::new(options.seed, volume),
         unbalanced: AtomicBool::new(false),
@@ -95,6 +97,7 @@ pub(super) async fn tell(
     let apis: BTreeMap<Side, Api> =
         Side::BOTH.into_iter().map(|side| (side, Api::new(stage.sites.api(side), mission.clone()))).collect();
     let mut player = Player::enlist(&apis, Meter::default()).await?;
+    local.enroll().await?;
     for side in Side::BOTH {
         let listener = player.member_of_all(side).metered_by(Meter::default());
         stage.watch.follow(side, listener, tasks, stop.child_token());
@@ -110,13 +113,13 @@ pub(super) async fn tell(
     let recovery = stage.restore(&mut player, restored_at).await?;
     let report = stage.conclude(&player, mission.bytes(), Outage { cut_at, restored_at }, recovery).await?;
     if options.json {
-        print(&serde_json::to_string(&report).expect("a report's keys are text"));
+        output::json(&report);
     } else {
-        print(&report.to_text());
+        output::line(report.to_text());
     }
     if options.hold {
         console.say("Both sites keep running for the page. Stop with Ctrl-C.");
-        stop.cancelled().await;
+        interrupted().await;
     }
     Ok(report)
 }
@@ -124,7 +127,8 @@ pub(super) async fn tell(
 impl Stage {
     /// The link is up: accounts, team, channels, and a first conversation across it.
     async fn together(&self, player: &mut Player) -> Result<(), DemoError> {
-        self.console.say("1. LINK UP. Eight people sign in; the edge builds a team with five channels; the hub joins.");
+        self.console
+            .say("1. LINK UP. The edge is enrolled; it builds a team with five channels; people at the hub join in.");
         player.assemble().await?;
         for act in &self.plan.together {
             player.play(&self.plan, act).await?;
@@ -187,12 +191,15 @@ impl Stage {
         recovery: Recovery,
     ) -> Result<Report, DemoError> {
         self.console.say("4. COMPARE every object that both APIs show, field by field, files by their hash.");
-        let (edge, hub) = (compare::read(player, Side::Edge).await?, compare::read(player, Side::Hub).await?);
+        let (mut edge, mut hub) = (compare::read(player, Side::Edge).await?, compare::read(player, Side::Hub).await?);
+        edge.put_stored(&self.sites.stored(Side::Edge)?);
+        hub.put_stored(&self.sites.stored(Side::Hub)?);
         let comparison = compare::compare(&edge, &hub);
         let per_direction = self.ledgers()?;
         let (up, down) = (self.relay.counters(Direction::Up), self.relay.counters(Direction::Down));
         let controls = self.relay.controls();
         Ok(Report {
+            schema: SCHEMA,
             equal: comparison.equal(),
             total: per_direction.total(),
             balanced_throughout: !self.unbalanced.load(Ordering::Relaxed),
