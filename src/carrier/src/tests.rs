@@ -666,6 +666,7 @@ impl Whole {
         self.next += 1;
         Draft {
             source: SourcePosition(at),
+            follows: None,
             stream: StreamId::Directory,
             causes: Vec::new(),
             needs: Vec::new(),
