@@ -182,7 +182,7 @@ impl DemoError {
                 "try a faster --rate or less --loss; with RUST_LOG=debug the link says what it waits for"
             }
             Self::Page { .. } => "choose a free port on the loopback with --page 127.0.0.1:PORT",
-            Self::Interrupted => "run it again when you have two minutes",
+            Self::Interrupted => "run it again; nothing of it was kept",
         }
     }
 }

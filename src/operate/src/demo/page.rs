@@ -281,12 +281,13 @@ async fn side(State(desk): State<Arc<Desk>>, Path(side): Path<Side>) -> Result<J
     channels.sort_by_key(|channel| (!matches!(channel.kind.as_str(), "O" | "P"), channel.create_at));
     let channels: Vec<Value> = channels
         .iter()
-        .map(|channel| json!({"id": channel.id, "type": channel.kind, "name": channel.name, "label": desk.label(channel)}))
+        .map(|channel| json!({"id": channel.id, "type": channel.kind, "name": channel.name, "label": desk.label(side, channel)}))
         .collect();
-    let people: Vec<Value> = desk
-        .people
-        .iter()
-        .filter(|(username, _)| side_of(username) == side)
+    // First whoever may write everywhere, who is the one that reads here.
+    let mut people: Vec<_> = desk.people.iter().filter(|(username, _)| side_of(username) == side).collect();
+    people.sort_by_key(|(_, session)| session.user.id != desk.readers[&side].user.id);
+    let people: Vec<Value> = people
+        .into_iter()
         .map(|(username, session)| {
             let user = &session.user;
             json!({"username": username, "name": user.full_name(), "position": user.position})
@@ -387,11 +388,12 @@ impl Desk {
         self.names.get(user_id).map_or(BOT_NAME, String::as_str).to_owned()
     }
 
-    /// What a channel is called; a direct channel after its two people.
-    fn label(&self, channel: &Channel) -> String {
-        match channel.kind.as_str() {
-            "D" => channel.name.split("__").map(|id| self.name(id)).collect::<Vec<_>>().join(" – "),
-            _ => channel.display_name.clone(),
+    /// What a channel is called; a direct channel after whoever the reader talks to there.
+    fn label(&self, side: Side, channel: &Channel) -> String {
+        let reader = &self.readers[&side].user.id;
+        match channel.name.split("__").find(|id| *id != reader.as_str()) {
+            Some(other) if channel.kind == "D" => self.name(other),
+            Some(_) | None => channel.display_name.clone(),
         }
     }
 

@@ -62,12 +62,8 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
 }
 
 fn demo(options: crate::demo::Options) -> Done {
-    let json = options.json;
+    // It prints its own report: with --hold it goes on after that.
     let report = block_on(crate::demo::run(options)).map_err(|e| Failure::new(chain(&e), e.next_step()))?;
-    match json {
-        true => output::json(&report),
-        false => output::line(report.to_text()),
-    }
     Ok(if report.passed() { Exit::Ok } else { Exit::Failed })
 }
 
