@@ -90,6 +90,15 @@ fn every_room_says_what_it_is_for() {
 }
 
 #[test]
+fn no_room_is_empty() {
+    for (room, dir) in rooms() {
+        let text = fs::read_to_string(dir.join("src/lib.rs")).unwrap_or_default();
+        let code = text.lines().filter(|l| !l.trim().is_empty() && !l.trim_start().starts_with("//")).count();
+        assert!(code > 0, "src/{room} holds nothing; a room comes with the work that fills it");
+    }
+}
+
+#[test]
 fn the_root_package_is_only_its_main() {
     let root = root();
     let files: BTreeSet<String> = fs::read_dir(root.join("src"))

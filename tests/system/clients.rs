@@ -1,0 +1,50 @@
+//! The official clients, unchanged, against the real binary. `scripts/test clients` installs them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::world::{PASSWORD, World};
+
+/// Both scripts wait up to 90 s for one replica; in practice they take a few seconds.
+const SCRIPT_TIME_MAX: Duration = Duration::from_secs(300);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn official_python_driver_works_at_the_edge_and_sees_the_replica_at_the_hub() {
+    let Ok(python) = std::env::var("HOLDFAST_PYTHON") else {
+        return println!("skipped: HOLDFAST_PYTHON is not set; `scripts/test clients` installs the driver and sets it");
+    };
+    run(&python, "official.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn official_javascript_client_works_at_the_edge_and_sees_the_replica_at_the_hub() {
+    if std::env::var("HOLDFAST_NODE_MODULES").is_err() {
+        return println!(
+            "skipped: HOLDFAST_NODE_MODULES is not set; `scripts/test clients` installs the client and sets it"
+        );
+    }
+    run("node", "official.mjs").await;
+}
+
+async fn run(interpreter: &str, script: &str) {
+    let world = World::start().await;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
+    let mut command = tokio::process::Command::new(interpreter);
+    command.arg(path).kill_on_drop(true).env("PYTHONDONTWRITEBYTECODE", "1");
+    for (side, node) in [("EDGE", &world.edge), ("HUB", &world.hub)] {
+        command
+            .env(format!("HOLDFAST_{side}_URL"), format!("http://{}", node.api_address()))
+            .env(format!("HOLDFAST_{side}_ADMIN"), node.admin_name())
+            .env(format!("HOLDFAST_{side}_PASSWORD"), PASSWORD);
+    }
+    let done = tokio::time::timeout(SCRIPT_TIME_MAX, command.output()).await.expect("it ends").expect("it runs");
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    println!("{out}");
+    assert!(
+        done.status.success(),
+        "{script}: {}\n{out}{err}\n{}\n{}",
+        done.status,
+        world.edge.last_words(),
+        world.hub.last_words()
+    );
+}

@@ -1,0 +1,20 @@
+//! Real processes of the real binary, joined by a link that can be cut: what an operator and a user would see.
+//!
+//! `world` starts a hub and an edge on free ports in temporary directories; `http` is a user of either; `relay` is
+//! the link; `compare` looks at both sides through the API and says what differs. The other modules are the tests.
+//! A random test prints its seed; `SEED=<n>` repeats it.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail and report as tests do")]
+
+mod clients;
+mod compare;
+mod crash;
+mod delivery;
+mod enrolment;
+mod http;
+mod node;
+mod outage;
+mod relay;
+mod storage;
+mod surface;
+mod world;
