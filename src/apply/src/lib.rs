@@ -373,7 +373,7 @@ impl Apply {
             self.parked.park(pos, id, lane, WaitsFor::Cause(cause));
             return Ok(());
         }
-        if self.parked.blocks(&lane, pos) {
+        if self.parked.blocks(&lane, id) {
             self.parked.park(pos, id, lane, WaitsFor::Earlier);
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Cause, EntryId, Epoch, LocalPos, NodeId, Precedence, RangeSet, StreamId};
+use model::{Cause, EntryId, Epoch, LocalPos, NodeId, Precedence, RangeSet, Seq, StreamId};
 
 /// Numbers of each origin that have ended here, whatever the outcome.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +28,9 @@ impl Accounted {
     }
 }
 
-/// Order is kept within one of these.
+/// Order is kept within one of these, by the origin's numbers. Not by arrival: after a cut link the entries of a batch
+/// that was lost arrive behind those of the next one, and a cause that waited behind what needs it would wait for ever.
+/// A cause always has a lower number than what needs it, so somebody can always go.
 pub(crate) type Lane = (NodeId, StreamId, Precedence);
 
 /// What an entry waits for.
@@ -46,7 +48,7 @@ pub(crate) enum WaitsFor {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Parked {
     by_pos: BTreeMap<LocalPos, (EntryId, Lane, WaitsFor)>,
-    lanes: BTreeMap<Lane, BTreeSet<LocalPos>>,
+    lanes: BTreeMap<Lane, BTreeSet<(Epoch, Seq)>>,
 }
 
 impl Parked {
@@ -54,26 +56,26 @@ impl Parked {
     pub(crate) fn park(&mut self, pos: LocalPos, id: EntryId, lane: Lane, waits_for: WaitsFor) {
         // A file's bytes may take hours; nothing in its lane but other files' bytes, which need no order.
         if waits_for != WaitsFor::Chunks {
-            self.lanes.entry(lane).or_default().insert(pos);
+            self.lanes.entry(lane).or_default().insert((id.epoch, id.seq));
         }
         self.by_pos.insert(pos, (id, lane, waits_for));
     }
 
     /// Takes an entry out again.
     pub(crate) fn release(&mut self, pos: LocalPos) {
-        if let Some((_, lane, _)) = self.by_pos.remove(&pos)
+        if let Some((id, lane, _)) = self.by_pos.remove(&pos)
             && let Some(set) = self.lanes.get_mut(&lane)
         {
-            set.remove(&pos);
+            set.remove(&(id.epoch, id.seq));
             if set.is_empty() {
                 self.lanes.remove(&lane);
             }
         }
     }
 
-    /// Is an earlier entry of this lane waiting?
-    pub(crate) fn blocks(&self, lane: &Lane, pos: LocalPos) -> bool {
-        self.lanes.get(lane).and_then(BTreeSet::first).is_some_and(|first| *first < pos)
+    /// Is an entry of this lane waiting that its origin captured before this one?
+    pub(crate) fn blocks(&self, lane: &Lane, id: EntryId) -> bool {
+        self.lanes.get(lane).and_then(BTreeSet::first).is_some_and(|first| *first < (id.epoch, id.seq))
     }
 
     /// The lowest parked position: the cursor must not pass it.
@@ -115,18 +117,28 @@ mod tests {
     fn an_entry_behind_a_parked_one_waits_and_another_class_does_not() {
         let mut parked = Parked::default();
         parked.park(LocalPos(5), id(1, 5), lane(Precedence::Routine), WaitsFor::Cause(id(1, 2)));
-        assert!(parked.blocks(&lane(Precedence::Routine), LocalPos(6)));
-        assert!(!parked.blocks(&lane(Precedence::Flash), LocalPos(6)));
+        assert!(parked.blocks(&lane(Precedence::Routine), id(1, 6)));
+        assert!(!parked.blocks(&lane(Precedence::Flash), id(1, 6)));
         parked.release(LocalPos(5));
-        assert!(!parked.blocks(&lane(Precedence::Routine), LocalPos(6)));
+        assert!(!parked.blocks(&lane(Precedence::Routine), id(1, 6)));
         assert_eq!(parked.first(), None);
+    }
+
+    /// A batch with a thread's root was lost with the link; the next batch, with a reply, had arrived. The root came
+    /// again behind the reply, waited for its turn in the channel, and the reply waited for the root: for ever.
+    #[test]
+    fn a_cause_that_arrives_late_does_not_queue_behind_what_waits_for_it() {
+        let mut parked = Parked::default();
+        parked.park(LocalPos(5), id(1, 8), lane(Precedence::Routine), WaitsFor::Cause(id(1, 3)));
+        assert!(!parked.blocks(&lane(Precedence::Routine), id(1, 3)));
+        assert!(parked.blocks(&lane(Precedence::Routine), id(1, 9)));
     }
 
     #[test]
     fn a_file_on_its_way_holds_the_cursor_but_blocks_nobody() {
         let mut parked = Parked::default();
         parked.park(LocalPos(3), id(1, 3), lane(Precedence::Deferred), WaitsFor::Chunks);
-        assert!(!parked.blocks(&lane(Precedence::Deferred), LocalPos(4)));
+        assert!(!parked.blocks(&lane(Precedence::Deferred), id(1, 4)));
         assert_eq!(parked.first(), Some(LocalPos(3)));
         assert_eq!(parked.waiting_for_chunks(|_| true), vec![LocalPos(3)]);
     }
