@@ -211,9 +211,11 @@ impl CaptureOptions {
         let precedence = policy::precedence(&self.settings, &row.event, &place);
         let mut event = row.event.clone();
         let mut in_progress = None;
+        let mut chunks = None;
         if let Event::File(file) = &mut event {
             // Without its bytes the entry still goes out: the other side then accounts for the file by name.
             if let Some((manifest, guard)) = self.store_content(file, &label)? {
+                chunks = Some(guard.chunks(manifest.content_bytes));
                 file.content = Some(manifest);
                 in_progress = Some(guard);
             } else {
@@ -238,7 +240,7 @@ impl CaptureOptions {
             mint_salt: self.mint_salt,
             body,
             object: Some(object),
-            chunks_since: in_progress.as_ref().map(FileInProgress::since),
+            chunks,
         };
         Ok((draft, in_progress))
     }

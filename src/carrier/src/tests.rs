@@ -680,7 +680,7 @@ impl Whole {
             mint_salt: 7,
             body,
             object: None,
-            chunks_since: None,
+            chunks: None,
         }
     }
 
@@ -715,7 +715,7 @@ impl Whole {
         let state = FileState { version, stub, user_id: id, channel_id: id, post_id: None, content: Some(manifest) };
         let body = Event::File(state).encode_with(&mut EntryIds::new(self.key.node_id(), 7));
         let mut draft = self.draft(Precedence::Deferred, "mission", Kind::File, body);
-        draft.chunks_since = Some(file.since());
+        draft.chunks = Some(file.chunks(content.len() as u64));
         self.journal.append_own(draft).wait().unwrap().id
     }
 

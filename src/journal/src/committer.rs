@@ -28,7 +28,7 @@ use crate::scan::{Found, Scanner};
 use crate::state::{Account, add_counts};
 use crate::summary::Summary;
 use crate::ticket::Completer;
-use crate::types::{Appended, ChunkPut, Draft, EpochReason, Foreign, ForeignOutcome, TrimReport};
+use crate::types::{Appended, ChunkPut, Chunks, Draft, EpochReason, Foreign, ForeignOutcome, TrimReport};
 use crate::view::{Log, Segment};
 
 /// Most bytes in one write: above this a sync takes longer than gathering saves.
@@ -410,7 +410,7 @@ impl Committer {
             mint_salt: draft.mint_salt,
         };
         let entry = Entry { header, body: draft.body };
-        let appended = self.push_entry(batch, entry, true, draft.object, draft.chunks_since)?;
+        let appended = self.push_entry(batch, entry, true, draft.object, draft.chunks)?;
         batch.highest_source = batch.highest_source.max(Some(source));
         Ok(appended)
     }
@@ -428,7 +428,7 @@ impl Committer {
         entry: Entry,
         own: bool,
         object: Option<ObjectKey>,
-        chunks_since: Option<LocalPos>,
+        chunks: Option<Chunks>,
     ) -> Result<Appended, AppendError> {
         let bytes = wire::encode_entry(&entry);
         if bytes.len() > wire::entry::ENTRY_BYTES_MAX {
@@ -443,10 +443,9 @@ impl Committer {
         let id = header.id;
         let pos = batch.next_pos;
         let class = header.precedence;
-        let chunks_since = chunks_since.map(|pos| pos.0);
-        let prefix = EntryPrefix { pos, own, class, hash, object, chunks_since };
+        let prefix = EntryPrefix { pos, own, class, hash, object, chunks };
         let len = bytes.len() as u32;
-        let record = EntryRecord { pos, own, class, hash, object, chunks_since, header, bytes: len };
+        let record = EntryRecord { pos, own, class, hash, object, chunks, header, bytes: len };
         batch.push(FrameKind::Entry, &[&prefix.encode(), &bytes], Record::Entry(Box::new(record)));
         batch.next_pos += 1;
         if own {
@@ -515,8 +514,7 @@ impl Committer {
             let id = self.next_id(batch)?;
             let entry = Entry { header: Header { id, ..held.entry.header }, body: held.entry.body };
             // The chunks that the old entry kept are kept by the new one too.
-            let since = held.prefix.chunks_since.map(LocalPos);
-            appended.push((*old, self.push_entry(batch, entry, true, held.prefix.object, since)?));
+            appended.push((*old, self.push_entry(batch, entry, true, held.prefix.object, held.prefix.chunks)?));
             given_up.entry(old.epoch).or_default().insert(old.seq.get());
         }
         if !given_up.is_empty() {

@@ -27,11 +27,12 @@ impl Consumer {
             let account = consumers.entry(name.to_owned()).or_insert_with(|| {
                 let mut account = Account { trimmed_through: first - 1, version: 1, ..Account::default() };
                 account.recount(view.summaries());
-                for (epoch, set) in &view.state.renumbered {
-                    account.record(Outcome::Superseded, *epoch, set, |seq| view.own_entry(*epoch, seq));
-                }
                 account
             });
+            // Of an account from an earlier opening too: the power may have gone before it was told.
+            for (epoch, set) in &view.state.renumbered {
+                account.record(Outcome::Superseded, *epoch, set, |seq| view.own_entry(*epoch, seq));
+            }
             if account.state.required != required {
                 account.state.required = required;
                 account.version += 1;

@@ -16,7 +16,8 @@
 //! Payloads
 //! ```text
 //!  1 entry         position u64 | flags u8 (1 own, 2 object, 4 chunks) | class u8 | entry hash 16
-//!                  | object key u64 if flag 2 | chunks-since position u64 if flag 4 | entry (wire::encode_entry)
+//!                  | object key u64 if flag 2 | chunks-since position u64 and their plain bytes u64 if flag 4
+//!                  | entry (wire::encode_entry)
 //!  2 chunk         name 33 | encoding u8 (0 raw, 1 zstd) | plain length u32 | bytes
 //!  3 chunk needed  name 33: held further back in the log, and needed by a file that follows
 //!  4 epoch opened  CBOR [`EpochOpened`]
@@ -36,6 +37,8 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 use model::{ChunkName, EntryHash, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Precedence, RangeSet, UnixMillis};
+
+use crate::types::Chunks;
 
 pub(crate) const FORMAT_VERSION: u16 = 1;
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 84;
@@ -248,10 +251,17 @@ pub(crate) struct EntryRecord {
     pub(crate) class: Precedence,
     pub(crate) hash: EntryHash,
     pub(crate) object: Option<ObjectKey>,
-    pub(crate) chunks_since: Option<u64>,
+    pub(crate) chunks: Option<Chunks>,
     pub(crate) header: Header,
     /// Encoded size of the entry.
     pub(crate) bytes: u32,
+}
+
+impl EntryRecord {
+    /// All that must cross for this entry: itself, and the content of its chunks as if the peer had none of them.
+    pub(crate) fn bytes_to_send(&self) -> u64 {
+        self.chunks.map_or(0, |c| c.content_bytes).saturating_add(u64::from(self.bytes))
+    }
 }
 
 /// A frame of an entry without the entry itself, and where that begins in the payload.
@@ -262,7 +272,7 @@ pub(crate) struct EntryPrefix {
     pub(crate) class: Precedence,
     pub(crate) hash: EntryHash,
     pub(crate) object: Option<ObjectKey>,
-    pub(crate) chunks_since: Option<u64>,
+    pub(crate) chunks: Option<Chunks>,
 }
 
 const OWN: u8 = 1;
@@ -273,13 +283,13 @@ impl EntryPrefix {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let flags = if self.own { OWN } else { 0 }
             | if self.object.is_some() { OBJECT } else { 0 }
-            | if self.chunks_since.is_some() { CHUNKS } else { 0 };
-        let mut out = Vec::with_capacity(42);
+            | if self.chunks.is_some() { CHUNKS } else { 0 };
+        let mut out = Vec::with_capacity(50);
         out.extend_from_slice(&self.pos.to_le_bytes());
         out.extend_from_slice(&[flags, self.class as u8]);
         out.extend_from_slice(&self.hash.0);
         out.extend(self.object.iter().flat_map(|key| key.0.to_le_bytes()));
-        out.extend(self.chunks_since.iter().flat_map(|pos| pos.to_le_bytes()));
+        out.extend(self.chunks.iter().flat_map(|c| [c.since.0, c.content_bytes]).flat_map(|n| n.to_le_bytes()));
         out
     }
 
@@ -290,9 +300,12 @@ impl EntryPrefix {
         let [flags, class] = fields.array()?;
         let hash = EntryHash(fields.array()?);
         let object = if flags & OBJECT != 0 { Some(ObjectKey(fields.u64()?)) } else { None };
-        let chunks_since = if flags & CHUNKS != 0 { Some(fields.u64()?) } else { None };
+        let chunks = match flags & CHUNKS != 0 {
+            true => Some(Chunks { since: LocalPos(fields.u64()?), content_bytes: fields.u64()? }),
+            false => None,
+        };
         let class = Precedence::from_index(class)?;
-        Some((Self { pos, own: flags & OWN != 0, class, hash, object, chunks_since }, fields.0))
+        Some((Self { pos, own: flags & OWN != 0, class, hash, object, chunks }, fields.0))
     }
 }
 
@@ -448,10 +461,10 @@ impl Record {
         Some(match FrameKind::from_number(kind)? {
             FrameKind::Entry => {
                 let (prefix, bytes) = EntryPrefix::decode(payload)?;
-                let EntryPrefix { pos, own, class, hash, object, chunks_since } = prefix;
+                let EntryPrefix { pos, own, class, hash, object, chunks } = prefix;
                 let header = wire::decode_entry(bytes).ok()?.header;
                 let bytes = bytes.len() as u32;
-                Self::Entry(Box::new(EntryRecord { pos, own, class, hash, object, chunks_since, header, bytes }))
+                Self::Entry(Box::new(EntryRecord { pos, own, class, hash, object, chunks, header, bytes }))
             }
             FrameKind::Chunk => Self::Chunk(name()?),
             FrameKind::ChunkNeeded => Self::ChunkNeeded(name()?),

@@ -21,8 +21,8 @@ use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segmen
 use crate::settings::{IndexPlace, JournalOptions};
 use crate::ticket::{Ticket, ticket};
 use crate::types::{
-    Accounting, Appended, ChunkPut, Draft, EpochReason, Foreign, ForeignBatch, ForeignOutcome, Listed, OpenReport,
-    OwnEpoch, Progress, Received, Stats, TrimReport, VerifyReport, Which,
+    Accounting, Appended, ChunkPut, Chunks, Draft, EpochReason, Foreign, ForeignBatch, ForeignOutcome, Listed,
+    OpenReport, OwnEpoch, Progress, Received, Stats, TrimReport, VerifyReport, Which,
 };
 use crate::verify;
 use crate::view::{IndexSlot, Log, Walk};
@@ -522,9 +522,9 @@ pub struct FileInProgress {
 }
 
 impl FileInProgress {
-    /// Goes into [`Draft::chunks_since`].
-    pub fn since(&self) -> LocalPos {
-        self.since
+    /// What the file's entry says of its chunks, which make up a content of that size.
+    pub fn chunks(&self, content_bytes: u64) -> Chunks {
+        Chunks { since: self.since, content_bytes }
     }
 }
 

@@ -45,6 +45,6 @@ pub use reader::Reader;
 pub use settings::{IndexPlace, JournalOptions, JournalSettings, LIMIT_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT};
 pub use ticket::Ticket;
 pub use types::{
-    Accounting, Appended, ChunkPut, ConsumerState, Damage, Draft, EpochReason, Finding, Foreign, ForeignBatch,
+    Accounting, Appended, ChunkPut, Chunks, ConsumerState, Damage, Draft, EpochReason, Finding, Foreign, ForeignBatch,
     ForeignOutcome, Listed, OpenReport, OwnEpoch, Progress, Received, Stats, Sums, TrimReport, VerifyReport, Which,
 };

@@ -54,7 +54,7 @@ pub(crate) struct ClassSummary {
     /// Own entries, unreadable ones included.
     #[n(0)]
     pub(crate) count: u64,
-    /// Encoded size of own entries.
+    /// Sizes of own entries, as in [`OwnEntry`].
     #[n(1)]
     pub(crate) bytes: u64,
     /// First and last position of own entries; 0 for none.
@@ -75,7 +75,8 @@ pub(crate) struct OwnRun {
     pub(crate) entries: Vec<OwnEntry>,
 }
 
-/// An own entry in 32 bits: class (3), cannot be read (1), encoded size (28).
+/// An own entry in 32 bits: class (3), cannot be read (1), size in KiB instead of bytes (1), size (27) with the content
+/// of its chunks. What has 128 MiB or more is rounded up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
 pub(crate) struct OwnEntry(#[n(0)] u32);
@@ -83,10 +84,17 @@ pub(crate) struct OwnEntry(#[n(0)] u32);
 impl OwnEntry {
     const CLASS_SHIFT: u32 = 29;
     const UNREADABLE: u32 = 1 << 28;
-    const SIZE: u32 = Self::UNREADABLE - 1;
+    const UNIT_SHIFT: u32 = 27;
+    const UNIT: u64 = 1 << 10;
+    const BYTES_MAX: u32 = (1 << Self::UNIT_SHIFT) - 1;
 
-    fn new(class: Precedence, bytes: u32) -> Self {
-        Self((class as u32) << Self::CLASS_SHIFT | bytes.min(Self::SIZE))
+    fn new(class: Precedence, bytes: u64) -> Self {
+        let unit = u64::from(bytes > u64::from(Self::BYTES_MAX));
+        let size = match unit {
+            0 => bytes,
+            _ => bytes.div_ceil(Self::UNIT).min(u64::from(Self::BYTES_MAX)),
+        };
+        Self((class as u32) << Self::CLASS_SHIFT | (unit as u32) << Self::UNIT_SHIFT | size as u32)
     }
 
     /// A number that was given out and of which nothing is known. Counts as routine.
@@ -107,7 +115,8 @@ impl OwnEntry {
     }
 
     pub(crate) fn bytes(self) -> u64 {
-        u64::from(self.0 & Self::SIZE)
+        let unit = if self.0 >> Self::UNIT_SHIFT & 1 == 1 { Self::UNIT } else { 1 };
+        u64::from(self.0 & Self::BYTES_MAX) * unit
     }
 }
 
@@ -150,7 +159,7 @@ impl Summary {
 
     /// Takes an entry into account. `before` is the last number given out in its epoch as far as known, so that
     /// numbers whose entries could not be read are noted.
-    fn note_own(&mut self, id: EntryId, class: Precedence, bytes: u32, pos: u64, before: u64) {
+    fn note_own(&mut self, id: EntryId, class: Precedence, bytes: u64, pos: u64, before: u64) {
         let seq = id.seq.get();
         let entry = OwnEntry::new(class, bytes);
         let follows = self.own.last().filter(|run| run.epoch == id.epoch).map(OwnRun::last);
@@ -302,7 +311,7 @@ impl Growing {
                 summary.entries += 1;
                 summary.next_pos = summary.next_pos.max(entry.pos + 1);
                 summary.chain_end = link_chain(&summary.chain_end, &entry.hash);
-                if let Some(since) = entry.chunks_since {
+                if let Some(since) = entry.chunks.map(|c| c.since.0) {
                     summary.chunks_since = Some(summary.chunks_since.map_or(since, |s| s.min(since)));
                 }
                 let due = summary.positions.last().is_none_or(|(pos, at)| {
@@ -323,7 +332,7 @@ impl Growing {
                     }
                     let id = entry.header.id;
                     let before = own_before(id.epoch).map_or(0, Seq::get);
-                    summary.note_own(id, entry.class, entry.bytes, entry.pos, before);
+                    summary.note_own(id, entry.class, entry.bytes_to_send(), entry.pos, before);
                 }
             }
             Record::Chunk(name) => {

@@ -491,7 +491,7 @@ fn chunks_that_a_later_file_shares_survive_the_trim_of_the_first() {
         for n in names {
             journal.put_chunk(name(*n), &noise(1000 + usize::from(*n))).wait().unwrap();
         }
-        let draft = Draft { chunks_since: Some(file.since()), ..draft(1) };
+        let draft = Draft { chunks: Some(file.chunks(2_000)), ..draft(1) };
         journal.append_own(draft).wait().unwrap().id.seq.get()
     };
     let first = put(&[1, 2]);
@@ -510,6 +510,28 @@ fn chunks_that_a_later_file_shares_survive_the_trim_of_the_first() {
 }
 
 #[test]
+fn a_held_file_counts_with_its_content_and_still_does_after_reopening_and_renumbering() {
+    let dir = tempdir();
+    const CONTENT: u64 = 1 << 30;
+    let held = |journal: &Journal| journal.accounting("bravo").unwrap().unwrap().total.held_bytes;
+    {
+        let journal = open(&dir).0;
+        let bravo = journal.consumer("bravo", true).unwrap();
+        let file = journal.begin_file();
+        let appended = journal.append_own(Draft { chunks: Some(file.chunks(CONTENT)), ..draft(1) }).wait().unwrap();
+        assert!((CONTENT..CONTENT + 2_048).contains(&held(&journal)), "{}", held(&journal));
+        journal.reissue(vec![appended.id]).wait().unwrap();
+        assert!((CONTENT..CONTENT + 2_048).contains(&held(&journal)), "{}", held(&journal));
+        drop(bravo);
+    }
+    let journal = open(&dir).0;
+    let bravo = journal.consumer("bravo", true).unwrap();
+    assert!((CONTENT..CONTENT + 2_048).contains(&held(&journal)), "{}", held(&journal));
+    bravo.record_outcome(Outcome::Applied, Epoch(1), &(1..=2).into());
+    assert_eq!(held(&journal), 0);
+}
+
+#[test]
 fn a_file_in_progress_keeps_its_chunks() {
     let dir = tempdir();
     let journal = open(&dir).0;
@@ -519,7 +541,7 @@ fn a_file_in_progress_keeps_its_chunks() {
     append(&journal, 0..100);
     bravo.record_outcome(Outcome::Applied, Epoch(1), &(1..=100).into());
     assert_eq!(journal.trim().unwrap().segments, 0);
-    journal.append_own(Draft { chunks_since: Some(file.since()), ..draft(1) }).wait().unwrap();
+    journal.append_own(Draft { chunks: Some(file.chunks(1_000)), ..draft(1) }).wait().unwrap();
     drop(file);
     assert_eq!(journal.trim().unwrap().segments, 0, "the entry is still held");
     append(&journal, 0..100);
@@ -1222,7 +1244,7 @@ fn draft(n: u64) -> Draft {
         mint_salt: 7,
         body: body(n),
         object: None,
-        chunks_since: None,
+        chunks: None,
     }
 }
 

@@ -35,8 +35,17 @@ pub struct Draft {
     pub body: Vec<u8>,
     /// The object whose state the body holds; the first entry of an object counts as its creator.
     pub object: Option<ObjectKey>,
-    /// For an entry with chunks: [`crate::FileInProgress::since`]. Keeps the chunks as long as the entry.
-    pub chunks_since: Option<LocalPos>,
+    /// For an entry with chunks: [`crate::FileInProgress::chunks`].
+    pub chunks: Option<Chunks>,
+}
+
+/// The chunks of an own entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunks {
+    /// Chunks from here on are kept as long as the entry.
+    pub since: LocalPos,
+    /// Size of the content that they make up; counts as held for as long as the entry is.
+    pub content_bytes: u64,
 }
 
 /// Where an own entry went.
@@ -217,7 +226,8 @@ pub struct Sums {
     pub purged: u64,
     /// Of the held ones: durable at the peer, final receipt still missing.
     pub stored: u64,
-    /// Encoded size of the held entries.
+    /// Encoded size of the held entries, with the whole content of held files. At most so much must still cross: the
+    /// peer may have part of the content already, and chunks are compressed.
     pub held_bytes: u64,
     /// When the oldest held entry was captured.
     pub oldest_held: Option<UnixMillis>,

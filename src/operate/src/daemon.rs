@@ -269,7 +269,7 @@ impl Running {
             let watched = all.entry(peer.node).or_default();
             watched.look(now, peer.wire_bytes_up, peer.wire_bytes_down);
             let eta = accounting.and_then(|a| {
-                watched.drain.sample(now, a.total.held_bytes);
+                watched.drain.sample(now, a.total.held_bytes, peer.wire_bytes_up);
                 watched.drain.eta()
             });
             let name = telemetry::PeerName::new(peer.name.as_str());

@@ -278,7 +278,7 @@ impl SimNode {
                 };
                 let manifest = wire::chunk::build_manifest::<PowerLost>(content.as_slice(), &namer, put)?;
                 body = wire::encode_event(&file_event(row, self.me, manifest), self.me, 1);
-                since = Some(file);
+                since = Some((file, bytes as u64));
             } else {
                 body.extend((0..row.body_bytes).map(|i| (i % 251) as u8));
             }
@@ -299,7 +299,7 @@ impl SimNode {
                 mint_salt: 1,
                 body,
                 object: Some(object(row.number)),
-                chunks_since: since.as_ref().map(journal::FileInProgress::since),
+                chunks: since.as_ref().map(|(file, bytes)| file.chunks(*bytes)),
             };
             follows = Some(SourcePosition(row.at));
             // The file stays announced until its entry is durable.

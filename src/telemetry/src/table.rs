@@ -40,7 +40,7 @@ metrics! {
     equation_entries: Gauge [destination: Destination, term: Term] "The terms of: accepted = applied + held + quarantined + expired + superseded + withheld + purged.",
     equation_held_entries: Gauge [destination: Destination, precedence: Precedence] "Entries without a final receipt, by sending class.",
     equation_oldest_held_seconds: Gauge [destination: Destination] "Age of the oldest entry without a final receipt; 0 when there is none.",
-    equation_backlog_bytes: Gauge [destination: Destination] "Estimate of the bytes still to send.",
+    equation_backlog_bytes: Gauge [destination: Destination] "Bytes of the held entries with the whole content of held files: at most so many must still cross.",
     equation_eta_seconds: Gauge [destination: Destination] "Estimated time until nothing is held; absent while nothing drains.",
 
     apply_applied_entries_total: Counter [origin: PeerName] "Entries of a peer whose effect became durable here.",

@@ -33,9 +33,6 @@ const TOKEN_VALID: Duration = Duration::from_secs(600);
 /// A post that arrives later than this is marked late. The demo's outage is short, so that this is too.
 const LATE_AFTER_SECONDS: u32 = 3;
 
-/// Mean size of a chunk (FastCDC's target): what a chunk that has not crossed is estimated at.
-const CHUNK_BYTES_MEAN: u64 = 16 * 1_024;
-
 /// The sites and the link, started and not yet acquainted.
 pub(super) struct Local {
     edge: Site,
@@ -151,14 +148,9 @@ impl Sites for Local {
 
     fn backlog(&self, from: Side) -> Result<Vec<Waiting>, DemoError> {
         let Some(equation) = self.equation(from)? else { return Ok(Vec::new()) };
-        // Files wait as chunks beside their entries. Both journals keep every chunk, so what the other one lacks has
-        // not crossed.
-        let chunks = |side: Side| self.site(side).journal().stats().chunks;
-        let chunk_bytes = chunks(from).saturating_sub(chunks(from.other())) * CHUNK_BYTES_MEAN;
         let waiting = Precedence::ALL.into_iter().map(|class| {
             let sums = &equation.journal.by_class[class.index()];
-            let files = if class == Precedence::Deferred && sums.held > 0 { chunk_bytes } else { 0 };
-            Waiting { class, entries: sums.held, bytes: sums.held_bytes + files, eta_seconds: None }
+            Waiting { class, entries: sums.held, bytes: sums.held_bytes, eta_seconds: None }
         });
         Ok(waiting.filter(|waiting| waiting.entries > 0).collect())
     }

@@ -108,7 +108,8 @@ pub struct Equation {
     pub stored: u64,
     /// Age of the oldest held entry; `None` when nothing is held.
     pub oldest_held_seconds: Option<u64>,
-    /// Bytes of the held entries.
+    /// At most so many bytes must still cross: the held entries, and the whole content of held files. The peer may have
+    /// part of it already.
     pub backlog_bytes: u64,
     /// When nothing will be held any more; `None` while nothing drains.
     pub eta: Option<Eta>,

@@ -142,7 +142,7 @@ fn equation(eq: &Equation) -> Vec<String> {
         let capturing = if eq.capturing > 0 { format!(", being captured {}", eq.capturing) } else { String::new() };
         lines.push(format!("  held: {}{capturing}", classes.join(", ")));
         let oldest = eq.oldest_held_seconds.map_or(String::new(), |s| format!("oldest {}, ", show::seconds(s)));
-        lines.push(format!("  {oldest}{} to send, {}", show::bytes(eq.backlog_bytes), eta(eq)));
+        lines.push(format!("  {oldest}at most {} to send, {}", show::bytes(eq.backlog_bytes), eta(eq)));
     }
     lines
 }
