@@ -52,7 +52,7 @@ fn sign_in(core: &Core, name: &str) -> Session {
         password: "correct-horse-1".to_owned(),
         ..NewUser::default()
     };
-    let user = core.create_admin(name, &new.email, &new.password).unwrap();
+    let user = core.operator_creates_user(name, &new.email, &new.password, true).unwrap();
     let login = Login { login_id: user.username, password: new.password, ..Login::default() };
     core.login(&login, &ClientInfo::default()).unwrap().1
 }

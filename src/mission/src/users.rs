@@ -318,18 +318,18 @@ impl Core {
         self.insert_user(new, roles)
     }
 
-    /// Makes an administrator, for `init` and the operator's command line.
+    /// Makes an account for the operator's command line: whoever has the data directory needs no permission.
     ///
     /// # Errors
-    /// As [`Core::create_user`], but whoever has the data directory needs no further permission.
-    pub fn create_admin(&self, username: &str, email: &str, password: &str) -> AppResult<User> {
+    /// As [`Core::create_user`] for names, addresses and passwords.
+    pub fn operator_creates_user(&self, username: &str, email: &str, password: &str, admin: bool) -> AppResult<User> {
         let new = NewUser {
             username: username.to_owned(),
             email: email.to_owned(),
             password: password.to_owned(),
             ..NewUser::default()
         };
-        self.insert_user(&new, "system_admin system_user")
+        self.insert_user(&new, if admin { "system_admin system_user" } else { "system_user" })
     }
 
     fn insert_user(&self, new: &NewUser, roles: &str) -> AppResult<User> {
@@ -666,6 +666,21 @@ impl Core {
                 "The \"Current Password\" you entered is incorrect. Please check that Caps Lock is off and try again.",
             ));
         }
+        self.set_password(id, new, by.id.as_str())
+    }
+
+    /// Sets a password for the operator's command line: whoever has the data directory needs no permission. Ends the
+    /// account's sessions.
+    ///
+    /// # Errors
+    /// 400 for a weak password, 404 for no such user.
+    pub fn operator_sets_password(&self, id: Id, new: &str) -> AppResult<()> {
+        self.read(|db| require_user(db, id))?;
+        self.set_password(id, new, "")
+    }
+
+    /// Sets a password and ends every session but `kept`.
+    fn set_password(&self, id: Id, new: &str, kept: &str) -> AppResult<()> {
         self.0.check_password(new)?;
         let hash = hash_password(new)?;
         self.write(|tx| {
@@ -675,7 +690,7 @@ impl Core {
                 params![id.as_str(), hash, tx.now],
             )?;
             // Whoever held the old password may also hold a session.
-            run(&tx.db, "DELETE FROM sessions WHERE user_id = ?1 AND id <> ?2", [id.as_str(), by.id.as_str()])?;
+            run(&tx.db, "DELETE FROM sessions WHERE user_id = ?1 AND id <> ?2", [id.as_str(), kept])?;
             tx.sessions_ended.push(id);
             Ok(())
         })

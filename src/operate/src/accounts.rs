@@ -6,7 +6,6 @@ use carrier::SystemClock;
 use keys::{NodeKey, ProcessMint};
 use mission::error::AppError;
 use mission::events::NoEvents;
-use mission::types::{NewUser as NewAccount, Session};
 use mission::{Core, CoreOptions};
 use model::{Hlc, HybridClock};
 
@@ -17,41 +16,12 @@ use crate::layout::Layout;
 use crate::lock::{self, DataLock};
 use crate::offline;
 
-/// Whoever may use the admin socket owns the core's files: an administrator that belongs to no account.
-fn operator(core: &Core) -> Session {
-    Session {
-        id: core.random_id(),
-        token: String::new(),
-        create_at: core.now().0,
-        expires_at: 0,
-        last_activity_at: core.now().0,
-        user_id: core.random_id(),
-        device_id: String::new(),
-        roles: "system_admin system_user".to_owned(),
-        is_oauth: false,
-        expired_notify: false,
-        props: Default::default(),
-        team_members: Vec::new(),
-        local: true,
-    }
-}
-
 /// Adds an account.
 ///
 /// # Errors
 /// When the core refuses it; nothing was changed then.
 pub fn add(core: &Core, user: &NewUser) -> Result<UserAdded, Failure> {
-    let added = if user.admin {
-        core.create_admin(&user.username, &user.email, &user.password.0)
-    } else {
-        let new = NewAccount {
-            username: user.username.clone(),
-            email: user.email.clone(),
-            password: user.password.0.clone(),
-            ..NewAccount::default()
-        };
-        core.create_user(Some(&operator(core)), &new)
-    };
+    let added = core.operator_creates_user(&user.username, &user.email, &user.password.0, user.admin);
     let added = added.map_err(|e| refused(&format!("adding `{}`", user.username), &e))?;
     Ok(UserAdded { id: added.id.to_string(), username: added.username })
 }
@@ -62,8 +32,14 @@ pub fn add(core: &Core, user: &NewUser) -> Result<UserAdded, Failure> {
 /// When there is no such account, or the core refuses the password; nothing was changed then.
 pub fn set_password(core: &Core, change: &NewPassword) -> Result<(), Failure> {
     let what = format!("setting the password of `{}`", change.username);
-    let user = core.user_by_username(&change.username).map_err(|e| refused(&what, &e))?;
-    core.update_password(&operator(core), user.id, "", &change.password.0).map_err(|e| refused(&what, &e))
+    let user = core.user_by_username(&change.username).map_err(|e| match e.status_code {
+        404 => Failure::new(
+            format!("there is no account `{}`; nothing was changed", change.username),
+            "check the spelling; `holdfast user add` makes an account",
+        ),
+        _ => refused(&what, &e),
+    })?;
+    core.operator_sets_password(user.id, &change.password.0).map_err(|e| refused(&what, &e))
 }
 
 /// The core of a node that does not run, for as long as this lives.

@@ -862,7 +862,7 @@ impl Site {
 
     async fn admin(&self) -> Person {
         let core = self.core.clone();
-        let make = move || core.create_admin("root", "root@site.example", PASSWORD);
+        let make = move || core.operator_creates_user("root", "root@site.example", PASSWORD, true);
         // Whoever asked first made it.
         let _ = tokio::task::spawn_blocking(make).await.unwrap();
         self.login("root").await
