@@ -1,8 +1,9 @@
 //! One process per data directory.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::path::Path;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, lchown};
+use std::path::{Path, PathBuf};
 
 use crate::exit::{Exit, Failure};
 
@@ -12,7 +13,40 @@ const FILE: &str = "holdfast.lock";
 /// The right to change the data directory. Ends when dropped and with the process, however it ends.
 #[derive(Debug)]
 pub struct DataLock {
+    data: PathBuf,
     _file: File,
+}
+
+impl Drop for DataLock {
+    fn drop(&mut self) {
+        if let Err(e) = give_back(&self.data) {
+            tracing::warn!(error = %e, data = %self.data.display(), "files may belong to root instead of the node's user");
+        }
+    }
+}
+
+/// A service runs as a user of its own, and its operator as root. What root made in the directory goes to the
+/// directory's owner, or the node could not read it at its next start.
+fn give_back(data: &Path) -> io::Result<()> {
+    const ROOT: u32 = 0;
+    let owner = std::fs::metadata(data)?;
+    if owner.uid() == ROOT || rustix::process::geteuid().as_raw() != ROOT {
+        return Ok(());
+    }
+    let mut dirs = vec![data.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for item in std::fs::read_dir(dir)? {
+            let item = item?;
+            let found = item.metadata()?;
+            if found.uid() == ROOT {
+                lchown(item.path(), Some(owner.uid()), Some(owner.gid()))?;
+            }
+            if found.is_dir() {
+                dirs.push(item.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Tries to take the data directory for this process.
@@ -43,7 +77,7 @@ pub fn take(data: &Path) -> Result<DataLock, Failure> {
         file.flush()
     };
     write(&mut file).map_err(|e| fail(&e))?;
-    Ok(DataLock { _file: file })
+    Ok(DataLock { data: data.to_owned(), _file: file })
 }
 
 /// The process that has the data directory, as `pid 4711`; `None` when none has.
@@ -78,5 +112,21 @@ mod tests {
         drop(first);
         assert_eq!(holder(dir.path()), None);
         take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_root_makes_in_a_services_directory_belongs_to_the_service() {
+        const SERVICE: u32 = 61_184;
+        let dir = tempfile::tempdir().unwrap();
+        if lchown(dir.path(), Some(SERVICE), Some(SERVICE)).is_err() {
+            return; // only root can make the situation
+        }
+        let taken = take(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join("keys")).unwrap();
+        std::fs::write(dir.path().join("keys/peers"), "").unwrap();
+        drop(taken);
+        for made in ["keys", "keys/peers", FILE] {
+            assert_eq!(std::fs::metadata(dir.path().join(made)).unwrap().uid(), SERVICE, "{made}");
+        }
     }
 }
