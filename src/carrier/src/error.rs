@@ -8,7 +8,7 @@ use model::NodeId;
 #[non_exhaustive]
 pub enum CarrierError {
     /// The UDP socket could not be opened.
-    #[error("cannot listen on {address}; the node works on without links")]
+    #[error("cannot listen on {address} for peers; nothing was started")]
     Bind {
         /// `carrier.listen`, or "any port" for a node that only dials.
         address: String,

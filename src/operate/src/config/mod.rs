@@ -150,7 +150,10 @@ impl ConfigError {
                 let dir = path.parent().unwrap_or(path).display();
                 format!("make one with `holdfast init --data {dir}`, or name another directory with --data")
             }
-            Self::Unreadable { .. } => "check the owner and permissions of the file".to_owned(),
+            Self::Unreadable { error, .. } if error.kind() == std::io::ErrorKind::InvalidData => {
+                "save the file as UTF-8, or restore it from a backup".to_owned()
+            }
+            Self::Unreadable { .. } => "run this as the owner of the data directory or as root".to_owned(),
             Self::TooLarge(_) => "restore the file from a backup".to_owned(),
             Self::Wrong(_) => {
                 "correct the file and run `holdfast config check`; docs/configuration.md has every key".to_owned()

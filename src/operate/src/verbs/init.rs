@@ -42,7 +42,7 @@ pub(super) fn run(layout: &Layout, args: Init) -> Done {
     let release = match args.release {
         Some(release) => release,
         None => ask("What may leave this node: all, channels (no direct messages) or none", "--release", |text| {
-            Release::from_str(text, false)
+            Release::from_str(text, false).map_err(|_| format!("`{text}` is none of all, channels and none"))
         })?,
     };
     let admin = args.admin.map(|username| {
