@@ -196,6 +196,10 @@ struct Running {
 #[derive(Default)]
 struct Watched {
     drain: Drain,
+    /// Wire bytes at the last look.
+    wire_seen: u64,
+    /// Of these, sent while the link was up.
+    sent_up: u64,
     /// When, and the bytes up and down until then.
     looks: std::collections::VecDeque<(Duration, u64, u64)>,
 }
@@ -268,8 +272,12 @@ impl Running {
             let mut all = self.watched();
             let watched = all.entry(peer.node).or_default();
             watched.look(now, peer.wire_bytes_up, peer.wire_bytes_down);
+            // What goes out to find the peer moves no backlog.
+            let sent = peer.wire_bytes_up.saturating_sub(watched.wire_seen);
+            watched.wire_seen = peer.wire_bytes_up;
+            watched.sent_up += if matches!(peer.state, PeerState::Up { .. }) { sent } else { 0 };
             let eta = accounting.and_then(|a| {
-                watched.drain.sample(now, a.total.held_bytes, peer.wire_bytes_up);
+                watched.drain.sample(now, a.total.held_bytes, watched.sent_up);
                 watched.drain.eta()
             });
             let name = telemetry::PeerName::new(peer.name.as_str());
