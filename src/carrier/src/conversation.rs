@@ -121,6 +121,7 @@ impl Talks for Conversations {
             stalled: Vec::new(),
             retry_at: None,
             wake: None,
+            damage_told: 0,
         })
     }
 
@@ -219,11 +220,17 @@ pub(crate) struct Conversation {
     retry_at: Option<Duration>,
     /// When the shaper has a grant for what waits.
     wake: Option<Duration>,
+    /// [`Journal::unreadable_changes`] when the session was told.
+    damage_told: u64,
 }
 
 impl Talk for Conversation {
     fn connected(&mut self, now: Duration) -> Result<(), Refusal> {
         let now = self.now(now);
+        for (epoch, numbers) in self.journal.trimmed() {
+            self.session.lost(epoch, Outcome::Expired, &numbers);
+        }
+        self.tell_unreadable();
         self.session.connected(now);
         self.finals_due = true;
         self.perform(now)
@@ -301,6 +308,11 @@ impl Talk for Conversation {
         for _ in 0..ATTEMPTS_MAX {
             let waiting = self.session.waiting(&self.outbound, now).map_err(|e| refusal(&e.into()))?;
             self.perform(now)?;
+            // Reading ahead may have met damage: what it hides is told on this connection.
+            if self.damage_told != self.journal.unreadable_changes() {
+                self.tell_unreadable();
+                continue;
+            }
             let demand = demand(&waiting, room > 0);
             if demand == Demand::default() {
                 return Ok(None);
@@ -366,6 +378,15 @@ impl Conversation {
     fn later(&mut self, mono: Duration, reason: &dyn std::fmt::Display) {
         tracing::warn!(peer = %self.peer, %reason, "will be tried again");
         self.retry_at = Some(mono + RETRY_AFTER);
+    }
+
+    /// What was damaged never reaches the peer unless it did already; told, so that nothing there waits for it.
+    fn tell_unreadable(&mut self) {
+        // Read before: what is met meanwhile is told the next time.
+        self.damage_told = self.journal.unreadable_changes();
+        for (epoch, numbers) in self.journal.unreadable() {
+            self.session.lost(epoch, Outcome::Quarantined, &numbers);
+        }
     }
 
     fn tell_own_epoch(&mut self) {

@@ -786,6 +786,36 @@ async fn journals_converge_through_loss_outages_and_a_restart_and_the_equation_h
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_was_damaged_before_it_was_sent_is_accounted_for_on_both_sides() {
+    let (edge_id, hub_id) = (Identity::new(), Identity::new());
+    let hub = Whole::start(hub_id, "base", true, vec![edge_id.as_peer("alpha", PeerRole::Edge, None)]);
+    let hub_peer = Peer {
+        chunk_secret: hub.chunk_secret.clone(),
+        ..peer(&hub.key, "base", PeerRole::Hub, hub.handle.local_addr())
+    };
+    let mut edge = Whole::start(edge_id, "alpha", false, Vec::new());
+    edge.writes(30);
+    let edge_id = edge.stopped().await;
+    let segment = edge_id.dir.path().join("journal/segments/00000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let body = b"message 4 of this node";
+    let at = bytes.windows(body.len()).position(|w| w == body).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let edge = Whole::start(edge_id, "alpha", false, vec![hub_peer]);
+    until("the rest", || hub.received_from(&edge.key) == 29).await;
+    let told = |(_, _, outcome, set): &(NodeId, Epoch, Outcome, RangeSet)| {
+        *outcome == Outcome::Quarantined && *set == RangeSet::from(5..=5)
+    };
+    until("word of the damaged one", || hub.book.skipped.lock().unwrap().iter().any(told)).await;
+    until("all final receipts", || edge.accounting(&hub.key).held == 0).await;
+    let sums = edge.accounting(&hub.key);
+    assert_eq!((sums.accepted, sums.applied, sums.quarantined), (30, 29, 1));
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_machines_with_one_identity_are_told_so() {
     let (edge_id, hub_id) = (Identity::new(), Identity::new());
     let twin_id = Identity { key: edge_id.key.clone(), ..Identity::new() };

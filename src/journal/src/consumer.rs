@@ -85,6 +85,11 @@ impl Consumer {
         });
     }
 
+    /// The local apply has to look at everything once more: its own book knows less than the journal.
+    pub fn rewind(&self) {
+        self.change(|account, _| account.state.cursor.replace(LocalPos::START) != Some(LocalPos::START));
+    }
+
     fn change(&self, change: impl FnOnce(&mut Account, &dyn Fn(Epoch) -> RangeSet) -> bool) {
         {
             let mut view = self.journal.log().write();

@@ -289,6 +289,11 @@ impl Journal {
         self.log().read().state.own_epochs()
     }
 
+    /// Every origin's numbers that are durable here, as [`Journal::received`].
+    pub fn received_from_all(&self) -> BTreeMap<(NodeId, Epoch), RangeSet> {
+        self.log().read().state.received.clone()
+    }
+
     /// Numbers of another origin that are durable here, those trimmed since included.
     pub fn received(&self, origin: NodeId) -> BTreeMap<Epoch, RangeSet> {
         let view = self.log().read();
@@ -305,6 +310,25 @@ impl Journal {
             sets.entry(epoch).or_default().union_with(&numbers);
         }
         sets
+    }
+
+    /// Own numbers that were given out and whose entries are held no more: a consumer registered since then never gets them.
+    pub fn trimmed(&self) -> BTreeMap<Epoch, RangeSet> {
+        let view = self.log().read();
+        let given_out = view.state.own_epochs().into_iter().filter_map(|e| Some((e.epoch, 1..=e.last?.get())));
+        let mut sets: BTreeMap<Epoch, RangeSet> = given_out.map(|(epoch, all)| (epoch, RangeSet::from(all))).collect();
+        for run in view.summaries().flat_map(|(_, summary)| &summary.own) {
+            if let Some(set) = sets.get_mut(&run.epoch) {
+                *set = set.difference(&RangeSet::from(run.first..=run.last()));
+            }
+        }
+        sets.retain(|_, set| !set.is_empty());
+        sets
+    }
+
+    /// Grows whenever [`Journal::unreadable`] does.
+    pub fn unreadable_changes(&self) -> u64 {
+        self.log().unreadable_changes()
     }
 
     /// Hash of an entry that is held.

@@ -653,6 +653,8 @@ fn an_own_entry_that_is_damaged_later_counts_as_quarantined_and_does_not_hold_up
     assert_eq!(total(&journal).held_bytes, 0);
     assert!(journal.trim().unwrap().segments > 0);
     assert_eq!((total(&journal).accepted, total(&journal).quarantined, total(&journal).applied), (100, 1, 99));
+    assert!(journal.trimmed()[&Epoch(1)].contains(5), "who comes later is told that it will never get it");
+    assert!(!journal.trimmed()[&Epoch(1)].contains(100));
     drop((journal, bravo));
     assert_eq!(total(&open(&dir).0).quarantined, 1);
 }

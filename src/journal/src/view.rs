@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::{
@@ -196,7 +197,9 @@ pub(crate) struct Log {
     /// `None` for the read-only reader, which reads segments instead.
     index: Option<Mutex<IndexSlot>>,
     /// Damaged places that were met; no more than [`DAMAGED_MAX`] are told apart.
-    damaged: Mutex<BTreeSet<(u32, u64)>>,
+    damaged: Mutex<BTreeSet<(u32, u64, bool)>>,
+    /// How often own entries turned out to be unreadable.
+    unreadable_changes: AtomicU64,
 }
 
 /// The index, and which one it is, so that two threads that meet the same damage rebuild once.
@@ -234,7 +237,14 @@ fn failed(e: io::Error) -> ReadError {
 impl Log {
     pub(crate) fn new(node: NodeId, limit_bytes: u64, view: View, index: Option<IndexSlot>) -> Self {
         let index = index.map(Mutex::new);
-        Self { node, limit_bytes, view: RwLock::new(view), index, damaged: Default::default() }
+        Self {
+            node,
+            limit_bytes,
+            view: RwLock::new(view),
+            index,
+            damaged: Default::default(),
+            unreadable_changes: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, View> {
@@ -276,9 +286,11 @@ impl Log {
 
     /// The first time that a damaged place is met, it is reported, and own entries that cannot be read are accounted for.
     fn note_damage(&self, segment: u32, offset: u64) {
+        // Damage in the segment that grows is accounted for when it is met again after that was sealed.
+        let is_sealed = self.read().sealed.contains_key(&segment);
         {
             let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
-            if damaged.len() >= DAMAGED_MAX || !damaged.insert((segment, offset)) {
+            if damaged.len() >= DAMAGED_MAX || !damaged.insert((segment, offset, is_sealed)) {
                 return;
             }
         }
@@ -303,6 +315,11 @@ impl Log {
         let mut consumers = std::mem::take(&mut view.state.consumers);
         consumers.values_mut().for_each(|account| account.recount(view.summaries()));
         view.state.consumers = consumers;
+        self.unreadable_changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn unreadable_changes(&self) -> u64 {
+        self.unreadable_changes.load(Ordering::SeqCst)
     }
 
     /// Offset of what the print names in a sealed segment.

@@ -13,7 +13,8 @@
 //!
 //! Invariants
 //! - Everything releasable reaches the peer's `Store` exactly once after deduplication, whatever connections do.
-//! - What will never be sent is told with its reason, and counted final here at once.
+//! - What will never be sent is told with its reason, and counted final here at once; what the journal lost is told too,
+//!   and counted once the peer confirms that it has not had it.
 //! - An entry's own, unaccounted causes are sent before it, in its class. A file entry is never pulled.
 //! - A number that the peer claims and this process did not send is counted only after its hash was compared.
 //! - Memory is bounded by the constants in [`limits`], whatever the backlog and whatever the peer says.

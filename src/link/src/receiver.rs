@@ -201,7 +201,8 @@ impl Receiver {
     /// Takes note of entries that will never come.
     pub(crate) fn skip(&mut self, skip: Skip, now: Duration, outputs: &mut VecDeque<Output>) -> Result<(), LinkError> {
         let Skip { epoch, outcome, ranges } = skip;
-        if !is_skip(outcome) {
+        // Quarantined: the peer's own copy was damaged before it could be sent.
+        if !is_skip(outcome) && outcome != Outcome::Quarantined {
             return Err(LinkError::Protocol("a skip for an entry that was sent"));
         }
         self.admit(epoch)?;

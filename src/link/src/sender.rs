@@ -53,6 +53,9 @@ pub(crate) struct Sender {
     doubtful: BTreeMap<Epoch, RangeSet>,
     /// How doubtful numbers ended, by the peer's word; counted once proven.
     doubtful_outcomes: BTreeMap<Epoch, BTreeMap<Outcome, RangeSet>>,
+    /// Numbers whose entries the journal cannot give any more, by how they end. Told, and counted once the peer
+    /// confirms: it may hold what was sent before.
+    lost: BTreeMap<(Epoch, Outcome), RangeSet>,
     /// Nothing is sent until the open epoch is at least this.
     wait_for_epoch: Option<Epoch>,
     /// Entries that were under way when the last connection ended.
@@ -113,6 +116,7 @@ impl Sender {
             ask: BTreeMap::new(),
             doubtful: BTreeMap::new(),
             doubtful_outcomes: BTreeMap::new(),
+            lost: BTreeMap::new(),
             wait_for_epoch: None,
             again: 0,
         }
@@ -189,6 +193,11 @@ impl Sender {
                 outputs.push_back(Output::Event(LinkEvent::PeerForgot { epoch: *epoch, ranges: forgot }));
             }
         }
+        for ((epoch, outcome), lost) in &self.lost {
+            let mut known = claims.get(epoch).unwrap_or(&none).known();
+            known.union_with(&self.progress.get(epoch).unwrap_or(&none).known());
+            self.skips.entry((*epoch, *outcome)).or_default().union_with(&lost.difference(&known));
+        }
         if rewind {
             self.scan_from = LocalPos::START;
             for queue in &mut self.queues {
@@ -196,6 +205,19 @@ impl Sender {
             }
         }
         outputs.push_back(Output::Event(LinkEvent::Resumed { again: std::mem::take(&mut self.again) }));
+    }
+
+    /// The journal cannot give these numbers any more. While a connection is up they are told on it, else on the next.
+    pub(crate) fn lost(&mut self, epoch: Epoch, outcome: Outcome, numbers: &RangeSet, is_up: bool) {
+        let lost = self.lost.entry((epoch, outcome)).or_default();
+        let new = numbers.difference(lost);
+        lost.union_with(&new);
+        if is_up {
+            let mut settled = self.progress.get(&epoch).map(EpochProgress::known).unwrap_or_default();
+            settled.union_with(&self.in_flight.range((epoch, 0)..=(epoch, u64::MAX)).map(|((_, n), _)| *n).collect());
+            self.doubtful.get(&epoch).into_iter().for_each(|set| settled.union_with(set));
+            self.skips.entry((epoch, outcome)).or_default().union_with(&new.difference(&settled));
+        }
     }
 
     pub(crate) fn resume_at(&mut self, resume: Resume) {
@@ -234,7 +256,9 @@ impl Sender {
         let mut received = claim.stored.intersection(&ours);
         for (outcome, set) in &claim.outcomes {
             if !is_skip(*outcome) {
-                received.union_with(&set.intersection(&ours));
+                let told = self.lost.get(&(epoch, *outcome)).cloned().unwrap_or_default();
+                let told = told.difference(self.sent_here.entry(epoch).or_default());
+                received.union_with(&set.intersection(&ours).difference(&told));
             }
         }
         let fresh = received.difference(&known);

@@ -321,6 +321,13 @@ impl Session {
         self.sender.appended();
     }
 
+    /// The journal cannot give these own numbers any more: their entries are damaged ([`Outcome::Quarantined`]) or were
+    /// trimmed before this peer had them ([`Outcome::Expired`]). The peer is told, so that nothing waits for them there;
+    /// they are recorded when it confirms. Repeating it is harmless.
+    pub fn lost(&mut self, epoch: Epoch, outcome: Outcome, numbers: &RangeSet) {
+        self.sender.lost(epoch, outcome, numbers, self.connection.as_ref().is_some_and(Connection::is_up));
+    }
+
     /// The open epoch and its last number (0 while there is none), after an [`Output::StartEpoch`].
     pub fn own_epoch(&mut self, epoch: Epoch, last: u64) {
         self.sender.own_epoch(epoch, last);

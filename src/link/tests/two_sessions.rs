@@ -763,6 +763,37 @@ fn a_restored_snapshot_gets_a_new_epoch_and_loses_nothing() {
 /// The sender's process died after sending and before it recorded the receipts: the peer's claims are proven by
 /// hash, nothing is sent twice and no epoch is spent.
 #[test]
+fn what_the_journal_lost_is_accounted_for_at_the_peer_and_here() {
+    let mut world = World::new(21, false);
+    let alpha = &mut world.nodes[0];
+    for _ in 0..4 {
+        alpha.capture(draft(Precedence::Routine, 30));
+    }
+    // Two was trimmed before the peer was enrolled; three is damaged.
+    alpha.disk.own.retain(|o| !(2..=3).contains(&o.entry.header.id.seq.get()));
+    alpha.session.lost(Epoch::FIRST, Outcome::Expired, &RangeSet::from(2..=2));
+    alpha.session.lost(Epoch::FIRST, Outcome::Quarantined, &RangeSet::from(3..=3));
+    world.settle();
+    let quarantined = |node: &Node| node.disk.received[&Epoch::FIRST].outcomes[&Outcome::Quarantined].clone();
+    assert_eq!(quarantined(&world.nodes[1]), RangeSet::from(3..=3));
+    // One more is found to be damaged while the link is up and after it was delivered: the peer's word counts.
+    world.nodes[0].session.lost(Epoch::FIRST, Outcome::Quarantined, &RangeSet::from(3..=4));
+    world.settle();
+    let sent = &world.nodes[0].disk.sent[&Epoch::FIRST];
+    assert_eq!(sent.outcomes[&Outcome::Quarantined], RangeSet::from(3..=3));
+    assert_eq!(sent.outcomes[&Outcome::Expired], RangeSet::from(2..=2));
+    assert_eq!(sent.outcomes[&Outcome::Applied], [1, 4].into_iter().collect());
+    assert_eq!(sent.stored, [1, 4].into_iter().collect());
+    // Neither side asks or says it again after a restart.
+    world.disconnect();
+    world.nodes[0].restart();
+    world.nodes[0].session.lost(Epoch::FIRST, Outcome::Quarantined, &RangeSet::from(3..=3));
+    world.settle();
+    assert_eq!(quarantined(&world.nodes[1]), RangeSet::from(3..=3));
+    assert!(world.nodes[0].epochs_started.is_empty());
+}
+
+#[test]
 fn a_crash_before_the_receipt_was_recorded_costs_only_a_question() {
     let mut world = World::new(6, false);
     for n in 0..20 {
