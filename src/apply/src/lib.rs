@@ -10,14 +10,15 @@
 //! - An entry's effect and the number that proves it are durable together, so it is applied once.
 //! - Within one (origin, stream, precedence) entries are applied in the order in which they arrived.
 //! - The cursor never passes a parked entry; a restart finds it again.
-//! - What cannot be applied is quarantined with a reason and counted, and does not stop the rest.
+//! - What cannot be applied, or was damaged before that, is quarantined with a reason and counted, and does not stop
+//!   the rest.
 //!
 //! Not here: versions and merging (mission), receipts on the wire (link).
 //! Start reading at [`Apply::run`].
 
 mod parked;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -53,6 +54,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Name of the check on the health board.
 const CHECK: &str = "apply";
+
+/// Name of the check on what can never be applied; it stays until the restart.
+const CHECK_DAMAGE: &str = "apply-damage";
 
 /// Name of the journal consumer whose cursor this room keeps.
 pub const CONSUMER: &str = "apply";
@@ -208,6 +212,8 @@ pub struct Apply {
     announce: bool,
     /// Look at every waiting file in the next pass.
     recheck: bool,
+    /// Entries that were damaged before they could be applied, since the start.
+    damaged: u64,
 }
 
 /// What one pass did.
@@ -228,7 +234,13 @@ impl Apply {
             accounted.insert_ranges(row.origin, row.epoch, &row.ranges);
         }
         let consumer = options.journal.consumer(CONSUMER, true)?;
-        let next = consumer.state().cursor.unwrap_or(LocalPos::START);
+        let mut next = consumer.state().cursor.unwrap_or(LocalPos::START);
+        if !unmet(&options.journal, &accounted, next)?.is_empty() {
+            // The core was restored from an older backup: what it misses may still lie before the cursor.
+            warn!("the mission core knows less than the journal; every received entry is looked at again");
+            consumer.rewind();
+            next = LocalPos::START;
+        }
         // Makes it a reader of received entries in the journal's eyes: trimming waits for it from the first one on.
         consumer.advance(next);
         let ended = Mutex::new(Ended { ledger, accounted });
@@ -242,7 +254,10 @@ impl Apply {
             changed: watch::Sender::new(0),
         });
         let handle = ApplyHandle(Arc::clone(&shared));
-        Ok((Self { options, shared, parked: Parked::default(), next, announce: false, recheck: true }, handle))
+        Ok((
+            Self { options, shared, parked: Parked::default(), next, announce: false, recheck: true, damaged: 0 },
+            handle,
+        ))
     }
 
     /// Applies until `stop`. What is not applied then waits in the journal.
@@ -301,13 +316,18 @@ impl Apply {
 
     fn pass(&mut self) -> Result<Pass, ApplyError> {
         let mut ready = Vec::new();
+        // Taken before the journal is read: every one of these numbers is met, waits, or can never be met.
+        let received = self.options.journal.received_from_all();
         self.retry_parked(&mut ready)?;
         if ready.len() < BATCH {
             self.read_new(&mut ready)?;
         }
         let progressed = !ready.is_empty();
+        let mut progressed = progressed;
         if progressed {
             self.apply(ready)?;
+        } else if self.next >= self.options.journal.head() {
+            progressed = self.quarantine_unreadable(received)?;
         }
         let cursor = self.parked.first().unwrap_or(self.next).min(self.next);
         if self.shared.consumer.state().cursor != Some(cursor) {
@@ -332,7 +352,10 @@ impl Apply {
             }
             let batch = self.options.journal.read_foreign(pos, 1)?;
             let Some(received) = batch.entries.into_iter().find(|r| r.pos == pos) else {
-                warn!(?pos, "a parked entry is no longer readable; it stays counted as held at its origin");
+                debug!(
+                    ?pos,
+                    "a waiting entry is no longer readable; it is accounted for when nothing else is to be done"
+                );
                 self.parked.release(pos);
                 continue;
             };
@@ -340,6 +363,35 @@ impl Apply {
             self.consider(received, ready)?;
         }
         Ok(())
+    }
+
+    /// Accounts for what the journal received and cannot give any more, so that nothing waits for it, here or at its
+    /// origin. To be called when everything readable has been met.
+    fn quarantine_unreadable(&mut self, received: Numbers) -> Result<bool, ApplyError> {
+        let waiting: Vec<EntryId> = self.parked.ids().collect();
+        let mut any = false;
+        for ((origin, epoch), mut numbers) in received {
+            numbers = self.shared.lock().accounted.missing(origin, epoch, &numbers);
+            for id in waiting.iter().filter(|id| (id.origin, id.epoch) == (origin, epoch)) {
+                numbers.remove(id.seq.get());
+            }
+            if numbers.is_empty() {
+                continue;
+            }
+            let (label, count) = (self.label(origin), numbers.count());
+            warn!(peer = %label, epoch = epoch.0, numbers = ?numbers, "received entries were damaged before they were applied");
+            self.shared.replica.account(origin, epoch, Outcome::Quarantined, &numbers)?;
+            self.options.metrics.apply_quarantined_entries_total.add((label,), count);
+            self.shared.note(origin, epoch, Outcome::Quarantined, &numbers);
+            self.damaged += count;
+            any = true;
+        }
+        if any {
+            let text = format!("{} received entries were damaged before they were applied", self.damaged);
+            let next = "check the disk, run `holdfast journal verify`, and ask their authors to send them again";
+            self.options.health.report(CHECK_DAMAGE, Verdict::degraded(text, next));
+        }
+        Ok(any)
     }
 
     fn read_new(&mut self, ready: &mut Vec<Ready>) -> Result<(), ApplyError> {
@@ -482,6 +534,29 @@ impl Apply {
     }
 }
 
+/// Numbers of each origin and epoch.
+type Numbers = BTreeMap<(NodeId, Epoch), RangeSet>;
+
+/// Received numbers that neither ended nor are met from `next` on.
+fn unmet(journal: &Journal, accounted: &Accounted, mut next: LocalPos) -> Result<Numbers, ReadError> {
+    let mut unmet = journal.received_from_all();
+    for ((origin, epoch), numbers) in &mut unmet {
+        *numbers = accounted.missing(*origin, *epoch, numbers);
+    }
+    unmet.retain(|_, numbers| !numbers.is_empty());
+    while !unmet.is_empty() && next < journal.head() {
+        let batch = journal.read_foreign(next, BATCH)?;
+        for id in batch.entries.iter().map(|received| received.entry.header.id) {
+            if let Some(numbers) = unmet.get_mut(&(id.origin, id.epoch)) {
+                numbers.remove(id.seq.get());
+            }
+        }
+        unmet.retain(|_, numbers| !numbers.is_empty());
+        next = batch.next;
+    }
+    Ok(unmet)
+}
+
 /// An entry that goes into this pass.
 struct Ready {
     id: EntryId,
@@ -501,4 +576,153 @@ enum Content {
     Unusable(String),
     /// Durable in the core's staging area.
     Staged(StagedFile),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use journal::{Foreign, IndexPlace, JournalOptions, JournalSettings, StdDisk};
+    use mission::ws::WsHub;
+    use mission::{CoreOptions, CoreSettings};
+    use model::{Header, Hlc, Id, IdMint, Label, Precedence, Seq, SourcePosition, StreamId, UnixMillis};
+
+    const ME: NodeId = NodeId([1; 16]);
+    const PEER: NodeId = NodeId([2; 16]);
+
+    struct Fixed;
+
+    impl Clock for Fixed {
+        fn now(&self) -> UnixMillis {
+            UnixMillis(1_700_000_000_000)
+        }
+    }
+
+    impl IdMint for Fixed {
+        fn mint(&self) -> Id {
+            Id::from_block([7; 16])
+        }
+    }
+
+    fn journal(dir: &std::path::Path) -> Journal {
+        let options = JournalOptions {
+            dir: dir.join("journal"),
+            node: ME,
+            disk: Arc::new(StdDisk),
+            clock: Arc::new(Fixed),
+            settings: JournalSettings::default(),
+            index: IndexPlace::Memory,
+        };
+        Journal::open(options).unwrap().0
+    }
+
+    fn core(dir: &std::path::Path) -> Core {
+        Core::open(CoreOptions {
+            dir: dir.to_owned(),
+            node: ME,
+            node_name: "alpha".to_owned(),
+            mint: Arc::new(Fixed),
+            clock: Arc::new(Fixed),
+            hybrid: Arc::new(HybridClock::default()),
+            events: Arc::new(WsHub::new(CancellationToken::new())),
+            settings: CoreSettings::default(),
+        })
+        .unwrap()
+    }
+
+    fn apply(journal: &Journal, core: &Core) -> (Apply, ApplyHandle, Health) {
+        let health = Health::new(Arc::new(Fixed));
+        let options = ApplyOptions {
+            journal: journal.clone(),
+            core: core.clone(),
+            hybrid: Arc::new(HybridClock::default()),
+            clock: Arc::new(Fixed),
+            peer_name: Arc::new(|node| node.to_string()),
+            metrics: Arc::new(Metrics::new()),
+            health: health.clone(),
+        };
+        let (apply, handle) = Apply::new(options).unwrap();
+        (apply, handle, health)
+    }
+
+    fn id(n: u64) -> EntryId {
+        EntryId { origin: PEER, epoch: Epoch::FIRST, seq: Seq::new(n).unwrap() }
+    }
+
+    /// An entry whose body no release can read: when its turn comes it is kept aside with its bytes.
+    fn receive(journal: &Journal, n: u64, causes: &[u64]) {
+        let header = Header {
+            id: id(n),
+            source: SourcePosition(Hlc(n)),
+            stream: StreamId::Directory,
+            causes: causes.iter().map(|n| id(*n)).collect(),
+            precedence: Precedence::Routine,
+            captured: Hlc(n),
+            origin_time: UnixMillis(1),
+            expiry: None,
+            supersedes: None,
+            label: Label::directory(),
+            kind: Kind::Post,
+            mint_salt: 1,
+        };
+        let bytes = wire::encode_entry(&Entry { header, body: format!("unreadable body {n}").into_bytes() });
+        journal.append_foreign(Foreign { bytes: bytes.into(), object: None }).wait().unwrap();
+    }
+
+    fn rest(mut apply: Apply) -> Apply {
+        while apply.pass().unwrap().progressed {}
+        apply
+    }
+
+    fn damage(dir: &std::path::Path, n: u64) {
+        let path = dir.join("journal/segments/00000001.seg");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let body = format!("unreadable body {n}");
+        let at = bytes.windows(body.len()).position(|w| w == body.as_bytes()).unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    fn kept_aside(core: &Core) -> Vec<u64> {
+        core.replica().quarantine_list().unwrap().iter().map(|row| row.id.seq.get()).collect()
+    }
+
+    #[test]
+    fn what_was_damaged_before_its_turn_is_accounted_for_and_holds_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, core) = (journal(dir.path()), core(&dir.path().join("core")));
+        let (apply, handle, health) = apply(&journal, &core);
+        receive(&journal, 2, &[1]);
+        receive(&journal, 4, &[3]);
+        let apply = rest(apply);
+        assert!(handle.ledger(PEER).is_empty(), "both wait for their causes");
+        // One entry is damaged before it was ever looked at, another while it waits.
+        receive(&journal, 1, &[]);
+        damage(dir.path(), 1);
+        damage(dir.path(), 4);
+        let apply = rest(apply);
+        assert_eq!(handle.ledger(PEER), [(Epoch::FIRST, Outcome::Quarantined, [1, 2, 4].into_iter().collect())]);
+        assert_eq!(kept_aside(&core), [2]);
+        assert!(health.checks().iter().any(|check| check.name == CHECK_DAMAGE));
+        receive(&journal, 3, &[]);
+        rest(apply);
+        assert_eq!(kept_aside(&core), [2, 3]);
+    }
+
+    #[test]
+    fn a_core_restored_from_a_backup_gets_what_the_journal_still_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(dir.path());
+        let newer = core(&dir.path().join("newer"));
+        receive(&journal, 1, &[]);
+        receive(&journal, 2, &[]);
+        let (first, _, _) = apply(&journal, &newer);
+        rest(first);
+        assert_eq!(kept_aside(&newer), [1, 2]);
+        assert!(journal.consumer(CONSUMER, true).unwrap().state().cursor > Some(LocalPos::START));
+        let older = core(&dir.path().join("older"));
+        let (second, handle, _) = apply(&journal, &older);
+        rest(second);
+        assert_eq!(kept_aside(&older), [1, 2]);
+        assert_eq!(handle.ledger(PEER), [(Epoch::FIRST, Outcome::Quarantined, RangeSet::from(1..=2))]);
+    }
 }

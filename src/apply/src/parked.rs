@@ -14,6 +14,11 @@ impl Accounted {
         self.0.get(&(id.origin, id.epoch)).is_some_and(|set| set.contains(id.seq.get()))
     }
 
+    /// Those of the numbers that have not ended here.
+    pub(crate) fn missing(&self, origin: NodeId, epoch: Epoch, numbers: &RangeSet) -> RangeSet {
+        self.0.get(&(origin, epoch)).map_or_else(|| numbers.clone(), |ended| numbers.difference(ended))
+    }
+
     /// Notes many.
     pub(crate) fn insert_ranges(&mut self, origin: NodeId, epoch: Epoch, numbers: &RangeSet) {
         self.0.entry((origin, epoch)).or_default().union_with(numbers);
@@ -81,6 +86,11 @@ impl Parked {
     /// The lowest parked position: the cursor must not pass it.
     pub(crate) fn first(&self) -> Option<LocalPos> {
         self.by_pos.keys().next().copied()
+    }
+
+    /// Everything parked.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = EntryId> {
+        self.by_pos.values().map(|(id, ..)| *id)
     }
 
     /// Positions waiting for entries or for their lane, in order.
