@@ -252,7 +252,12 @@ impl CaptureOptions {
     ) -> Result<Option<(Manifest, FileInProgress)>, CaptureError> {
         let Some(path) = self.core.file_path(file.stub.id)? else { return Ok(None) };
         let in_progress = self.journal.begin_file();
-        let bytes = File::open(path)?;
+        let bytes = match File::open(path) {
+            Ok(bytes) => bytes,
+            // Waiting for bytes that are gone would hold up everything that was written after them.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
         let mut pending: Vec<Ticket<journal::ChunkPut>> = Vec::new();
         let namer = Namer::new(&self.chunk_secret.0, label);
         let manifest = build_manifest(bytes, &namer, |name, chunk| {
@@ -293,5 +298,94 @@ fn is_update(event: &Event) -> bool {
         Event::Team(s) => s.update_at > s.create_at,
         Event::Channel(s) => s.update_at > s.create_at,
         Event::TeamMember(_) | Event::ChannelMember(_) | Event::Post(_) | Event::Reaction(_) | Event::File(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use journal::{IndexPlace, JournalOptions, JournalSettings, StdDisk};
+    use mission::types::{ClientInfo, Login, NewPost, NewTeam};
+    use mission::ws::WsHub;
+    use mission::{CoreOptions, CoreSettings};
+    use model::{HybridClock, Id, IdMint, Kind, LocalPos, NodeId, UnixMillis};
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    const ME: NodeId = NodeId([1; 16]);
+
+    #[derive(Default)]
+    struct Fixed(AtomicU8);
+
+    impl Clock for Fixed {
+        fn now(&self) -> UnixMillis {
+            UnixMillis(1_700_000_000_000)
+        }
+    }
+
+    impl IdMint for Fixed {
+        fn mint(&self) -> Id {
+            Id::from_block([self.0.fetch_add(1, Ordering::SeqCst); 16])
+        }
+    }
+
+    #[test]
+    fn a_file_whose_bytes_are_gone_holds_up_nothing_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(Fixed::default());
+        let core = Core::open(CoreOptions {
+            dir: dir.path().join("core"),
+            node: ME,
+            node_name: "alpha".to_owned(),
+            mint: Arc::new(Fixed::default()),
+            clock: Arc::clone(&clock),
+            hybrid: Arc::new(HybridClock::default()),
+            events: Arc::new(WsHub::new(CancellationToken::new())),
+            settings: CoreSettings::default(),
+        })
+        .unwrap();
+        let (journal, _) = Journal::open(JournalOptions {
+            dir: dir.path().join("journal"),
+            node: ME,
+            disk: Arc::new(StdDisk),
+            clock: Arc::clone(&clock),
+            settings: JournalSettings::default(),
+            index: IndexPlace::Memory,
+        })
+        .unwrap();
+        let options = CaptureOptions {
+            core: core.clone(),
+            journal: journal.clone(),
+            settings: CaptureSettings::default(),
+            chunk_secret: Sensitive([3; 32]),
+            mint_salt: 1,
+            clock: Arc::clone(&clock),
+            metrics: Arc::new(Metrics::new()),
+            health: Health::new(clock),
+        };
+        let (password, email) = ("correct-horse-1".to_owned(), "alice@example.com".to_owned());
+        core.create_admin("alice", &email, &password).unwrap();
+        let login = Login { login_id: "alice".to_owned(), password, ..Login::default() };
+        let alice = core.login(&login, &ClientInfo::default()).unwrap().1;
+        let team = NewTeam { name: "mission".into(), display_name: "M".into(), kind: "O".into(), ..NewTeam::default() };
+        let team = core.create_team(&alice, &team).unwrap();
+        let square = core.channel_by_name(&alice, team.id, "town-square", false).unwrap();
+        let mut upload = core.begin_upload(&alice, square.id, "map.bin").unwrap();
+        upload.write_all(b"a map").unwrap();
+        let file = upload.finish().unwrap();
+        let post = NewPost {
+            channel_id: square.id.to_string(),
+            message: "the map".to_owned(),
+            file_ids: vec![file.id.to_string()],
+            ..NewPost::default()
+        };
+        core.create_post(&alice, &post, true).unwrap();
+        std::fs::remove_file(core.file_path(file.id).unwrap().unwrap()).unwrap();
+        while options.round().unwrap() > 0 {}
+        assert_eq!(core.outbox_stats().unwrap().rows, 0);
+        let entries = journal.list(LocalPos::START..journal.head(), 100).unwrap();
+        let has = |kind: Kind| entries.iter().any(|listed| listed.entry.header.kind == kind);
+        assert!(has(Kind::File) && has(Kind::Post), "the file is accounted for by name");
     }
 }
