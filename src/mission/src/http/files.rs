@@ -25,7 +25,7 @@ const WRITE_AT_ONCE: usize = 256 * 1024;
 const FORM_VALUE_MAX: usize = 10 * 1024;
 /// Files in one request; clients attach at most ten to a post.
 const FILES_MAX: usize = 10;
-/// A file that stands before its `channel_id` waits in memory, up to this size.
+/// Files that stand before the `channel_id` wait in memory, up to this size together.
 const EARLY_FILE_MAX: usize = 8 * 1024 * 1024;
 
 /// `POST /files`, as a form or as bare bytes with `channel_id` and `filename` in the query.
@@ -94,7 +94,10 @@ async fn form(call: Call, body: Body) -> AppResult<Reply> {
                 let pieces = part.map(|piece| piece.map_err(unreadable));
                 infos.push(store(&call, channel, file_name, pieces).await?);
             }
-            None => early.push((file_name, read_capped(&mut part, EARLY_FILE_MAX).await?)),
+            None => {
+                let waiting: usize = early.iter().map(|(_, bytes)| bytes.len()).sum();
+                early.push((file_name, read_capped(&mut part, EARLY_FILE_MAX - waiting).await?));
+            }
         }
     }
     let channel = channel.ok_or_else(|| AppError::body_param("uploadFile", "channel_id"))?;

@@ -162,6 +162,23 @@ impl ApiState {
     }
 }
 
+impl ApiState {
+    /// As [`Self::blocking`], for work that hashes a password. Its turn ends with the work and not before, also
+    /// when whoever asked went away: else callers that hang up would start as many hashes as they like.
+    async fn hashing<T, F>(&self, work: F) -> AppResult<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> AppResult<T> + Send + 'static,
+    {
+        let turn = Arc::clone(&self.hashing).acquire_owned().await;
+        let run = move || {
+            let _turn = turn;
+            work()
+        };
+        self.blocking(run).await
+    }
+}
+
 /// Serves on `listener` until `stop`, then lets the requests that run finish.
 ///
 /// # Errors
@@ -209,8 +226,7 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
             }
             Run::Password(handler) => {
                 call.body = read_capped(body, state.settings.max_json_bytes).await?;
-                let _turn = state.hashing.acquire().await;
-                state.blocking(move || handler(&call)).await.map(Answer::Reply)
+                state.hashing(move || handler(&call)).await.map(Answer::Reply)
             }
             Run::Upload => files::upload(call, body).await.map(Answer::Reply),
             Run::Socket => ws::upgrade(&state, call, &mut parts).await.map(Answer::Socket),

@@ -136,8 +136,8 @@ pub(crate) fn thread(call: &Call) -> AppResult<Reply> {
         replies.truncate(per_page);
     }
     list.order = root.into_iter().chain(replies.into_iter().map(|(_, id)| id)).collect();
-    let order = &list.order;
-    list.posts.retain(|id, _| order.contains(id));
+    let kept: std::collections::BTreeSet<Id> = list.order.iter().copied().collect();
+    list.posts.retain(|id, _| kept.contains(id));
     show_list(&list)
 }
 

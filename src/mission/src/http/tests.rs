@@ -438,6 +438,37 @@ async fn a_form_may_name_the_channel_after_the_files() {
 }
 
 #[tokio::test]
+async fn files_in_front_of_their_channel_wait_in_memory_up_to_a_sum() {
+    let site = Site::new().await;
+    let world = site.world().await;
+    let half = "x".repeat(5 * 1024 * 1024);
+    let file = format!("Content-Disposition: form-data; name=\"files\"; filename=\"n.bin\"\r\n\r\n{half}");
+    let answer = site.form(&world.bob, &[file.clone(), file]).await;
+    assert_eq!((answer.status, answer.id()), (413, "api.context.request_body_too_large.app_error"));
+}
+
+#[tokio::test]
+async fn a_hash_keeps_its_turn_when_whoever_asked_hangs_up() {
+    let site = Site::new().await;
+    let state = ApiState::new(site.core.clone(), site.hub.clone(), HttpSettings::default());
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    let hash = state.hashing(move || {
+        begun.send(()).unwrap();
+        waits.recv().unwrap();
+        Ok(())
+    });
+    tokio::select! {
+        _ = hash => panic!("it waits"),
+        begun = has_begun => begun.unwrap(),
+    }
+    assert_eq!(state.hashing.available_permits(), HASHING_MAX - 1);
+    go_on.send(()).unwrap();
+    let every = u32::try_from(HASHING_MAX).unwrap();
+    drop(state.hashing.acquire_many(every).await.unwrap());
+}
+
+#[tokio::test]
 async fn a_file_over_the_limit_is_refused_whichever_way_it_comes() {
     let site = Site::new().await;
     let world = site.world().await;
