@@ -7,9 +7,7 @@ use model::{Event, Hlc, Id, UnixMillis, Version};
 use rusqlite::{Connection, params};
 use sha1::{Digest, Sha1};
 
-use crate::access::{
-    may_in_channel, require, require_in_channel, require_in_team, require_read, require_self, role_exists,
-};
+use crate::access::{may_in_channel, require, require_in_channel, require_in_team, require_read, require_self};
 use crate::core::{Core, Tx, channel_id_of_name, version_of};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
@@ -960,7 +958,7 @@ impl Core {
         })
     }
 
-    /// Sets a member's roles in the channel. Being administrator is replicated; other explicit roles are local.
+    /// Sets a member's roles in the channel. Being administrator is replicated, and there is nothing else to set.
     ///
     /// # Errors
     /// 403 without `manage_channel_roles`, 400 for an unknown role, 404 when the user is no member.
@@ -969,20 +967,14 @@ impl Core {
             let c = require_channel(&tx.db, channel)?.channel;
             require_in_channel("updateChannelMemberRoles", &tx.db, by, &c, "manage_channel_roles")?;
             require_member(&tx.db, channel, user)?;
-            if !roles.split_whitespace().all(role_exists) {
+            // A role of the system would permit here what its holder may do nowhere else.
+            if !roles.split_whitespace().all(|r| ["channel_user", "channel_admin"].contains(&r)) {
                 return Err(AppError::body_param("updateChannelMemberRoles", "roles"));
             }
             let admin = roles.split_whitespace().any(|r| r == "channel_admin");
-            let explicit: Vec<&str> =
-                roles.split_whitespace().filter(|r| !["channel_user", "channel_admin"].contains(r)).collect();
             let sql = "SELECT create_at FROM channel_members WHERE channel_id = ?1 AND user_id = ?2";
             let joined = count(&tx.db, sql, [channel.as_str(), user.as_str()])?;
             tx.save_channel_member(&c, user, joined, 0, admin)?;
-            run(
-                &tx.db,
-                "UPDATE channel_members SET explicit_roles = ?3 WHERE channel_id = ?1 AND user_id = ?2",
-                [channel.as_str(), user.as_str(), &explicit.join(" ")],
-            )?;
             let member = require_member(&tx.db, channel, user)?;
             tx.tell(Broadcast::to_user("channel_member_updated", user).with_text("channelMember", &member));
             Ok(())
@@ -1101,15 +1093,18 @@ impl Core {
             };
             let (unread, unread_root) = (after("")?, after("AND root_id = ''")?);
             let mut mentions = (0, 0, 0);
-            let sql = "SELECT * FROM posts WHERE channel_id = ?1 AND create_at > ?2 AND delete_at = 0
-                AND original_id = '' AND user_id <> ?3";
-            for p in all(&tx.db, sql, params![c.id.as_str(), from, user.as_str()], crate::rows::post_row)? {
-                if tx.mentioned(&c, &p)?.contains(&user) {
+            let sql = "SELECT type, message, root_id, priority FROM posts WHERE channel_id = ?1 AND create_at > ?2
+                AND delete_at = 0 AND original_id = '' AND user_id <> ?3";
+            let username = require_user(&tx.db, user)?.user.username;
+            all(&tx.db, sql, params![c.id.as_str(), from, user.as_str()], |r| {
+                let text = |column| r.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+                if crate::posts::mentions(&c, text("type")?, text("message")?, &username) {
                     mentions.0 += 1;
-                    mentions.1 += i64::from(p.root_id.is_none());
-                    mentions.2 += i64::from(p.priority.contains("\"urgent\""));
+                    mentions.1 += i64::from(text("root_id")?.is_empty());
+                    mentions.2 += i64::from(text("priority")?.contains("\"urgent\""));
                 }
-            }
+                Ok(())
+            })?;
             run(
                 &tx.db,
                 "UPDATE channel_members SET mention_count = ?3, mention_count_root = ?4, urgent_mention_count = ?5,
@@ -1173,7 +1168,7 @@ fn require_live(c: &Channel) -> AppResult<()> {
     ))
 }
 
-fn require_channel_view(db: &Connection, by: &Session, c: &Channel) -> AppResult<()> {
+pub(crate) fn require_channel_view(db: &Connection, by: &Session, c: &Channel) -> AppResult<()> {
     match c.team_id {
         Some(team) if c.kind == "O" => require_in_team("getChannel", db, by, team, "read_public_channel"),
         _ if may_in_channel(db, by, c, "read_channel")? => Ok(()),

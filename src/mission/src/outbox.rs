@@ -146,6 +146,14 @@ impl Core {
         })
     }
 
+    /// Does the store answer? Costs the same however much it holds.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.read(|db| count(db, "SELECT count(*) FROM meta", []).map(drop).map_err(StoreError::from))
+    }
+
     /// Counts of everything held.
     ///
     /// # Errors

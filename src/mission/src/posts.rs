@@ -95,7 +95,7 @@ pub(crate) fn render(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> rusql
     let threads: BTreeSet<Id> = rows.iter().map(|r| r.root_id.unwrap_or(r.id)).collect();
     let threads: Vec<Id> = threads.into_iter().collect();
     let sql = "SELECT root_id, count(*) FROM posts WHERE root_id IN (SELECT value FROM json_each(?1))
-        AND delete_at = 0 AND original_id = '' GROUP BY root_id";
+        AND root_id <> '' AND delete_at = 0 AND original_id = '' GROUP BY root_id";
     let replies: BTreeMap<Id, i64> =
         all(db, sql, [id_array(&threads)], |r| Ok((first_id(r)?, r.get(1)?)))?.into_iter().collect();
     let live: Vec<Id> = rows.iter().filter(|r| r.delete_at == 0).map(|r| r.id).collect();
@@ -200,10 +200,27 @@ fn at_words(message: &str) -> BTreeSet<String> {
     words
 }
 
+/// Words after `@` that mean every member.
+const EVERYONE: [&str; 3] = ["all", "channel", "here"];
+
+/// Messages of the server mention nobody, except the one that says who was added.
+fn is_silent(kind: &str) -> bool {
+    kind.starts_with("system_") && kind != "system_add_to_channel"
+}
+
+/// Whether a post of this kind and text by somebody else mentions a member of that name; see [`Tx::mentioned`].
+pub(crate) fn mentions(c: &Channel, kind: &str, message: &str, username: &str) -> bool {
+    if is_silent(kind) || c.is_direct_or_group() {
+        return !is_silent(kind);
+    }
+    let words = at_words(message);
+    words.contains(username) || EVERYONE.iter().any(|w| words.contains(*w))
+}
+
 impl Tx<'_> {
     /// The members of the channel whom the post mentions. Everyone in a direct or group channel is.
     pub(crate) fn mentioned(&self, c: &Channel, row: &PostRow) -> rusqlite::Result<Vec<Id>> {
-        if row.kind.starts_with("system_") && row.kind != "system_add_to_channel" {
+        if is_silent(&row.kind) {
             return Ok(Vec::new());
         }
         let mut members = member_ids(&self.db, c.id)?;
@@ -215,7 +232,7 @@ impl Tx<'_> {
         if words.is_empty() {
             return Ok(Vec::new());
         }
-        if ["all", "channel", "here"].iter().any(|w| words.contains(*w)) {
+        if EVERYONE.iter().any(|w| words.contains(*w)) {
             return Ok(members);
         }
         let sql = "SELECT id FROM users WHERE username IN (SELECT value FROM json_each(?1)) AND delete_at = 0
@@ -298,7 +315,7 @@ impl Tx<'_> {
         )?;
         run(
             &self.db,
-            "UPDATE files SET delete_at = ?2, update_at = ?2 WHERE post_id = ?1 AND delete_at = 0
+            "UPDATE files SET delete_at = ?2, update_at = ?2 WHERE post_id = ?1 AND post_id <> '' AND delete_at = 0
              AND id NOT IN (SELECT value FROM json_each(?3))",
             params![row.id.as_str(), row.update_at, id_array(&row.file_ids)],
         )?;
@@ -646,7 +663,7 @@ impl Core {
             let row = require_post(db, id)?;
             require_read("getPostThread", db, by, &require_channel(db, row.channel_id)?.channel)?;
             let root = row.root_id.unwrap_or(row.id);
-            let sql = "SELECT * FROM posts WHERE (id = ?1 OR root_id = ?1) AND original_id = '' AND delete_at = 0
+            let sql = "SELECT * FROM posts WHERE (id = ?1 OR (root_id = ?1 AND root_id <> '')) AND original_id = '' AND delete_at = 0
                        ORDER BY create_at DESC, id DESC";
             let rows = all(db, sql, [root.as_str()], post_row)?;
             let mut list = to_list(&self.0, db, rows)?;
@@ -693,8 +710,13 @@ impl Core {
             let member = crate::channels::member(db, channel, user)?
                 .ok_or_else(|| AppError::not_found("GetChannelMember", "app.channel.get_member.missing.app_error"))?;
             // By arrival: a late post is unread although it is old.
-            let sql = "SELECT id FROM posts WHERE channel_id = ?1 AND original_id = '' AND delete_at = 0
-                AND max(create_at, arrived_at) > ?2 ORDER BY create_at, id LIMIT 1";
+            let sql = "SELECT id FROM (
+                SELECT * FROM (SELECT id, create_at FROM posts WHERE channel_id = ?1 AND original_id = ''
+                    AND delete_at = 0 AND create_at > ?2 ORDER BY create_at, id LIMIT 1)
+                UNION ALL
+                SELECT * FROM (SELECT id, create_at FROM posts WHERE channel_id = ?1 AND original_id = ''
+                    AND delete_at = 0 AND arrived_at > 0 AND arrived_at > ?2 ORDER BY create_at, id LIMIT 1)
+                ) ORDER BY create_at, id LIMIT 1";
             let first = match member.last_viewed_at {
                 0 => None,
                 seen => get(db, sql, params![channel.as_str(), seen], first_id)?,
@@ -815,7 +837,7 @@ impl Core {
                     "Can not delete a post in a deleted channel.",
                 ));
             }
-            let sql = "SELECT * FROM posts WHERE (id = ?1 OR root_id = ?1) AND original_id = '' AND delete_at = 0
+            let sql = "SELECT * FROM posts WHERE (id = ?1 OR (root_id = ?1 AND root_id <> '')) AND original_id = '' AND delete_at = 0
                        ORDER BY create_at, id";
             for mut post in all(&tx.db, sql, [id.as_str()], post_row)? {
                 let before = post.version;
@@ -843,6 +865,13 @@ impl Core {
             let mut row = require_post(&tx.db, id)?;
             let c = require_channel(&tx.db, row.channel_id)?.channel;
             require_in_channel("saveIsPinnedPost", &tx.db, by, &c, "create_post")?;
+            if c.delete_at > 0 {
+                return Err(AppError::bad(
+                    "UpdatePost",
+                    "api.post.update_post.can_not_update_post_in_deleted.error",
+                    "Can not update a post in a deleted channel.",
+                ));
+            }
             if row.is_pinned == pinned {
                 return Ok(());
             }
@@ -864,8 +893,9 @@ impl Core {
     pub fn pinned_posts(&self, by: &Session, channel: Id) -> AppResult<PostList> {
         self.read(|db| {
             require_read("getPinnedPosts", db, by, &require_channel(db, channel)?.channel)?;
+            // The plus keeps SQLite from walking the whole channel in order to find its few pinned posts.
             let sql = "SELECT * FROM posts WHERE channel_id = ?1 AND is_pinned = 1 AND delete_at = 0
-                AND original_id = '' ORDER BY create_at DESC, id DESC";
+                AND +original_id = '' ORDER BY create_at DESC, id DESC";
             let rows = all(db, sql, [channel.as_str()], post_row)?;
             to_list(&self.0, db, rows)
         })
@@ -895,10 +925,11 @@ impl Core {
     pub fn edit_history(&self, by: &Session, id: Id) -> AppResult<Vec<Post>> {
         self.read(|db| {
             let row = require_post(db, id)?;
+            require_read("getEditHistoryForPost", db, by, &require_channel(db, row.channel_id)?.channel)?;
             if row.user_id != by.user_id {
                 require("getEditHistoryForPost", by, "edit_others_posts")?;
             }
-            let sql = "SELECT * FROM posts WHERE original_id = ?1 ORDER BY edit_at DESC, update_at DESC";
+            let sql = "SELECT * FROM posts WHERE original_id = ?1 AND original_id <> '' ORDER BY edit_at DESC, update_at DESC";
             let history = all(db, sql, [id.as_str()], post_row)?;
             if history.is_empty() {
                 return Err(AppError::not_found("GetEditHistoryForPost", "app.post.get_edit_history.not_found"));
@@ -940,7 +971,7 @@ fn pending(db: &Connection, user: Id, pending_post_id: &str) -> rusqlite::Result
     if pending_post_id.is_empty() {
         return Ok(None);
     }
-    let sql = "SELECT * FROM posts WHERE pending_post_id = ?1 AND user_id = ?2 LIMIT 1";
+    let sql = "SELECT * FROM posts WHERE pending_post_id = ?1 AND pending_post_id <> '' AND user_id = ?2 LIMIT 1";
     get(db, sql, [pending_post_id, user.as_str()], post_row)
 }
 

@@ -26,7 +26,7 @@ use crate::core::{Core, StoreError, Tx, random_id, version_of};
 use crate::events::Broadcast;
 use crate::files::{StagedFile, StagedWriter, put_file};
 use crate::posts::{is_join_leave, node_name, post_row_by_id};
-use crate::rows::{ChannelRow, PostRow, TeamRow, all, exists, get, node, run, text, to_json, user};
+use crate::rows::{ChannelRow, PostRow, TeamRow, all, exists, get, id_array, node, run, text, to_json, user};
 use crate::teams::{member_of_team, team_member_ids, team_row_by_id};
 use crate::types::{FileInfo, Priority, Reaction, Team};
 use crate::users::{new_row, user_row_by_id};
@@ -643,6 +643,12 @@ impl Tx<'_> {
     fn apply_post(&mut self, s: &PostState, origin: NodeId) -> Result<(), Fail> {
         let c = require_remote_channel(self, s.channel_id)?.channel;
         self.ensure_user(s.user_id)?;
+        // Who reads a file is decided by the post that it belongs to, so no other post may claim it.
+        let sql = "SELECT 1 FROM files WHERE id IN (SELECT value FROM json_each(?1)) AND post_id <> ?2";
+        let stubs: Vec<Id> = s.files.iter().map(|f| f.id).collect();
+        if exists(&self.db, sql, [&id_array(&stubs), s.id.as_str()])? {
+            return impossible("a file of the post belongs to another post");
+        }
         for stub in &s.files {
             put_file(&self.db, &info_of(stub, s.user_id, s.channel_id, Some(s.id)), "")?;
         }
@@ -690,7 +696,7 @@ impl Tx<'_> {
     }
 
     fn keep_history_once(&mut self, replaced: &PostRow, at: i64) -> rusqlite::Result<()> {
-        let sql = "SELECT 1 FROM posts WHERE original_id = ?1 AND message = ?2 AND edit_at = ?3";
+        let sql = "SELECT 1 FROM posts WHERE original_id = ?1 AND original_id <> '' AND message = ?2 AND edit_at = ?3";
         if exists(&self.db, sql, params![replaced.id.as_str(), replaced.message, replaced.edit_at])? {
             return Ok(());
         }
@@ -704,7 +710,8 @@ impl Tx<'_> {
             row.arrived_at = self.now;
         }
         // Replies and reactions may have come first.
-        let sql = "SELECT max(at) FROM (SELECT max(state_at) AS at FROM posts WHERE root_id = ?1 AND original_id = ''
+        let sql = "SELECT max(at) FROM (SELECT max(state_at) AS at FROM posts
+            WHERE root_id = ?1 AND root_id <> '' AND original_id = ''
             UNION ALL SELECT max(update_at) FROM reactions WHERE post_id = ?1)";
         let bumped: Option<i64> = get(&self.db, sql, [s.id.as_str()], |r| r.get(0))?.flatten();
         row.update_at = row.update_at.max(bumped.unwrap_or(0));

@@ -1,11 +1,32 @@
 //! From rows to shapes, and the few helpers that every query uses.
 
 use model::{Hlc, Id, NodeId, Version};
+#[cfg(test)]
+use rusqlite::StatementStatus;
 use rusqlite::types::Type;
-use rusqlite::{Connection, Params, Row};
+use rusqlite::{Connection, Params, Row, Statement};
 use serde_json::{Map, Value};
 
 use crate::types::{Channel, ChannelMember, FileInfo, Reaction, StringMap, Team, TeamMember, User};
+
+#[cfg(test)]
+thread_local! {
+    /// Steps that SQLite's machine took in this thread: what a query costs, whatever clock and machine.
+    pub(crate) static STEPS: std::cell::Cell<i64> = const { std::cell::Cell::new(0) };
+}
+
+/// Runs a statement that is kept for the next time.
+fn with<T>(
+    db: &Connection,
+    sql: &str,
+    work: impl FnOnce(&mut Statement<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let mut statement = db.prepare_cached(sql)?;
+    let result = work(&mut statement);
+    #[cfg(test)]
+    STEPS.set(STEPS.get() + i64::from(statement.reset_status(StatementStatus::VmStep)));
+    result
+}
 
 /// The first row, if any.
 pub(crate) fn get<T>(
@@ -14,9 +35,7 @@ pub(crate) fn get<T>(
     params: impl Params,
     map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Option<T>> {
-    let mut statement = db.prepare_cached(sql)?;
-    let mut rows = statement.query(params)?;
-    rows.next()?.map(map).transpose()
+    with(db, sql, |statement| statement.query(params)?.next()?.map(map).transpose())
 }
 
 /// Every row.
@@ -26,22 +45,22 @@ pub(crate) fn all<T>(
     params: impl Params,
     map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
-    db.prepare_cached(sql)?.query_map(params, map)?.collect()
+    with(db, sql, |statement| statement.query_map(params, map)?.collect())
 }
 
 /// One number.
 pub(crate) fn count(db: &Connection, sql: &str, params: impl Params) -> rusqlite::Result<i64> {
-    db.prepare_cached(sql)?.query_row(params, |r| r.get(0))
+    with(db, sql, |statement| statement.query_row(params, |r| r.get(0)))
 }
 
 /// Is there a row?
 pub(crate) fn exists(db: &Connection, sql: &str, params: impl Params) -> rusqlite::Result<bool> {
-    db.prepare_cached(sql)?.exists(params)
+    with(db, sql, |statement| statement.exists(params))
 }
 
 /// Runs a statement that changes rows; how many.
 pub(crate) fn run(db: &Connection, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
-    db.prepare_cached(sql)?.execute(params)
+    with(db, sql, |statement| statement.execute(params))
 }
 
 /// Ids as a JSON array, for `IN (SELECT value FROM json_each(?))`.

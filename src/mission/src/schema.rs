@@ -6,14 +6,15 @@
 use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
-const STEPS: &[&str] = &[V1];
+const STEPS: &[&str] = &[V1, V2];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
 
 /// Creates or upgrades the tables.
 ///
-/// Ids are TEXT, empty where there is none. `ver_at`, `ver_by` are the version of the replicated state.
+/// Ids are TEXT, empty where there is none. An index over such a column leaves the empty ones out, and SQLite
+/// uses it only for a query that says so too: `root_id = ?1 AND root_id <> ''`. `ver_at`, `ver_by` are the version of the replicated state.
 /// `wanted_*` is the replicated name; the plain column is the name shown here, which may carry a suffix.
 /// `local` marks what never leaves this node.
 pub(crate) fn migrate(db: &Connection, from: i64) -> rusqlite::Result<()> {
@@ -116,4 +117,10 @@ CREATE TABLE node_names (node BLOB PRIMARY KEY, name TEXT NOT NULL) STRICT, WITH
 CREATE TABLE late_posts (
     post_id TEXT PRIMARY KEY, channel_id TEXT NOT NULL, user_id TEXT NOT NULL, origin BLOB NOT NULL,
     create_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Without these, opening a channel reads its whole history.
+const V2: &str = "
+CREATE INDEX posts_by_arrival ON posts (channel_id, arrived_at) WHERE arrived_at > 0;
+CREATE INDEX files_by_channel ON files (channel_id) WHERE post_id <> '' AND delete_at = 0;
 ";

@@ -19,7 +19,7 @@ pub(crate) fn ping(call: &Call) -> AppResult<Reply> {
     if !call.query.flag("get_server_status") {
         return Reply::json(&status);
     }
-    let healthy = call.core().stats().is_ok();
+    let healthy = call.core().check().is_ok();
     let store = if healthy { "OK" } else { "UNHEALTHY" };
     status["database_status"] = json!(store);
     status["filestore_status"] = json!(store);
