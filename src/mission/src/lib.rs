@@ -25,6 +25,8 @@ pub mod error;
 pub mod events;
 mod export;
 mod files;
+#[cfg(test)]
+mod guard;
 pub mod http;
 mod outbox;
 mod posts;

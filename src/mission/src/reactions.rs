@@ -146,6 +146,14 @@ impl Core {
             let row = require_post(&tx.db, post)?;
             let c = require_channel(&tx.db, row.channel_id)?.channel;
             may_react(&tx.db, by, &c, "remove_reaction")?;
+            if c.delete_at > 0 {
+                return Err(AppError::new(
+                    "deleteReactionForPost",
+                    "api.reaction.delete.archived_channel.app_error",
+                    "You cannot remove a reaction in an archived channel.",
+                    403,
+                ));
+            }
             let Some(mut r) = get(&tx.db, ONE, [post.as_str(), user.as_str(), emoji], reaction)? else {
                 return Ok(());
             };

@@ -4,7 +4,7 @@ use model::event::{TeamMemberState, TeamState};
 use model::{Event, Id, UnixMillis, Version};
 use rusqlite::{Connection, params};
 
-use crate::access::{may_in_team, require, require_in_team, require_self, role_exists};
+use crate::access::{may_in_team, require, require_in_team, require_self};
 use crate::channels::{join, leave};
 use crate::core::{Core, Tx, random_id, version_of};
 use crate::error::{AppError, AppResult};
@@ -452,15 +452,17 @@ impl Core {
     /// # Errors
     /// 403 without `manage_team_roles`, 400 for an unknown role, 404 when the user is no member.
     pub fn set_team_member_roles(&self, by: &Session, team: Id, user: Id, roles: &str) -> AppResult<()> {
+        const SCHEME: [&str; 2] = ["team_user", "team_admin"];
+        const EXPLICIT: [&str; 2] = ["team_post_all", "team_post_all_public"];
         self.write(|tx| {
             require_in_team("updateTeamMemberRoles", &tx.db, by, team, "manage_team_roles")?;
             member_of_team(&tx.db, team, user)?.ok_or_else(missing_member)?;
-            if !roles.split_whitespace().all(role_exists) {
+            // A role of the system would permit here what its holder may do nowhere else.
+            if !roles.split_whitespace().all(|r| SCHEME.contains(&r) || EXPLICIT.contains(&r)) {
                 return Err(AppError::body_param("updateTeamMemberRoles", "roles"));
             }
             let admin = roles.split_whitespace().any(|r| r == "team_admin");
-            let explicit: Vec<&str> =
-                roles.split_whitespace().filter(|r| !["team_user", "team_admin"].contains(r)).collect();
+            let explicit: Vec<&str> = roles.split_whitespace().filter(|r| EXPLICIT.contains(r)).collect();
             let joined = count(
                 &tx.db,
                 "SELECT create_at FROM team_members WHERE team_id = ?1 AND user_id = ?2",

@@ -9,7 +9,8 @@ use model::event::UserState;
 use model::{Event, Id, UnixMillis, Version};
 use rusqlite::{Connection, params};
 
-use crate::access::{may, require, require_self, role_exists};
+use crate::access::{may, require, require_in_team, require_self, role_exists};
+use crate::channels::{channel_row_by_id, require_channel_view};
 use crate::core::{Core, Inner, Tx};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
@@ -439,8 +440,8 @@ impl Core {
     /// A page of users, unsanitised.
     ///
     /// # Errors
-    /// When the store fails.
-    pub fn users(&self, _by: &Session, filter: &UserFilter, page_number: u32, per_page: u32) -> AppResult<Vec<User>> {
+    /// 403 when the filter names a team or channel that is not the asker's.
+    pub fn users(&self, by: &Session, filter: &UserFilter, page_number: u32, per_page: u32) -> AppResult<Vec<User>> {
         let order = match filter.sort.as_str() {
             "create_at" => "create_at DESC, username",
             "last_activity_at" => "last_activity_at DESC, username",
@@ -451,6 +452,7 @@ impl Core {
         self.read(|db| {
             let (in_team, not_in_team) = (&filter.in_team, &filter.not_in_team);
             let (in_channel, not_in_channel) = (&filter.in_channel, &filter.not_in_channel);
+            require_filter(db, by, [in_team, not_in_team], [in_channel, not_in_channel])?;
             let values = params![
                 in_team.as_ref().map_or("", Id::as_str),
                 not_in_team.as_ref().map_or("", Id::as_str),
@@ -469,12 +471,20 @@ impl Core {
     /// Users whose name, nickname or username starts with the term, unsanitised.
     ///
     /// # Errors
-    /// 400 for a malformed id.
-    pub fn search_users(&self, _by: &Session, search: &UserSearch) -> AppResult<Vec<User>> {
+    /// 400 for a malformed id, 403 for a team or channel that is not the asker's.
+    pub fn search_users(&self, by: &Session, search: &UserSearch) -> AppResult<Vec<User>> {
         let limit = if search.limit <= 0 { 100 } else { search.limit.min(1_000) };
         let sql = format!("SELECT * FROM users u WHERE {USER_FILTER} AND {TERM_MATCH} ORDER BY username LIMIT ?9");
         let active = !search.allow_inactive;
+        let id = |name: &str, text: &str| match text {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| AppError::body_param("searchUsers", name)),
+        };
+        let teams = [id("team_id", &search.team_id)?, id("not_in_team_id", &search.not_in_team_id)?];
+        let channels =
+            [id("in_channel_id", &search.in_channel_id)?, id("not_in_channel_id", &search.not_in_channel_id)?];
         self.read(|db| {
+            require_filter(db, by, teams.each_ref(), channels.each_ref())?;
             let values = params![
                 search.team_id,
                 search.not_in_team_id,
@@ -493,7 +503,7 @@ impl Core {
     /// Suggestions while typing `@`.
     ///
     /// # Errors
-    /// When the store fails.
+    /// 403 for a team or channel that is not the asker's.
     pub fn autocomplete_users(
         &self,
         by: &Session,
@@ -558,8 +568,15 @@ impl Core {
     /// 403 for others' profiles, 400 for bad or taken names.
     pub fn patch_user(&self, by: &Session, id: Id, patch: &UserPatch) -> AppResult<User> {
         require_self("patchUser", by, id)?;
+        // Outside the transaction: a hash takes long on purpose.
+        let proven = may(by, "edit_other_users")
+            || match (&patch.email, &patch.password) {
+                (Some(_), Some(password)) => self.own_password(id, password)?,
+                _ => false,
+            };
         self.write(|tx| {
             let mut row = require_user(&tx.db, id)?;
+            require_arrived(&row)?;
             let before = row.version;
             let u = &mut row.user;
             let set = |field: &mut String, value: &Option<String>| {
@@ -577,8 +594,7 @@ impl Core {
             set(&mut u.position, &patch.position);
             set(&mut u.locale, &patch.locale);
             if let Some(email) = patch.email.as_ref().map(|e| e.trim().to_lowercase()).filter(|e| *e != u.email) {
-                let right = patch.password.as_deref().is_some_and(|p| password_matches(&row.password, p));
-                if !right && !may(by, "edit_other_users") {
+                if !proven {
                     return Err(AppError::bad(
                         "patchUser",
                         "api.context.invalid_body_param.app_error",
@@ -633,6 +649,7 @@ impl Core {
         }
         self.write(|tx| {
             let mut row = require_user(&tx.db, id)?;
+            require_arrived(&row)?;
             if (row.user.delete_at == 0) == active {
                 return Ok(());
             }
@@ -649,6 +666,11 @@ impl Core {
         })
     }
 
+    fn own_password(&self, id: Id, guess: &str) -> AppResult<bool> {
+        let row = self.read(|db| require_user(db, id))?;
+        self.password_is(&row, guess)
+    }
+
     /// Sets a password. Users give their current one; administrators need not.
     ///
     /// # Errors
@@ -658,8 +680,8 @@ impl Core {
         if !own {
             require("updatePassword", by, "edit_other_users")?;
         }
-        let row = self.read(|db| require_user(db, id))?;
-        if own && !password_matches(&row.password, current) {
+        self.read(|db| require_user(db, id))?;
+        if own && !self.own_password(id, current)? {
             return Err(AppError::bad(
                 "updatePassword",
                 "api.user.update_password.incorrect.app_error",
@@ -695,6 +717,31 @@ impl Core {
             Ok(())
         })
     }
+}
+
+/// Who belongs to a team or channel is for those to know who may look into it.
+fn require_filter(db: &Connection, by: &Session, teams: [&Option<Id>; 2], channels: [&Option<Id>; 2]) -> AppResult<()> {
+    for team in teams.into_iter().flatten() {
+        require_in_team("getUsers", db, by, *team, "view_team")?;
+    }
+    for channel in channels.into_iter().flatten() {
+        let found = channel_row_by_id(db, *channel)?;
+        let found = found.ok_or_else(|| AppError::permissions("getUsers", "read_channel"))?;
+        require_channel_view(db, by, &found.channel)?;
+    }
+    Ok(())
+}
+
+/// A placeholder's profile is the origin's to write: one made up here would stand against it for good.
+fn require_arrived(row: &UserRow) -> AppResult<()> {
+    if !row.placeholder {
+        return Ok(());
+    }
+    Err(AppError::bad(
+        "updateUser",
+        "holdfast.user.not_here_yet.app_error",
+        "The profile of this user has not arrived from its site yet. It can be changed as soon as it is here.",
+    ))
 }
 
 const USER_FILTER: &str = "

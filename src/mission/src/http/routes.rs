@@ -137,9 +137,11 @@ pub static ROUTES: &[Route] = &[
     get("/api/v4/users/username/{username}", Session, users::by_username),
     get("/api/v4/users/email/{email}", Session, users::by_email),
     get("/api/v4/users/{user_id}", Session, users::get),
-    put("/api/v4/users/{user_id}", Session, users::update),
+    Route { method: Method::PUT, path: "/api/v4/users/{user_id}", access: Session, run: Run::Password(users::update) },
     delete("/api/v4/users/{user_id}", Session, users::deactivate),
-    put("/api/v4/users/{user_id}/patch", Session, users::patch),
+    Route {
+        method: Method::PUT, path: "/api/v4/users/{user_id}/patch", access: Session, run: Run::Password(users::patch),
+    },
     put("/api/v4/users/{user_id}/roles", Admin, users::set_roles),
     put("/api/v4/users/{user_id}/active", Session, users::set_active),
     Route {
