@@ -185,7 +185,7 @@ impl Site {
         let chunk_secret = ChunkSecret::open(&keys_dir)?;
         let registry = Arc::new(PeerRegistry::open(&keys_dir)?);
         let (journal, report) = open_journal(&config, node, &clock).await?;
-        report_open(&report, &health);
+        report_open(&report, &health, &metrics);
 
         // Readings continue after everything this node ever issued, whatever the wall clock says.
         let seen = journal.highest_source().map_or(model::Hlc::ZERO, |s| s.0);
@@ -445,7 +445,8 @@ async fn open_journal(
 }
 
 /// Tells what opening the journal had to mend.
-fn report_open(report: &OpenReport, health: &Health) {
+fn report_open(report: &OpenReport, health: &Health, metrics: &Metrics) {
+    metrics.journal_damaged_frames_total.add((), report.damage.len() as u64);
     if let Some(epoch) = &report.new_epoch
         && !report.created
     {
@@ -457,6 +458,7 @@ fn report_open(report: &OpenReport, health: &Health) {
         );
     }
     if let Some(why) = &report.index_rebuilt {
+        metrics.journal_index_rebuilds_total.inc(());
         warn!(why, "the index was rebuilt from the segments; nothing was lost");
     }
     if report.damage.is_empty() {

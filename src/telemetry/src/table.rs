@@ -16,8 +16,8 @@ metrics! {
     journal_segments: Gauge [] "Segment files on disk.",
     journal_disk_bytes: Gauge [] "Size of the journal's segment files.",
     journal_trimmed_bytes_total: Counter [] "Bytes freed because every destination was finished with them.",
-    journal_damaged_frames_total: Counter [] "Frames whose checksum failed at open or verify.",
-    journal_index_rebuilds_total: Counter [] "Times the index was rebuilt from the segments.",
+    journal_damaged_frames_total: Counter [] "Damaged places that were skipped when the journal was opened.",
+    journal_index_rebuilds_total: Counter [] "Times the index was rebuilt from the segments when the journal was opened.",
     journal_epoch: Gauge [] "The node's present numbering; it grows when bytes were lost or a snapshot was restored.",
 
     capture_rows_total: Counter [precedence: Precedence] "Outbox rows turned into journal entries.",
