@@ -365,7 +365,7 @@ mod tests {
             health: Health::new(clock),
         };
         let (password, email) = ("correct-horse-1".to_owned(), "alice@example.com".to_owned());
-        core.create_admin("alice", &email, &password).unwrap();
+        core.operator_creates_user("alice", &email, &password, true).unwrap();
         let login = Login { login_id: "alice".to_owned(), password, ..Login::default() };
         let alice = core.login(&login, &ClientInfo::default()).unwrap().1;
         let team = NewTeam { name: "mission".into(), display_name: "M".into(), kind: "O".into(), ..NewTeam::default() };
