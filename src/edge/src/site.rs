@@ -10,7 +10,7 @@ use apply::{Apply, ApplyError, ApplyHandle, ApplyOptions};
 use capture::{Capture, CaptureOptions, CaptureSettings};
 use carrier::{
     Carrier, CarrierError, CarrierHandle, CarrierOptions, CarrierSettings, EnrollError, EnrollOptions, Ledger,
-    LedgerError, consumer_name,
+    LedgerError,
 };
 use journal::{AppendError, IndexPlace, Journal, JournalOptions, JournalSettings, OpenReport, StdDisk};
 use keys::{
@@ -370,19 +370,6 @@ impl Site {
         self.registry.add(peer.clone())?;
         self.carrier.notify_peers();
         Ok(peer)
-    }
-
-    /// Removes a peer: it is refused from here on, and the journal waits for it no longer. `false` when there is none.
-    /// Blocks on the disk.
-    ///
-    /// # Errors
-    /// When the registry or the journal cannot be written.
-    pub fn remove_peer(&self, name: &str) -> Result<bool, StartError> {
-        let Some(peer) = self.registry.by_name(name) else { return Ok(false) };
-        self.registry.remove(peer.node)?;
-        self.carrier.notify_peers();
-        self.journal.remove_consumer(&consumer_name(peer.node))?;
-        Ok(true)
     }
 
     /// Completes when a part of the site ended by itself, which it does only when something is badly wrong.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edge::{Environment, Site, SiteConfig, StartError};
-use keys::{InviteBook, InviteSummary, KeysError, PeerName};
+use keys::{InviteBook, KeysError, PeerName};
 use model::{Sensitive, UnixMillis};
 
 /// A running hub.
@@ -72,19 +72,6 @@ impl Hub {
         let valid_ms = i64::try_from(valid.as_millis()).unwrap_or(i64::MAX);
         let invite = self.invites.create(name.clone(), self.site.node(), &address, now, valid_ms)?;
         Ok(Invitation { token: Sensitive(invite.to_token().to_string()), address, expires_at: invite.expires_at })
-    }
-
-    /// Invitations, used and unused.
-    pub fn invitations(&self) -> Vec<InviteSummary> {
-        self.invites.list()
-    }
-
-    /// Takes an unused invitation back. `false` when there is none for that name. Blocks on the disk.
-    ///
-    /// # Errors
-    /// When it cannot be recorded.
-    pub fn withdraw(&self, name: &PeerName) -> Result<bool, KeysError> {
-        self.invites.withdraw(name)
     }
 
     /// Stops every part, in order.
