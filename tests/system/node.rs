@@ -296,6 +296,23 @@ impl Node {
         copy(snapshot.path(), &self.data_dir());
     }
 
+    /// A second machine made from a copy of this node's directory, with addresses of its own.
+    pub(crate) fn twin(&self, snapshot: &TempDir) -> Self {
+        let twin = Self::init(self.role, &self.name, "1Mbit/s");
+        twin.restore(snapshot);
+        let (api, metrics) = (twin.api.to_string(), twin.metrics.to_string());
+        twin.configure(|config| {
+            set(config, "api", "listen", api);
+            set(config, "metrics", "listen", metrics);
+        });
+        twin
+    }
+
+    /// `status` says this somewhere.
+    pub(crate) fn complains_of(&self, text: &str) -> bool {
+        self.status().is_some_and(|status| status.to_string().contains(text))
+    }
+
     fn is_connected(&self) -> bool {
         let Some(status) = self.status() else { return false };
         status["peers"].as_array().is_some_and(|peers| peers.iter().any(|p| p["link"]["state"] == "up"))

@@ -142,3 +142,33 @@ async fn sigterm_ends_a_node_cleanly_and_what_it_held_is_there_afterwards() {
     world.relay.restore();
     world.settle(&mission.channels()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_machines_with_one_identity_are_named_and_the_one_that_stays_loses_nothing() {
+    let mut world = World::start().await;
+    let mission = Mission::found(&world.edge_admin, &world.edge).await;
+    world.settle(&mission.channels()).await;
+    world.edge.stop().await;
+    let snapshot = world.edge.snapshot();
+    world.edge.start().await;
+    world.edge.connected().await;
+
+    let mut twin = world.edge.twin(&snapshot);
+    twin.start().await;
+    let clone = "two machines use this node's identity";
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !(world.edge.complains_of(clone) || twin.complains_of(clone)) {
+        assert!(tokio::time::Instant::now() < deadline, "nobody noticed: {}", world.edge.status().unwrap_or_default());
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    let anna = mission.anna.at(world.edge.api_address());
+    let written = say(&anna, &mission.channel, "written while a twin was about").await.unwrap();
+
+    twin.stop().await;
+    world.edge.stop().await;
+    world.edge.start().await;
+    world.follow();
+    world.nothing_is_held().await;
+    let post = world.hub_admin.get(&format!("/posts/{written}")).await.unwrap();
+    assert_eq!(post["message"], "written while a twin was about");
+}
