@@ -9,10 +9,6 @@ use crate::labels::{
 use crate::metric::metrics;
 
 metrics! {
-    journal_appended_entries_total: Counter [precedence: Precedence] "Own entries made durable in the journal.",
-    journal_received_entries_total: Counter [precedence: Precedence] "Entries of peers made durable in the journal.",
-    journal_commits_total: Counter [] "Group commits, each one wait for the disk.",
-    journal_commit_seconds: Histogram [] "Duration of a group commit.",
     journal_segments: Gauge [] "Segment files on disk.",
     journal_disk_bytes: Gauge [] "Size of the journal's segment files.",
     journal_trimmed_bytes_total: Counter [] "Bytes freed because every destination was finished with them.",
@@ -31,8 +27,6 @@ metrics! {
     link_sent_entries_total: Counter [peer: PeerName, precedence: Precedence] "Entries sent to the peer.",
     link_received_entries_total: Counter [peer: PeerName] "Entries that arrived from the peer for the first time.",
     link_duplicate_entries_total: Counter [peer: PeerName] "Entries that arrived from the peer again and were dropped.",
-    link_sent_chunks_total: Counter [peer: PeerName] "File chunks sent to the peer.",
-    link_spared_bytes_total: Counter [peer: PeerName] "File bytes not sent because the peer held the chunk already.",
     link_reconnects_total: Counter [peer: PeerName] "Connections made with the peer.",
     link_bad_frames_total: Counter [peer: PeerName] "Frames from the peer that could not be read.",
     link_urgent_ack_seconds: Histogram [peer: PeerName] "Time from capture of a flash or immediate entry until the peer stored it.",
@@ -154,15 +148,15 @@ mod tests {
     #[test]
     fn two_nodes_in_one_process_count_apart() {
         let (alpha, bravo) = (Metrics::new(), Metrics::new());
-        alpha.journal_appended_entries_total.inc((Precedence::Flash,));
-        assert_eq!(alpha.journal_appended_entries_total.get((Precedence::Flash,)), 1);
-        assert_eq!(bravo.journal_appended_entries_total.get((Precedence::Flash,)), 0);
+        alpha.capture_rows_total.inc((Precedence::Flash,));
+        assert_eq!(alpha.capture_rows_total.get((Precedence::Flash,)), 1);
+        assert_eq!(bravo.capture_rows_total.get((Precedence::Flash,)), 0);
     }
 
     #[test]
     fn a_series_with_enum_labels_is_exposed_before_it_counts() {
         let text = Metrics::new().exposition();
-        assert!(text.contains("holdfast_journal_appended_entries_total{precedence=\"flash\"} 0\n"), "{text}");
+        assert!(text.contains("holdfast_capture_rows_total{precedence=\"flash\"} 0\n"), "{text}");
         assert!(text.contains("holdfast_capture_pending_rows 0\n"), "{text}");
     }
 
