@@ -1231,8 +1231,13 @@ mod tests {
         }
     }
 
+    /// 24 cases wait for the disk for seconds; PROPTEST_CASES asks for more.
+    fn cases() -> u32 {
+        std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(24)
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn two_nodes_end_equal_whatever_they_do_and_however_the_entries_travel(
