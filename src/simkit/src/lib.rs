@@ -15,11 +15,15 @@
 //! Start reading at [`World`].
 
 mod clock;
+mod crash;
 mod disk;
+mod media;
 mod network;
 mod node;
 mod world;
 
 pub use clock::VirtualClock;
-pub use disk::PretendDisk;
+pub use crash::{Boundary, CrashStates};
+pub use disk::{Call, DiskError, Fault, Op, PretendDisk, Trace};
+pub use media::{Keep, Undecided};
 pub use world::{World, seeds};
