@@ -50,6 +50,9 @@ const LEAVES: &[(&str, &[&str])] = &[
     ("hyper", &["gate", "mission", "operate", "carrier"]),
     ("hyper-util", &["gate", "mission", "operate", "carrier"]),
     ("axum", &["gate", "mission", "operate", "carrier"]),
+    // Only measured against, so in no room: `benches` is none.
+    ("fjall", &[]),
+    ("redb", &[]),
 ];
 
 /// Rooms that take time and bytes as arguments, so that a bad week on a link runs in milliseconds from a seed.
@@ -98,6 +101,18 @@ fn no_room_is_empty() {
     }
 }
 
+/// `benches` may use any room and any store; nothing may use `benches`.
+#[test]
+fn the_benchmarks_stay_outside() {
+    let benches = manifest(&root().join("benches/Cargo.toml"));
+    assert_eq!(benches["lints"]["workspace"].as_bool(), Some(true), "benches/Cargo.toml: `[lints] workspace = true`");
+    let manifests = rooms().into_values().chain([root().to_owned()]).map(|dir| dir.join("Cargo.toml"));
+    for path in manifests {
+        let used = dependencies(&manifest(&path));
+        assert!(used.iter().all(|(_, name)| name != "benches"), "{}: uses `benches`", path.display());
+    }
+}
+
 #[test]
 fn the_root_package_is_only_its_main() {
     let root = root();
@@ -141,7 +156,9 @@ fn a_forbidden_arrow_is_refused_wherever_it_is_written() {
 
 #[test]
 fn a_heavy_library_away_from_its_leaf_is_refused() {
-    for (room, library) in [("apply", "sled"), ("journal", "reqwest"), ("link", "rustls"), ("edge", "webrtc")] {
+    for (room, library) in
+        [("apply", "sled"), ("journal", "reqwest"), ("link", "rustls"), ("edge", "webrtc"), ("journal", "redb")]
+    {
         let manifest = made_up(&format!("[lints]\nworkspace = true\n[dependencies]\n{library} = \"1\"\n"));
         let said = complaints(room, &manifest).join("\n");
         assert!(said.contains(&format!("`{library}` stays in")), "{room}: {said:?}");
@@ -196,7 +213,8 @@ fn complaints(room: &str, manifest: &Table) -> Vec<String> {
         if let Some((_, rooms)) = LEAVES.iter().find(|(library, _)| *library == used)
             && !rooms.contains(&room)
         {
-            found.push(format!("src/{room}/Cargo.toml: `{used}` stays in {} ([{section}])", rooms.join(", ")));
+            let home = if rooms.is_empty() { "benches".to_owned() } else { rooms.join(", ") };
+            found.push(format!("src/{room}/Cargo.toml: `{used}` stays in {home} ([{section}])"));
         }
         if PURE.contains(&room) && ASYNC.contains(&used.as_str()) {
             found.push(format!(

@@ -1,0 +1,140 @@
+//! Measures the rooms beside what else could have been used, in the same run on the same disk.
+//!
+//! ```text
+//! scripts/bench journal [CASE...] --> cases --rows, summary--> table on stdout, target/bench/journal.json
+//! ```
+//! A case is a module with one `run`, and a line in [`JOURNAL`]. It takes sizes from [`Scale`], times with
+//! [`clock::Stopwatch`], tells its progress on stderr and hands rows to the [`Bench`].
+//!
+//! Not here: judging. Nothing fails because a machine is slow; docs/benchmarks.md tells how to read the figures.
+
+mod append;
+mod clock;
+mod corpus;
+mod counting;
+mod disk;
+mod group;
+mod machine;
+mod report;
+mod stores;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use report::{Bench, Scale};
+
+/// Errors of a run: they end it and are printed, nobody branches on them.
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// One thing that is measured.
+struct Case {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&mut Bench) -> Result<(), Error>,
+}
+
+/// The cases of `bench journal`, in the order in which they run.
+const JOURNAL: &[Case] = &[
+    Case { name: "append", about: "durable appends per second, beside a raw loop and other stores", run: append::run },
+    Case { name: "disk", about: "bytes on disk for one chat entry", run: disk::run },
+];
+
+#[derive(Parser)]
+#[command(name = "bench", about = "Measures Holdfast beside other stores and tools.")]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The journal.
+    Journal(JournalArgs),
+}
+
+#[derive(Args)]
+struct JournalArgs {
+    /// Only these cases; all when none is named.
+    cases: Vec<String>,
+    /// Tiny sizes: shows that the cases run, measures nothing worth reading.
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// Longer runs and more of them.
+    #[arg(long)]
+    full: bool,
+    /// Where the figures go.
+    #[arg(long, default_value = "target/bench/journal.json")]
+    out: PathBuf,
+    /// Where the stores are made; each case removes what it made. Must be on the disk that is to be measured.
+    #[arg(long, default_value = "target/bench/data")]
+    dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let What::Journal(args) = Cli::parse().what;
+    match journal(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            report::tell(&format!("error: {e}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn journal(args: &JournalArgs) -> Result<(), Error> {
+    let scale = match (args.quick, args.full) {
+        (true, _) => Scale::Quick,
+        (_, true) => Scale::Full,
+        _ => Scale::Normal,
+    };
+    if let Some(unknown) = args.cases.iter().find(|name| JOURNAL.iter().all(|case| case.name != *name)) {
+        let known: Vec<String> = JOURNAL.iter().map(|case| format!("  {:<10} {}", case.name, case.about)).collect();
+        return Err(format!("no case `{unknown}`; the cases are:\n{}", known.join("\n")).into());
+    }
+    let mut bench = Bench::new(scale, &args.dir)?;
+    for case in JOURNAL.iter().filter(|case| args.cases.is_empty() || args.cases.iter().any(|name| name == case.name)) {
+        report::tell(&format!("== {}: {}", case.name, case.about));
+        (case.run)(&mut bench)?;
+    }
+    bench.print();
+    bench.write(&args.out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every case runs at its tiny size, and the file holds its rows and the whole summary. No time is asserted.
+    #[test]
+    fn every_case_runs_and_its_rows_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out/journal.json");
+        let args =
+            JournalArgs { cases: Vec::new(), quick: true, full: false, out: out.clone(), dir: dir.path().join("data") };
+        journal(&args).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap();
+        let rows = json["rows"].as_array().unwrap();
+        for case in JOURNAL {
+            assert!(rows.iter().any(|row| row["case"] == case.name), "no row of {}", case.name);
+        }
+        assert!(json["summary"].as_object().unwrap().contains_key("append64_vs_raw"));
+        assert!(json["machine"]["filesystem"].is_string());
+        assert_eq!(std::fs::read_dir(dir.path().join("data")).unwrap().count(), 0, "a case left something behind");
+    }
+
+    #[test]
+    fn an_unknown_case_is_refused_with_the_known_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let args = JournalArgs {
+            cases: vec!["apend".to_owned()],
+            quick: true,
+            full: false,
+            out: dir.path().join("journal.json"),
+            dir: dir.path().join("data"),
+        };
+        let said = journal(&args).unwrap_err().to_string();
+        assert!(said.contains("no case `apend`") && said.contains("  append"), "{said}");
+    }
+}

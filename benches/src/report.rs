@@ -1,0 +1,231 @@
+//! Rows and summary: gathered from the cases, printed as tables, written as JSON.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::Error;
+use crate::machine::Machine;
+
+/// How long and how large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// Seconds in all, in a debug build too: only shows that it works.
+    Quick,
+    /// Minutes in all.
+    Normal,
+    /// As long as it takes to believe a figure.
+    Full,
+}
+
+impl Scale {
+    /// The value for this scale.
+    pub(crate) fn pick<T>(self, quick: T, normal: T, full: T) -> T {
+        match self {
+            Self::Quick => quick,
+            Self::Normal => normal,
+            Self::Full => full,
+        }
+    }
+}
+
+/// The figures that the targets speak of; `None` while their case did not run.
+#[derive(Default, Serialize)]
+pub(crate) struct Summary {
+    /// Writes per second with 64 writers of 512 B, over those of a raw loop that syncs 64 such frames at once.
+    pub(crate) append64_vs_raw: Option<f64>,
+    /// The same over the fastest other store.
+    pub(crate) append64_vs_best_rival: Option<f64>,
+    /// Median latency of a single writer of 512 B over that of write and `fdatasync`.
+    pub(crate) append1_p50_vs_fdatasync: Option<f64>,
+    /// Seconds to open a journal of 10 million entries.
+    pub(crate) open_10m_s: Option<f64>,
+    /// Resident megabytes (10^6) afterwards.
+    pub(crate) open_10m_rss_mb: Option<f64>,
+    /// Bytes in segments for one chat post.
+    pub(crate) chat_entry_disk_bytes: Option<f64>,
+    /// What a file that is shared again costs, as a share of its size.
+    pub(crate) reshare_share: Option<f64>,
+    /// Bytes stored for one word edited in a docx of 50 kB.
+    pub(crate) docx_edit_bytes: Option<f64>,
+    /// Bytes stored for 5 MB edited in a file of 100 MB, over what `zstd --patch-from` needs.
+    pub(crate) patch_ratio: Option<f64>,
+}
+
+/// One figure.
+#[derive(Clone, Serialize)]
+struct Row {
+    case: &'static str,
+    subject: String,
+    #[serde(flatten)]
+    params: Map<String, Value>,
+    value: f64,
+    unit: &'static str,
+}
+
+/// What the cases are given: how much to do, where, and whom to tell.
+pub(crate) struct Bench {
+    pub(crate) scale: Scale,
+    pub(crate) summary: Summary,
+    dir: PathBuf,
+    machine: Machine,
+    rows: Vec<Row>,
+}
+
+impl Bench {
+    pub(crate) fn new(scale: Scale, dir: &Path) -> Result<Self, Error> {
+        std::fs::create_dir_all(dir)?;
+        let machine = Machine::here(dir);
+        tell(&machine.line());
+        Ok(Self { scale, summary: Summary::default(), dir: dir.to_owned(), machine, rows: Vec::new() })
+    }
+
+    /// An empty directory on the measured disk, gone when the value is dropped.
+    pub(crate) fn scratch(&self) -> Result<tempfile::TempDir, Error> {
+        Ok(tempfile::tempdir_in(&self.dir)?)
+    }
+
+    /// Adds a figure. `params` tell it from the other figures of the same subject.
+    pub(crate) fn row(
+        &mut self,
+        case: &'static str,
+        subject: impl Into<String>,
+        params: &[(&str, Value)],
+        value: f64,
+        unit: &'static str,
+    ) {
+        let params = params.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        self.rows.push(Row { case, subject: subject.into(), params, value, unit });
+    }
+
+    /// Prints one table for each case, then the summary.
+    pub(crate) fn print(&self) {
+        let mut text = format!("{}\n", self.machine.line());
+        let mut done = BTreeSet::new();
+        for row in &self.rows {
+            if done.insert(row.case) {
+                text += &self.table(row.case);
+            }
+        }
+        let summary = serde_json::to_value(&self.summary).unwrap_or_default();
+        text += "\nsummary\n";
+        for (name, value) in summary.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+            text += &format!("  {name:<26} {}\n", figure(value.as_f64().unwrap_or_default()));
+        }
+        // Nobody to tell when stdout is closed.
+        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    }
+
+    /// A line per subject and parameters, a column per unit.
+    fn table(&self, case: &str) -> String {
+        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.case == case).collect();
+        let mut units: Vec<&str> = Vec::new();
+        let mut names: Vec<&String> = Vec::new();
+        let mut keys: Vec<(&str, &Map<String, Value>)> = Vec::new();
+        for row in &rows {
+            if !units.contains(&row.unit) {
+                units.push(row.unit);
+            }
+            names.extend(row.params.keys());
+            if !keys.contains(&(row.subject.as_str(), &row.params)) {
+                keys.push((&row.subject, &row.params));
+            }
+        }
+        let names: BTreeSet<&String> = names.into_iter().collect();
+        let head = names.iter().map(|name| name.as_str()).chain(["subject"]).chain(units.iter().copied());
+        let mut lines: Vec<Vec<String>> = vec![head.map(str::to_owned).collect()];
+        for (subject, params) in keys {
+            let text = |value: Option<&Value>| match value {
+                Some(Value::String(text)) => text.clone(),
+                Some(value) => value.to_string(),
+                None => String::new(),
+            };
+            let mut line: Vec<String> = names.iter().map(|name| text(params.get(*name))).collect();
+            line.push(subject.to_owned());
+            for unit in &units {
+                let row = rows.iter().find(|r| r.subject == subject && r.params == *params && r.unit == *unit);
+                line.push(row.map_or(String::new(), |row| figure(row.value)));
+            }
+            lines.push(line);
+        }
+        let widths: Vec<usize> =
+            (0..lines[0].len()).map(|i| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0)).collect();
+        let mut out = format!("\n{case}\n");
+        for line in lines {
+            let cells = line.iter().zip(&widths).enumerate().map(|(i, (cell, width))| match i == names.len() {
+                true => format!("{cell:<width$}"),
+                false => format!("{cell:>width$}"),
+            });
+            out += &format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end());
+        }
+        out
+    }
+
+    /// Writes everything as JSON.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
+        #[derive(Serialize)]
+        struct File<'a> {
+            machine: &'a Machine,
+            rows: &'a [Row],
+            summary: &'a Summary,
+        }
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let file = File { machine: &self.machine, rows: &self.rows, summary: &self.summary };
+        std::fs::write(path, serde_json::to_vec_pretty(&file)?)?;
+        tell(&format!("written: {}", path.display()));
+        Ok(())
+    }
+}
+
+/// Progress, on stderr: stdout is for the tables.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// The middle value. 0 for none.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+    }
+}
+
+/// The value below which a share of `per_100` hundredths of the sorted values lies. 0 for none.
+pub(crate) fn percentile(sorted: &[f64], per_100: usize) -> f64 {
+    match sorted.len() {
+        0 => 0.0,
+        n => sorted[(n * per_100 / 100).min(n - 1)],
+    }
+}
+
+/// Three significant digits, no exponent.
+fn figure(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        v if v >= 1.0 || v == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_and_a_percentile_stays_within() {
+        assert_eq!(median(&[5.0, 1.0, 3.0]), 3.0);
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
+        assert_eq!(median(&[]), 0.0);
+        assert_eq!(percentile(&[1.0, 2.0, 3.0], 50), 2.0);
+        assert_eq!(percentile(&[1.0, 2.0, 3.0], 100), 3.0);
+    }
+}
