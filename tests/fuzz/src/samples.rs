@@ -1,0 +1,259 @@
+//! Valid bytes for the fuzzer to start from, and the small world in which a target plays.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use std::{fs, io};
+
+use link::{Lane, Now, ReceiverState, SenderState, Session, SessionConfig};
+use model::event::{FileState, FileStub, PostState, ReactionState, UserState};
+use model::{
+    ChunkName, Entry, EntryId, Epoch, Event, Header, Hlc, Id, LocalPos, Manifest, NodeId, Outgoing, Precedence, Seq,
+    SourcePosition, UnixMillis, Version,
+};
+use wire::chunk::{Namer, build_manifest};
+
+use crate::{ME, Own, PEER};
+
+/// Chunk secret of both nodes.
+pub const SECRET: [u8; 32] = [3; 32];
+
+fn namer() -> Namer {
+    Namer::new(&SECRET, &"mission".parse().expect("a label"))
+}
+
+/// The name under which a node of this world knows a chunk.
+pub fn name_of(chunk: &[u8]) -> ChunkName {
+    namer().name(chunk)
+}
+
+/// Bytes of a store: each chunk with its length before it.
+pub fn chunks_of(mut store: &[u8]) -> BTreeMap<ChunkName, Vec<u8>> {
+    let mut chunks = BTreeMap::new();
+    while let Some((len, rest)) = store.split_first_chunk::<2>() {
+        let len = usize::from(u16::from_le_bytes(*len)).min(rest.len());
+        let (chunk, rest) = rest.split_at(len);
+        chunks.insert(name_of(chunk), chunk.to_vec());
+        store = rest;
+    }
+    chunks
+}
+
+/// Bytes in which some places repeat and others do not, as in real files.
+fn text(bytes: usize) -> Vec<u8> {
+    let words = ["north", "bridge", "convoy", "grid", "42S", "0815", "medevac", "clear"];
+    let mut out = Vec::new();
+    let mut n = 1u32;
+    while out.len() < bytes {
+        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        out.extend_from_slice(words[n as usize >> 29].as_bytes());
+        out.push(b' ');
+    }
+    out
+}
+
+fn manifest_of(content: &[u8], chunks: &mut BTreeMap<ChunkName, Vec<u8>>) -> Manifest {
+    let put = |name, bytes: &[u8]| {
+        chunks.insert(name, bytes.to_vec());
+        Ok::<(), io::Error>(())
+    };
+    build_manifest(content, &namer(), put).expect("memory reads")
+}
+
+fn stub(id: Id, size: u64) -> FileStub {
+    FileStub {
+        id,
+        create_at: UnixMillis(1),
+        name: "map.txt".into(),
+        extension: "txt".into(),
+        size,
+        mime_type: "text/plain".into(),
+        width: 0,
+        height: 0,
+    }
+}
+
+fn events(node: NodeId) -> (Vec<Event>, BTreeMap<ChunkName, Vec<u8>>) {
+    let at = UnixMillis(1_700_000_000_000);
+    let version = Version { at: Hlc(7 << 16), by: node };
+    let [user_id, channel_id, post_id] = [1, 2, 3].map(|n| Id::from_block([n; 16]));
+    let user = UserState {
+        version,
+        id: user_id,
+        create_at: at,
+        update_at: at,
+        delete_at: UnixMillis(0),
+        username: "anna".into(),
+        email: "anna@example.org".into(),
+        nickname: String::new(),
+        first_name: "Anna".into(),
+        last_name: String::new(),
+        position: String::new(),
+        locale: "en".into(),
+        is_bot: false,
+    };
+    let mut chunks = BTreeMap::new();
+    let content = text(90_000);
+    let file = FileState {
+        version,
+        stub: stub(Id::from_block([4; 16]), content.len() as u64),
+        user_id,
+        channel_id,
+        post_id: Some(post_id),
+        content: Some(manifest_of(&content, &mut chunks)),
+    };
+    let post = PostState {
+        version,
+        id: post_id,
+        channel_id,
+        user_id,
+        root_id: None,
+        create_at: at,
+        update_at: at,
+        edit_at: UnixMillis(0),
+        delete_at: UnixMillis(0),
+        message: "convoy at the bridge".into(),
+        kind: String::new(),
+        props: String::new(),
+        hashtags: String::new(),
+        is_pinned: false,
+        files: vec![file.stub.clone()],
+        priority: None,
+    };
+    let reaction = ReactionState {
+        version,
+        post_id,
+        user_id,
+        emoji_name: "thumbsup".into(),
+        channel_id,
+        create_at: at,
+        update_at: at,
+        delete_at: UnixMillis(0),
+        post_update_at: at,
+    };
+    (vec![Event::User(user), Event::Post(post), Event::Reaction(reaction), Event::File(file)], chunks)
+}
+
+/// Entries of a node: a user, a post, a reaction, a file.
+fn entries(node: NodeId) -> Vec<Outgoing> {
+    let mut out: Vec<Outgoing> = Vec::new();
+    for (n, event) in (1u64..).zip(events(node).0) {
+        let captured = Hlc((1_700_000_000_000 + n) << 16);
+        let header = Header {
+            id: EntryId { origin: node, epoch: Epoch::FIRST, seq: Seq::new(n).expect("numbers begin at 1") },
+            source: SourcePosition(captured),
+            stream: event.stream(),
+            causes: out.last().map(|o| o.entry.header.id).into_iter().collect(),
+            precedence: if matches!(event, Event::File(_)) { Precedence::Deferred } else { Precedence::Routine },
+            captured,
+            origin_time: captured.millis(),
+            expiry: None,
+            supersedes: None,
+            label: "mission".parse().expect("a label"),
+            kind: event.kind(),
+            mint_salt: 5,
+        };
+        let entry = Entry { header, body: wire::encode_event(&event, node, 5) };
+        let bytes = wire::encode_entry(&entry);
+        let hash = wire::entry_hash(&bytes).expect("our own bytes");
+        out.push(Outgoing { pos: LocalPos(n), entry: Arc::new(entry), bytes: bytes.into(), hash });
+    }
+    out
+}
+
+/// What this node has to send.
+pub static OWN_ENTRIES: LazyLock<Vec<Outgoing>> = LazyLock::new(|| entries(ME));
+
+/// The chunks of its file. The same content as the peer's.
+pub static OWN_CHUNKS: LazyLock<BTreeMap<ChunkName, Vec<u8>>> = LazyLock::new(|| events(ME).1);
+
+/// What a well-behaved peer says on a fresh connection.
+fn conversation() -> Vec<u8> {
+    let own = Own(&entries(PEER));
+    let config = SessionConfig {
+        me: PEER,
+        name: "peer".into(),
+        boot: 9,
+        peer: ME,
+        labels: ["mission"].map(|l| l.parse().expect("a label")).into(),
+        peer_chunk_secret: SECRET,
+        compression: 1,
+    };
+    let sender = SenderState {
+        epochs: BTreeMap::from([(Epoch::FIRST, own.0.len() as u64)]),
+        progress: BTreeMap::new(),
+        scan_from: LocalPos::START,
+    };
+    let mut peer = Session::new(config, sender, ReceiverState::default());
+    let now = Now { mono: Duration::from_secs(1), wall: UnixMillis(1_700_000_000_000) };
+    peer.connected(now);
+    // It resumes once this side has greeted.
+    for frame in [
+        wire::Frame::Greet(wire::frame::Greet {
+            protocol: wire::frame::PROTOCOL,
+            node: ME,
+            boot: 1,
+            epoch: Epoch::FIRST,
+            next_seq: Seq::FIRST,
+            name: "me".into(),
+        }),
+        wire::Frame::Ready(0),
+        wire::Frame::Want(wire::frame::Want {
+            epoch: Epoch::FIRST,
+            seq: Seq::new(4).expect("not 0"),
+            level: 0,
+            indexes: (0..=3).collect(),
+            partial: None,
+        }),
+    ] {
+        peer.frame(frame, &own, now).expect("the rules are kept");
+    }
+    let mut bytes = Vec::new();
+    for lane in [Lane::Control].into_iter().chain(Precedence::ALL.map(Lane::Class)) {
+        while let Some(frame) = peer.next_frame(lane, 1_200, &own, now).expect("memory reads") {
+            frame.write_to(&mut bytes);
+        }
+    }
+    bytes
+}
+
+/// Writes the corpora: one folder for each target.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(dir: &Path) -> io::Result<()> {
+    let put = |target: &str, name: usize, bytes: &[u8]| {
+        let dir = dir.join(target);
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join(format!("sample-{name}")), bytes)
+    };
+    let own = entries(PEER);
+    for (n, outgoing) in own.iter().enumerate() {
+        put("entry", n, &outgoing.bytes)?;
+    }
+    let talk = conversation();
+    put("session", 0, &talk)?;
+    let mut buffer = wire::FrameBuffer::default();
+    buffer.push(&talk);
+    let mut n = 0;
+    while let Ok(Some(frame)) = buffer.next_frame() {
+        put("frame", n, &frame.encode())?;
+        n += 1;
+    }
+    for (n, bytes) in [0, 10, 20_000, 400_000].into_iter().enumerate() {
+        let content = text(bytes);
+        let mut chunks = BTreeMap::new();
+        let manifest = minicbor::to_vec(manifest_of(&content, &mut chunks)).expect("writing to a Vec cannot fail");
+        let mut sample = (manifest.len() as u16).to_le_bytes().to_vec();
+        sample.extend(manifest);
+        for chunk in chunks.values() {
+            sample.extend((chunk.len() as u16).to_le_bytes());
+            sample.extend(chunk);
+        }
+        put("content", n, &sample)?;
+    }
+    let mut payload = vec![7; 40];
+    payload.extend(b"\x05alpha\x0ehub.local:7800\0");
+    put("token", 0, &payload[..payload.len() - 1])
+}
