@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::Duration;
 
-use journal::{Draft, IndexPlace, Journal, JournalOptions, JournalSettings};
+use journal::{AtRest, Draft, IndexPlace, Journal, JournalOptions, JournalSettings};
+use keys::{DataKey, DataKeys, KeyNumber};
 use model::{ByteSize, Hlc, Id, Kind, Label, NodeId, ObjectKey, Precedence, SourcePosition, StreamId, UnixMillis};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -242,6 +243,7 @@ fn holdfast(dir: &Path, load: Load) -> Result<Run, Error> {
         clock: Arc::new(WallClock),
         settings,
         index: IndexPlace::Sled,
+        at_rest: AtRest::sealed(DataKeys::new([(KeyNumber(1), DataKey::generate())])),
     };
     let journal = Journal::open(options)?.0;
     let channel = Id::from_block([1; 16]);

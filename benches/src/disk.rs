@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use journal::{Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk, Ticket};
+use journal::{AtRest, Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk, Ticket};
+use keys::{DataKey, DataKeys, KeyNumber};
 use model::{Event, Label, ObjectRef, Precedence, SourcePosition};
 
 use crate::Error;
@@ -25,6 +26,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), Error> {
         clock: Arc::new(WallClock),
         settings: JournalSettings::default(),
         index: IndexPlace::Sled,
+        at_rest: AtRest::sealed(DataKeys::new([(KeyNumber(1), DataKey::generate())])),
     })?
     .0;
     let (mut chat, setup) = Chat::begin(1);

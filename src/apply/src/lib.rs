@@ -581,7 +581,7 @@ enum Content {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use journal::{Foreign, IndexPlace, JournalOptions, JournalSettings, StdDisk};
+    use journal::{AtRest, Foreign, IndexPlace, JournalOptions, JournalSettings, StdDisk};
     use mission::ws::WsHub;
     use mission::{CoreOptions, CoreSettings};
     use model::{Header, Hlc, Id, IdMint, Label, Precedence, Seq, SourcePosition, StreamId, UnixMillis};
@@ -611,6 +611,7 @@ mod tests {
             clock: Arc::new(Fixed),
             settings: JournalSettings::default(),
             index: IndexPlace::Memory,
+            at_rest: AtRest::Plain,
         };
         Journal::open(options).unwrap().0
     }

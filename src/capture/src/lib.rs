@@ -306,7 +306,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use journal::{IndexPlace, JournalOptions, JournalSettings, StdDisk};
+    use journal::{AtRest, IndexPlace, JournalOptions, JournalSettings, StdDisk};
     use mission::types::{ClientInfo, Login, NewPost, NewTeam};
     use mission::ws::WsHub;
     use mission::{CoreOptions, CoreSettings};
@@ -352,6 +352,7 @@ mod tests {
             clock: Arc::clone(&clock),
             settings: JournalSettings::default(),
             index: IndexPlace::Memory,
+            at_rest: AtRest::Plain,
         })
         .unwrap();
         let options = CaptureOptions {

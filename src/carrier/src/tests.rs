@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use journal::{Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk, Sums};
+use journal::{AtRest, Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk, Sums};
 use keys::{ChunkSecret, EntryIds, InviteBook, NodeKey, Peer, PeerName, PeerRegistry, PeerRole, TokenError};
 use link::Lane;
 use model::event::{FileState, FileStub};
@@ -629,6 +629,7 @@ impl Whole {
             clock: Arc::new(SystemClock),
             settings: JournalSettings::default(),
             index: IndexPlace::Memory,
+            at_rest: AtRest::Plain,
         })
         .unwrap();
         let book = Book { journal: journal.clone(), skipped: Mutex::default(), complete: Mutex::default() };

@@ -12,7 +12,7 @@ use carrier::{
     Carrier, CarrierError, CarrierHandle, CarrierOptions, CarrierSettings, EnrollError, EnrollOptions, Ledger,
     LedgerError,
 };
-use journal::{AppendError, IndexPlace, Journal, JournalOptions, JournalSettings, OpenReport, StdDisk};
+use journal::{AppendError, AtRest, IndexPlace, Journal, JournalOptions, JournalSettings, OpenReport, StdDisk};
 use keys::{
     ChunkSecret, Invite, InviteBook, KeysError, NodeKey, Peer, PeerName, PeerRegistry, ProcessMint, TokenError,
 };
@@ -416,6 +416,7 @@ async fn open_journal(
         clock: Arc::clone(clock),
         settings: config.journal,
         index: IndexPlace::Sled,
+        at_rest: AtRest::Plain,
     };
     // Rebuilding an index reads every segment: minutes for gigabytes, and the runtime must stay free meanwhile.
     let opened = tokio::task::spawn_blocking(move || {

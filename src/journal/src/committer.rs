@@ -20,11 +20,13 @@ use model::{
 
 use crate::error::AppendError;
 use crate::format::{
-    CHUNK_BYTES_MAX, EntryPrefix, EntryRecord, EpochOpened, FrameKind, PackedChunk, Record, RenumberedFrame, Seed,
+    CHUNK_BYTES_MAX, EntryPrefix, EntryRecord, EpochOpened, FrameKind, PackedChunk, Record, RenumberedFrame,
     segment_name, split, to_cbor,
 };
 use crate::load::{create_segment, note_suspect, push_footer, segments_dir};
 use crate::scan::{Found, Scanner};
+use crate::sealer::Sealer;
+use crate::settings::AtRest;
 use crate::state::{Account, add_counts};
 use crate::summary::Summary;
 use crate::ticket::Completer;
@@ -195,6 +197,8 @@ pub(crate) struct Committer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dir: PathBuf,
     pub(crate) segment_bytes: u64,
+    /// How new segments are sealed.
+    pub(crate) at_rest: AtRest,
     /// An epoch that must begin before anything is numbered.
     pub(crate) pending_epoch: Option<EpochReason>,
     creators: HashMap<ObjectKey, EntryId>,
@@ -206,7 +210,7 @@ type Answer = Box<dyn FnOnce(Result<(), AppendError>)>;
 /// What will be written with one sync.
 struct Batch {
     base: u64,
-    seed: Seed,
+    sealer: Sealer,
     buf: Vec<u8>,
     records: Vec<(u64, Record)>,
     answers: Vec<Answer>,
@@ -228,7 +232,7 @@ impl Batch {
     }
 
     fn push(&mut self, kind: FrameKind, payload: &[&[u8]], record: Record) {
-        let offset = self.seed.push(&mut self.buf, self.base, kind, payload);
+        let offset = self.sealer.push(&mut self.buf, self.base, kind, payload);
         self.records.push((offset, record));
     }
 }
@@ -240,9 +244,10 @@ impl Committer {
         clock: Arc<dyn Clock>,
         dir: PathBuf,
         segment_bytes: u64,
+        at_rest: AtRest,
         pending_epoch: Option<EpochReason>,
     ) -> Self {
-        Self { shared, disk, clock, dir, segment_bytes, pending_epoch, creators: HashMap::new() }
+        Self { shared, disk, clock, dir, segment_bytes, at_rest, pending_epoch, creators: HashMap::new() }
     }
 
     pub(crate) fn run(mut self) {
@@ -331,14 +336,14 @@ impl Committer {
     }
 
     fn begin(&mut self) -> Batch {
-        let (base, seed, next_pos, epoch, highest_source) = {
+        let (base, sealer, next_pos, epoch, highest_source) = {
             let view = self.shared.log.read();
             let state = &view.state;
-            (view.tail.end, view.tail.seed, state.next_pos, state.current(), state.highest_source)
+            (view.tail.end, view.tail.sealer.clone(), state.next_pos, state.current(), state.highest_source)
         };
         let mut batch = Batch {
             base,
-            seed,
+            sealer,
             buf: Vec::new(),
             records: Vec::new(),
             answers: Vec::new(),
@@ -539,7 +544,7 @@ impl Committer {
     }
 
     fn push_chunk(&self, batch: &mut Batch, chunk: &PackedChunk) {
-        let offset = chunk.push(batch.seed, &mut batch.buf, batch.base);
+        let offset = chunk.push(&batch.sealer, &mut batch.buf, batch.base);
         batch.records.push((offset, Record::Chunk(chunk.name)));
         batch.chunks.insert(chunk.name);
     }
@@ -579,7 +584,7 @@ impl Committer {
             return;
         }
         for (name, account) in dirty {
-            batch.seed.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
+            batch.sealer.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
             batch.consumers.push((name.clone(), account.version));
         }
     }
@@ -679,10 +684,11 @@ impl Committer {
         };
         // First the new file, durable in whole, then the old one's footer: one of them can always be continued.
         let created = self.clock.now();
-        let tail = create_segment(&*self.disk, &self.dir, self.node(), number, &state, chain, created)?;
-        let (footer, file, seed, end, growing) = {
+        let sealer = Sealer::fresh(self.node(), number, &self.at_rest);
+        let tail = create_segment(&*self.disk, &self.dir, sealer, &state, chain, created)?;
+        let (footer, file, sealer, end, growing) = {
             let old = &self.shared.log.read().tail;
-            (push_footer(old), Arc::clone(&old.file), old.seed, old.end, old.growing.clone())
+            (push_footer(old), Arc::clone(&old.file), old.sealer.clone(), old.end, old.growing.clone())
         };
         let bytes = match file.append(&footer).and_then(|()| file.sync_data()) {
             Ok(()) => end + footer.len() as u64,
@@ -693,7 +699,7 @@ impl Committer {
             }
         };
         let summary = growing.summary.clone();
-        let sealed = Segment { number: number - 1, file, seed, end, bytes, summary };
+        let sealed = Segment { number: number - 1, file, sealer, end, bytes, summary };
         // Indexed before anybody sees it as sealed, and without the view's lock: a rebuild takes both in this order.
         self.shared.log.index_put(&sealed, &growing);
         let sealed = Arc::new(sealed);
@@ -754,11 +760,10 @@ impl Committer {
         let mut kept = 0;
         if segment.summary.chunks > 0 {
             let unreadable = |e: io::Error| AppendError::Unreadable(e.to_string());
-            let mut scanner = Scanner::new(segment.window());
+            let mut scanner = Scanner::only(segment.window(), FrameKind::Chunk);
             while let Some(found) = scanner.next().map_err(unreadable)? {
-                let Found::Frame { kind, payload, .. } = found else { continue };
-                let chunk = if kind == FrameKind::Chunk as u8 { PackedChunk::decode(&payload) } else { None };
-                let Some(chunk) = chunk else { continue };
+                let Found::Frame { payload, .. } = found else { continue };
+                let Some(chunk) = PackedChunk::decode(&payload) else { continue };
                 let needed = self.shared.log.chunk_is_needed_after(segment.number, &chunk.name);
                 if needed.map_err(|e| AppendError::Unreadable(e.0))? && !batch.chunks.contains(&chunk.name) {
                     self.push_chunk(&mut batch, &chunk);
@@ -776,7 +781,7 @@ impl Committer {
             accounts
         };
         for (name, account) in &accounts {
-            batch.seed.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
+            batch.sealer.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
         }
         let number = segment.number.to_le_bytes();
         batch.push(FrameKind::Trimmed, &[&number], Record::Trimmed(segment.number));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use keys::KeyNumber;
 use model::NodeId;
 
 /// The journal could not be opened. Nothing in it was changed.
@@ -36,6 +37,45 @@ pub enum OpenError {
         /// The newest that is understood.
         known: u16,
     },
+    /// A segment needs a data key that is not there.
+    #[error("segment {segment} is sealed with data key {key}, which the keyring does not hold; nothing was touched")]
+    KeyMissing {
+        /// Number of the segment.
+        segment: u32,
+        /// The key it needs.
+        key: KeyNumber,
+    },
+    /// The data key of that number is not the one with which the segment was sealed.
+    #[error(
+        "data key {key} of the keyring is another one than that which sealed segment {segment}; nothing was touched"
+    )]
+    WrongKey {
+        /// Number of the segment.
+        segment: u32,
+        /// The key it names.
+        key: KeyNumber,
+    },
+    /// A journal with keys holds a segment that is not sealed.
+    #[error(
+        "segment {segment} is not sealed, and this journal is; it was not put there by this node, nothing was touched"
+    )]
+    NotSealed {
+        /// Number of the segment.
+        segment: u32,
+    },
+    /// A segment is sealed in a way that a newer release may know.
+    #[error(
+        "segment {segment} is sealed with algorithm {algorithm}, which this release does not know; nothing was touched"
+    )]
+    UnknownSeal {
+        /// Number of the segment.
+        segment: u32,
+        /// What its header says.
+        algorithm: u8,
+    },
+    /// The journal is to be sealed and no key was given.
+    #[error("there is no data key to seal the journal with; nothing was touched")]
+    NoKeys,
     /// A setting is out of range.
     #[error("journal.{0}")]
     Settings(&'static str),
@@ -58,7 +98,11 @@ impl OpenError {
             Self::OtherNode { .. } => {
                 "point `data_dir` at this node's own directory, or restore the key that belongs to it"
             }
-            Self::NewerFormat { .. } => "run the release that wrote it, or a newer one",
+            Self::NewerFormat { .. } | Self::UnknownSeal { .. } => "run the release that wrote it, or a newer one",
+            Self::KeyMissing { .. } | Self::WrongKey { .. } | Self::NoKeys => {
+                "restore the key directory's `journal.keys` that belongs to this journal; without it nobody can read it"
+            }
+            Self::NotSealed { .. } => "move the file away and find out who put it there",
             Self::Settings(_) => "correct the configuration and check it with `holdfast config check`",
             Self::Disk { .. } => "check the disk and the directory's owner, then start again",
         }

@@ -3,17 +3,21 @@
 //! ```text
 //! segments/00000001.seg
 //!   header   magic "HOLDFSEG" 8 | version u16 | 0 u16 | segment u32 | node 16 | first position u64
-//!            | chain so far 32 | created i64 (Unix ms) | CRC32C u32 over all before
-//!   frame    marker 9E 48 | kind u8 | 0 u8 | payload length u32 | CRC32C u32 | payload
+//!            | chain so far 32 | created i64 (Unix ms) | lock 32 | CRC32C u32 over all before
+//!   header   the same again: no single damaged byte makes a segment unreadable
+//!   frame    marker 9E 48 | kind u8 | 0 u8 | payload length u32 | CRC32C u32 | sealed payload
 //!   frame    ...
-//!   footer   a frame of kind 11, then: its offset u64 | CRC32C of that u32 | "SEAL" 4
+//!   footer   a frame of kind 11, then: its offset u64 | lock 32 | CRC32C of both u32 | "SEAL" 4
+//!   lock     algorithm u8 (0 none, 1 AES-256-GCM-SIV) | 0 u8 x 3 | data key number u32 | salt 16 | check value 8
 //! ```
-//! Numbers are little-endian. The checksum of a frame also covers node, segment and offset, which are not
-//! written: a frame is good only where it was put, so a block that the disk misdirects, a piece of another journal,
-//! and a file whose content looks like frames are all told from the real thing, and after a damaged place
-//! the next frame can be found by looking for a marker whose checksum is right.
+//! Numbers are little-endian. The checksum of a frame covers what is stored, and also node, segment and offset, which
+//! are not written: a frame is good only where it was put, so a block that the disk misdirects, a piece of another
+//! journal, and a file whose content looks like frames are all told from the real thing, and after a damaged place
+//! the next frame can be found by looking for a marker whose checksum is right. None of that needs a key.
 //!
-//! Payloads
+//! Every payload is sealed by itself, see [`crate::sealer`]; lengths are of sealed payloads.
+//!
+//! Payloads, opened
 //! ```text
 //!  1 entry         position u64 | flags u8 (1 own, 2 object, 4 chunks) | class u8 | entry hash 16
 //!                  | object key u64 if flag 2 | chunks-since position u64 and their plain bytes u64 if flag 4
@@ -35,17 +39,22 @@
 
 use std::collections::BTreeMap;
 
+use keys::{CHECK_LEN, KeyNumber, SALT_LEN};
 use minicbor::{Decode, Encode};
 use model::{ChunkName, EntryHash, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Precedence, RangeSet, UnixMillis};
 
+use crate::sealer::Sealer;
 use crate::types::Chunks;
 
 pub(crate) const FORMAT_VERSION: u16 = 1;
-pub(crate) const SEGMENT_HEADER_BYTES: usize = 84;
 pub(crate) const FRAME_HEADER_BYTES: usize = 12;
-pub(crate) const TRAILER_BYTES: usize = 16;
+const HEADER_BYTES: usize = 84 + LOCK_BYTES;
+/// Both copies of the header; the first frame follows.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 2 * HEADER_BYTES;
+const LOCK_BYTES: usize = 8 + SALT_LEN + CHECK_LEN;
+pub(crate) const TRAILER_BYTES: usize = 16 + LOCK_BYTES;
 
-/// Larger payloads are not written and not believed. The largest are footers: 4 B for each of the some
+/// Larger sealed payloads are not written and not believed. The largest are footers: 4 B for each of the some
 /// 10 million smallest entries that a segment of 1 GiB holds.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
@@ -54,13 +63,46 @@ pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 const MAGIC: &[u8; 8] = b"HOLDFSEG";
 const SEAL: &[u8; 4] = b"SEAL";
-const MARKER: [u8; 2] = [0x9e, 0x48];
+pub(crate) const MARKER: [u8; 2] = [0x9e, 0x48];
 
 /// Bytes as a hash chain value.
 pub(crate) type Chain = [u8; 32];
 
 pub(crate) fn link_chain(chain: &Chain, hash: &EntryHash) -> Chain {
     *blake3::Hasher::new().update(chain).update(&hash.0).finalize().as_bytes()
+}
+
+/// How a segment is sealed, and what tells the right key from a wrong one. Stands in the clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lock {
+    pub(crate) algorithm: u8,
+    pub(crate) key: KeyNumber,
+    pub(crate) salt: [u8; SALT_LEN],
+    pub(crate) check: [u8; CHECK_LEN],
+}
+
+impl Lock {
+    /// The algorithm of segments that are not sealed; they are for tests and tools.
+    pub(crate) const NONE: u8 = 0;
+    /// AES-256-GCM-SIV (RFC 8452).
+    pub(crate) const GCM_SIV: u8 = 1;
+
+    /// Not sealed.
+    pub(crate) const PLAIN: Self =
+        Self { algorithm: Self::NONE, key: KeyNumber(0), salt: [0; SALT_LEN], check: [0; CHECK_LEN] };
+
+    fn push(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[self.algorithm, 0, 0, 0]);
+        out.extend_from_slice(&self.key.0.to_le_bytes());
+        out.extend_from_slice(&self.salt);
+        out.extend_from_slice(&self.check);
+    }
+
+    fn take(fields: &mut Fields<'_>) -> Option<Self> {
+        let [algorithm, _, _, _] = fields.array()?;
+        let key = KeyNumber(u32::from_le_bytes(fields.array()?));
+        Some(Self { algorithm, key, salt: fields.array()?, check: fields.array()? })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,9 +113,11 @@ pub(crate) struct SegmentHeader {
     pub(crate) first_pos: u64,
     pub(crate) chain: Chain,
     pub(crate) created: UnixMillis,
+    pub(crate) lock: Lock,
 }
 
 impl SegmentHeader {
+    /// Both copies.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
         out.extend_from_slice(MAGIC);
@@ -84,20 +128,33 @@ impl SegmentHeader {
         out.extend_from_slice(&self.first_pos.to_le_bytes());
         out.extend_from_slice(&self.chain);
         out.extend_from_slice(&self.created.0.to_le_bytes());
+        self.lock.push(&mut out);
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
+        out.extend_from_within(..);
         out
     }
 
     /// The bytes where a header, whole or not, names its node.
-    pub(crate) fn node_stamp(bytes: &[u8]) -> Option<NodeId> {
-        bytes.get(16..32)?.try_into().ok().map(NodeId)
+    pub(crate) fn node_stamps(bytes: &[u8]) -> [Option<NodeId>; 2] {
+        [16, HEADER_BYTES + 16].map(|at| bytes.get(at..at + 16)?.try_into().ok().map(NodeId))
     }
 
-    /// `None` when the bytes are no whole header.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields(bytes.get(..SEGMENT_HEADER_BYTES)?);
-        let crc = crc32c::crc32c(&bytes[..SEGMENT_HEADER_BYTES - 4]);
+    /// The header, from whichever copy is whole, and the offset and length of what is not.
+    pub(crate) fn decode(bytes: &[u8]) -> (Option<Self>, Option<(u64, u64)>) {
+        let (first, second) = bytes.split_at(bytes.len().min(HEADER_BYTES));
+        let len = HEADER_BYTES as u64;
+        match (Self::decode_copy(first), Self::decode_copy(second)) {
+            (Some(header), Some(same)) if header == same => (Some(header), None),
+            (Some(header), _) => (Some(header), Some((len, len))),
+            (None, Some(header)) => (Some(header), Some((0, len))),
+            (None, None) => (None, Some((0, 2 * len))),
+        }
+    }
+
+    fn decode_copy(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes.get(..HEADER_BYTES)?);
+        let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
         if fields.take(8)? != MAGIC {
             return None;
         }
@@ -110,44 +167,9 @@ impl SegmentHeader {
             first_pos: fields.u64()?,
             chain: fields.array()?,
             created: UnixMillis(i64::from_le_bytes(fields.array()?)),
+            lock: Lock::take(&mut fields)?,
         };
         (u32::from_le_bytes(fields.array()?) == crc).then_some(header)
-    }
-}
-
-/// Start value of the checksums of one segment.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Seed(u32);
-
-impl Seed {
-    pub(crate) fn new(node: NodeId, segment: u32) -> Self {
-        Self(crc32c::crc32c_append(crc32c::crc32c(&node.0), &segment.to_le_bytes()))
-    }
-
-    fn crc(self, offset: u64, kind: u8, len: u32, payload: &[&[u8]]) -> u32 {
-        let mut crc = crc32c::crc32c_append(self.0, &offset.to_le_bytes());
-        crc = crc32c::crc32c_append(crc, &[kind, 0]);
-        crc = crc32c::crc32c_append(crc, &len.to_le_bytes());
-        payload.iter().fold(crc, |crc, part| crc32c::crc32c_append(crc, part))
-    }
-
-    /// Appends a frame to `out`, whose first byte will stand at `base` in the file. Returns the frame's offset there.
-    pub(crate) fn push(self, out: &mut Vec<u8>, base: u64, kind: FrameKind, payload: &[&[u8]]) -> u64 {
-        let offset = base + out.len() as u64;
-        let len: usize = payload.iter().map(|part| part.len()).sum();
-        assert!(len <= PAYLOAD_BYTES_MAX, "a frame's size is checked before it is made");
-        let len = len as u32;
-        out.extend_from_slice(&MARKER);
-        out.extend_from_slice(&[kind as u8, 0]);
-        out.extend_from_slice(&len.to_le_bytes());
-        out.extend_from_slice(&self.crc(offset, kind as u8, len, payload).to_le_bytes());
-        payload.iter().for_each(|part| out.extend_from_slice(part));
-        offset
-    }
-
-    /// Is this a whole frame at `offset`?
-    pub(crate) fn is_good(self, offset: u64, head: &FrameHead, payload: &[u8]) -> bool {
-        head.len as usize == payload.len() && self.crc(offset, head.kind, head.len, &[payload]) == head.crc
     }
 }
 
@@ -155,8 +177,9 @@ impl Seed {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrameHead {
     pub(crate) kind: u8,
+    /// Length of the sealed payload.
     pub(crate) len: u32,
-    crc: u32,
+    pub(crate) crc: u32,
 }
 
 impl FrameHead {
@@ -211,21 +234,24 @@ impl FrameKind {
     }
 }
 
-pub(crate) fn encode_trailer(footer_offset: u64) -> [u8; TRAILER_BYTES] {
-    let mut out = [0; TRAILER_BYTES];
-    out[..8].copy_from_slice(&footer_offset.to_le_bytes());
-    let crc = crc32c::crc32c(&out[..8]);
-    out[8..12].copy_from_slice(&crc.to_le_bytes());
-    out[12..].copy_from_slice(SEAL);
+/// What follows the footer: where that begins, and the lock once more, should both headers be lost.
+pub(crate) fn encode_trailer(footer_offset: u64, lock: &Lock) -> Vec<u8> {
+    let mut out = Vec::with_capacity(TRAILER_BYTES);
+    out.extend_from_slice(&footer_offset.to_le_bytes());
+    lock.push(&mut out);
+    let crc = crc32c::crc32c(&out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(SEAL);
     out
 }
 
-/// Offset of the footer, when the bytes are a trailer.
-pub(crate) fn decode_trailer(bytes: &[u8]) -> Option<u64> {
+/// Offset of the footer and the lock, when the bytes are a trailer.
+pub(crate) fn decode_trailer(bytes: &[u8]) -> Option<(u64, Lock)> {
     let mut fields = Fields(bytes);
+    let crc = crc32c::crc32c(bytes.get(..TRAILER_BYTES - 8)?);
     let offset = fields.u64()?;
-    let crc = u32::from_le_bytes(fields.array()?);
-    (crc == crc32c::crc32c(&offset.to_le_bytes()) && fields.0 == SEAL).then_some(offset)
+    let lock = Lock::take(&mut fields)?;
+    (u32::from_le_bytes(fields.array()?) == crc && fields.0 == SEAL).then_some((offset, lock))
 }
 
 /// A frame's meaning. Of entries only the header is kept.
@@ -332,9 +358,9 @@ impl PackedChunk {
         self.packed.len() + 38
     }
 
-    pub(crate) fn push(&self, seed: Seed, out: &mut Vec<u8>, base: u64) -> u64 {
+    pub(crate) fn push(&self, sealer: &Sealer, out: &mut Vec<u8>, base: u64) -> u64 {
         let len = self.plain_len.to_le_bytes();
-        seed.push(out, base, FrameKind::Chunk, &[&self.name.0, &[u8::from(self.zstd)], &len, &self.packed])
+        sealer.push(out, base, FrameKind::Chunk, &[&self.name.0, &[u8::from(self.zstd)], &len, &self.packed])
     }
 
     pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
@@ -455,7 +481,7 @@ pub(crate) struct EpochState {
 }
 
 impl Record {
-    /// What a frame with a good checksum says; `None` for what this release does not know or cannot read.
+    /// What a frame's opened payload says; `None` for what this release does not know or cannot read.
     pub(crate) fn decode(kind: u8, payload: &[u8]) -> Option<Self> {
         let name = || Some(ChunkName(payload.get(..ChunkName::LEN)?.try_into().ok()?));
         Some(match FrameKind::from_number(kind)? {

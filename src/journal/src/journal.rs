@@ -18,7 +18,8 @@ use crate::error::{AppendError, OpenError, ReadError};
 use crate::format::{CHUNK_BYTES_MAX, PackedChunk, segment_name};
 use crate::index::{MemoryIndex, SledIndex};
 use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segments_dir};
-use crate::settings::{IndexPlace, JournalOptions};
+use crate::sealer::Sealer;
+use crate::settings::{AtRest, IndexPlace, JournalOptions};
 use crate::ticket::{Ticket, ticket};
 use crate::types::{
     Accounting, Appended, ChunkPut, Chunks, Draft, EpochReason, Foreign, ForeignBatch, ForeignOutcome, Listed,
@@ -72,13 +73,16 @@ impl Journal {
         options: JournalOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(Self, OpenReport), OpenError> {
-        let JournalOptions { dir, node, disk, clock, settings, index } = options;
+        let JournalOptions { dir, node, disk, clock, settings, index, at_rest } = options;
         let (segment_bytes, limit_bytes) = (settings.segment_bytes.0, settings.limit_bytes.0);
         if !(4 << 10..=1 << 30).contains(&segment_bytes) {
             return Err(OpenError::Settings("segment_bytes must be between 4KiB and 1GiB"));
         }
         if limit_bytes < segment_bytes {
             return Err(OpenError::Settings("limit_bytes must not be less than segment_bytes"));
+        }
+        if matches!(&at_rest, AtRest::Sealed { keys, .. } if keys.newest().is_none()) {
+            return Err(OpenError::NoKeys);
         }
         let segments = segments_dir(&dir);
         disk.create_dir_all(&segments).map_err(disk_error(format!("making {}", segments.display())))?;
@@ -91,7 +95,7 @@ impl Journal {
         })?;
 
         let suspect = mend_suspect(&*disk, &dir).map_err(disk_error("writing the segment in doubt anew"))?;
-        let mut loaded = load(&*disk, &dir, Some(node), Access::Owner)?;
+        let mut loaded = load(&*disk, &dir, Some(node), &at_rest.keys(), Access::Owner)?;
         // A trim that was cut short is finished: the log gave these segments up.
         let given_up: Vec<u32> = loaded.sealed.range(..=loaded.state.trimmed_through).map(|(n, _)| *n).collect();
         for number in &given_up {
@@ -117,7 +121,8 @@ impl Journal {
             None => {
                 let chain = loaded.sealed.values().next_back().map_or([0; 32], |s| s.summary.chain_end);
                 let number = loaded.highest_segment + 1;
-                create_segment(&*disk, &dir, node, number, &loaded.state, chain, clock.now())
+                let sealer = Sealer::fresh(node, number, &at_rest);
+                create_segment(&*disk, &dir, sealer, &loaded.state, chain, clock.now())
                     .map_err(disk_error("making a segment file"))?
             }
         };
@@ -132,7 +137,7 @@ impl Journal {
             subscribers: Mutex::default(),
             files: Mutex::default(),
         });
-        let mut committer = Committer::new(Arc::clone(&shared), disk, clock, dir, segment_bytes, reason);
+        let mut committer = Committer::new(Arc::clone(&shared), disk, clock, dir, segment_bytes, at_rest, reason);
         committer.begin_pending_epoch();
         report.new_epoch = reason.and_then(|_| shared.log.read().state.own_epochs().pop());
         report.bytes = shared.log.read().bytes();

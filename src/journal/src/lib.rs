@@ -27,6 +27,7 @@ mod journal;
 mod load;
 mod reader;
 mod scan;
+mod sealer;
 mod settings;
 mod state;
 mod summary;
@@ -42,7 +43,8 @@ pub use disk::StdDisk;
 pub use error::{AppendError, OpenError, ReadError};
 pub use journal::{FileInProgress, Journal, OutboundView, Subscription};
 pub use reader::Reader;
-pub use settings::{IndexPlace, JournalOptions, JournalSettings, LIMIT_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT};
+pub use sealer::{OsSalts, Salts};
+pub use settings::{AtRest, IndexPlace, JournalOptions, JournalSettings, LIMIT_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT};
 pub use ticket::Ticket;
 pub use types::{
     Accounting, Appended, ChunkPut, Chunks, ConsumerState, Damage, Draft, EpochReason, Finding, Foreign, ForeignBatch,

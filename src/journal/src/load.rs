@@ -12,14 +12,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use keys::DataKeys;
 use model::{Disk, DiskFile, NodeId, OpenMode, UnixMillis};
 
 use crate::error::OpenError;
 use crate::format::{
-    FORMAT_VERSION, FRAME_HEADER_BYTES, FrameKind, Record, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, TRAILER_BYTES,
+    FORMAT_VERSION, FRAME_HEADER_BYTES, FrameKind, Lock, Record, SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES,
     decode_trailer, encode_trailer, segment_name, segment_number,
 };
 use crate::scan::{Found, Scanner, Window, frame_at};
+use crate::sealer::Sealer;
 use crate::state::State;
 use crate::summary::{Growing, Summary};
 use crate::types::{Damage, EpochReason};
@@ -76,7 +78,9 @@ struct Candidate {
     file: Arc<dyn DiskFile>,
     len: u64,
     header: Option<SegmentHeader>,
-    seed: Seed,
+    /// Offset and length of what is damaged of the header's copies.
+    header_damage: Option<(u64, u64)>,
+    sealer: Sealer,
 }
 
 impl Candidate {
@@ -84,7 +88,7 @@ impl Candidate {
         Window {
             segment: self.number,
             file: Arc::clone(&self.file),
-            seed: self.seed,
+            sealer: self.sealer.clone(),
             start: SEGMENT_HEADER_BYTES as u64,
             end: self.len,
         }
@@ -92,7 +96,13 @@ impl Candidate {
 }
 
 /// `node` is `None` for a reader that takes whose journal it is from the journal.
-pub(crate) fn load(disk: &dyn Disk, dir: &Path, node: Option<NodeId>, access: Access) -> Result<Loaded, OpenError> {
+pub(crate) fn load(
+    disk: &dyn Disk,
+    dir: &Path,
+    node: Option<NodeId>,
+    keys: &DataKeys,
+    access: Access,
+) -> Result<Loaded, OpenError> {
     let segments = segments_dir(dir);
     let names = disk.list(&segments).map_err(disk_error(format!("listing {}", segments.display())))?;
     let mut opened = Vec::new();
@@ -109,19 +119,22 @@ pub(crate) fn load(disk: &dyn Disk, dir: &Path, node: Option<NodeId>, access: Ac
         let len = file.len().map_err(reading())?;
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         let got = file.read_at(&mut bytes, 0).map_err(reading())?;
-        let header = SegmentHeader::decode(&bytes[..got]).filter(|header| header.segment == number);
-        let stamp = SegmentHeader::node_stamp(&bytes[..got]);
-        opened.push((number, path, file, len, header, stamp));
+        let (header, header_damage) = SegmentHeader::decode(&bytes[..got]);
+        let header = header.filter(|header| header.segment == number);
+        let whole = SEGMENT_HEADER_BYTES as u64;
+        let header_damage = if header.is_none() { Some((0, whole)) } else { header_damage };
+        let stamps = SegmentHeader::node_stamps(&bytes[..got]);
+        opened.push(Opened { number, path, file, len, header, header_damage, stamps });
     }
-    let whole = opened.iter().find_map(|(.., header, _)| header.as_ref().map(|h| h.node));
+    let whole = opened.iter().find_map(|opened| opened.header.as_ref().map(|h| h.node));
     // A damaged header may still name the node: the frames prove it.
-    let stamped = || opened.iter().find_map(|(number, _, file, len, _, stamp)| proven(*number, file, *len, *stamp));
+    let stamped = || opened.iter().find_map(Opened::proven);
     let Some(node) = node.or(whole).or_else(stamped) else {
         let source = io::Error::new(io::ErrorKind::NotFound, "no segment file with a whole header");
         return Err(disk_error(format!("reading the journal in {}", dir.display()))(source));
     };
     let mut candidates = Vec::new();
-    for (number, path, file, len, header, _) in opened {
+    for Opened { number, path, file, len, header, header_damage, stamps: _ } in opened {
         if let Some(header) = &header {
             if header.node != node {
                 return Err(OpenError::OtherNode { dir: dir.to_owned(), found: header.node, expected: node });
@@ -131,7 +144,12 @@ pub(crate) fn load(disk: &dyn Disk, dir: &Path, node: Option<NodeId>, access: Ac
                 return Err(OpenError::NewerFormat { segment: number, found, known });
             }
         }
-        candidates.push(Candidate { number, path, file, len, header, seed: Seed::new(node, number) });
+        let lock = match &header {
+            Some(header) => Some(header.lock),
+            None => read_trailer(&*file, len).map_err(disk_error(format!("reading {}", path.display())))?.map(|t| t.1),
+        };
+        let sealer = Sealer::of(node, number, lock, keys)?;
+        candidates.push(Candidate { number, path, file, len, header, header_damage, sealer });
     }
     Loading {
         disk,
@@ -150,17 +168,34 @@ pub(crate) fn load(disk: &dyn Disk, dir: &Path, node: Option<NodeId>, access: Ac
     .run(candidates)
 }
 
-/// The node, if frames of the file have checksums made with it.
-fn proven(segment: u32, file: &Arc<dyn DiskFile>, len: u64, node: Option<NodeId>) -> Option<NodeId> {
-    let seed = Seed::new(node?, segment);
-    let start = SEGMENT_HEADER_BYTES as u64;
-    let mut scanner = Scanner::new(Window { segment, file: Arc::clone(file), seed, start, end: len });
-    while let Some(found) = scanner.next().ok()? {
-        if matches!(found, Found::Frame { .. }) {
-            return node;
-        }
+/// A file, before it is known whose journal it is.
+struct Opened {
+    number: u32,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    len: u64,
+    header: Option<SegmentHeader>,
+    header_damage: Option<(u64, u64)>,
+    stamps: [Option<NodeId>; 2],
+}
+
+impl Opened {
+    /// The node, if frames of the file have checksums made with it.
+    fn proven(&self) -> Option<NodeId> {
+        self.stamps.into_iter().flatten().find(|node| {
+            let sealer = Sealer::for_checksums(*node, self.number);
+            let (segment, file) = (self.number, Arc::clone(&self.file));
+            let start = SEGMENT_HEADER_BYTES as u64;
+            let mut scanner = Scanner::stored(Window { segment, file, sealer, start, end: self.len });
+            loop {
+                match scanner.next() {
+                    Ok(Some(Found::Frame { .. })) => return true,
+                    Ok(Some(Found::Damaged { .. })) => {}
+                    Ok(None) | Err(_) => return false,
+                }
+            }
+        })
     }
-    None
 }
 
 struct Loading<'a> {
@@ -177,8 +212,8 @@ impl Loading<'_> {
         let mut chain = [0; 32];
         for (i, candidate) in candidates.iter().enumerate() {
             let footer = read_footer(candidate).map_err(reading(candidate))?;
-            if candidate.header.is_none() {
-                self.damage(candidate.number, 0, SEGMENT_HEADER_BYTES as u64, "segment header");
+            if let Some((offset, bytes)) = candidate.header_damage {
+                self.damage(candidate.number, offset, bytes, "segment header");
             }
             chain = candidate.header.as_ref().map_or(chain, |header| header.chain);
             let next_first = candidates.get(i + 1).and_then(|next| next.header.as_ref()).map(|h| h.first_pos);
@@ -207,8 +242,9 @@ impl Loading<'_> {
                 self.loaded.state.note_own(run.epoch, run.last());
             }
             self.loaded.state.next_pos = self.loaded.state.next_pos.max(summary.next_pos);
-            let Candidate { number, file, seed, len, .. } = candidate;
-            let segment = Segment { number: *number, file: Arc::clone(file), seed: *seed, end, bytes: *len, summary };
+            let Candidate { number, file, sealer, len, .. } = candidate;
+            let (file, sealer) = (Arc::clone(file), sealer.clone());
+            let segment = Segment { number: *number, file, sealer, end, bytes: *len, summary };
             self.loaded.sealed.insert(*number, Arc::new(segment));
         }
         if self.loaded.discarded_bytes > 0 {
@@ -229,8 +265,10 @@ impl Loading<'_> {
     fn set_aside_unborn(&mut self, candidates: &mut Vec<Candidate>) -> Result<(), OpenError> {
         const OPENING: [u8; 3] = [FrameKind::Received as u8, FrameKind::Consumer as u8, FrameKind::Snapshot as u8];
         while let Some(candidate) = candidates.last() {
-            let mut scanner = Scanner::new(candidate.window());
-            let mut damaged = candidate.header.is_none();
+            // Without its lock nothing of it can be read, nor written to it.
+            let lock_lost = candidate.sealer.lock().is_none();
+            let mut scanner = Scanner::stored(candidate.window());
+            let mut damaged = candidate.header_damage.is_some();
             let mut frames = 0;
             let mut took_part = false;
             while let Some(found) = scanner.next().map_err(reading(candidate))? {
@@ -245,7 +283,7 @@ impl Loading<'_> {
                     break;
                 }
             }
-            if took_part || (frames > 0 && !damaged) {
+            if !lock_lost && (took_part || (frames > 0 && !damaged)) {
                 return Ok(());
             }
             if self.access == Access::Owner {
@@ -356,8 +394,9 @@ impl Loading<'_> {
             // What a killed process wrote may not be on the disk yet, and will be told to peers as durable.
             candidate.file.sync_data().map_err(mending())?;
         }
-        let Candidate { number, file, seed, .. } = candidate;
-        self.loaded.tail = Some(Tail { number: *number, file: Arc::clone(file), seed: *seed, end, growing });
+        let Candidate { number, file, sealer, .. } = candidate;
+        let (file, sealer) = (Arc::clone(file), sealer.clone());
+        self.loaded.tail = Some(Tail { number: *number, file, sealer, end, growing });
         Ok(())
     }
 
@@ -387,24 +426,27 @@ fn reading(candidate: &Candidate) -> impl FnOnce(io::Error) -> OpenError {
     disk_error(format!("reading {}", candidate.path.display()))
 }
 
+/// Offset of the footer and the lock; `None` when the file does not end with a trailer.
+fn read_trailer(file: &dyn DiskFile, len: u64) -> io::Result<Option<(u64, Lock)>> {
+    let Some(at) = len.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
+    let mut trailer = [0; TRAILER_BYTES];
+    let got = file.read_at(&mut trailer, at)?;
+    Ok(decode_trailer(&trailer[..got]).filter(|(offset, _)| offset + (FRAME_HEADER_BYTES as u64) < at))
+}
+
 /// Summary and end of frames of a sealed segment; `None` when the footer is missing or damaged.
 fn read_footer(candidate: &Candidate) -> io::Result<Option<(Summary, u64)>> {
-    let Some(at) = candidate.len.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
-    let mut trailer = [0; TRAILER_BYTES];
-    candidate.file.read_at(&mut trailer, at)?;
-    let Some(offset) = decode_trailer(&trailer).filter(|offset| offset + (FRAME_HEADER_BYTES as u64) < at) else {
-        return Ok(None);
-    };
-    let window = Window { end: at, ..candidate.window() };
+    let Some((offset, _)) = read_trailer(&*candidate.file, candidate.len)? else { return Ok(None) };
+    let window = Window { end: candidate.len - TRAILER_BYTES as u64, ..candidate.window() };
     let frame = frame_at(&window, offset)?.filter(|(kind, _)| *kind == FrameKind::Footer as u8);
     Ok(frame.and_then(|(_, payload)| Summary::decode(&payload)).map(|summary| (summary, offset)))
 }
 
-/// Writes the footer of a segment. Returns the length of the file.
+/// The footer of a segment, and the trailer behind it.
 pub(crate) fn push_footer(tail: &Tail) -> Vec<u8> {
     let mut out = Vec::new();
-    let offset = tail.seed.push(&mut out, tail.end, FrameKind::Footer, &[&tail.growing.summary.encode()]);
-    out.extend_from_slice(&encode_trailer(offset));
+    let offset = tail.sealer.push(&mut out, tail.end, FrameKind::Footer, &[&tail.growing.summary.encode()]);
+    out.extend_from_slice(&encode_trailer(offset, &tail.sealer.lock().unwrap_or(Lock::PLAIN)));
     out
 }
 
@@ -454,21 +496,20 @@ pub(crate) fn mend_suspect(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Makes a new segment file that begins with a snapshot of `state`.
+/// Makes the segment file of `sealer`, which begins with a snapshot of `state`.
 pub(crate) fn create_segment(
     disk: &dyn Disk,
     dir: &Path,
-    node: NodeId,
-    number: u32,
+    sealer: Sealer,
     state: &State,
     chain: [u8; 32],
     created: UnixMillis,
 ) -> io::Result<Tail> {
-    let header =
-        SegmentHeader { version: FORMAT_VERSION, segment: number, node, first_pos: state.next_pos, chain, created };
-    let seed = Seed::new(node, number);
-    let mut bytes = header.encode();
-    state.push_group(seed, &mut bytes, 0);
+    let (node, number) = sealer.place();
+    let (version, first_pos) = (FORMAT_VERSION, state.next_pos);
+    let lock = sealer.lock().unwrap_or(Lock::PLAIN);
+    let mut bytes = SegmentHeader { version, segment: number, node, first_pos, chain, created, lock }.encode();
+    state.push_group(&sealer, &mut bytes, 0);
     let segments = segments_dir(dir);
     let path = segments.join(segment_name(number));
     let file: Arc<dyn DiskFile> = disk.open(&path, OpenMode::Create)?.into();
@@ -481,5 +522,5 @@ pub(crate) fn create_segment(
         return Err(e);
     }
     let growing = Growing::starting(state.next_pos, chain);
-    Ok(Tail { number, file, seed, end: bytes.len() as u64, growing })
+    Ok(Tail { number, file, sealer, end: bytes.len() as u64, growing })
 }

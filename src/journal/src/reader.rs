@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use keys::DataKeys;
 use model::{Disk, LocalPos, NodeId};
 
 use crate::error::{OpenError, ReadError};
@@ -23,19 +24,25 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens for reading.
+    /// Opens for reading, with the keys that open its segments.
     ///
     /// # Errors
-    /// When there is no journal, or it cannot be read.
-    pub fn open(dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
-        let mut loaded = load(&*disk, dir, None, Access::Guest)?;
+    /// When there is no journal, a key is missing, or it cannot be read.
+    pub fn open(dir: &Path, disk: Arc<dyn Disk>, keys: &DataKeys) -> Result<Self, OpenError> {
+        let mut loaded = load(&*disk, dir, None, keys, Access::Guest)?;
         loaded.sealed.retain(|number, _| *number > loaded.state.trimmed_through);
         let tail = loaded.tail.take().or_else(|| {
             // The owner is about to make the next segment.
             let last = loaded.sealed.values().next_back()?;
             let growing = Growing::starting(last.summary.next_pos, last.summary.chain_end);
             let end = SEGMENT_HEADER_BYTES as u64;
-            Some(Tail { number: last.number + 1, file: Arc::clone(&last.file), seed: last.seed, end, growing })
+            Some(Tail {
+                number: last.number + 1,
+                file: Arc::clone(&last.file),
+                sealer: last.sealer.clone(),
+                end,
+                growing,
+            })
         });
         let Some(tail) = tail else {
             let source = std::io::Error::new(std::io::ErrorKind::NotFound, "no segment file with a whole frame");

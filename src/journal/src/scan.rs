@@ -5,41 +5,68 @@ use std::sync::Arc;
 
 use model::DiskFile;
 
-use crate::format::{FRAME_HEADER_BYTES, FrameHead, MARKER_FIRST, Seed};
+use crate::format::{FRAME_HEADER_BYTES, FrameHead, FrameKind, MARKER_FIRST};
+use crate::sealer::Sealer;
 
 /// A part of a segment file that is durable and holds whole frames, as far as it is not damaged.
 #[derive(Clone)]
 pub(crate) struct Window {
     pub(crate) segment: u32,
     pub(crate) file: Arc<dyn DiskFile>,
-    pub(crate) seed: Seed,
+    pub(crate) sealer: Sealer,
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
 
 /// What stands next.
 pub(crate) enum Found {
-    /// A frame whose checksum is right.
+    /// A whole frame.
     Frame { offset: u64, kind: u8, payload: Vec<u8> },
-    /// Bytes that are no frame; a good one, or the end, follows.
+    /// Bytes that are no frame, or one that does not open; a good one, or the end, follows.
     Damaged { offset: u64, bytes: u64 },
 }
 
 /// One read serves many small frames.
 const READ_BYTES: usize = 256 << 10;
 
+/// What of the frames is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    All,
+    /// The others are passed over.
+    Only(FrameKind),
+    /// Nothing: payloads come as they are stored.
+    Nothing,
+}
+
 /// Walks from frame to frame.
 pub(crate) struct Scanner {
     window: Window,
+    opening: Opening,
     at: u64,
     buf: Vec<u8>,
     buf_at: u64,
 }
 
 impl Scanner {
+    /// Meets every frame, opened.
     pub(crate) fn new(window: Window) -> Self {
+        Self::opening(window, Opening::All)
+    }
+
+    /// Meets the frames of one kind, opened; of the others only the checksum is looked at.
+    pub(crate) fn only(window: Window, kind: FrameKind) -> Self {
+        Self::opening(window, Opening::Only(kind))
+    }
+
+    /// Meets every frame as it is stored, without a key.
+    pub(crate) fn stored(window: Window) -> Self {
+        Self::opening(window, Opening::Nothing)
+    }
+
+    fn opening(window: Window, opening: Opening) -> Self {
         let at = window.start;
-        Self { window, at, buf: Vec::new(), buf_at: at }
+        Self { window, opening, at, buf: Vec::new(), buf_at: at }
     }
 
     /// Where the next frame is looked for.
@@ -48,21 +75,34 @@ impl Scanner {
     }
 
     pub(crate) fn next(&mut self) -> io::Result<Option<Found>> {
-        if self.at >= self.window.end {
-            return Ok(None);
-        }
-        if let Some((kind, payload)) = self.frame_at(self.at)? {
+        while self.at < self.window.end {
             let offset = self.at;
-            self.at += (FRAME_HEADER_BYTES + payload.len()) as u64;
-            return Ok(Some(Found::Frame { offset, kind, payload }));
+            let Some(kind) = self.whole_at(offset)? else {
+                self.at = self.next_whole(offset + 1)?;
+                return Ok(Some(Found::Damaged { offset, bytes: self.at - offset }));
+            };
+            let (sealer, opening) = (self.window.sealer.clone(), self.opening);
+            let stored = self.payload(offset);
+            let bytes = (FRAME_HEADER_BYTES + stored.len()) as u64;
+            let payload = match opening {
+                Opening::Nothing => Some(stored.to_vec()),
+                Opening::Only(wanted) if wanted as u8 != kind => {
+                    self.at += bytes;
+                    continue;
+                }
+                Opening::All | Opening::Only(_) => sealer.open(offset, kind, stored),
+            };
+            self.at += bytes;
+            return Ok(Some(match payload {
+                Some(payload) => Found::Frame { offset, kind, payload },
+                None => Found::Damaged { offset, bytes },
+            }));
         }
-        let offset = self.at;
-        self.at = self.next_good(offset + 1)?;
-        Ok(Some(Found::Damaged { offset, bytes: self.at - offset }))
+        Ok(None)
     }
 
-    /// The offset of the first good frame at or after `from`, or the end.
-    fn next_good(&mut self, from: u64) -> io::Result<u64> {
+    /// The offset of the first whole frame at or after `from`, or the end.
+    fn next_whole(&mut self, from: u64) -> io::Result<u64> {
         let mut at = from;
         while at < self.window.end {
             let Some(bytes) = self.bytes(at, 1)? else { break };
@@ -70,7 +110,7 @@ impl Scanner {
                 None => at += bytes.len() as u64,
                 Some(skip) => {
                     at += skip as u64;
-                    if self.frame_at(at)?.is_some() {
+                    if self.whole_at(at)?.is_some() {
                         return Ok(at);
                     }
                     at += 1;
@@ -80,15 +120,22 @@ impl Scanner {
         Ok(self.window.end)
     }
 
-    fn frame_at(&mut self, offset: u64) -> io::Result<Option<(u8, Vec<u8>)>> {
-        let seed = self.window.seed;
+    /// Kind of the whole frame at `offset`, whose payload [`Scanner::payload`] then gives.
+    fn whole_at(&mut self, offset: u64) -> io::Result<Option<u8>> {
+        let sealer = self.window.sealer.clone();
         let Some(bytes) = self.bytes(offset, FRAME_HEADER_BYTES)? else { return Ok(None) };
         let Some(head) = FrameHead::decode(bytes) else { return Ok(None) };
         let whole = FRAME_HEADER_BYTES + head.len as usize;
         let Some(bytes) = self.bytes(offset, whole)? else { return Ok(None) };
-        let payload = &bytes[FRAME_HEADER_BYTES..whole];
-        let good = seed.is_good(offset, &head, payload);
-        Ok(good.then(|| (head.kind, payload.to_vec())))
+        let good = sealer.is_whole(offset, &head, &bytes[FRAME_HEADER_BYTES..whole]);
+        Ok(good.then_some(head.kind))
+    }
+
+    /// The stored payload of the whole frame that was met last, at `offset`.
+    fn payload(&self, offset: u64) -> &[u8] {
+        let frame = &self.buf[(offset - self.buf_at) as usize..];
+        let len = FrameHead::decode(frame).map_or(0, |head| head.len as usize);
+        &frame[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + len]
     }
 
     /// At least `len` bytes from `offset` on; `None` when the window ends before.
@@ -131,7 +178,7 @@ pub(crate) fn frame_at(window: &Window, offset: u64) -> io::Result<Option<(u8, V
         let more = window.file.read_at(&mut buf[got..], offset + got as u64)?;
         buf.truncate(got + more);
     }
-    let payload = buf.get(FRAME_HEADER_BYTES..whole).unwrap_or_default();
-    let good = window.seed.is_good(offset, &head, payload);
-    Ok(good.then(|| (head.kind, payload.to_vec())))
+    let stored = buf.get(FRAME_HEADER_BYTES..whole).unwrap_or_default();
+    let whole = window.sealer.is_whole(offset, &head, stored);
+    Ok(whole.then(|| window.sealer.open(offset, head.kind, stored)).flatten().map(|payload| (head.kind, payload)))
 }

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keys::DataKeys;
 use model::{ByteSize, Clock, Disk, NodeId};
+
+use crate::sealer::{OsSalts, Salts};
 
 /// One outage at full rate must fit: 72 h x 64 kbit/s = 2.07 GB; 4 GB also holds a week at half rate.
 pub const LIMIT_BYTES_DEFAULT: u64 = 4_000_000_000;
@@ -42,6 +45,36 @@ pub struct JournalOptions {
     pub settings: JournalSettings,
     /// Where the index is kept.
     pub index: IndexPlace,
+    /// How segments are sealed.
+    pub at_rest: AtRest,
+}
+
+/// How segments are sealed on disk.
+#[derive(Clone)]
+pub enum AtRest {
+    /// Not at all: for tests and tools. A journal with sealed segments is not opened.
+    Plain,
+    /// Every frame by itself. A journal with segments that are not sealed is not opened.
+    Sealed {
+        /// New segments take the newest, the others open what is there. At least one.
+        keys: DataKeys,
+        /// Where the salts of new segments come from.
+        salts: Arc<dyn Salts>,
+    },
+}
+
+impl AtRest {
+    /// Sealed, with salts from the operating system.
+    pub fn sealed(keys: DataKeys) -> Self {
+        Self::Sealed { keys, salts: Arc::new(OsSalts) }
+    }
+
+    pub(crate) fn keys(&self) -> DataKeys {
+        match self {
+            Self::Plain => DataKeys::none(),
+            Self::Sealed { keys, salts: _ } => keys.clone(),
+        }
+    }
 }
 
 /// Where the index is kept. It can be rebuilt from the segments at any time.

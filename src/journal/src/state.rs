@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use model::{EntryId, Epoch, Hlc, LocalPos, NodeId, Outcome, RangeSet, Seq};
 
 use crate::format::{
-    ConsumerFrame, EpochOpened, EpochState, FrameKind, ReceivedFrame, Record, RenumberedFrame, Seed, SnapshotFrame,
-    join, split, to_cbor,
+    ConsumerFrame, EpochOpened, EpochState, FrameKind, ReceivedFrame, Record, RenumberedFrame, SnapshotFrame, join,
+    split, to_cbor,
 };
+use crate::sealer::Sealer;
 use crate::summary::{OwnEntry, Summary};
 use crate::types::{ConsumerState, EpochReason, OwnEpoch};
 
@@ -114,17 +115,17 @@ impl State {
     }
 
     /// Appends the group of frames with which a segment begins.
-    pub(crate) fn push_group(&self, seed: Seed, out: &mut Vec<u8>, base: u64) {
+    pub(crate) fn push_group(&self, sealer: &Sealer, out: &mut Vec<u8>, base: u64) {
         let mut group = 0;
         for ((origin, epoch), set) in &self.received {
             for numbers in split(set) {
                 let frame = ReceivedFrame { origin: *origin, epoch: *epoch, numbers };
-                seed.push(out, base, FrameKind::Received, &[&to_cbor(&frame)]);
+                sealer.push(out, base, FrameKind::Received, &[&to_cbor(&frame)]);
                 group += 1;
             }
         }
         for (name, account) in &self.consumers {
-            seed.push(out, base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
+            sealer.push(out, base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
             group += 1;
         }
         let snapshot = SnapshotFrame {
@@ -139,7 +140,7 @@ impl State {
             next_pos: self.next_pos,
             trimmed_through: self.trimmed_through,
         };
-        seed.push(out, base, FrameKind::Snapshot, &[&to_cbor(&snapshot)]);
+        sealer.push(out, base, FrameKind::Snapshot, &[&to_cbor(&snapshot)]);
     }
 }
 

@@ -54,18 +54,19 @@ impl Checking<'_> {
         let end = window.end;
         let mut header = [0; SEGMENT_HEADER_BYTES];
         let got = window.file.read_at(&mut header, 0).map_err(failed)?;
-        match SegmentHeader::decode(&header[..got]) {
-            None => self.find(number, 0, "the segment's header is damaged"),
-            Some(header) => {
-                if header.node != self.log.node || header.segment != number {
-                    self.find(number, 0, "the segment's header is of another segment");
-                }
-                if previous.is_some_and(|previous| previous.chain_end != header.chain) {
-                    self.find(number, 0, "the hash chain does not continue from the segment before");
-                }
-                if previous.is_some_and(|previous| previous.next_pos > header.first_pos) {
-                    self.find(number, 0, "positions overlap with the segment before");
-                }
+        let (header, damage) = SegmentHeader::decode(&header[..got]);
+        if let Some((offset, _)) = damage {
+            self.find(number, offset, "the segment's header is damaged");
+        }
+        if let Some(header) = header {
+            if header.node != self.log.node || header.segment != number {
+                self.find(number, 0, "the segment's header is of another segment");
+            }
+            if previous.is_some_and(|previous| previous.chain_end != header.chain) {
+                self.find(number, 0, "the hash chain does not continue from the segment before");
+            }
+            if previous.is_some_and(|previous| previous.next_pos > header.first_pos) {
+                self.find(number, 0, "positions overlap with the segment before");
             }
         }
         let mut chain = summary.chain_start;

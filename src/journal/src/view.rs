@@ -12,9 +12,10 @@ use model::{
 };
 
 use crate::error::ReadError;
-use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES, Seed};
+use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES};
 use crate::index::{Index, IndexError, MemoryIndex, Sealed, SledIndex, move_aside};
 use crate::scan::{Found, Scanner, Window, frame_at};
+use crate::sealer::Sealer;
 use crate::state::{Account, State};
 use crate::summary::{
     Growing, OwnEntry, Summary, Table, print_of_chunk, print_of_id, print_of_object, print_of_supersession,
@@ -25,7 +26,7 @@ use crate::types::{Accounting, Listed, Progress, Stats, Sums, Which};
 pub(crate) struct Segment {
     pub(crate) number: u32,
     pub(crate) file: Arc<dyn DiskFile>,
-    pub(crate) seed: Seed,
+    pub(crate) sealer: Sealer,
     /// End of the durable frames; a footer lies behind.
     pub(crate) end: u64,
     /// Length of the file.
@@ -38,7 +39,7 @@ impl Segment {
         Window {
             segment: self.number,
             file: Arc::clone(&self.file),
-            seed: self.seed,
+            sealer: self.sealer.clone(),
             start: SEGMENT_HEADER_BYTES as u64,
             end: self.end,
         }
@@ -53,7 +54,7 @@ impl Segment {
 pub(crate) struct Tail {
     pub(crate) number: u32,
     pub(crate) file: Arc<dyn DiskFile>,
-    pub(crate) seed: Seed,
+    pub(crate) sealer: Sealer,
     pub(crate) end: u64,
     pub(crate) growing: Growing,
 }
@@ -63,7 +64,7 @@ impl Tail {
         Window {
             segment: self.number,
             file: Arc::clone(&self.file),
-            seed: self.seed,
+            sealer: self.sealer.clone(),
             start: SEGMENT_HEADER_BYTES as u64,
             end: self.end,
         }
@@ -266,11 +267,10 @@ impl Log {
         loop {
             let Some(window) = self.read().window_after(after, from, &wanted) else { return Ok(()) };
             after = window.segment;
-            let mut scanner = Scanner::new(window);
+            let mut scanner = Scanner::only(window, FrameKind::Entry);
             while let Some(found) = scanner.next().map_err(failed)? {
                 let (offset, payload) = match found {
-                    Found::Frame { offset, kind, payload } if kind == FrameKind::Entry as u8 => (offset, payload),
-                    Found::Frame { .. } => continue,
+                    Found::Frame { offset, kind: _, payload } => (offset, payload),
                     Found::Damaged { offset, bytes: _ } => {
                         self.note_damage(after, offset);
                         continue;
@@ -308,9 +308,9 @@ impl Log {
         if !view.sealed.contains_key(&segment) {
             return;
         }
-        let Segment { number, file, seed, end, bytes, summary: _ } = &*sealed;
-        let file = Arc::clone(file);
-        let marked = Segment { number: *number, file, seed: *seed, end: *end, bytes: *bytes, summary };
+        let Segment { number, file, sealer, end, bytes, summary: _ } = &*sealed;
+        let (file, sealer) = (Arc::clone(file), sealer.clone());
+        let marked = Segment { number: *number, file, sealer, end: *end, bytes: *bytes, summary };
         view.sealed.insert(segment, Arc::new(marked));
         let mut consumers = std::mem::take(&mut view.state.consumers);
         consumers.values_mut().for_each(|account| account.recount(view.summaries()));

@@ -16,6 +16,7 @@
 //!
 //! Not here: the TLS configuration and the sockets (`carrier`), naming a chunk (`wire`).
 
+mod at_rest;
 mod chunk_secret;
 mod error;
 mod file;
@@ -24,6 +25,7 @@ mod mint;
 mod node_key;
 mod peers;
 
+pub use at_rest::{CHECK_LEN, DataKey, DataKeys, KeyNumber, SALT_LEN, SegmentCipher, TAG_LEN, random_salt};
 pub use chunk_secret::{ChunkNameKey, ChunkSecret};
 pub use error::KeysError;
 pub use invite::{Invite, InviteBook, InviteState, InviteSummary, JoinRefused, TokenError};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use carrier::{Emission, EnrollOptions, SystemClock, consumer_name, enroll_join};
-use journal::{IndexPlace, Journal, JournalOptions, StdDisk};
+use journal::{AtRest, IndexPlace, Journal, JournalOptions, StdDisk};
 use keys::{ChunkSecret, Invite, InviteBook, InviteState, KeysError, NodeKey, Peer, PeerRegistry, PeerRole};
 use model::Clock as _;
 
@@ -49,6 +49,7 @@ pub fn open_journal(layout: &Layout, settings: &Settings, key: &NodeKey) -> Resu
         clock: Arc::new(SystemClock),
         settings: settings.journal,
         index: IndexPlace::Sled,
+        at_rest: AtRest::Plain,
     };
     let bar = output::progress(0, "opening the journal");
     let opened = Journal::open_with_progress(options, &mut |p| {

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use journal::{
-    AppendError, Consumer, Draft, EpochReason, Foreign, ForeignOutcome, IndexPlace, Journal, JournalOptions,
-    JournalSettings, OutboundView,
+    AppendError, AtRest, Consumer, Draft, EpochReason, Foreign, ForeignOutcome, IndexPlace, Journal, JournalOptions,
+    JournalSettings, OutboundView, Salts,
 };
-use keys::ProcessMint;
+use keys::{DataKey, DataKeys, KeyNumber, ProcessMint, SALT_LEN};
 use link::{EpochProgress, Lane, Now, Output, ReceiverState, SenderState, Session, SessionConfig, StartEpochReason};
 use model::event::{FileState, FileStub};
 use model::{
@@ -87,6 +88,7 @@ pub(crate) struct SimNode {
     disk: PretendDisk,
     core: Core,
     rate: BitsPerSecond,
+    at_rest: AtRest,
     boot: u64,
     process: Option<Process>,
     pub(crate) crashes: u32,
@@ -119,8 +121,20 @@ fn file_content(number: u64, bytes: usize) -> Vec<u8> {
     content
 }
 
+/// The same salts in every run of a seed.
+#[derive(Default)]
+struct CountedSalts(AtomicU64);
+
+impl Salts for CountedSalts {
+    fn salt(&self) -> [u8; SALT_LEN] {
+        u128::from(self.0.fetch_add(1, Ordering::Relaxed)).to_le_bytes()
+    }
+}
+
 impl SimNode {
-    pub(crate) fn new(name: &str, me: NodeId, peer: NodeId, clock: VirtualClock) -> Self {
+    pub(crate) fn new(name: &str, me: NodeId, peer: NodeId, clock: VirtualClock, sealed: bool) -> Self {
+        let keys = DataKeys::new([(KeyNumber(1), DataKey::from_bytes([me.0[0]; 32]))]);
+        let salts = Arc::new(CountedSalts::default());
         Self {
             name: name.to_owned(),
             me,
@@ -130,6 +144,7 @@ impl SimNode {
             disk: PretendDisk::default(),
             core: Core::default(),
             rate: BitsPerSecond(64_000),
+            at_rest: if sealed { AtRest::Sealed { keys, salts } } else { AtRest::Plain },
             boot: 0,
             process: None,
             crashes: 0,
@@ -183,6 +198,7 @@ impl SimNode {
             clock: Arc::new(self.clock.clone()),
             settings: JournalSettings { segment_bytes: ByteSize(64 << 10), limit_bytes: ByteSize(1 << 30) },
             index: IndexPlace::Memory,
+            at_rest: self.at_rest.clone(),
         };
         let (journal, _) = match Journal::open(options) {
             Ok(opened) => opened,

@@ -47,7 +47,7 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let clock = VirtualClock::default();
         let ids = [NodeId([1; 16]), NodeId([2; 16])];
-        let node = |i: usize, name: &str| SimNode::new(name, ids[i], ids[1 - i], clock.clone());
+        let node = |i: usize, name: &str| SimNode::new(name, ids[i], ids[1 - i], clock.clone(), seed % 4 != 3);
         Self {
             seed,
             rng: ChaCha8Rng::seed_from_u64(seed),

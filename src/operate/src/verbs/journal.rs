@@ -26,7 +26,8 @@ pub(super) fn run(layout: &Layout, verb: Journal) -> Done {
 
 /// Opens the journal for reading.
 pub(crate) fn open(layout: &Layout) -> Result<Reader, Failure> {
-    Reader::open(&layout.journal(), Arc::new(StdDisk)).map_err(|e| Failure::new(chain(&e), e.next_step()))
+    Reader::open(&layout.journal(), Arc::new(StdDisk), &keys::DataKeys::none())
+        .map_err(|e| Failure::new(chain(&e), e.next_step()))
 }
 
 fn unreadable(e: &::journal::ReadError) -> Failure {
