@@ -14,8 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use model::{
-    ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Outcome,
-    RangeSet, Seq,
+    ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, RangeSet, Seq,
 };
 
 use crate::error::AppendError;
@@ -23,11 +22,12 @@ use crate::format::{
     CHUNK_BYTES_MAX, EntryPrefix, EntryRecord, EpochOpened, FrameKind, PackedChunk, Record, RenumberedFrame,
     segment_name, split, to_cbor,
 };
-use crate::load::{create_segment, note_suspect, push_footer, segments_dir};
+use crate::load::{create_segment, footer_of, note_suspect, segments_dir};
+use crate::pages::{PageCache, RowsAt};
 use crate::scan::{Found, Scanner};
 use crate::sealer::Sealer;
 use crate::settings::AtRest;
-use crate::state::{Account, add_counts};
+use crate::state::Account;
 use crate::summary::Summary;
 use crate::ticket::Completer;
 use crate::types::{Appended, ChunkPut, Chunks, Draft, EpochReason, Foreign, ForeignOutcome, TrimReport};
@@ -202,6 +202,8 @@ pub(crate) struct Committer {
     /// An epoch that must begin before anything is numbered.
     pub(crate) pending_epoch: Option<EpochReason>,
     creators: HashMap<ObjectKey, EntryId>,
+    /// Shared by the segments that it seals.
+    pages: Arc<PageCache>,
 }
 
 /// Answers a ticket once it is known whether the batch is durable.
@@ -247,7 +249,8 @@ impl Committer {
         at_rest: AtRest,
         pending_epoch: Option<EpochReason>,
     ) -> Self {
-        Self { shared, disk, clock, dir, segment_bytes, at_rest, pending_epoch, creators: HashMap::new() }
+        let (creators, pages) = (HashMap::new(), Arc::default());
+        Self { shared, disk, clock, dir, segment_bytes, at_rest, pending_epoch, creators, pages }
     }
 
     pub(crate) fn run(mut self) {
@@ -686,22 +689,23 @@ impl Committer {
         let created = self.clock.now();
         let sealer = Sealer::fresh(self.node(), number, &self.at_rest);
         let tail = create_segment(&*self.disk, &self.dir, sealer, &state, chain, created)?;
-        let (footer, file, sealer, end, growing) = {
+        let (footer, summary, file, sealer, end, tables) = {
             let old = &self.shared.log.read().tail;
-            (push_footer(old), Arc::clone(&old.file), old.sealer.clone(), old.end, old.growing.clone())
+            let (footer, summary) = footer_of(old);
+            (footer, summary, Arc::clone(&old.file), old.sealer.clone(), old.end, Arc::clone(&old.growing.tables))
         };
-        let bytes = match file.append(&footer).and_then(|()| file.sync_data()) {
-            Ok(()) => end + footer.len() as u64,
+        let (bytes, rows) = match file.append(&footer).and_then(|()| file.sync_data()) {
+            Ok(()) => (end + footer.len() as u64, RowsAt::footer(&self.pages)),
             Err(e) => {
                 // Every frame was synced before; open reads the segment where the footer is missing.
                 tracing::warn!(error = %e, segment = number - 1, "a segment got no footer");
-                end
+                (end, RowsAt::Memory(Arc::new(self.shared.log.read().tail.growing.rows.clone())))
             }
         };
-        let summary = growing.summary.clone();
-        let sealed = Segment { number: number - 1, file, sealer, end, bytes, summary };
+        let sealed = Segment { number: number - 1, file, sealer, end, bytes, summary, rows };
         // Indexed before anybody sees it as sealed, and without the view's lock: a rebuild takes both in this order.
-        self.shared.log.index_put(&sealed, &growing);
+        self.shared.log.index_put(&sealed, &tables);
+        drop(tables);
         let sealed = Arc::new(sealed);
         {
             let mut view = self.shared.log.write();
@@ -736,13 +740,13 @@ impl Committer {
         let mut waiting: Vec<_> =
             required().filter(|(_, account)| !account.is_done_with(summary)).map(|(name, _)| name.clone()).collect();
         // A kind of consumer that is not registered yet will want it all.
-        if !summary.own.is_empty() && !required().any(|(_, account)| !account.reads_foreign()) {
+        if !summary.pages.is_empty() && !required().any(|(_, account)| !account.reads_foreign()) {
             waiting.push("a required peer, none is registered".to_owned());
         }
         if summary.has_foreign() && !required().any(|(_, account)| account.reads_foreign()) {
             waiting.push("the local apply, it is not registered".to_owned());
         }
-        if summary.own.is_empty() && !summary.has_foreign() && required().next().is_none() {
+        if summary.pages.is_empty() && !summary.has_foreign() && required().next().is_none() {
             waiting.push("a consumer, none is registered".to_owned());
         }
         let is_held = |later: &Summary| required().any(|(_, account)| !account.is_done_with(later));
@@ -792,7 +796,6 @@ impl Committer {
             let mut consumers = std::mem::take(&mut view.state.consumers);
             for account in consumers.values_mut() {
                 account.give_up(segment.number, &segment.summary);
-                account.recount(view.summaries());
             }
             view.state.consumers = consumers;
         }
@@ -806,34 +809,6 @@ impl Committer {
         }
         self.roll_if_due();
         Ok(kept)
-    }
-}
-
-impl Account {
-    /// Moves the sums of a segment's entries to the trimmed ones. What was still held is never sent: it expired.
-    fn give_up(&mut self, number: u32, summary: &Summary) {
-        if number <= self.trimmed_through {
-            return;
-        }
-        self.trimmed_through = number;
-        if self.reads_foreign() {
-            // It keeps no accounts of own entries.
-            return;
-        }
-        for run in &summary.own {
-            let mut open = RangeSet::from(run.first..=run.last()).difference(&self.finals(run.epoch));
-            for (_, unreadable) in summary.unreadable().filter(|(epoch, _)| *epoch == run.epoch) {
-                open = open.difference(&unreadable);
-            }
-            self.state.outcomes.entry(run.epoch).or_default()[Outcome::Expired as usize - 1].union_with(&open);
-        }
-        let (counts, _) = self.counts_in(summary);
-        add_counts(&mut self.trimmed, &counts);
-        // What is counted as quarantined without a receipt stays so when the segment is gone.
-        for (epoch, unreadable) in summary.unreadable() {
-            let open = unreadable.difference(&self.finals(epoch));
-            self.state.outcomes.entry(epoch).or_default()[Outcome::Quarantined as usize - 1].union_with(&open);
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::error::{AppendError, ReadError};
 use crate::journal::Journal;
 use crate::state::Account;
 use crate::types::ConsumerState;
+use crate::view::View;
 
 /// A registered consumer. A cheap handle; several may name the same consumer.
 ///
@@ -26,12 +27,12 @@ impl Consumer {
             let mut consumers = std::mem::take(&mut view.state.consumers);
             let account = consumers.entry(name.to_owned()).or_insert_with(|| {
                 let mut account = Account { trimmed_through: first - 1, version: 1, ..Account::default() };
-                account.recount(view.summaries());
+                account.recount(view.parts());
                 account
             });
             // Of an account from an earlier opening too: the power may have gone before it was told.
             for (epoch, set) in &view.state.renumbered {
-                account.record(Outcome::Superseded, *epoch, set, |seq| view.own_entry(*epoch, seq));
+                account.record(Outcome::Superseded, *epoch, set, view.parts());
             }
             if account.state.required != required {
                 account.state.required = required;
@@ -50,54 +51,46 @@ impl Consumer {
 
     /// The peer holds these own numbers durably.
     pub fn record_stored(&self, epoch: Epoch, numbers: &RangeSet) {
-        self.change(|account, given_out| {
-            let known = account.state.stored.entry(epoch).or_default();
-            let new = numbers.intersection(&given_out(epoch)).difference(known);
-            known.union_with(&new);
-            !new.is_empty()
+        self.change(|account, view| {
+            let numbers = numbers.intersection(&given_out(&view.state, epoch));
+            account.record_stored(epoch, &numbers, view.parts());
         });
     }
 
     /// These own numbers ended so. The first outcome of a number stays, and numbers that were never given out are ignored.
     pub fn record_outcome(&self, outcome: Outcome, epoch: Epoch, numbers: &RangeSet) {
-        {
-            let mut view = self.journal.log().write();
-            let known = given_out(&view.state, epoch);
-            let mut consumers = std::mem::take(&mut view.state.consumers);
-            if let Some(account) = consumers.get_mut(&self.name) {
-                let numbers = numbers.intersection(&known);
-                account.record(outcome, epoch, &numbers, |seq| view.own_entry(epoch, seq));
-            }
-            view.state.consumers = consumers;
-        }
-        self.journal.shared().queue.note_receipts();
+        self.change(|account, view| {
+            let numbers = numbers.intersection(&given_out(&view.state, epoch));
+            account.record(outcome, epoch, &numbers, view.parts());
+        });
     }
 
     /// The local apply is done with everything before `cursor`. The first call makes this a consumer of received
     /// entries, and one of own entries no more.
     pub fn advance(&self, cursor: LocalPos) {
         self.change(|account, _| {
-            let moved = account.state.cursor.is_none_or(|at| at < cursor);
-            if moved {
+            if account.state.cursor.is_none_or(|at| at < cursor) {
                 account.state.cursor = Some(cursor);
+                account.version += 1;
             }
-            moved
         });
     }
 
     /// The local apply has to look at everything once more: its own book knows less than the journal.
     pub fn rewind(&self) {
-        self.change(|account, _| account.state.cursor.replace(LocalPos::START) != Some(LocalPos::START));
+        self.change(|account, _| {
+            if account.state.cursor.replace(LocalPos::START) != Some(LocalPos::START) {
+                account.version += 1;
+            }
+        });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Account, &dyn Fn(Epoch) -> RangeSet) -> bool) {
+    fn change(&self, change: impl FnOnce(&mut Account, &View)) {
         {
             let mut view = self.journal.log().write();
             let mut consumers = std::mem::take(&mut view.state.consumers);
-            if let Some(account) = consumers.get_mut(&self.name)
-                && change(account, &|epoch| given_out(&view.state, epoch))
-            {
-                account.version += 1;
+            if let Some(account) = consumers.get_mut(&self.name) {
+                change(account, &view);
             }
             view.state.consumers = consumers;
         }

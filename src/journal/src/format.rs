@@ -7,7 +7,7 @@
 //!   header   the same again: no single damaged byte makes a segment unreadable
 //!   frame    marker 9E 48 | kind u8 | 0 u8 | payload length u32 | CRC32C u32 | sealed payload
 //!   frame    ...
-//!   footer   a frame of kind 11, then: its offset u64 | lock 32 | CRC32C of both u32 | "SEAL" 4
+//!   footer   frames of kind 17, one of kind 11, then: offset of that u64 | lock 32 | CRC32C of both u32 | "SEAL" 4
 //!   lock     algorithm u8 (0 none, 1 AES-256-GCM-SIV) | 0 u8 x 3 | data key number u32 | salt 16 | check value 8
 //! ```
 //! Numbers are little-endian. The checksum of a frame covers what is stored, and also node, segment and offset, which
@@ -31,7 +31,8 @@
 //!  8 renumbered    CBOR [`RenumberedFrame`]: own numbers that were given up
 //!  9 trimmed       segment u32: this one and those before it are gone or may go
 //! 10 snapshot      CBOR [`SnapshotFrame`]; ends the group of frames with which a segment begins
-//! 11 footer        CBOR [`crate::summary::Summary`]
+//! 11 footer        CBOR [`crate::summary::Summary`], packed
+//! 17 rows          classes and sizes of a page of own entries ([`crate::pages`])
 //! ```
 //! A segment begins with all that must be known without the segments before it: received sets, consumers, snapshot.
 //! The chain is `c(n) = BLAKE3(c(n-1) | entry hash)` over the entries in order, starting with zeros; it covers hashes, so
@@ -54,8 +55,7 @@ pub(crate) const SEGMENT_HEADER_BYTES: usize = 2 * HEADER_BYTES;
 const LOCK_BYTES: usize = 8 + SALT_LEN + CHECK_LEN;
 pub(crate) const TRAILER_BYTES: usize = 16 + LOCK_BYTES;
 
-/// Larger sealed payloads are not written and not believed. The largest are footers: 4 B for each of the some
-/// 10 million smallest entries that a segment of 1 GiB holds.
+/// Larger sealed payloads are not written and not believed. The largest are the states of consumers with many gaps.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
 /// Largest chunk: chunking cuts at 64 KiB, the rest is room for other cutters.
@@ -212,10 +212,11 @@ pub(crate) enum FrameKind {
     Trimmed = 9,
     Snapshot = 10,
     Footer = 11,
+    Rows = 17,
 }
 
 impl FrameKind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Entry,
         Self::Chunk,
         Self::ChunkNeeded,
@@ -227,6 +228,7 @@ impl FrameKind {
         Self::Trimmed,
         Self::Snapshot,
         Self::Footer,
+        Self::Rows,
     ];
 
     fn from_number(n: u8) -> Option<Self> {
@@ -267,6 +269,7 @@ pub(crate) enum Record {
     Renumbered(RenumberedFrame),
     Trimmed(u32),
     Snapshot(SnapshotFrame),
+    Rows,
     Footer,
 }
 
@@ -501,6 +504,7 @@ impl Record {
             FrameKind::Renumbered => Self::Renumbered(minicbor::decode(payload).ok()?),
             FrameKind::Trimmed => Self::Trimmed(u32::from_le_bytes(payload.try_into().ok()?)),
             FrameKind::Snapshot => Self::Snapshot(minicbor::decode(payload).ok()?),
+            FrameKind::Rows => Self::Rows,
             FrameKind::Footer => Self::Footer,
         })
     }

@@ -207,14 +207,15 @@ impl Index for SledIndex {
     }
 
     fn retain(&mut self, segments: &[u32]) -> Result<(), IndexError> {
-        let mut known = Vec::new();
+        let mut known: Vec<u32> = Vec::new();
         guarded(|| {
-            for key in self.db().iter().keys() {
-                let key = key?;
-                let number = key.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)).unwrap_or_default();
-                if known.last() != Some(&number) {
-                    known.push(number);
-                }
+            // From one segment to the next, not from key to key: that would read all of it.
+            let mut next = Some(0u32);
+            while let Some(from) = next {
+                let Some(item) = self.db().range(from.to_be_bytes()..).keys().next() else { break };
+                let number = item?.first_chunk().map_or(u32::MAX, |bytes| u32::from_be_bytes(*bytes));
+                known.push(number);
+                next = number.checked_add(1);
             }
             Ok(())
         })?;

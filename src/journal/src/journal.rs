@@ -311,8 +311,8 @@ impl Journal {
     pub fn unreadable(&self) -> BTreeMap<Epoch, RangeSet> {
         let view = self.log().read();
         let mut sets: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
-        for (epoch, numbers) in view.summaries().flat_map(|(_, summary)| summary.unreadable()) {
-            sets.entry(epoch).or_default().union_with(&numbers);
+        for (epoch, numbers) in view.summaries().flat_map(|(_, summary)| &summary.unreadable) {
+            sets.entry(*epoch).or_default().union_with(numbers);
         }
         sets
     }
@@ -322,9 +322,9 @@ impl Journal {
         let view = self.log().read();
         let given_out = view.state.own_epochs().into_iter().filter_map(|e| Some((e.epoch, 1..=e.last?.get())));
         let mut sets: BTreeMap<Epoch, RangeSet> = given_out.map(|(epoch, all)| (epoch, RangeSet::from(all))).collect();
-        for run in view.summaries().flat_map(|(_, summary)| &summary.own) {
-            if let Some(set) = sets.get_mut(&run.epoch) {
-                *set = set.difference(&RangeSet::from(run.first..=run.last()));
+        for page in view.summaries().flat_map(|(_, summary)| &summary.pages) {
+            if let Some(set) = sets.get_mut(&page.epoch) {
+                *set = set.difference(&RangeSet::from(page.range()));
             }
         }
         sets.retain(|_, set| !set.is_empty());

@@ -25,6 +25,7 @@ mod format;
 mod index;
 mod journal;
 mod load;
+mod pages;
 mod reader;
 mod scan;
 mod sealer;

@@ -20,6 +20,7 @@ use crate::format::{
     FORMAT_VERSION, FRAME_HEADER_BYTES, FrameKind, Lock, Record, SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES,
     decode_trailer, encode_trailer, segment_name, segment_number,
 };
+use crate::pages::{RowsAt, encode_rows};
 use crate::scan::{Found, Scanner, Window, frame_at};
 use crate::sealer::Sealer;
 use crate::state::State;
@@ -59,7 +60,7 @@ impl Loaded {
         let mut view = View { sealed: self.sealed, tail, state: self.state, stopped: None };
         let mut accounts = std::mem::take(&mut view.state.consumers);
         for account in accounts.values_mut() {
-            account.recount(view.summaries());
+            account.recount(view.parts());
         }
         view.state.consumers = accounts;
         view
@@ -210,6 +211,7 @@ impl Loading<'_> {
         let base = self.newest_snapshot(&candidates)?;
         let last = candidates.len().saturating_sub(1);
         let mut chain = [0; 32];
+        let pages = Arc::default();
         for (i, candidate) in candidates.iter().enumerate() {
             let footer = read_footer(candidate).map_err(reading(candidate))?;
             if let Some((offset, bytes)) = candidate.header_damage {
@@ -218,12 +220,13 @@ impl Loading<'_> {
             chain = candidate.header.as_ref().map_or(chain, |header| header.chain);
             let next_first = candidates.get(i + 1).and_then(|next| next.header.as_ref()).map(|h| h.first_pos);
             let replay = i >= base;
-            let (summary, end) = match footer {
-                Some((summary, end)) => {
+            let (summary, end, rows) = match footer {
+                Some(summary) => {
+                    let end = summary.end;
                     if replay {
                         self.replay(candidate, end, None)?;
                     }
-                    (summary, end)
+                    (summary, end, RowsAt::footer(&pages))
                 }
                 None => {
                     let first_pos = candidate.header.as_ref().map_or(self.loaded.state.next_pos, |h| h.first_pos);
@@ -234,18 +237,18 @@ impl Loading<'_> {
                         self.finish_tail(candidate, end, growing)?;
                         break;
                     }
-                    (growing.summary, end)
+                    (growing.summary, end, RowsAt::Memory(Arc::new(growing.rows)))
                 }
             };
             chain = summary.chain_end;
-            for run in &summary.own {
-                self.loaded.state.note_own(run.epoch, run.last());
+            for page in &summary.pages {
+                self.loaded.state.note_own(page.epoch, page.last());
             }
             self.loaded.state.next_pos = self.loaded.state.next_pos.max(summary.next_pos);
             let Candidate { number, file, sealer, len, .. } = candidate;
-            let (file, sealer) = (Arc::clone(file), sealer.clone());
-            let segment = Segment { number: *number, file, sealer, end, bytes: *len, summary };
-            self.loaded.sealed.insert(*number, Arc::new(segment));
+            let (number, file, sealer, bytes) = (*number, Arc::clone(file), sealer.clone(), *len);
+            let segment = Segment { number, file, sealer, end, bytes, summary, rows };
+            self.loaded.sealed.insert(number, Arc::new(segment));
         }
         if self.loaded.discarded_bytes > 0 {
             self.loaded.needs_epoch = Some(EpochReason::TornTail);
@@ -434,20 +437,26 @@ fn read_trailer(file: &dyn DiskFile, len: u64) -> io::Result<Option<(u64, Lock)>
     Ok(decode_trailer(&trailer[..got]).filter(|(offset, _)| offset + (FRAME_HEADER_BYTES as u64) < at))
 }
 
-/// Summary and end of frames of a sealed segment; `None` when the footer is missing or damaged.
-fn read_footer(candidate: &Candidate) -> io::Result<Option<(Summary, u64)>> {
+/// Summary of a sealed segment; `None` when the footer is missing or damaged.
+fn read_footer(candidate: &Candidate) -> io::Result<Option<Summary>> {
     let Some((offset, _)) = read_trailer(&*candidate.file, candidate.len)? else { return Ok(None) };
     let window = Window { end: candidate.len - TRAILER_BYTES as u64, ..candidate.window() };
     let frame = frame_at(&window, offset)?.filter(|(kind, _)| *kind == FrameKind::Footer as u8);
-    Ok(frame.and_then(|(_, payload)| Summary::decode(&payload)).map(|summary| (summary, offset)))
+    let summary = frame.and_then(|(_, payload)| Summary::decode(&payload));
+    Ok(summary.filter(|summary| (SEGMENT_HEADER_BYTES as u64..=offset).contains(&summary.end)))
 }
 
-/// The footer of a segment, and the trailer behind it.
-pub(crate) fn push_footer(tail: &Tail) -> Vec<u8> {
+/// The footer of a segment, and the summary as it says it.
+pub(crate) fn footer_of(tail: &Tail) -> (Vec<u8>, Summary) {
     let mut out = Vec::new();
-    let offset = tail.sealer.push(&mut out, tail.end, FrameKind::Footer, &[&tail.growing.summary.encode()]);
+    let mut summary = Summary { end: tail.end, ..tail.growing.summary.clone() };
+    for (page, rows) in summary.pages.iter_mut().zip(&tail.growing.rows) {
+        let offset = tail.sealer.push(&mut out, tail.end, FrameKind::Rows, &[&encode_rows(rows)]);
+        page.place = u32::try_from(offset).expect("segments are kept below 4 GiB");
+    }
+    let offset = tail.sealer.push(&mut out, tail.end, FrameKind::Footer, &[&summary.encode()]);
     out.extend_from_slice(&encode_trailer(offset, &tail.sealer.lock().unwrap_or(Lock::PLAIN)));
-    out
+    (out, summary)
 }
 
 const SUSPECT: &str = "suspect";

@@ -9,8 +9,9 @@ use crate::format::{
     ConsumerFrame, EpochOpened, EpochState, FrameKind, ReceivedFrame, Record, RenumberedFrame, SnapshotFrame, join,
     split, to_cbor,
 };
+use crate::pages::Part;
 use crate::sealer::Sealer;
-use crate::summary::{OwnEntry, Summary};
+use crate::summary::{Page, Summary, Tally};
 use crate::types::{ConsumerState, EpochReason, OwnEpoch};
 
 /// Numbers by outcome, then by class.
@@ -31,15 +32,50 @@ pub(crate) struct State {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Account {
     pub(crate) state: ConsumerState,
-    /// Segments up to this one are counted in `trimmed`, the others in `counts`.
+    /// Segments up to this one are counted in `trimmed`, the others in `counted`.
     pub(crate) trimmed_through: u32,
     pub(crate) trimmed: Counts,
-    pub(crate) counts: Counts,
-    /// Encoded size of the final entries counted in `counts`, by class.
-    pub(crate) final_bytes: [u64; 5],
+    /// By segment; one without a row has nothing to count.
+    pub(crate) counted: BTreeMap<u32, Counted>,
     /// Raised with each change; `written` is the one that the log holds.
     pub(crate) version: u64,
     pub(crate) written: u64,
+}
+
+/// What the own entries of one segment came to, for one consumer. Entries that cannot be read and have no receipt count as
+/// quarantined: they can never be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub(crate) outcomes: Counts,
+    /// Size of those that ended in any way, by class.
+    pub(crate) final_bytes: [u64; 5],
+    /// Of the held ones: durable at the peer, by class.
+    pub(crate) stored: [u64; 5],
+}
+
+impl Counted {
+    fn add(&mut self, outcome: Outcome, tally: &Tally) {
+        for class in 0..5 {
+            self.outcomes[outcome as usize - 1][class] += tally.count[class];
+            self.final_bytes[class] += tally.bytes[class];
+        }
+    }
+
+    fn take(&mut self, outcome: Outcome, tally: &Tally) {
+        for class in 0..5 {
+            self.outcomes[outcome as usize - 1][class] -= tally.count[class];
+            self.final_bytes[class] -= tally.bytes[class];
+        }
+    }
+
+    fn plus(mut self, other: &Self) -> Self {
+        add_counts(&mut self.outcomes, &other.outcomes);
+        for class in 0..5 {
+            self.final_bytes[class] += other.final_bytes[class];
+            self.stored[class] += other.stored[class];
+        }
+        self
+    }
 }
 
 impl State {
@@ -83,7 +119,7 @@ impl State {
                 self.next_pos = self.next_pos.max(snapshot.next_pos);
                 self.trimmed_through = self.trimmed_through.max(snapshot.trimmed_through);
             }
-            Record::Chunk(_) | Record::ChunkNeeded(_) | Record::Footer => {}
+            Record::Chunk(_) | Record::ChunkNeeded(_) | Record::Rows | Record::Footer => {}
         }
     }
 
@@ -193,80 +229,120 @@ impl Account {
         Outcome::ALL.into_iter().zip(sets).find(|(_, set)| set.contains(seq)).map(|(outcome, _)| outcome)
     }
 
-    /// Numbers that ended in any way.
-    pub(crate) fn finals(&self, epoch: Epoch) -> RangeSet {
-        let mut all = RangeSet::new();
-        for set in self.state.outcomes.get(&epoch).into_iter().flatten() {
-            all.union_with(set);
-        }
-        all
+    /// Numbers by how they ended.
+    fn ended(&self, epoch: Epoch) -> &[RangeSet] {
+        self.state.outcomes.get(&epoch).map_or(&[], |sets| sets.as_slice())
     }
 
-    /// What the segment adds to the sums of this consumer.
-    pub(crate) fn counts_in(&self, summary: &Summary) -> (Counts, [u64; 5]) {
-        let mut counts = Counts::default();
-        let mut bytes = [0; 5];
-        for run in &summary.own {
-            let here = RangeSet::from(run.first..=run.last());
-            let mut add = |outcome: Outcome, set: &RangeSet| {
-                for seq in set.intersection(&here).numbers() {
-                    let entry = run.entries[(seq - run.first) as usize];
-                    counts[outcome as usize - 1][entry.class().index()] += 1;
-                    bytes[entry.class().index()] += entry.bytes();
+    /// What the segment's entries came to, counted from scratch.
+    fn count(&self, part: Part<'_>) -> Counted {
+        let summary = part.summary();
+        let mut counted = Counted::default();
+        for (i, page) in summary.pages.iter().enumerate() {
+            let mut open = RangeSet::from(page.range());
+            let mut end = |outcome: Outcome, set: &RangeSet| {
+                let ended = open.intersection(set);
+                if !ended.is_empty() {
+                    counted.add(outcome, &part.tally(i, &ended));
+                    open = open.difference(&ended);
                 }
             };
-            for (outcome, set) in
-                Outcome::ALL.into_iter().zip(self.state.outcomes.get(&run.epoch).into_iter().flatten())
-            {
-                add(outcome, set);
+            Outcome::ALL.into_iter().zip(self.ended(page.epoch)).for_each(|(outcome, set)| end(outcome, set));
+            if let Some(unreadable) = summary.unreadable.get(&page.epoch) {
+                end(Outcome::Quarantined, unreadable);
+            }
+            if let Some(stored) = self.state.stored.get(&page.epoch) {
+                let stored = part.tally(i, &open.intersection(stored)).count;
+                counted.stored.iter_mut().zip(stored).for_each(|(sum, n)| *sum += n);
             }
         }
-        // What cannot be read can never be sent.
-        for (epoch, unreadable) in summary.unreadable() {
-            for seq in unreadable.difference(&self.finals(epoch)).numbers() {
-                let Some(entry) = summary.own_entry(epoch, seq) else { continue };
-                counts[Outcome::Quarantined as usize - 1][entry.class().index()] += 1;
-                bytes[entry.class().index()] += entry.bytes();
-            }
-        }
-        (counts, bytes)
+        counted
     }
 
     /// Counts from scratch.
-    pub(crate) fn recount<'a>(&mut self, segments: impl Iterator<Item = (u32, &'a Summary)>) {
-        self.counts = Counts::default();
-        self.final_bytes = [0; 5];
-        for (_, summary) in segments.filter(|(number, _)| *number > self.trimmed_through) {
-            let (counts, bytes) = self.counts_in(summary);
-            add_counts(&mut self.counts, &counts);
-            self.final_bytes.iter_mut().zip(bytes).for_each(|(sum, n)| *sum += n);
+    pub(crate) fn recount<'a>(&mut self, parts: impl Iterator<Item = Part<'a>>) {
+        self.counted.clear();
+        parts.for_each(|part| self.recount_one(part));
+    }
+
+    /// Counts one segment from scratch.
+    pub(crate) fn recount_one(&mut self, part: Part<'_>) {
+        if part.number() > self.trimmed_through {
+            let counted = self.count(part);
+            self.counted.insert(part.number(), counted);
         }
     }
 
-    /// Notes an outcome; the first one of a number stays. `entry_of` finds the entries that are still held.
-    pub(crate) fn record(
+    /// Sums over the segments that are not trimmed.
+    pub(crate) fn counted(&self) -> Counted {
+        self.counted.values().fold(Counted::default(), Counted::plus)
+    }
+
+    /// How many own entries of the segment are held, by class.
+    pub(crate) fn held_in(&self, number: u32, summary: &Summary) -> [u64; 5] {
+        let mut held = summary.classes.map(|class| class.count);
+        for by_class in self.counted.get(&number).iter().flat_map(|counted| &counted.outcomes) {
+            held.iter_mut().zip(by_class).for_each(|(held, n)| *held -= n);
+        }
+        held
+    }
+
+    /// Of the numbers in a page those that are held, that is can be read and have not ended.
+    pub(crate) fn held_numbers(&self, summary: &Summary, page: &Page) -> RangeSet {
+        summary.open_in(page, self.ended(page.epoch))
+    }
+
+    /// Notes an outcome; the first one of a number stays. `parts` are the segments that exist.
+    pub(crate) fn record<'a>(
         &mut self,
         outcome: Outcome,
         epoch: Epoch,
         numbers: &RangeSet,
-        entry_of: impl Fn(u64) -> Option<OwnEntry>,
+        parts: impl Iterator<Item = Part<'a>>,
     ) {
-        let new = numbers.difference(&self.finals(epoch));
+        let new = self.ended(epoch).iter().fold(numbers.clone(), |new, set| new.difference(set));
         if new.is_empty() {
             return;
         }
-        for seq in new.numbers() {
-            let Some(entry) = entry_of(seq) else { continue };
-            let class = entry.class().index();
-            if !entry.is_readable() {
-                // Counted as quarantined until something is known of it.
-                self.counts[Outcome::Quarantined as usize - 1][class] -= 1;
-                self.final_bytes[class] -= entry.bytes();
+        let stored = self.state.stored.get(&epoch);
+        for (part, i, here) in overlaps(parts, epoch, &new, self.trimmed_through) {
+            let counted = self.counted.entry(part.number()).or_default();
+            counted.add(outcome, &part.tally(i, &here));
+            let mut readable = here;
+            if let Some(set) = part.summary().unreadable.get(&epoch) {
+                // Counted as quarantined until something is known of them.
+                let unreadable = readable.intersection(set);
+                counted.take(Outcome::Quarantined, &part.tally(i, &unreadable));
+                readable = readable.difference(&unreadable);
             }
-            self.counts[outcome as usize - 1][class] += 1;
-            self.final_bytes[class] += entry.bytes();
+            if let Some(stored) = stored {
+                let stored = part.tally(i, &readable.intersection(stored)).count;
+                counted.stored.iter_mut().zip(stored).for_each(|(sum, n)| *sum -= n);
+            }
         }
         self.state.outcomes.entry(epoch).or_default()[outcome as usize - 1].union_with(&new);
+        self.version += 1;
+    }
+
+    /// Notes that the peer holds these durably.
+    pub(crate) fn record_stored<'a>(
+        &mut self,
+        epoch: Epoch,
+        numbers: &RangeSet,
+        parts: impl Iterator<Item = Part<'a>>,
+    ) {
+        let known = self.state.stored.entry(epoch).or_default();
+        let new = numbers.difference(known);
+        if new.is_empty() {
+            return;
+        }
+        known.union_with(&new);
+        for (part, i, here) in overlaps(parts, epoch, &new, self.trimmed_through) {
+            let held = self.held_numbers(part.summary(), &part.summary().pages[i]);
+            let stored = part.tally(i, &here.intersection(&held)).count;
+            let counted = self.counted.entry(part.number()).or_default();
+            counted.stored.iter_mut().zip(stored).for_each(|(sum, n)| *sum += n);
+        }
         self.version += 1;
     }
 
@@ -275,12 +351,50 @@ impl Account {
         if let Some(cursor) = self.state.cursor {
             return !summary.has_foreign() || cursor >= LocalPos(summary.next_pos);
         }
-        summary.own.iter().all(|run| {
-            let finals = self.finals(run.epoch);
-            let open = RangeSet::from(run.first..=run.last()).difference(&finals);
-            open.numbers().all(|seq| !run.entries[(seq - run.first) as usize].is_readable())
-        })
+        summary.pages.iter().all(|page| self.held_numbers(summary, page).is_empty())
     }
+
+    /// Moves the sums of a segment's entries to the trimmed ones. What was still held is never sent: it expired.
+    pub(crate) fn give_up(&mut self, number: u32, summary: &Summary) {
+        if number <= self.trimmed_through {
+            return;
+        }
+        let held = self.held_in(number, summary);
+        self.trimmed_through = number;
+        let counted = self.counted.remove(&number).unwrap_or_default();
+        if self.reads_foreign() {
+            // It keeps no accounts of own entries.
+            return;
+        }
+        add_counts(&mut self.trimmed, &counted.outcomes);
+        self.trimmed[Outcome::Expired as usize - 1].iter_mut().zip(held).for_each(|(sum, n)| *sum += n);
+        for page in &summary.pages {
+            let held = self.held_numbers(summary, page);
+            let ended =
+                self.ended(page.epoch).iter().fold(RangeSet::from(page.range()), |left, set| left.difference(set));
+            // What is counted as quarantined without a receipt stays so when the segment is gone.
+            let unreadable = ended.difference(&held);
+            let sets = self.state.outcomes.entry(page.epoch).or_default();
+            sets[Outcome::Expired as usize - 1].union_with(&held);
+            sets[Outcome::Quarantined as usize - 1].union_with(&unreadable);
+        }
+    }
+}
+
+/// The pages in which some of an epoch's numbers stand, each with its number in the segment and those numbers.
+fn overlaps<'a>(
+    parts: impl Iterator<Item = Part<'a>>,
+    epoch: Epoch,
+    numbers: &RangeSet,
+    trimmed_through: u32,
+) -> impl Iterator<Item = (Part<'a>, usize, RangeSet)> {
+    let parts = parts.filter(move |part| part.number() > trimmed_through);
+    let pages = parts.flat_map(|part| part.summary().pages.iter().enumerate().map(move |(i, page)| (part, i, page)));
+    let within = pages.filter(move |(_, _, page)| page.epoch == epoch);
+    within.filter_map(|(part, i, page)| {
+        let here = RangeSet::from(page.range()).intersection(numbers);
+        (!here.is_empty()).then_some((part, i, here))
+    })
 }
 
 pub(crate) fn add_counts(sums: &mut Counts, more: &Counts) {

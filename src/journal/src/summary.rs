@@ -1,18 +1,23 @@
 //! What is known of a segment without reading it: written as its footer, held in memory while it exists.
 //!
-//! Memory: 4 bytes for each own entry that is held (its class and size, for the accounts), and 12 for each
-//! 64 entries or 256 KiB (where positions stand). A journal of 4 GB full of 300-byte posts is some 55 MB.
+//! The summary is small: some 110 bytes for each page of own entries and 16 for each 64 KiB of the file. Class and size
+//! of each own entry stand in frames of their own before the footer and are read when a page ended in part ([`crate::pages`]).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use model::{ChunkName, EntryId, Epoch, ObjectKey, Precedence, RangeSet, Seq, SupersessionKey};
 
 use crate::format::{Chain, Record, link_chain, to_cbor};
+use crate::pages::{OwnEntry, PAGE_ENTRIES};
 
-/// A position is noted at the first entry after so many entries or bytes.
-const POSITION_ENTRIES: u64 = 64;
-const POSITION_BYTES: u64 = 256 << 10;
+/// A position is noted at the first entry after so many bytes: a walk that begins at a position passes over no more.
+const POSITION_BYTES: u64 = 64 << 10;
+
+/// Larger summaries are not believed. One of a segment of 1 GiB full of the smallest entries has some 500 kB.
+const SUMMARY_BYTES_MAX: usize = 8 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Summary {
@@ -37,16 +42,22 @@ pub(crate) struct Summary {
     pub(crate) chain_end: Chain,
     /// By class.
     #[n(8)]
-    pub(crate) classes: Vec<ClassSummary>,
+    pub(crate) classes: [ClassSummary; 5],
     /// Position and offset of some entries, ascending.
     #[n(9)]
     pub(crate) positions: Vec<(u64, u32)>,
     /// Own entries, ascending.
     #[n(10)]
-    pub(crate) own: Vec<OwnRun>,
+    pub(crate) pages: Vec<Page>,
     /// Entries of other origins.
     #[n(11)]
     pub(crate) foreign: u64,
+    /// Own numbers whose entries cannot be read.
+    #[n(12)]
+    pub(crate) unreadable: BTreeMap<Epoch, RangeSet>,
+    /// Where the frames end and the footer begins; 0 while there is no footer.
+    #[n(13)]
+    pub(crate) end: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -64,78 +75,68 @@ pub(crate) struct ClassSummary {
     pub(crate) last: u64,
 }
 
-/// Own entries with consecutive numbers.
+/// Counts and sizes of entries by class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Tally {
+    #[n(0)]
+    pub(crate) count: [u64; 5],
+    #[n(1)]
+    pub(crate) bytes: [u64; 5],
+}
+
+impl Tally {
+    pub(crate) fn of<'a>(rows: impl IntoIterator<Item = &'a OwnEntry>) -> Self {
+        let mut tally = Self::default();
+        rows.into_iter().for_each(|row| tally.note(*row));
+        tally
+    }
+
+    fn note(&mut self, entry: OwnEntry) {
+        let class = entry.class().index();
+        self.count[class] += 1;
+        self.bytes[class] += entry.bytes();
+    }
+}
+
+/// Own entries with consecutive numbers, no more than [`PAGE_ENTRIES`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct OwnRun {
+pub(crate) struct Page {
     #[n(0)]
     pub(crate) epoch: Epoch,
     #[n(1)]
     pub(crate) first: u64,
     #[n(2)]
-    pub(crate) entries: Vec<OwnEntry>,
+    pub(crate) len: u32,
+    /// Of all of them, unreadable ones included.
+    #[n(3)]
+    pub(crate) sums: Tally,
+    /// Offset of the frame with their classes and sizes; 0 while there is none.
+    #[n(4)]
+    pub(crate) place: u32,
 }
 
-/// An own entry in 32 bits: class (3), cannot be read (1), size in KiB instead of bytes (1), size (27) with the content
-/// of its chunks. What has 128 MiB or more is rounded up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(transparent)]
-pub(crate) struct OwnEntry(#[n(0)] u32);
-
-impl OwnEntry {
-    const CLASS_SHIFT: u32 = 29;
-    const UNREADABLE: u32 = 1 << 28;
-    const UNIT_SHIFT: u32 = 27;
-    const UNIT: u64 = 1 << 10;
-    const BYTES_MAX: u32 = (1 << Self::UNIT_SHIFT) - 1;
-
-    fn new(class: Precedence, bytes: u64) -> Self {
-        let unit = u64::from(bytes > u64::from(Self::BYTES_MAX));
-        let size = match unit {
-            0 => bytes,
-            _ => bytes.div_ceil(Self::UNIT).min(u64::from(Self::BYTES_MAX)),
-        };
-        Self((class as u32) << Self::CLASS_SHIFT | (unit as u32) << Self::UNIT_SHIFT | size as u32)
-    }
-
-    /// A number that was given out and of which nothing is known. Counts as routine.
-    fn lost() -> Self {
-        Self::new(Precedence::Routine, 0).made_unreadable()
-    }
-
-    pub(crate) fn made_unreadable(self) -> Self {
-        Self(self.0 | Self::UNREADABLE)
-    }
-
-    pub(crate) fn is_readable(self) -> bool {
-        self.0 & Self::UNREADABLE == 0
-    }
-
-    pub(crate) fn class(self) -> Precedence {
-        Precedence::from_index((self.0 >> Self::CLASS_SHIFT) as u8).unwrap_or(Precedence::Routine)
-    }
-
-    pub(crate) fn bytes(self) -> u64 {
-        let unit = if self.0 >> Self::UNIT_SHIFT & 1 == 1 { Self::UNIT } else { 1 };
-        u64::from(self.0 & Self::BYTES_MAX) * unit
-    }
-}
-
-impl OwnRun {
+impl Page {
     pub(crate) fn last(&self) -> u64 {
-        self.first + self.entries.len() as u64 - 1
+        self.first + u64::from(self.len) - 1
+    }
+
+    pub(crate) fn range(&self) -> RangeInclusive<u64> {
+        self.first..=self.last()
+    }
+
+    /// Does it say of itself what can be?
+    fn is_sound(&self) -> bool {
+        let count = self.sums.count.iter().try_fold(0, |sum: u64, n| sum.checked_add(*n));
+        (1..=PAGE_ENTRIES as u32).contains(&self.len)
+            && self.first > 0
+            && self.first.checked_add(u64::from(self.len)).is_some()
+            && count == Some(u64::from(self.len))
     }
 }
 
 impl Summary {
     pub(crate) fn starting(first_pos: u64, chain: Chain) -> Self {
-        Self {
-            first_pos,
-            next_pos: first_pos,
-            chain_start: chain,
-            chain_end: chain,
-            classes: vec![ClassSummary::default(); Precedence::ALL.len()],
-            ..Self::default()
-        }
+        Self { first_pos, next_pos: first_pos, chain_start: chain, chain_end: chain, ..Self::default() }
     }
 
     /// As the footer's payload: plain length, then zstd.
@@ -149,73 +150,81 @@ impl Summary {
     pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
         let (len, packed) = payload.split_first_chunk::<4>()?;
         let len = u32::from_le_bytes(*len) as usize;
-        if len > crate::format::PAYLOAD_BYTES_MAX {
+        if len > SUMMARY_BYTES_MAX {
             return None;
         }
         let summary: Self = minicbor::decode(&zstd::bulk::decompress(packed, len).ok()?).ok()?;
-        let whole = summary.classes.len() == Precedence::ALL.len() && summary.own.iter().all(|r| !r.entries.is_empty());
-        whole.then_some(summary)
-    }
-
-    /// Takes an entry into account. `before` is the last number given out in its epoch as far as known, so that
-    /// numbers whose entries could not be read are noted.
-    fn note_own(&mut self, id: EntryId, class: Precedence, bytes: u64, pos: u64, before: u64) {
-        let seq = id.seq.get();
-        let entry = OwnEntry::new(class, bytes);
-        let follows = self.own.last().filter(|run| run.epoch == id.epoch).map(OwnRun::last);
-        let expected = follows.unwrap_or(before).max(before) + 1;
-        // A jump larger than what damage can hide is a new start, not a list of lost entries.
-        let lost = seq.saturating_sub(expected).min(LOST_MAX);
-        match self.own.last_mut().filter(|run| run.epoch == id.epoch && run.last() + 1 + lost == seq) {
-            Some(run) => {
-                run.entries.extend(std::iter::repeat_n(OwnEntry::lost(), lost as usize));
-                run.entries.push(entry);
+        let mut sums = Tally::default();
+        for page in summary.pages.iter() {
+            if !page.is_sound() {
+                return None;
             }
-            None => {
-                let mut entries = vec![OwnEntry::lost(); lost as usize];
-                entries.push(entry);
-                self.own.push(OwnRun { epoch: id.epoch, first: seq - lost, entries });
+            for class in 0..5 {
+                sums.count[class] = sums.count[class].checked_add(page.sums.count[class])?;
+                sums.bytes[class] = sums.bytes[class].checked_add(page.sums.bytes[class])?;
             }
         }
-        self.classes[OwnEntry::lost().class().index()].count += lost;
-        let sum = &mut self.classes[class.index()];
-        sum.count += 1;
-        sum.bytes += entry.bytes();
-        sum.first = if sum.first == 0 { pos } else { sum.first };
-        sum.last = pos;
+        let agrees =
+            |(class, of): (usize, &ClassSummary)| (of.count, of.bytes) == (sums.count[class], sums.bytes[class]);
+        summary.classes.iter().enumerate().all(agrees).then_some(summary)
     }
 
-    /// The own entry with this number, if it stands here.
-    pub(crate) fn own_entry(&self, epoch: Epoch, seq: u64) -> Option<OwnEntry> {
-        self.own
-            .iter()
-            .filter(|run| run.epoch == epoch && run.first <= seq)
-            .find_map(|run| run.entries.get((seq - run.first) as usize).copied())
+    /// Takes an own entry into account.
+    fn note_own(&mut self, epoch: Epoch, seq: u64, entry: OwnEntry) {
+        let sum = &mut self.classes[entry.class().index()];
+        sum.count += 1;
+        sum.bytes += entry.bytes();
+        let fits =
+            |page: &&mut Page| page.epoch == epoch && page.last() + 1 == seq && (page.len as usize) < PAGE_ENTRIES;
+        match self.pages.last_mut().filter(fits) {
+            Some(page) => {
+                page.len += 1;
+                page.sums.note(entry);
+            }
+            None => self.pages.push(Page { epoch, first: seq, len: 1, sums: Tally::of([&entry]), place: 0 }),
+        }
+    }
+
+    /// Does the own number stand here, readable or not?
+    pub(crate) fn has_own(&self, epoch: Epoch, seq: u64) -> bool {
+        self.pages.iter().any(|page| page.epoch == epoch && page.range().contains(&seq))
+    }
+
+    /// The first own number of the epoch.
+    pub(crate) fn first_own(&self, epoch: Epoch) -> Option<Seq> {
+        self.pages.iter().find(|page| page.epoch == epoch).and_then(|page| Seq::new(page.first))
+    }
+
+    /// The last number before those of this epoch that stand here.
+    pub(crate) fn own_before(&self, epoch: Epoch) -> Option<Seq> {
+        self.first_own(epoch).and_then(|first| Seq::new(first.get() - 1))
     }
 
     pub(crate) fn has_foreign(&self) -> bool {
         self.foreign > 0
     }
 
-    /// Own numbers whose entries cannot be read, by epoch.
-    pub(crate) fn unreadable(&self) -> impl Iterator<Item = (Epoch, RangeSet)> {
-        self.own.iter().filter_map(|run| {
-            let bad = (run.first..).zip(&run.entries).filter(|(_, entry)| !entry.is_readable());
-            let bad: RangeSet = bad.map(|(seq, _)| seq).collect();
-            (!bad.is_empty()).then_some((run.epoch, bad))
-        })
+    /// Of the numbers in the page those that `taken` leaves and that can be read.
+    pub(crate) fn open_in<'a>(&self, page: &Page, taken: impl IntoIterator<Item = &'a RangeSet>) -> RangeSet {
+        let open = taken.into_iter().fold(RangeSet::from(page.range()), |open, set| open.difference(set));
+        match self.unreadable.get(&page.epoch) {
+            Some(unreadable) => open.difference(unreadable),
+            None => open,
+        }
     }
 
     /// Marks as unreadable what `found`, the same segment read again, does not have. Returns whether that changed anything.
     pub(crate) fn mark_unreadable(&mut self, found: &Self) -> bool {
+        let mut readable: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
+        for page in &found.pages {
+            readable.entry(page.epoch).or_default().union_with(&found.open_in(page, []));
+        }
         let mut changed = false;
-        for run in &mut self.own {
-            for (seq, entry) in (run.first..).zip(&mut run.entries) {
-                let gone = found.own_entry(run.epoch, seq).is_none_or(|found| !found.is_readable());
-                if gone && entry.is_readable() {
-                    *entry = entry.made_unreadable();
-                    changed = true;
-                }
+        for page in &self.pages {
+            let gone = self.open_in(page, readable.get(&page.epoch));
+            if !gone.is_empty() {
+                self.unreadable.entry(page.epoch).or_default().union_with(&gone);
+                changed = true;
             }
         }
         changed
@@ -289,22 +298,51 @@ fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Grows summary and tables as records come.
+/// Grows summary, pages and tables as records come.
 #[derive(Clone, Debug)]
 pub(crate) struct Growing {
     pub(crate) summary: Summary,
-    pub(crate) tables: Tables,
+    /// Rows of each page of the summary.
+    pub(crate) rows: Vec<Vec<OwnEntry>>,
+    /// Shared while a sealed segment is put into the index.
+    pub(crate) tables: Arc<Tables>,
 }
 
 impl Growing {
     pub(crate) fn starting(first_pos: u64, chain: Chain) -> Self {
-        Self { summary: Summary::starting(first_pos, chain), tables: Tables::default() }
+        Self { summary: Summary::starting(first_pos, chain), rows: Vec::new(), tables: Arc::default() }
     }
 
-    /// Takes the record at `offset` into account. `own_before` as in [`Summary::note_own`].
+    fn push_own(&mut self, epoch: Epoch, seq: u64, entry: OwnEntry) {
+        self.summary.note_own(epoch, seq, entry);
+        self.rows.resize_with(self.summary.pages.len(), Vec::new);
+        if let Some(rows) = self.rows.last_mut() {
+            rows.push(entry);
+        }
+    }
+
+    /// Takes an own entry into account. `before` is the last number given out in its epoch as far as known, so that
+    /// numbers whose entries could not be read are noted.
+    fn note_own(&mut self, id: EntryId, class: Precedence, bytes: u64, pos: u64, before: u64) {
+        let seq = id.seq.get();
+        let follows = self.summary.pages.last().filter(|page| page.epoch == id.epoch).map(Page::last);
+        let expected = follows.unwrap_or(before).max(before) + 1;
+        // A jump larger than what damage can hide is a new start, not a list of lost entries.
+        let lost = seq.saturating_sub(expected).min(LOST_MAX);
+        if lost > 0 {
+            self.summary.unreadable.entry(id.epoch).or_default().insert_range(seq - lost..=seq - 1);
+        }
+        (seq - lost..seq).for_each(|seq| self.push_own(id.epoch, seq, OwnEntry::lost()));
+        self.push_own(id.epoch, seq, OwnEntry::new(class, bytes));
+        let sum = &mut self.summary.classes[class.index()];
+        sum.first = if sum.first == 0 { pos } else { sum.first };
+        sum.last = pos;
+    }
+
+    /// Takes the record at `offset` into account. `own_before` tells the last number given out in an epoch.
     pub(crate) fn note(&mut self, record: &Record, offset: u64, own_before: impl FnOnce(Epoch) -> Option<Seq>) {
         let offset = u32::try_from(offset).expect("segments are kept below 4 GiB");
-        let [ids, objects, supersedes, chunks, chunks_needed] = &mut self.tables.0;
+        let [ids, objects, supersedes, chunks, chunks_needed] = &mut Arc::make_mut(&mut self.tables).0;
         let summary = &mut self.summary;
         match record {
             Record::Entry(entry) => {
@@ -314,10 +352,8 @@ impl Growing {
                 if let Some(since) = entry.chunks.map(|c| c.since.0) {
                     summary.chunks_since = Some(summary.chunks_since.map_or(since, |s| s.min(since)));
                 }
-                let due = summary.positions.last().is_none_or(|(pos, at)| {
-                    entry.pos >= pos + POSITION_ENTRIES || u64::from(offset - at) >= POSITION_BYTES
-                });
-                if due {
+                let due = |(_, at): &(u64, u32)| u64::from(offset - at) >= POSITION_BYTES;
+                if summary.positions.last().is_none_or(due) {
                     summary.positions.push((entry.pos, offset));
                 }
                 ids.entry(print_of_id(&entry.header.id)).or_insert(offset);
@@ -332,7 +368,7 @@ impl Growing {
                     }
                     let id = entry.header.id;
                     let before = own_before(id.epoch).map_or(0, Seq::get);
-                    summary.note_own(id, entry.class, entry.bytes_to_send(), entry.pos, before);
+                    self.note_own(id, entry.class, entry.bytes_to_send(), entry.pos, before);
                 }
             }
             Record::Chunk(name) => {
@@ -350,6 +386,7 @@ impl Growing {
             | Record::Renumbered(_)
             | Record::Trimmed(_)
             | Record::Snapshot(_)
+            | Record::Rows
             | Record::Footer => {}
         }
     }

@@ -1077,11 +1077,11 @@ impl Clock for StoppedClock {
     }
 }
 
-fn tempdir() -> TempDir {
+pub(crate) fn tempdir() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-fn options(dir: &Path) -> JournalOptions {
+pub(crate) fn options(dir: &Path) -> JournalOptions {
     JournalOptions {
         dir: dir.to_owned(),
         node: NODE,
@@ -1213,7 +1213,7 @@ impl DiskFile for FaultyFile {
     }
 }
 
-fn copy_of(dir: &TempDir) -> TempDir {
+pub(crate) fn copy_of(dir: &TempDir) -> TempDir {
     let copy = tempdir();
     copy_into(dir.path(), copy.path());
     copy
@@ -1232,7 +1232,7 @@ fn copy_into(from: &Path, to: &Path) {
     }
 }
 
-fn segment(dir: &TempDir, number: u32) -> PathBuf {
+pub(crate) fn segment(dir: &TempDir, number: u32) -> PathBuf {
     dir.path().join("segments").join(format!("{number:08}.seg"))
 }
 
@@ -1240,7 +1240,7 @@ fn body(n: u64) -> Vec<u8> {
     format!("message number {n} of this test").into_bytes()
 }
 
-fn draft(n: u64) -> Draft {
+pub(crate) fn draft(n: u64) -> Draft {
     Draft {
         source: SourcePosition(Hlc(n)),
         follows: None,

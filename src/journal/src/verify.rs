@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::ReadError;
 use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES, SegmentHeader, link_chain};
+use crate::pages::RowsAt;
 use crate::scan::{Found, Scanner, Window};
 use crate::summary::{Growing, Summary};
 use crate::types::{Finding, Progress, VerifyReport};
@@ -116,7 +117,7 @@ impl Checking<'_> {
                     self.find(number, offset, "a chunk does not unpack");
                 }
             }
-            seen.note(&record, offset, |_| None);
+            seen.note(&record, offset, |epoch| summary.own_before(epoch));
         }
         if chain != summary.chain_end {
             self.find(number, end, "the hash chain does not end as the footer says");
@@ -124,6 +125,13 @@ impl Checking<'_> {
         let sums = |s: &Summary| (s.entries, s.chunks, s.chunks_needed, s.next_pos);
         if sums(&seen.summary) != sums(summary) {
             self.find(number, end, "the footer counts other entries or chunks than the segment holds");
+        }
+        if let Some(segment) = sealed.filter(|segment| matches!(segment.rows, RowsAt::Footer { .. })) {
+            for (i, page) in summary.pages.iter().enumerate() {
+                if segment.read_rows(i).is_none() {
+                    self.find(number, u64::from(page.place), "a page of the footer is damaged");
+                }
+            }
         }
         self.report.segments += 1;
         self.report.bytes += end;

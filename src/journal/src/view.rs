@@ -14,11 +14,12 @@ use model::{
 use crate::error::ReadError;
 use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES};
 use crate::index::{Index, IndexError, MemoryIndex, Sealed, SledIndex, move_aside};
+use crate::pages::{Part, RowsAt};
 use crate::scan::{Found, Scanner, Window, frame_at};
 use crate::sealer::Sealer;
 use crate::state::{Account, State};
 use crate::summary::{
-    Growing, OwnEntry, Summary, Table, print_of_chunk, print_of_id, print_of_object, print_of_supersession,
+    Growing, Summary, Table, Tables, print_of_chunk, print_of_id, print_of_object, print_of_supersession,
 };
 use crate::types::{Accounting, Listed, Progress, Stats, Sums, Which};
 
@@ -32,6 +33,7 @@ pub(crate) struct Segment {
     /// Length of the file.
     pub(crate) bytes: u64,
     pub(crate) summary: Summary,
+    pub(crate) rows: RowsAt,
 }
 
 impl Segment {
@@ -85,9 +87,9 @@ impl View {
         self.sealed.values().map(|s| (s.number, &s.summary)).chain([tail])
     }
 
-    pub(crate) fn own_entry(&self, epoch: Epoch, seq: u64) -> Option<OwnEntry> {
-        // Receipts are mostly about what was sent last.
-        self.summaries().rev().find_map(|(_, summary)| summary.own_entry(epoch, seq))
+    /// Every segment for the accounts, oldest first.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        self.sealed.values().map(|segment| Part::Sealed(segment)).chain([Part::Tail(&self.tail)])
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -106,7 +108,7 @@ impl View {
         let mut accounts = std::mem::take(&mut self.state.consumers);
         for account in accounts.values_mut() {
             for (epoch, set) in sets {
-                account.record(Outcome::Superseded, *epoch, set, |seq| self.own_entry(*epoch, seq));
+                account.record(Outcome::Superseded, *epoch, set, self.parts());
             }
         }
         self.state.consumers = accounts;
@@ -136,11 +138,12 @@ impl View {
                 bytes[class] += sum.bytes;
             }
         }
+        let counted = account.counted();
         let mut accounting = Accounting::default();
         for class in 0..5 {
             let of = |outcome: Outcome| {
                 let i = outcome as usize - 1;
-                account.counts[i][class] + account.trimmed[i][class]
+                counted.outcomes[i][class] + account.trimmed[i][class]
             };
             let trimmed: u64 = account.trimmed.iter().map(|by_class| by_class[class]).sum();
             let finals: u64 = Outcome::ALL.into_iter().map(of).sum();
@@ -155,34 +158,33 @@ impl View {
                 superseded: of(Outcome::Superseded),
                 withheld: of(Outcome::Withheld),
                 purged: of(Outcome::Purged),
-                stored: 0,
-                held_bytes: bytes[class] - account.final_bytes[class],
+                stored: counted.stored[class],
+                held_bytes: bytes[class].saturating_sub(counted.final_bytes[class]),
                 oldest_held: None,
             };
-        }
-        for (epoch, stored) in &account.state.stored {
-            for seq in stored.difference(&account.finals(*epoch)).numbers() {
-                if let Some(entry) = self.own_entry(*epoch, seq).filter(|entry| entry.is_readable()) {
-                    accounting.by_class[entry.class().index()].stored += 1;
-                }
-            }
         }
         accounting
     }
 
     /// The first readable own entry of the class (of any class for `None`) that is not final for the consumer.
     pub(crate) fn first_held(&self, account: &Account, class: Option<Precedence>) -> Option<(Epoch, u64)> {
-        let has_class = |summary: &&Summary| class.is_none_or(|c| summary.classes[c.index()].count > 0);
-        for summary in self.summaries().map(|(_, summary)| summary).filter(has_class) {
-            for run in &summary.own {
-                let finals = account.finals(run.epoch);
-                let open = RangeSet::from(run.first..=run.last()).difference(&finals);
-                let fits = |seq: &u64| {
-                    let entry = run.entries[(seq - run.first) as usize];
-                    entry.is_readable() && class.is_none_or(|c| c == entry.class())
+        let fits = |of: &[u64; 5]| class.map_or(of.iter().sum(), |c| of[c.index()]);
+        for part in self.parts() {
+            let summary = part.summary();
+            if fits(&account.held_in(part.number(), summary)) == 0 {
+                continue;
+            }
+            for (i, page) in summary.pages.iter().enumerate().filter(|(_, page)| fits(&page.sums.count) > 0) {
+                let held = account.held_numbers(summary, page);
+                let found = match class.filter(|_| !held.is_empty() && fits(&page.sums.count) < u64::from(page.len)) {
+                    None => held.first(),
+                    Some(class) => {
+                        let rows = part.rows(i);
+                        held.numbers().find(|seq| rows[(seq - page.first) as usize].class() == class)
+                    }
                 };
-                if let Some(seq) = open.numbers().find(fits) {
-                    return Some((run.epoch, seq));
+                if let Some(seq) = found {
+                    return Some((page.epoch, seq));
                 }
             }
         }
@@ -308,12 +310,12 @@ impl Log {
         if !view.sealed.contains_key(&segment) {
             return;
         }
-        let Segment { number, file, sealer, end, bytes, summary: _ } = &*sealed;
-        let (file, sealer) = (Arc::clone(file), sealer.clone());
-        let marked = Segment { number: *number, file, sealer, end: *end, bytes: *bytes, summary };
-        view.sealed.insert(segment, Arc::new(marked));
+        let Segment { number, file, sealer, end, bytes, summary: _, rows } = &*sealed;
+        let (file, sealer, rows) = (Arc::clone(file), sealer.clone(), rows.clone());
+        let marked = Arc::new(Segment { number: *number, file, sealer, end: *end, bytes: *bytes, summary, rows });
+        view.sealed.insert(segment, Arc::clone(&marked));
         let mut consumers = std::mem::take(&mut view.state.consumers);
-        consumers.values_mut().for_each(|account| account.recount(view.summaries()));
+        consumers.values_mut().for_each(|account| account.recount_one(Part::Sealed(&marked)));
         view.state.consumers = consumers;
         self.unreadable_changes.fetch_add(1, Ordering::SeqCst);
     }
@@ -353,10 +355,10 @@ impl Log {
         .map_err(failed)
     }
 
-    pub(crate) fn index_put(&self, segment: &Segment, growing: &Growing) {
+    pub(crate) fn index_put(&self, segment: &Segment, tables: &Tables) {
         let Some(index) = &self.index else { return };
         let mut slot = lock(index);
-        if let Err(e) = slot.index.put(segment.sealed(), &growing.tables) {
+        if let Err(e) = slot.index.put(segment.sealed(), tables) {
             // Found out again at the next lookup, which rebuilds.
             tracing::warn!(?e, "the journal's index took no new segment");
         }
@@ -429,7 +431,7 @@ impl Log {
     pub(crate) fn entry(&self, id: &EntryId) -> Result<Option<Held>, ReadError> {
         let own = id.origin == self.node;
         let wanted = |summary: &Summary| match own {
-            true => summary.own_entry(id.epoch, id.seq.get()).is_some(),
+            true => summary.has_own(id.epoch, id.seq.get()),
             false => summary.has_foreign(),
         };
         let held = self.held(self.frame(Table::Ids, print_of_id(id), false, wanted)?);
@@ -443,7 +445,7 @@ impl Log {
 
     /// Position of the newest own entry with the key, looked for from `from` on.
     pub(crate) fn newest_with(&self, key: SupersessionKey, from: u64) -> Result<Option<u64>, ReadError> {
-        let wanted = |summary: &Summary| summary.next_pos > from && !summary.own.is_empty();
+        let wanted = |summary: &Summary| summary.next_pos > from && !summary.pages.is_empty();
         let held = self.held(self.frame(Table::Supersedes, print_of_supersession(key), false, wanted)?);
         Ok(held.filter(|held| held.entry.header.supersedes == Some(key)).map(|held| held.prefix.pos))
     }
@@ -647,7 +649,7 @@ pub(crate) fn grow(segment: &Segment) -> io::Result<Growing> {
         if let Found::Frame { offset, kind, payload } = found
             && let Some(record) = Record::decode(kind, &payload)
         {
-            growing.note(&record, offset, |_| None);
+            growing.note(&record, offset, |epoch| segment.summary.own_before(epoch));
         }
     }
     Ok(growing)
