@@ -138,6 +138,7 @@ impl Fetch {
     /// Moves every file as far as the durable chunks allow, and asks for what is missing next.
     fn advance(&mut self, outbound: &dyn Outbound, outputs: &mut VecDeque<Output>) -> Result<(), OutboundError> {
         let mut at = 0;
+        let mut names_held: usize = self.active.iter().map(|(_, active)| active.names.len()).sum();
         loop {
             while let Some((number, active)) = self.active.get_mut(at) {
                 if !active.need.is_empty() {
@@ -146,11 +147,22 @@ impl Fetch {
                 }
                 let id = EntryId { origin: self.peer, epoch: number.0, seq: number.1 };
                 if active.level == 0 {
+                    names_held -= active.names.len();
                     outputs.push_back(Output::FileComplete(id));
                     self.active.remove(at);
-                } else if !active.descend(outbound, outputs)? {
-                    outputs.push_back(Output::FileUnavailable(id));
-                    self.active.remove(at);
+                    continue;
+                }
+                // The oldest may always go on; so the names of all are at most twice as many.
+                let others = if at == 0 { 0 } else { names_held - active.names.len() };
+                let before = active.names.len();
+                match active.descend(NAMES_MAX.saturating_sub(others), outbound, outputs)? {
+                    Descent::Done => names_held = names_held - before + active.names.len(),
+                    Descent::NoRoomYet => at += 1,
+                    Descent::Impossible => {
+                        names_held -= before;
+                        outputs.push_back(Output::FileUnavailable(id));
+                        self.active.remove(at);
+                    }
                 }
             }
             if self.active.len() >= FILES_ACTIVE_MAX {
@@ -160,6 +172,7 @@ impl Fetch {
             let (level, names) = (file.manifest.level, file.manifest.chunks.clone());
             let mut active = Active { file, level, names, need: BTreeMap::new() };
             active.look(outbound, outputs)?;
+            names_held += active.names.len();
             self.active.push((number, active));
         }
         if self.turned_away && self.queued.len() <= FILES_MAX / 2 {
@@ -287,23 +300,40 @@ impl Active {
         Ok(())
     }
 
-    /// From a complete name list to the level below. `false` when the list makes no sense or is too long.
-    fn descend(&mut self, outbound: &dyn Outbound, outputs: &mut VecDeque<Output>) -> Result<bool, OutboundError> {
+    /// From complete name lists to the level below, which may have at most `names_max` names.
+    fn descend(
+        &mut self,
+        names_max: usize,
+        outbound: &dyn Outbound,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<Descent, OutboundError> {
         let mut list = Vec::new();
         for name in &self.names {
-            let Some(chunk) = outbound.chunk(name)? else { return Ok(false) };
+            let Some(chunk) = outbound.chunk(name)? else { return Ok(Descent::Impossible) };
             list.extend_from_slice(&chunk);
-            let too_long = list.len() / ChunkName::LEN > NAMES_MAX / FILES_ACTIVE_MAX;
-            if too_long || check_list_len(&self.file.manifest, self.level - 1, list.len()).is_err() {
-                return Ok(false);
+            let names = list.len() / ChunkName::LEN;
+            if names > NAMES_MAX || check_list_len(&self.file.manifest, self.level - 1, list.len()).is_err() {
+                return Ok(Descent::Impossible);
+            }
+            if names > names_max {
+                return Ok(Descent::NoRoomYet);
             }
         }
-        let Ok(names) = read_name_list(&list) else { return Ok(false) };
+        let Ok(names) = read_name_list(&list) else { return Ok(Descent::Impossible) };
         self.names = names;
         self.level -= 1;
         self.look(outbound, outputs)?;
-        Ok(true)
+        Ok(Descent::Done)
     }
+}
+
+/// What became of going down a level.
+enum Descent {
+    Done,
+    /// Other files' names fill the memory; it is tried again when this file is the oldest.
+    NoRoomYet,
+    /// The lists make no sense, are gone, or are longer than any file's that is taken.
+    Impossible,
 }
 
 /// Type, number, level, flag, and the partial chunk's three numbers.

@@ -27,7 +27,8 @@ pub const FILES_MAX: usize = 4_096;
 /// Files of the peer being fetched at a time, so that slices of one file arrive together.
 pub const FILES_ACTIVE_MAX: usize = 4;
 
-/// Chunk names of active files in memory: 262 144 x about 100 B = 26 MiB, 4 GiB of content.
+/// Chunk names of active files in memory: 262 144 x about 100 B = 26 MiB, 4 GiB of content. One file may need all of it;
+/// a larger one is not taken.
 pub const NAMES_MAX: usize = 262_144;
 
 /// Files that the peer may ask for at a time; its own [`FILES_ACTIVE_MAX`] with room for another release.
