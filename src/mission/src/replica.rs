@@ -1081,7 +1081,7 @@ mod tests {
         let mut sent = a.drain();
         let Event::File(state) = &mut sent[1].event else { panic!("a file") };
         let content_hash = *blake3::hash(b"grid").as_bytes();
-        state.content = Some(Manifest { level: 0, content_bytes: 4, chunks: Vec::new(), content_hash });
+        state.content = Some(Manifest { level: 0, content_bytes: 4, chunks: Vec::new(), content_hash, coded: None });
         sent[1].bytes = Some(b"evil".to_vec());
         assert!(matches!(b.apply(&sent)[1], Applied::Quarantined { .. }));
         assert_eq!(b.core.file_path(file).unwrap(), None);

@@ -52,9 +52,28 @@ pub struct Manifest {
     /// BLAKE3 (unkeyed, 32 bytes) over the content: the receiver proves the whole file with it.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub content_hash: [u8; 32],
+    /// Set when the chunks hold another form of the content.
+    #[n(4)]
+    pub coded: Option<Coded>,
+}
+
+/// A form from which the content is brought back byte for byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Coded {
+    /// Which form: [`Coded::ZIP_EXPANDED`].
+    #[n(0)]
+    pub coding: u8,
+    /// Length of that form in bytes.
+    #[n(1)]
+    pub bytes: u64,
+}
+
+impl Coded {
+    /// A zip container whose members are inflated.
+    pub const ZIP_EXPANDED: u8 = 1;
 }
 
 impl Manifest {
-    /// Inline names: 32 x 33 B is about 1 kB of entry body.
-    pub const INLINE_MAX: usize = 32;
+    /// Inline names: 8 x 33 B. A file that is shared again pays for them again.
+    pub const INLINE_MAX: usize = 8;
 }

@@ -29,7 +29,7 @@ pub mod ranges;
 pub mod sensitive;
 pub mod units;
 
-pub use chunk::{ChunkName, Manifest};
+pub use chunk::{ChunkName, Coded, Manifest};
 pub use disk::{Disk, DiskFile, DiskLock, LockError, OpenMode};
 pub use entry::{Cause, Entry, EntryHash, Header, Kind, ObjectKey, Outcome, SourcePosition, StreamId, SupersessionKey};
 pub use event::{Event, ObjectRef};

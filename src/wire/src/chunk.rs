@@ -2,28 +2,53 @@
 //!
 //! ```text
 //!  content --FastCDC--> chunk chunk chunk ...          named by keyed BLAKE3
-//!                         |33 bytes each
-//!  up to 32 names:        manifest { level 0, names }
-//!  more: the names as bytes are cut and named the same way: manifest { level 1, names of name lists }, and so on
+//!     |                   |33 bytes each
+//!     |                 up to 8 names:  manifest { level 0, names }
+//!     |                 more: the names in lists of some 16, named the same way: manifest { level 1, names of lists }, ...
+//!     `-- a zip container: expanded first (see `zip`), the stream is cut smaller, and the manifest says so
 //! ```
+//! Sizes and their reasons: docs/adr/0014.
 
 use std::io::{self, Read};
 
 use fastcdc::v2020::StreamCDC;
 use keys::{ChunkNameKey, ChunkSecret};
-use model::{ChunkName, Label, Manifest};
+use model::{ChunkName, Coded, Label, Manifest};
 
 use crate::WireError;
+use crate::zip::{self, Collapser, Expanded, Failed};
 
-/// Smallest chunk except a file's last.
-pub const CHUNK_BYTES_MIN: usize = 4 << 10;
-/// Size around which chunks fall: an edit costs about this much, a name a thousandth of it.
-pub const CHUNK_BYTES_MEAN: usize = 16 << 10;
+/// Between which sizes content is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// Smallest chunk except the last.
+    pub min: usize,
+    /// Size around which chunks fall: an edit costs about this much, a name a thousandth of it.
+    pub mean: usize,
+    /// Largest chunk.
+    pub max: usize,
+}
+
+/// How files are cut.
+pub const CUT: Cut = Cut { min: 4 << 10, mean: 16 << 10, max: CHUNK_BYTES_MAX };
+
+/// How expanded containers are cut: XML, of which a chunk packs to a quarter.
+pub const CUT_FINE: Cut = Cut { min: 1 << 10, mean: 4 << 10, max: 16 << 10 };
+
 /// Largest chunk.
 pub const CHUNK_BYTES_MAX: usize = 64 << 10;
 
-/// Deepest manifest: three levels of lists reach 32 x (16 KiB / 33)^3 chunks, far beyond any disk.
-pub const LEVEL_MAX: u8 = 3;
+/// Larger zip containers are kept whole, and so is what would be larger expanded: it is in memory at once.
+pub const CONTAINER_BYTES_MAX: usize = 64 << 20;
+
+/// Names in a name list but the last: the fewest, about as many as usual, and the most. Names are random bytes, so a
+/// changed list costs all of itself.
+const LIST_MIN: usize = 4;
+const LIST_MEAN: usize = 16;
+const LIST_MAX: usize = 64;
+
+/// Deepest manifest: lists of the fewest names reach 8 x 4^12 chunks, 2 TiB.
+pub const LEVEL_MAX: u8 = 12;
 
 /// Names chunks of one origin under one label.
 pub struct Namer(ChunkNameKey);
@@ -46,45 +71,111 @@ impl Namer {
 ///
 /// # Errors
 /// Each item is an error when the reader fails.
-pub fn split(reader: impl Read) -> impl Iterator<Item = io::Result<Vec<u8>>> {
-    StreamCDC::new(reader, CHUNK_BYTES_MIN, CHUNK_BYTES_MEAN, CHUNK_BYTES_MAX)
-        .map(|chunk| chunk.map(|c| c.data).map_err(io::Error::from))
+pub fn split(reader: impl Read, cut: Cut) -> impl Iterator<Item = io::Result<Vec<u8>>> {
+    StreamCDC::new(reader, cut.min, cut.mean, cut.max).map(|chunk| chunk.map(|c| c.data).map_err(io::Error::from))
 }
 
 /// Cuts `reader` into chunks, hands each to `put` (which may hold it already) and returns what rebuilds the content.
-/// Memory: the name list, two thousandths of the content.
+/// Memory: the name list, two thousandths of the content; for a zip container itself and its expanded stream, each at
+/// most [`CONTAINER_BYTES_MAX`].
 ///
 /// # Errors
 /// The reader's error, or what `put` returns.
 pub fn build_manifest<E: From<io::Error>>(
     reader: impl Read,
     namer: &Namer,
-    mut put: impl FnMut(ChunkName, &[u8]) -> Result<(), E>,
+    put: impl FnMut(ChunkName, &[u8]) -> Result<(), E>,
 ) -> Result<Manifest, E> {
-    let mut hash = blake3::Hasher::new();
-    let mut content_bytes = 0;
-    let mut chunks = Vec::new();
-    for chunk in split(reader) {
-        let chunk = chunk?;
-        hash.update(&chunk);
-        content_bytes += chunk.len() as u64;
-        let name = namer.name(&chunk);
-        put(name, &chunk)?;
-        chunks.push(name);
+    build_manifest_with(reader, namer, CUT, CUT_FINE, put)
+}
+
+/// [`build_manifest`] with other sizes: `cut` for files, `fine` for expanded containers. For measurements.
+///
+/// # Errors
+/// The reader's error, or what `put` returns.
+pub fn build_manifest_with<E: From<io::Error>>(
+    mut reader: impl Read,
+    namer: &Namer,
+    cut: Cut,
+    fine: Cut,
+    put: impl FnMut(ChunkName, &[u8]) -> Result<(), E>,
+) -> Result<Manifest, E> {
+    let mut naming = Naming { namer, put, chunks: Vec::new() };
+    let mut head = Vec::new();
+    let magic = zip::MAGIC.len() as u64;
+    reader.by_ref().take(magic).read_to_end(&mut head)?;
+    let mut expanded = None;
+    if head == zip::MAGIC {
+        reader.by_ref().take(CONTAINER_BYTES_MAX as u64 + 1 - magic).read_to_end(&mut head)?;
+        expanded = zip::expand(&head);
     }
-    let mut level = 0;
-    while chunks.len() > Manifest::INLINE_MAX {
-        let list: Vec<u8> = chunks.iter().flat_map(|name| name.0).collect();
-        chunks.clear();
-        for chunk in split(list.as_slice()) {
-            let chunk = chunk?;
-            let name = namer.name(&chunk);
-            put(name, &chunk)?;
-            chunks.push(name);
+    let (content_bytes, content_hash, coded) = match expanded {
+        Some(Expanded { bytes, coarse }) => {
+            let mut from = 0;
+            for piece in coarse {
+                naming.cut(&bytes[from..piece.start], fine)?;
+                naming.cut(&bytes[piece.clone()], cut)?;
+                from = piece.end;
+            }
+            naming.cut(&bytes[from..], fine)?;
+            let coded = Coded { coding: Coded::ZIP_EXPANDED, bytes: bytes.len() as u64 };
+            (head.len() as u64, blake3::hash(&head), Some(coded))
         }
-        level += 1;
+        None => {
+            let mut hash = blake3::Hasher::new();
+            let mut content_bytes = 0;
+            for chunk in split(head.as_slice().chain(reader), cut) {
+                let chunk = chunk?;
+                hash.update(&chunk);
+                content_bytes += chunk.len() as u64;
+                naming.put(&chunk)?;
+            }
+            (content_bytes, hash.finalize(), None)
+        }
+    };
+    let (level, chunks) = naming.finish()?;
+    Ok(Manifest { level, content_bytes, chunks, content_hash: *content_hash.as_bytes(), coded })
+}
+
+struct Naming<'a, P> {
+    namer: &'a Namer,
+    put: P,
+    chunks: Vec<ChunkName>,
+}
+
+impl<E: From<io::Error>, P: FnMut(ChunkName, &[u8]) -> Result<(), E>> Naming<'_, P> {
+    fn put(&mut self, chunk: &[u8]) -> Result<(), E> {
+        let name = self.namer.name(chunk);
+        self.chunks.push(name);
+        (self.put)(name, chunk)
     }
-    Ok(Manifest { level, content_bytes, chunks, content_hash: *hash.finalize().as_bytes() })
+
+    fn cut(&mut self, bytes: &[u8], cut: Cut) -> Result<(), E> {
+        split(bytes, cut).try_for_each(|chunk| self.put(&chunk?))
+    }
+
+    /// Writes lists of names until what is left stands in a manifest. Returns its level and names.
+    fn finish(mut self) -> Result<(u8, Vec<ChunkName>), E> {
+        let mut level = 0;
+        while self.chunks.len() > Manifest::INLINE_MAX {
+            let names = std::mem::take(&mut self.chunks);
+            let mut rest = names.as_slice();
+            while !rest.is_empty() {
+                let (list, after) = rest.split_at(list_len(rest));
+                rest = after;
+                self.put(&list.iter().flat_map(|name| name.0).collect::<Vec<u8>>())?;
+            }
+            level += 1;
+        }
+        Ok((level, self.chunks))
+    }
+}
+
+/// How many of `names` make the next list. Names are random: one in [`LIST_MEAN`] ends a list wherever it stands.
+fn list_len(names: &[ChunkName]) -> usize {
+    let ends = |name: &ChunkName| usize::from(name.0[ChunkName::LEN - 1]) < 256 / LIST_MEAN;
+    let end = names.iter().take(LIST_MAX).skip(LIST_MIN - 1).position(ends);
+    end.map_or(LIST_MAX, |at| at + LIST_MIN).min(names.len())
 }
 
 /// Content could not be rebuilt from its manifest.
@@ -118,14 +209,27 @@ pub fn read_manifest<B: AsRef<[u8]>, E>(
     let names = name_list(manifest, &mut get)?;
     let mut hash = blake3::Hasher::new();
     let mut bytes = 0;
-    for name in &names {
-        let chunk = get(name).map_err(RebuildError::Io)?.ok_or(RebuildError::Missing(*name))?;
-        hash.update(chunk.as_ref());
-        bytes += chunk.as_ref().len() as u64;
+    let mut write = |piece: &[u8]| {
+        bytes += piece.len() as u64;
         if bytes > manifest.content_bytes {
             return Err(RebuildError::OtherContent);
         }
-        write(chunk.as_ref()).map_err(RebuildError::Io)?;
+        hash.update(piece);
+        write(piece).map_err(RebuildError::Io)
+    };
+    let mut collapser = manifest.coded.map(|coded| Collapser::new(coded.bytes));
+    for name in &names {
+        let chunk = get(name).map_err(RebuildError::Io)?.ok_or(RebuildError::Missing(*name))?;
+        match &mut collapser {
+            None => write(chunk.as_ref())?,
+            Some(collapser) => collapser.push(chunk.as_ref(), &mut write).map_err(|failed| match failed {
+                Failed::Stream(e) => RebuildError::Wire(e),
+                Failed::Taker(e) => e,
+            })?,
+        }
+    }
+    if let Some(collapser) = collapser {
+        collapser.finish()?;
     }
     if bytes != manifest.content_bytes || *hash.finalize().as_bytes() != manifest.content_hash {
         return Err(RebuildError::OtherContent);
@@ -171,7 +275,7 @@ pub fn read_name_list(list: &[u8]) -> Result<Vec<ChunkName>, WireError> {
 /// Refuses a manifest that no [`build_manifest`] makes.
 ///
 /// # Errors
-/// When its depth or number of names is out of range.
+/// When its depth, number of names or coding is out of range.
 pub fn check_manifest(manifest: &Manifest) -> Result<(), WireError> {
     let found = manifest.chunks.len() as u64;
     if found > Manifest::INLINE_MAX as u64 {
@@ -179,6 +283,15 @@ pub fn check_manifest(manifest: &Manifest) -> Result<(), WireError> {
     }
     if manifest.level > LEVEL_MAX {
         return Err(WireError::Malformed("a manifest's level"));
+    }
+    if let Some(Coded { coding, bytes }) = manifest.coded {
+        if coding != Coded::ZIP_EXPANDED {
+            return Err(WireError::Version { what: "a file's coding", found: coding, known: Coded::ZIP_EXPANDED });
+        }
+        let (found, max) = (bytes.max(manifest.content_bytes), CONTAINER_BYTES_MAX as u64);
+        if found > max {
+            return Err(WireError::TooLarge { what: "an expanded container", found, max });
+        }
     }
     Ok(())
 }
@@ -189,11 +302,15 @@ pub fn check_manifest(manifest: &Manifest) -> Result<(), WireError> {
 /// # Errors
 /// When `list_bytes` is too large.
 pub fn check_list_len(manifest: &Manifest, level: u8, list_bytes: usize) -> Result<(), WireError> {
-    let mut max = manifest.content_bytes;
-    for _ in 0..=level {
-        // All but the last chunk have the minimal size.
-        max = (max / CHUNK_BYTES_MIN as u64 + 1).saturating_mul(ChunkName::LEN as u64);
+    let mut names = match manifest.coded {
+        None => manifest.content_bytes / CUT.min as u64 + 1,
+        // Where large pieces as they were begin and end, up to two chunks for each 64 KiB are smaller.
+        Some(coded) => coded.bytes / (CUT_FINE.min as u64 / 2) + 1,
+    };
+    for _ in 0..level {
+        names = names / LIST_MIN as u64 + 1;
     }
+    let max = names.saturating_mul(ChunkName::LEN as u64);
     if list_bytes as u64 > max {
         return Err(WireError::TooLarge { what: "a name list", found: list_bytes as u64, max });
     }
@@ -203,6 +320,7 @@ pub fn check_list_len(manifest: &Manifest, level: u8, list_bytes: usize) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zip::tests::{container, markup};
     use std::collections::BTreeMap;
 
     type Store = BTreeMap<ChunkName, Vec<u8>>;
@@ -240,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_file_of_any_size_is_rebuilt_from_its_chunks() {
-        for len in [0, 1, 4_096, 100_000, 3_000_000, 12_000_000] {
+        for len in [0, 1, 3, 4, 5, 4_096, 100_000, 3_000_000, 12_000_000] {
             let mut store = Store::new();
             let content = noise(len);
             let manifest = build(&content, &mut store);
@@ -257,7 +375,84 @@ mod tests {
         let before = store.len();
         content.splice(1_000_000..1_000_003, *b"edited");
         build(&content, &mut store);
-        assert!(store.len() - before <= 5, "{} new chunks", store.len() - before);
+        assert!(store.len() - before <= 6, "{} new chunks", store.len() - before);
+    }
+
+    fn stored_bytes(store: &Store) -> usize {
+        store.values().map(|chunk| crate::compress(chunk, 3).len().min(chunk.len())).sum()
+    }
+
+    #[test]
+    fn a_word_edited_inside_a_container_costs_little_and_the_container_comes_back() {
+        let mut text = markup(300_000, 7);
+        let other = markup(20_000, 8);
+        for level in [1, 6, 9] {
+            let mut store = Store::new();
+            let first = container(&[("word/document.xml", &text), ("word/styles.xml", &other)], level, false);
+            let manifest = build(&first, &mut store);
+            assert!(manifest.coded.is_some());
+            assert!(rebuild(&manifest, &store).unwrap() == first);
+            let before = stored_bytes(&store);
+            text.splice(150_000..150_004, *b"edited");
+            let second = container(&[("word/document.xml", &text), ("word/styles.xml", &other)], level, false);
+            let manifest = build(&second, &mut store);
+            assert!(rebuild(&manifest, &store).unwrap() == second);
+            let cost = stored_bytes(&store) - before;
+            assert!(cost < 6_000, "level {level}: {cost} bytes of {}", second.len());
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_container_is_kept_whole() {
+        let mut content = noise(200_000);
+        content[..4].copy_from_slice(zip::MAGIC);
+        let mut store = Store::new();
+        let manifest = build(&content, &mut store);
+        assert_eq!(manifest.coded, None);
+        assert!(rebuild(&manifest, &store).unwrap() == content);
+    }
+
+    #[test]
+    fn a_manifest_with_a_coding_from_elsewhere_is_an_error() {
+        let mut store = Store::new();
+        let good = build(&container(&[("a.xml", &markup(50_000, 1))], 6, false), &mut store);
+        let coded = good.coded.unwrap();
+        let with = |coding, bytes| Manifest { coded: Some(Coded { coding, bytes }), ..good.clone() };
+        for bad in [
+            Manifest { coded: None, ..good.clone() },
+            with(2, coded.bytes),
+            with(coded.coding, coded.bytes - 1),
+            with(coded.coding, coded.bytes + 1),
+            with(coded.coding, u64::MAX),
+            Manifest { content_bytes: good.content_bytes - 1, ..good.clone() },
+            Manifest { content_bytes: u64::MAX, ..good.clone() },
+        ] {
+            assert!(rebuild(&bad, &store).is_err(), "{:?} of {} bytes", bad.coded, bad.content_bytes);
+        }
+        // Plain content that is announced as a container.
+        let plain = build(&noise(100_000), &mut store);
+        assert!(rebuild(&Manifest { coded: Some(Coded { coding: 1, bytes: 100_000 }), ..plain }, &store).is_err());
+    }
+
+    #[test]
+    fn lists_of_names_shrink_at_every_level_and_change_only_where_names_did() {
+        let names: Vec<ChunkName> = (0u64..20_000).map(|n| namer().name(&n.to_le_bytes())).collect();
+        let lists = |names: &[ChunkName]| {
+            let (mut rest, mut lists) = (names, Vec::new());
+            while !rest.is_empty() {
+                let (list, after) = rest.split_at(list_len(rest));
+                assert!(list.len() <= LIST_MAX && (list.len() >= LIST_MIN || after.is_empty()));
+                lists.push(list.to_vec());
+                rest = after;
+            }
+            lists
+        };
+        let before = lists(&names);
+        let mut edited = names.clone();
+        edited.splice(9_000..9_001, [namer().name(b"one"), namer().name(b"two")]);
+        let changed = lists(&edited).iter().filter(|list| !before.contains(list)).count();
+        assert!(changed <= 2, "{changed} lists");
+        assert_eq!(list_len(&vec![names[0]; 1_000]).max(LIST_MIN), list_len(&vec![names[0]; 1_000]));
     }
 
     #[test]
@@ -270,7 +465,7 @@ mod tests {
     fn a_missing_or_exchanged_chunk_is_noticed() {
         let mut store = Store::new();
         let manifest = build(&noise(500_000), &mut store);
-        let name = manifest.chunks[3];
+        let name = name_list::<_, io::Error>(&manifest, |name| Ok(store.get(name))).unwrap()[3];
         let chunk = store.remove(&name).unwrap();
         assert!(matches!(rebuild(&manifest, &store), Err(RebuildError::Missing(n)) if n == name));
         store.insert(name, vec![0; chunk.len()]);

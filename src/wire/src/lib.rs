@@ -15,9 +15,12 @@
 
 pub mod chunk;
 pub mod compress;
+mod deflate;
 pub mod entry;
 pub mod frame;
+mod predict;
 mod reader;
+mod zip;
 
 pub use compress::{compress, decompress_capped};
 pub use entry::{decode_entry, decode_event, encode_entry, encode_event, entry_hash};
