@@ -300,6 +300,7 @@ impl PretendDisk {
     /// Writes down that something happened between two calls, e.g. an acknowledgement.
     pub fn note(&self, what: u64) {
         self.state().write_down(|| Call::Note(what));
+        self.0.changed.notify_all();
     }
 
     /// Holds up calls that change the disk until the gate is opened.
@@ -307,10 +308,10 @@ impl PretendDisk {
         self.state().gate_shut = true;
     }
 
-    /// Returns when a call waits at the gate.
-    pub fn wait_for_caller(&self) {
+    /// Returns when a call waits at the gate, or something was noted and it is `done`.
+    pub fn wait_for_caller(&self, done: impl Fn() -> bool) {
         let mut state = self.state();
-        while state.at_gate == 0 {
+        while state.at_gate == 0 && !done() {
             state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }

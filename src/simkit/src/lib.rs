@@ -14,14 +14,17 @@
 //! Not here: sockets and tasks (`carrier`), the real core (`mission`).
 //! Start reading at [`World`].
 
+mod check;
 mod clock;
 mod crash;
 mod disk;
 mod media;
 mod network;
 mod node;
+pub mod trial;
 mod world;
 
+pub use check::{Broken, Examination, Findings, Violation, check};
 pub use clock::VirtualClock;
 pub use crash::{Boundary, CrashStates};
 pub use disk::{Call, DiskError, Fault, Op, PretendDisk, Trace};

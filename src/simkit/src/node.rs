@@ -123,7 +123,13 @@ fn file_content(number: u64, bytes: usize) -> Vec<u8> {
 
 /// The same salts in every run of a seed.
 #[derive(Default)]
-struct CountedSalts(AtomicU64);
+pub(crate) struct CountedSalts(AtomicU64);
+
+impl CountedSalts {
+    pub(crate) fn starting(at: u64) -> Self {
+        Self(AtomicU64::new(at))
+    }
+}
 
 impl Salts for CountedSalts {
     fn salt(&self) -> [u8; SALT_LEN] {
