@@ -775,7 +775,7 @@ impl Committer {
                 }
             }
         }
-        // The accounts take over what the segment's entries came to, in the same write that gives the segment up.
+        // The accounts take over what the segment's entries came to.
         let accounts = {
             let view = self.shared.log.read();
             let mut accounts = view.state.consumers.clone();
@@ -787,6 +787,9 @@ impl Committer {
         for (name, account) in &accounts {
             batch.sealer.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
         }
+        // All that outlives the segment is durable before it is given up: of what shares a sync a power cut may keep any part.
+        self.commit(batch)?;
+        let mut batch = self.begin();
         let number = segment.number.to_le_bytes();
         batch.push(FrameKind::Trimmed, &[&number], Record::Trimmed(segment.number));
         self.commit(batch)?;

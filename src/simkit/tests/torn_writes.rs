@@ -1,0 +1,24 @@
+//! What a power cut in the middle of one write once cost. A write of several frames may reach the disk in any part.
+
+use simkit::Examination;
+use simkit::trial::{Step, Trial};
+
+#[test]
+fn a_torn_trim_gives_nothing_up_before_all_that_outlives_it_is_durable() {
+    // The accounts, the chunks that later files need and the mark that the segment is given up went out in one write. With
+    // only its last page on the disk, open removed the segment: chunks and sums of entries were gone.
+    let mut steps = vec![Step::File(4); 12];
+    steps.extend([Step::Receipts, Step::Advance, Step::Trim, Step::Own, Step::Receipts, Step::Trim, Step::Own]);
+    every_state_holds(&steps);
+}
+
+fn every_state_holds(steps: &[Step]) {
+    let mut trial = Trial::new(1);
+    trial.run(steps).expect("a disk without faults opens");
+    let recorded = trial.finish();
+    assert!(recorded.errors.is_empty(), "{:?}", recorded.errors);
+    let found = Examination::default().of(&recorded);
+    assert!(found.distinct > 100, "{} states", found.distinct);
+    let broken: Vec<_> = found.violations.iter().map(|v| format!("{}: {}", v.state, v.what)).collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
