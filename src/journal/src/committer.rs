@@ -299,7 +299,18 @@ impl Committer {
                     Err(e) => completer.complete(Err(e)),
                 },
                 Request::Reissue(ids, completer) => match self.plan_reissue(&mut batch, &ids) {
-                    Ok(appended) => batch.answer(completer, appended),
+                    Ok(appended) => {
+                        // The new entries first: of what shares a sync a power cut may keep any part.
+                        let written = self.commit(batch);
+                        batch = self.begin();
+                        match written {
+                            Ok(()) => {
+                                give_up(&mut batch, &appended);
+                                batch.answer(completer, appended);
+                            }
+                            Err(e) => completer.complete(Err(e)),
+                        }
+                    }
                     Err(e) => completer.complete(Err(e)),
                 },
                 Request::Chunk(chunk, completer) => match self.plan_chunk(&mut batch, &chunk) {
@@ -511,7 +522,6 @@ impl Committer {
     }
 
     fn plan_reissue(&mut self, batch: &mut Batch, ids: &[EntryId]) -> Result<Vec<(EntryId, Appended)>, AppendError> {
-        let mut given_up: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
         let mut appended = Vec::new();
         let node = self.node();
         for old in ids.iter().filter(|id| id.origin == node) {
@@ -523,12 +533,6 @@ impl Committer {
             let entry = Entry { header: Header { id, ..held.entry.header }, body: held.entry.body };
             // The chunks that the old entry kept are kept by the new one too.
             appended.push((*old, self.push_entry(batch, entry, true, held.prefix.object, held.prefix.chunks)?));
-            given_up.entry(old.epoch).or_default().insert(old.seq.get());
-        }
-        if !given_up.is_empty() {
-            let numbers = given_up.iter().map(|(epoch, set)| (*epoch, split(set))).collect();
-            let frame = RenumberedFrame { numbers };
-            batch.push(FrameKind::Renumbered, &[&to_cbor(&frame)], Record::Renumbered(frame));
         }
         Ok(appended)
     }
@@ -812,6 +816,18 @@ impl Committer {
         }
         self.roll_if_due();
         Ok(kept)
+    }
+}
+
+/// Gives old numbers up for new ones.
+fn give_up(batch: &mut Batch, appended: &[(EntryId, Appended)]) {
+    let mut given_up: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
+    for (old, _) in appended {
+        given_up.entry(old.epoch).or_default().insert(old.seq.get());
+    }
+    if !given_up.is_empty() {
+        let frame = RenumberedFrame { numbers: given_up.iter().map(|(epoch, set)| (*epoch, split(set))).collect() };
+        batch.push(FrameKind::Renumbered, &[&to_cbor(&frame)], Record::Renumbered(frame));
     }
 }
 

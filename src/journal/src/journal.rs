@@ -182,7 +182,8 @@ impl Journal {
     }
 
     /// Appends own entries again under new numbers; the old ones end as superseded for every consumer.
-    /// What is not held any more, or was given up before, is left out of the answer.
+    /// What is not held any more, or was given up before, is left out of the answer. After an error, or a power cut before
+    /// the answer, an entry may stand under both numbers.
     pub fn reissue(&self, ids: Vec<EntryId>) -> Ticket<Vec<(EntryId, Appended)>> {
         self.ask(|completer| Request::Reissue(ids, completer))
     }

@@ -12,6 +12,14 @@ fn a_torn_trim_gives_nothing_up_before_all_that_outlives_it_is_durable() {
     every_state_holds(&steps);
 }
 
+#[test]
+fn a_torn_reissue_gives_no_entry_up_without_the_one_in_its_place() {
+    // New entries and the mark that the old numbers are given up went out in one write. With only its end on the disk,
+    // acknowledged entries counted as superseded and were never sent.
+    let reissue = [Step::Own, Step::Epoch, Step::Reissue, Step::Reissue];
+    every_state_holds(&[[Step::Own; 4], reissue, reissue, reissue].concat());
+}
+
 fn every_state_holds(steps: &[Step]) {
     let mut trial = Trial::new(1);
     trial.run(steps).expect("a disk without faults opens");
