@@ -285,7 +285,8 @@ impl Journal {
         self.log().creator(object)
     }
 
-    /// Highest source position among own entries: what lies at or below it is captured.
+    /// Highest source position among own entries: what lies at or below it is captured. After a power cut that tore a write,
+    /// entries behind a missing one do not count.
     pub fn highest_source(&self) -> Option<SourcePosition> {
         self.log().read().state.highest_source.map(SourcePosition)
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keys::DataKeys;
-use model::{Disk, DiskFile, NodeId, OpenMode, UnixMillis};
+use model::{Disk, DiskFile, Hlc, NodeId, OpenMode, UnixMillis};
 
 use crate::error::OpenError;
 use crate::format::{
@@ -23,7 +23,7 @@ use crate::format::{
 use crate::pages::{RowsAt, encode_rows};
 use crate::scan::{Found, Scanner, Window, frame_at};
 use crate::sealer::Sealer;
-use crate::state::State;
+use crate::state::{State, reason_of};
 use crate::summary::{Growing, Summary};
 use crate::types::{Damage, EpochReason};
 use crate::view::{Segment, Tail, View};
@@ -165,6 +165,7 @@ pub(crate) fn load(
             needs_epoch: None,
             highest_segment: candidates.last().map_or(0, |c| c.number),
         },
+        source_before_hole: None,
     }
     .run(candidates)
 }
@@ -203,6 +204,8 @@ struct Loading<'a> {
     disk: &'a dyn Disk,
     access: Access,
     loaded: Loaded,
+    /// Behind a hole in the last writes: the source's position before it.
+    source_before_hole: Option<Option<Hlc>>,
 }
 
 impl Loading<'_> {
@@ -234,12 +237,15 @@ impl Loading<'_> {
                     let ends = if i == last { Ends::Tail } else { Ends::Before(next_first) };
                     let end = self.read_unsealed(candidate, replay, &mut growing, ends)?;
                     if i == last {
+                        self.forget_behind_hole();
                         self.finish_tail(candidate, end, growing)?;
                         break;
                     }
                     (growing.summary, end, RowsAt::Memory(Arc::new(growing.rows)))
                 }
             };
+            // A segment that another one follows was synced: what is missing there was damaged later.
+            self.source_before_hole = None;
             chain = summary.chain_end;
             for page in &summary.pages {
                 self.loaded.state.note_own(page.epoch, page.last());
@@ -274,11 +280,14 @@ impl Loading<'_> {
             let mut damaged = candidate.header_damage.is_some();
             let mut frames = 0;
             let mut took_part = false;
+            let mut opened = false;
             while let Some(found) = scanner.next().map_err(reading(candidate))? {
                 match found {
                     Found::Frame { kind, .. } => {
                         frames += 1;
-                        took_part = !OPENING.contains(&kind);
+                        // Consumers follow the opening too, when receipts are all that has come since.
+                        took_part = opened || !OPENING.contains(&kind);
+                        opened |= kind == FrameKind::Snapshot as u8;
                     }
                     Found::Damaged { .. } => damaged = true,
                 }
@@ -355,6 +364,14 @@ impl Loading<'_> {
             }
         }
         Ok((good_end, pending))
+    }
+
+    /// A write that was never acknowledged may have reached the disk in part, an entry of it behind one that is missing.
+    /// The source must not take such a one for the end of what is captured: it would forget the missing row.
+    fn forget_behind_hole(&mut self) {
+        if let Some(source) = self.source_before_hole.take() {
+            self.loaded.state.highest_source = source;
+        }
     }
 
     fn read_unsealed(

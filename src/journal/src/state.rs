@@ -180,7 +180,7 @@ impl State {
     }
 }
 
-fn reason_of(number: u8) -> EpochReason {
+pub(crate) fn reason_of(number: u8) -> EpochReason {
     // A newer release may know more reasons; the epoch is valid all the same.
     EpochReason::ALL.into_iter().find(|r| *r as u8 == number).unwrap_or(EpochReason::Operator)
 }

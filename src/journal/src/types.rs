@@ -145,6 +145,14 @@ impl EpochReason {
         Self::Operator,
         Self::Damage,
     ];
+
+    /// Such an epoch begins when the journal is opened, with the first write.
+    pub(crate) fn is_of_open(self) -> bool {
+        match self {
+            Self::First | Self::TornTail | Self::SyncFailed | Self::Damage => true,
+            Self::PeerIsAhead | Self::Conflict | Self::Operator => false,
+        }
+    }
 }
 
 /// One of this node's epochs.

@@ -20,6 +20,14 @@ fn a_torn_reissue_gives_no_entry_up_without_the_one_in_its_place() {
     every_state_holds(&[[Step::Own; 4], reissue, reissue, reissue].concat());
 }
 
+#[test]
+fn a_row_that_is_missing_in_a_torn_write_is_captured_again() {
+    // Rows 4 to 8 shared a write, of which the first page was lost. The journal said that it had everything up to row 8,
+    // and the source forgot row 4.
+    let together = Step::OwnTogether(5);
+    every_state_holds(&[Step::Own, together, together, Step::PowerCut, together, Step::PowerCut, together, Step::Own]);
+}
+
 fn every_state_holds(steps: &[Step]) {
     let mut trial = Trial::new(1);
     trial.run(steps).expect("a disk without faults opens");
