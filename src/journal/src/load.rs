@@ -347,9 +347,13 @@ impl Loading<'_> {
                     }
                     good_end = scanner.at();
                     let Some(record) = Record::decode(kind, &payload) else { continue };
-                    if let Record::EpochOpened(_) = record {
+                    if let Record::EpochOpened(opened) = &record {
                         // Numbers that damage hides are of epochs before this one.
                         self.loaded.needs_epoch = None;
+                        if reason_of(opened.reason).is_of_open() {
+                            // The first write after an open, which found the hole.
+                            self.forget_behind_hole();
+                        }
                     }
                     let state = &mut self.loaded.state;
                     if let Some(growing) = &mut growing {
@@ -359,6 +363,7 @@ impl Loading<'_> {
                 }
                 Found::Damaged { offset, bytes } => {
                     let what = "bytes that are no frame".to_owned();
+                    self.source_before_hole.get_or_insert(self.loaded.state.highest_source);
                     pending = Some(Damage { segment: candidate.number, offset, bytes, what });
                 }
             }

@@ -28,6 +28,16 @@ fn a_row_that_is_missing_in_a_torn_write_is_captured_again() {
     every_state_holds(&[Step::Own, together, together, Step::PowerCut, together, Step::PowerCut, together, Step::Own]);
 }
 
+#[test]
+fn receipts_that_follow_a_new_segments_opening_survive_a_torn_write_behind_them() {
+    // A segment that held nothing but its opening and receipts, and then half a frame, was taken for one whose creation had
+    // been cut short, and was set aside together with the receipts.
+    let mut steps = vec![Step::Own; 16];
+    steps.extend([Step::Receipts, Step::Advance, Step::Reopen].repeat(4));
+    let scripts = (0..12).map(|own| [vec![Step::Own; own], steps.clone(), vec![Step::Own; 2]].concat());
+    scripts.for_each(|script| every_state_holds(&script));
+}
+
 fn every_state_holds(steps: &[Step]) {
     let mut trial = Trial::new(1);
     trial.run(steps).expect("a disk without faults opens");
