@@ -14,7 +14,9 @@
 //! `hub`. Not here: any behaviour of its own.
 
 mod figures;
+mod keyring;
 mod site;
 
 pub use figures::{Equation, FigureError};
+pub use keyring::open_keyring;
 pub use site::{Environment, JoinError, Site, SiteConfig, StartError};

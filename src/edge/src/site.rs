@@ -14,7 +14,8 @@ use carrier::{
 };
 use journal::{AppendError, AtRest, IndexPlace, Journal, JournalOptions, JournalSettings, OpenReport, StdDisk};
 use keys::{
-    ChunkSecret, Invite, InviteBook, KeysError, NodeKey, Peer, PeerName, PeerRegistry, ProcessMint, TokenError,
+    ChunkSecret, DataKeys, Invite, InviteBook, KeysError, NodeKey, Peer, PeerName, PeerRegistry, ProcessMint,
+    TokenError,
 };
 use mission::http::{ApiState, HttpSettings};
 use mission::ws::WsHub;
@@ -46,6 +47,8 @@ pub struct SiteConfig {
     pub http: HttpSettings,
     /// Section `[journal]`.
     pub journal: JournalSettings,
+    /// What the journal is sealed with; see [`crate::open_keyring`].
+    pub data_keys: DataKeys,
     /// Section `[capture]`.
     pub capture: CaptureSettings,
     /// Section `[carrier]`.
@@ -416,7 +419,7 @@ async fn open_journal(
         clock: Arc::clone(clock),
         settings: config.journal,
         index: IndexPlace::Sled,
-        at_rest: AtRest::Plain,
+        at_rest: AtRest::sealed(config.data_keys.clone()),
     };
     // Rebuilding an index reads every segment: minutes for gigabytes, and the runtime must stay free meanwhile.
     let opened = tokio::task::spawn_blocking(move || {

@@ -26,6 +26,7 @@ fn config(dir: &Path, name: &str) -> SiteConfig {
         core: mission::CoreSettings::default(),
         http: mission::http::HttpSettings::default(),
         journal: journal::JournalSettings::default(),
+        data_keys: data_keys(dir),
         capture: CaptureSettings {
             release: vec![ReleaseRule {
                 label: "mission".parse().unwrap(),
@@ -38,6 +39,12 @@ fn config(dir: &Path, name: &str) -> SiteConfig {
         },
         carrier: CarrierSettings { rate: BitsPerSecond(20_000_000), ..CarrierSettings::default() },
     }
+}
+
+fn data_keys(dir: &Path) -> keys::DataKeys {
+    let mut surroundings = keys::Surroundings { credentials: None, ask: &mut || None };
+    let now = model::UnixMillis(1_700_000_000_000);
+    edge::open_keyring(dir, &keys::KeysSettings::default(), &mut surroundings, now).unwrap().data_keys()
 }
 
 fn environment() -> Environment {

@@ -43,6 +43,10 @@ impl DataKey {
         Self(bytes)
     }
 
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The cipher of one segment. `place` says which one: the same salt elsewhere gives another key.
     pub fn segment_cipher(&self, salt: &[u8; SALT_LEN], place: &[u8]) -> SegmentCipher {
         struct Len;

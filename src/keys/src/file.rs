@@ -1,7 +1,7 @@
 //! Small secret files: private, durable, replaced whole.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,43 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeysError> 
     write().map_err(|source| KeysError::Write { path: path.to_owned(), source })
 }
 
+/// As [`write_private`]; then the old content is overwritten where it lay, as far as the medium does that.
+pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> Result<(), KeysError> {
+    let failed = |source| KeysError::Write { path: path.to_owned(), source };
+    let old = match OpenOptions::new().write(true).open(path) {
+        Ok(old) => Some(old),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(failed(e)),
+    };
+    write_private(path, bytes)?;
+    old.map_or(Ok(()), |old| overwrite(&old)).map_err(failed)
+}
+
+fn overwrite(mut file: &File) -> io::Result<()> {
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(0))?;
+    io::copy(&mut io::repeat(0).take(len), &mut file)?;
+    file.sync_all()
+}
+
+/// Destroys a file: overwritten, synced, removed, and its directory synced. Returns whether there was one.
+///
+/// Some media write elsewhere what is written over (flash, copy-on-write file systems): there the old bytes may stay.
+///
+/// # Errors
+/// As the operating system reports; as much as possible was done then.
+pub fn destroy_file(path: &Path) -> io::Result<bool> {
+    let overwritten = match OpenOptions::new().write(true).open(path) {
+        Ok(file) => overwrite(&file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => Err(e),
+    };
+    fs::remove_file(path)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()?;
+    overwritten.map(|()| true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +104,28 @@ mod tests {
         write_private(&path, b"two").unwrap();
         assert_eq!(read_private(&path).unwrap().unwrap().as_slice(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_destroyed_file_is_overwritten_where_it_lay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        let seen = dir.path().join("seen");
+        let planted = [0xab; 5_000];
+        for destroy in [
+            |path: &Path| destroy_file(path).map(drop),
+            |path: &Path| replace_private(path, b"new").map_err(io::Error::other),
+        ] {
+            fs::remove_file(&seen).ok();
+            write_private(&path, &planted).unwrap();
+            // A second name keeps the old file in sight.
+            fs::hard_link(&path, &seen).unwrap();
+            destroy(&path).unwrap();
+            assert_eq!(fs::read(&seen).unwrap(), [0; 5_000]);
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert!(destroy_file(&path).unwrap());
+        assert!(!destroy_file(&path).unwrap());
     }
 
     #[test]

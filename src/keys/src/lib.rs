@@ -1,8 +1,10 @@
-//! Node identity, enrolment tokens, id minting and chunk naming keys.
+//! Node identity, enrolment tokens, id minting, chunk naming keys, and the keys that seal the journal.
 //!
 //! ```text
 //!  keys/node.key      Ed25519, PKCS#8 DER            NodeKey      who this node is
 //!  keys/chunk.secret  32 random bytes                ChunkSecret  names of chunks, told to peers at enrolment
+//!  keys/journal.keys  wrapped data keys              Keyring      what seals the journal
+//!  keys/wrapping.key  32 random bytes                WrapSecret   what wraps the keyring, unless it lies elsewhere
 //!  keys/peers.json    versioned JSON                 PeerRegistry who may connect
 //!  keys/invites.json  versioned JSON, hashes only    InviteBook   who may enrol (hub)
 //! ```
@@ -21,14 +23,19 @@ mod chunk_secret;
 mod error;
 mod file;
 mod invite;
+mod keyring;
 mod mint;
 mod node_key;
 mod peers;
+mod wrapping;
 
 pub use at_rest::{CHECK_LEN, DataKey, DataKeys, KeyNumber, SALT_LEN, SegmentCipher, TAG_LEN, random_salt};
 pub use chunk_secret::{ChunkNameKey, ChunkSecret};
 pub use error::KeysError;
+pub use file::destroy_file;
 pub use invite::{Invite, InviteBook, InviteState, InviteSummary, JoinRefused, TokenError};
+pub use keyring::{KEYRING_FILE, KeyInfo, Keyring};
 pub use mint::{EntryIds, IdCipher, ProcessMint};
 pub use node_key::{NodeKey, node_id_of_spki};
 pub use peers::{Peer, PeerName, PeerRegistry, PeerRole};
+pub use wrapping::{KeysSettings, Surroundings, WRAPPING_KEY_FILE, WrapSecret, WrapSource};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use carrier::{Emission, PeerState, PeerStatus, SystemClock, consumer_name};
 use edge::{Environment, Site, SiteConfig};
 use hub::Hub;
-use keys::{ChunkSecret, InviteBook, NodeKey, PeerRegistry};
+use keys::{ChunkSecret, DataKeys, InviteBook, Keyring, NodeKey, PeerRegistry};
 use model::{Clock as _, NodeId, Outcome};
 use telemetry::{Grade, Health, Metrics, Verdict};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +21,7 @@ use crate::config::{self, Role, Settings};
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
 use crate::status::{self, DiskFacts, Drain, Equation, InboundFacts, LinkFacts, NodeFacts, PeerFacts, Status};
-use crate::{lock, observe, offline};
+use crate::{lock, observe, offline, secrets};
 
 /// Rates and the backlog are looked at this often.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -48,11 +48,12 @@ pub(crate) fn run(layout: &Layout, role: Role) -> Done {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| {
         Failure::new(format!("starting threads failed: {e}; nothing was started"), "raise the limit of threads")
     })?;
-    runtime.block_on(serve(layout, settings))
+    let keyring = secrets::open_keyring(layout, &settings.keys)?;
+    runtime.block_on(serve(layout, settings, keyring))
 }
 
 /// Not cancel-safe: it is the whole life of the process.
-async fn serve(layout: &Layout, settings: Settings) -> Done {
+async fn serve(layout: &Layout, settings: Settings, keyring: Keyring) -> Done {
     let started = uptime();
     let clock = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::new());
@@ -68,9 +69,8 @@ async fn serve(layout: &Layout, settings: Settings) -> Done {
     tasks.spawn(observe::serve(listener, observed, stop.child_token()));
     tell_systemd(&[sd_notify::NotifyState::Status("starting")]);
 
-    let mut node =
-        Node::start(layout, &settings, Environment { clock, metrics: Arc::clone(&metrics), health: health.clone() })
-            .await?;
+    let environment = Environment { clock, metrics: Arc::clone(&metrics), health: health.clone() };
+    let mut node = Node::start(layout, &settings, keyring.data_keys(), environment).await?;
     let running = Arc::new(Running::new(layout, settings, &node, metrics, health, started)?);
     let socket = admin::server::bind(layout.data())?;
     tasks.spawn(admin::server::serve(socket, Arc::clone(&running), stop.child_token()));
@@ -134,7 +134,12 @@ enum Node {
 }
 
 impl Node {
-    async fn start(layout: &Layout, settings: &Settings, environment: Environment) -> Result<Self, Failure> {
+    async fn start(
+        layout: &Layout,
+        settings: &Settings,
+        data_keys: DataKeys,
+        environment: Environment,
+    ) -> Result<Self, Failure> {
         let config = SiteConfig {
             data_dir: layout.data().to_owned(),
             name: settings.node.name.clone(),
@@ -142,6 +147,7 @@ impl Node {
             core: settings.core.clone(),
             http: settings.http.clone(),
             journal: settings.journal,
+            data_keys,
             capture: settings.capture.clone(),
             carrier: settings.carrier.clone(),
         };

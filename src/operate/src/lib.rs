@@ -26,6 +26,7 @@ pub mod lock;
 pub mod observe;
 pub mod offline;
 pub mod output;
+mod secrets;
 pub mod show;
 #[cfg(test)]
 mod snapshot;

@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure, chain};
 use crate::layout::Layout;
 use crate::lock::{self, DataLock};
 use crate::output;
+use crate::secrets;
 use crate::status::{self, DiskFacts, Equation, InboundFacts, NodeFacts, PeerFacts, Status};
 
 /// A hub over a satellite answers within seconds; radio silence on its side may last a minute.
@@ -42,6 +43,7 @@ pub fn node_key(layout: &Layout) -> Result<NodeKey, Failure> {
 /// # Errors
 /// When it cannot be opened; nothing in it was changed.
 pub fn open_journal(layout: &Layout, settings: &Settings, key: &NodeKey) -> Result<Journal, Failure> {
+    let keyring = secrets::open_keyring(layout, &settings.keys)?;
     let options = JournalOptions {
         dir: layout.journal(),
         node: key.node_id(),
@@ -49,7 +51,7 @@ pub fn open_journal(layout: &Layout, settings: &Settings, key: &NodeKey) -> Resu
         clock: Arc::new(SystemClock),
         settings: settings.journal,
         index: IndexPlace::Sled,
-        at_rest: AtRest::Plain,
+        at_rest: AtRest::sealed(keyring.data_keys()),
     };
     let bar = output::progress(0, "opening the journal");
     let opened = Journal::open_with_progress(options, &mut |p| {
@@ -280,7 +282,7 @@ pub fn status(layout: &Layout, settings: &Settings) -> Result<Status, Failure> {
     let mut accounts = std::collections::BTreeMap::new();
     // A node that never ran has no journal.
     if layout.journal().exists() {
-        let reader = crate::verbs::open_journal(layout)?;
+        let reader = crate::verbs::open_journal(layout, settings)?;
         let stats = reader.stats();
         disk.journal_bytes = stats.bytes;
         epoch = stats.epochs.last().map_or(epoch, |e| e.epoch.0);

@@ -278,6 +278,33 @@ pub const SECTIONS: &[Section] = &[
             },
         ],
     },
+    Section {
+        name: "keys",
+        shape: Shape::One,
+        help: "What wraps the keyring (keys/journal.keys), with whose keys the journal is sealed on disk. After a change: `holdfast keys rewrap`.",
+        keys: &[
+            Key {
+                name: "source",
+                default: Is("\"file\""),
+                help: "`file` (a key file; protects what is on another medium), `credential` (systemd hands it over, from a TPM for instance) or `passphrase`.",
+            },
+            Key {
+                name: "file",
+                default: Unset("\"/media/stick/holdfast.key\""),
+                help: "The key file. Without it `keys/wrapping.key` in the data directory, which whoever takes the whole disk takes too.",
+            },
+            Key {
+                name: "credential",
+                default: Is("\"holdfast.journal\""),
+                help: "Name of the systemd credential (LoadCredential=, LoadCredentialEncrypted=) with 16 random bytes or more, or with the passphrase.",
+            },
+            Key {
+                name: "passphrase_file",
+                default: Unset("\"/run/holdfast/passphrase\""),
+                help: "Its first line is the passphrase. Without credential and file it is asked for at the terminal.",
+            },
+        ],
+    },
 ];
 
 /// Names that may stand directly in the section `path` (empty for the top): keys and the next part of sections.

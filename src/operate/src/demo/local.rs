@@ -14,7 +14,7 @@ use carrier::{CarrierSettings, SystemClock};
 use edge::{Environment, Site, SiteConfig};
 use hub::Hub;
 use mission::CoreSettings;
-use model::{BitsPerSecond, Label, Precedence};
+use model::{BitsPerSecond, Clock as _, Label, Precedence};
 use telemetry::{Health, Metrics};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -74,13 +74,17 @@ fn config(dir: &Path, side: Side, rate: BitsPerSecond) -> Result<SiteConfig, Dem
         channels: vec!["*".to_owned()],
         kinds: vec![ChannelKind::Open, ChannelKind::Private, ChannelKind::Direct, ChannelKind::Group],
     };
+    let data_dir = dir.join(side.to_string());
+    let mut nobody = keys::Surroundings { credentials: None, ask: &mut || None };
+    let keyring = edge::open_keyring(&data_dir, &keys::KeysSettings::default(), &mut nobody, SystemClock.now());
     Ok(SiteConfig {
-        data_dir: dir.join(side.to_string()),
+        data_dir,
         name: side.to_string().parse().map_err(failed("configuration"))?,
         api_listen: any_port,
         core: CoreSettings { late_after_seconds: LATE_AFTER_SECONDS, ..CoreSettings::default() },
         http: mission::http::HttpSettings::default(),
         journal: journal::JournalSettings::default(),
+        data_keys: keyring.map_err(failed("keyring"))?.data_keys(),
         capture: CaptureSettings { release: vec![release], directory: true, ..CaptureSettings::default() },
         carrier: CarrierSettings {
             listen: (side == Side::Hub).then_some(any_port),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use keys::{ChunkSecret, NodeKey, PeerName};
+use keys::{ChunkSecret, KeysSettings, NodeKey, PeerName};
 
 use clap::ValueEnum as _;
 
@@ -18,7 +18,7 @@ use crate::config::reference::{Chosen, template};
 use crate::config::{self, Role, Settings};
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
-use crate::{lock, output};
+use crate::{lock, output, secrets};
 
 /// Where a hub listens for edges unless told otherwise.
 const HUB_LISTEN: &str = "0.0.0.0:7800";
@@ -70,6 +70,7 @@ pub(super) fn run(layout: &Layout, args: Init) -> Done {
     let lock = lock::take(layout.data())?;
     let key = NodeKey::open(&layout.keys()).map_err(|e| Failure::new(chain(&e), e.next_step()))?;
     ChunkSecret::open(&layout.keys()).map_err(|e| Failure::new(chain(&e), e.next_step()))?;
+    secrets::open_keyring(layout, &KeysSettings::default())?;
     // The configuration comes last: until it is there, init can be repeated.
     write_new(&layout.config(), &template(role, &chosen))?;
     let settings = config::load(layout.data())?;

@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::cli::Journal;
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
-use crate::{config, output, show};
+use crate::{config, output, secrets, show};
 
 /// Entries read from the journal at once.
 const BATCH: usize = 500;
 
 pub(super) fn run(layout: &Layout, verb: Journal) -> Done {
-    config::load(layout.data())?;
-    let reader = open(layout)?;
+    let settings = config::load(layout.data())?;
+    let reader = open(layout, &settings)?;
     match verb {
         Journal::List { from, limit, format } => list(&reader, from, limit, format.json),
         Journal::Show { entry, format } => show_one(&reader, &entry, format.json),
@@ -25,9 +25,9 @@ pub(super) fn run(layout: &Layout, verb: Journal) -> Done {
 }
 
 /// Opens the journal for reading.
-pub(crate) fn open(layout: &Layout) -> Result<Reader, Failure> {
-    Reader::open(&layout.journal(), Arc::new(StdDisk), &keys::DataKeys::none())
-        .map_err(|e| Failure::new(chain(&e), e.next_step()))
+pub(crate) fn open(layout: &Layout, settings: &config::Settings) -> Result<Reader, Failure> {
+    let keys = secrets::reader_keys(layout, &settings.keys)?;
+    Reader::open(&layout.journal(), Arc::new(StdDisk), &keys).map_err(|e| Failure::new(chain(&e), e.next_step()))
 }
 
 fn unreadable(e: &::journal::ReadError) -> Failure {
