@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use keys::DataKeys;
 use model::{
     ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, RangeSet, Seq,
 };
@@ -24,6 +25,7 @@ use crate::format::{
 };
 use crate::load::{create_segment, footer_of, note_suspect, segments_dir};
 use crate::pages::{PageCache, RowsAt};
+use crate::rewrite::{self, Rewritten};
 use crate::scan::{Found, Scanner};
 use crate::sealer::Sealer;
 use crate::settings::AtRest;
@@ -62,6 +64,10 @@ pub(crate) enum Request {
     /// Writes the consumers that changed.
     Flush(Completer<()>),
     Trim(Completer<TrimReport>),
+    /// Seals what is new with these keys.
+    UseKeys(DataKeys, Completer<()>),
+    /// Puts a segment that was written anew in its place.
+    Replace(Rewritten, Completer<bool>),
 }
 
 impl Request {
@@ -73,6 +79,7 @@ impl Request {
             Self::Chunk(chunk, _) => chunk.bytes(),
             Self::Reissue(ids, _) => SMALL + ids.len() * 32,
             Self::Epoch(..) | Self::Retain(..) | Self::RemoveConsumer(..) | Self::Flush(_) | Self::Trim(_) => SMALL,
+            Self::UseKeys(..) | Self::Replace(..) => SMALL,
         }
     }
 
@@ -87,6 +94,8 @@ impl Request {
             Self::RemoveConsumer(_, c) => c.complete(Err(e)),
             Self::Flush(c) => c.complete(Err(e)),
             Self::Trim(c) => c.complete(Err(e)),
+            Self::UseKeys(_, c) => c.complete(Err(e)),
+            Self::Replace(_, c) => c.complete(Err(e)),
         }
     }
 }
@@ -185,6 +194,17 @@ pub(crate) struct Shared {
     pub(crate) subscribers: Mutex<BTreeMap<u64, Callback>>,
     /// Files whose chunks are being put, with the position before their first chunk.
     pub(crate) files: Mutex<BTreeMap<u64, LocalPos>>,
+    /// Where the journal lies, for what callers do on their own threads.
+    pub(crate) place: Place,
+    /// How new segments are sealed.
+    pub(crate) at_rest: Mutex<AtRest>,
+}
+
+pub(crate) struct Place {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    /// Held while a segment is written anew: two copies of one segment would have the same name.
+    pub(crate) rewriting: Mutex<()>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -197,8 +217,6 @@ pub(crate) struct Committer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dir: PathBuf,
     pub(crate) segment_bytes: u64,
-    /// How new segments are sealed.
-    pub(crate) at_rest: AtRest,
     /// An epoch that must begin before anything is numbered.
     pub(crate) pending_epoch: Option<EpochReason>,
     creators: HashMap<ObjectKey, EntryId>,
@@ -246,11 +264,10 @@ impl Committer {
         clock: Arc<dyn Clock>,
         dir: PathBuf,
         segment_bytes: u64,
-        at_rest: AtRest,
         pending_epoch: Option<EpochReason>,
     ) -> Self {
         let (creators, pages) = (HashMap::new(), Arc::default());
-        Self { shared, disk, clock, dir, segment_bytes, at_rest, pending_epoch, creators, pages }
+        Self { shared, disk, clock, dir, segment_bytes, pending_epoch, creators, pages }
     }
 
     pub(crate) fn run(mut self) {
@@ -335,6 +352,16 @@ impl Committer {
                 Request::Flush(completer) => {
                     self.plan_consumers(&mut batch, usize::MAX);
                     batch.answer(completer, ());
+                }
+                Request::UseKeys(keys, completer) => {
+                    self.commit(batch).ok();
+                    completer.complete(self.use_keys(keys));
+                    batch = self.begin();
+                }
+                Request::Replace(rewritten, completer) => {
+                    self.commit(batch).ok();
+                    completer.complete(self.replace(rewritten));
+                    batch = self.begin();
                 }
                 Request::Trim(completer) => {
                     self.commit(batch).ok();
@@ -691,7 +718,7 @@ impl Committer {
         };
         // First the new file, durable in whole, then the old one's footer: one of them can always be continued.
         let created = self.clock.now();
-        let sealer = Sealer::fresh(self.node(), number, &self.at_rest);
+        let sealer = Sealer::fresh(self.node(), number, &lock(&self.shared.at_rest));
         let tail = create_segment(&*self.disk, &self.dir, sealer, &state, chain, created)?;
         let (footer, summary, file, sealer, end, tables) = {
             let old = &self.shared.log.read().tail;
@@ -718,6 +745,31 @@ impl Committer {
         }
         tracing::debug!(segment = sealed.number, bytes = sealed.bytes, "segment sealed");
         Ok(())
+    }
+
+    fn use_keys(&mut self, keys: DataKeys) -> Result<(), AppendError> {
+        self.stopped()?;
+        lock(&self.shared.at_rest).use_keys(keys);
+        self.roll().map_err(disk_failed)
+    }
+
+    /// False when the segment is another one by now.
+    fn replace(&mut self, new: Rewritten) -> Result<bool, AppendError> {
+        let current = self.shared.log.read().sealed.get(&new.number).cloned();
+        let same = |segment: &Arc<Segment>| Arc::as_ptr(&segment.file).cast::<()>() == Arc::as_ptr(&new.old).cast();
+        let Some(current) = current.filter(same) else {
+            rewrite::discard(&*self.disk, &self.dir, new.number).map_err(disk_failed)?;
+            return Ok(false);
+        };
+        rewrite::put_in_place(&*self.disk, &self.dir, new.number).map_err(disk_failed)?;
+        let mut view = self.shared.log.write();
+        let Segment { number, end, bytes, summary, rows, file: _, sealer: _ } =
+            &**view.sealed.get(&new.number).unwrap_or(&current);
+        let (summary, rows) = (summary.clone(), rows.clone());
+        let (file, sealer) = (new.file, new.sealer);
+        let segment = Segment { number: *number, file, sealer, end: *end, bytes: *bytes, summary, rows };
+        view.sealed.insert(new.number, Arc::new(segment));
+        Ok(true)
     }
 
     /// Removes the oldest segments that nobody needs.
@@ -829,6 +881,11 @@ fn give_up(batch: &mut Batch, appended: &[(EntryId, Appended)]) {
         let frame = RenumberedFrame { numbers: given_up.iter().map(|(epoch, set)| (*epoch, split(set))).collect() };
         batch.push(FrameKind::Renumbered, &[&to_cbor(&frame)], Record::Renumbered(frame));
     }
+}
+
+/// The failure of work beside appending: nothing that was acknowledged is touched by it.
+pub(crate) fn disk_failed(e: io::Error) -> AppendError {
+    if is_full(&e) { AppendError::NoSpace(e.to_string()) } else { AppendError::Disk(e.to_string()) }
 }
 
 /// Is there no room, of whatever kind?

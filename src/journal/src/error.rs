@@ -126,6 +126,9 @@ pub enum AppendError {
     /// The disk is full.
     #[error("the disk is full ({0}); nothing was accepted, earlier entries are intact")]
     NoSpace(String),
+    /// The disk failed at something beside appending.
+    #[error("the disk failed: {0}; entries are intact")]
+    Disk(String),
     /// Too large for a frame.
     #[error("{bytes} bytes are more than the {max} that one {what} may have; nothing was accepted")]
     TooLarge {
@@ -168,6 +171,7 @@ impl AppendError {
             Self::Full { .. } => {
                 "bring a link up, raise `journal.limit_bytes`, or remove a peer that will not come back"
             }
+            Self::Disk(_) => "check the disk (`dmesg`), then try again",
             Self::NoSpace(_) => "free space on the disk; the journal continues by itself",
             Self::TooLarge { .. } | Self::Malformed(_) => "report it: the entry was made wrongly where it came from",
             Self::Busy => "wait and try again; if it lasts, check the disk",

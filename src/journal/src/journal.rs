@@ -12,12 +12,13 @@ use model::{
     Outgoing, Precedence, RangeSet, Scan, Seq, SourcePosition,
 };
 
-use crate::committer::{Committer, Queue, Request, Shared, lock};
+use crate::committer::{Committer, Place, Queue, Request, Shared, lock};
 use crate::consumer::Consumer;
 use crate::error::{AppendError, OpenError, ReadError};
 use crate::format::{CHUNK_BYTES_MAX, PackedChunk, segment_name};
 use crate::index::{MemoryIndex, SledIndex};
 use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segments_dir};
+use crate::rewrite;
 use crate::sealer::Sealer;
 use crate::settings::{AtRest, IndexPlace, JournalOptions};
 use crate::ticket::{Ticket, ticket};
@@ -95,6 +96,7 @@ impl Journal {
         })?;
 
         let suspect = mend_suspect(&*disk, &dir).map_err(disk_error("writing the segment in doubt anew"))?;
+        rewrite::discard_leftovers(&*disk, &dir).map_err(disk_error("removing what was left of a rewriting"))?;
         let mut loaded = load(&*disk, &dir, Some(node), &at_rest.keys(), Access::Owner)?;
         // A trim that was cut short is finished: the log gave these segments up.
         let given_up: Vec<u32> = loaded.sealed.range(..=loaded.state.trimmed_through).map(|(n, _)| *n).collect();
@@ -136,8 +138,10 @@ impl Journal {
             queue: Queue::default(),
             subscribers: Mutex::default(),
             files: Mutex::default(),
+            place: Place { disk: Arc::clone(&disk), dir: dir.clone(), rewriting: Mutex::default() },
+            at_rest: Mutex::new(at_rest),
         });
-        let mut committer = Committer::new(Arc::clone(&shared), disk, clock, dir, segment_bytes, at_rest, reason);
+        let mut committer = Committer::new(Arc::clone(&shared), disk, clock, dir, segment_bytes, reason);
         committer.begin_pending_epoch();
         report.new_epoch = reason.and_then(|_| shared.log.read().state.own_epochs().pop());
         report.bytes = shared.log.read().bytes();

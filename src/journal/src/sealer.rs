@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use keys::{DataKeys, SALT_LEN, SegmentCipher, TAG_LEN};
+use keys::{DataKeys, KeyNumber, SALT_LEN, SegmentCipher, TAG_LEN};
 use model::NodeId;
 
 use crate::error::OpenError;
@@ -104,6 +104,14 @@ impl Sealer {
         }
     }
 
+    /// The data key that the segment needs; `None` when it needs none, or that is lost.
+    pub(crate) fn key(&self) -> Option<KeyNumber> {
+        match &self.0.how {
+            How::Sealed { lock, cipher: _ } => Some(lock.key),
+            How::Plain | How::LockLost => None,
+        }
+    }
+
     fn crc(&self, offset: u64, kind: u8, stored: &[u8]) -> u32 {
         let mut crc = crc32c::crc32c_append(self.0.crc, &offset.to_le_bytes());
         crc = crc32c::crc32c_append(crc, &[kind, 0]);
@@ -127,6 +135,11 @@ impl Sealer {
 
     /// Appends a frame to `out`, whose first byte will stand at `base` in the file. Returns the frame's offset there.
     pub(crate) fn push(&self, out: &mut Vec<u8>, base: u64, kind: FrameKind, payload: &[&[u8]]) -> u64 {
+        self.push_kind(out, base, kind as u8, payload)
+    }
+
+    /// As [`Sealer::push`], for a frame whose kind this release need not know.
+    pub(crate) fn push_kind(&self, out: &mut Vec<u8>, base: u64, kind: u8, payload: &[&[u8]]) -> u64 {
         let start = out.len();
         let offset = base + start as u64;
         let len: usize = payload.iter().map(|part| part.len()).sum();
@@ -138,15 +151,15 @@ impl Sealer {
         match &self.0.how {
             How::Plain => {}
             How::Sealed { cipher, lock: _ } => {
-                cipher.seal(Self::nonce(offset), &self.context(offset, kind as u8), out, body);
+                cipher.seal(Self::nonce(offset), &self.context(offset, kind), out, body);
             }
             How::LockLost => panic!("a segment whose lock is lost is never written to"),
         }
         let (head, stored) = out[start..].split_at_mut(FRAME_HEADER_BYTES);
         head[..2].copy_from_slice(&MARKER);
-        head[2] = kind as u8;
+        head[2] = kind;
         head[4..8].copy_from_slice(&(stored.len() as u32).to_le_bytes());
-        head[8..].copy_from_slice(&self.crc(offset, kind as u8, stored).to_le_bytes());
+        head[8..].copy_from_slice(&self.crc(offset, kind, stored).to_le_bytes());
         offset
     }
 
@@ -193,7 +206,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use keys::{DataKey, KeyNumber};
+    use keys::DataKey;
     use model::{Clock, Hlc, Kind, Label, LocalPos, Precedence, SourcePosition, StreamId, UnixMillis};
 
     use super::*;

@@ -69,6 +69,14 @@ impl AtRest {
         Self::Sealed { keys, salts: Arc::new(OsSalts) }
     }
 
+    /// Takes other keys. What is not sealed stays so: a journal is sealed as a whole or not at all.
+    pub(crate) fn use_keys(&mut self, new: DataKeys) {
+        match self {
+            Self::Plain => {}
+            Self::Sealed { keys, salts: _ } => *keys = new,
+        }
+    }
+
     pub(crate) fn keys(&self) -> DataKeys {
         match self {
             Self::Plain => DataKeys::none(),

@@ -307,10 +307,9 @@ impl Log {
             return;
         }
         let mut view = self.write();
-        if !view.sealed.contains_key(&segment) {
-            return;
-        }
-        let Segment { number, file, sealer, end, bytes, summary: _, rows } = &*sealed;
+        // It may have been trimmed meanwhile, or written anew.
+        let Some(current) = view.sealed.get(&segment).cloned() else { return };
+        let Segment { number, file, sealer, end, bytes, summary: _, rows } = &*current;
         let (file, sealer, rows) = (Arc::clone(file), sealer.clone(), rows.clone());
         let marked = Arc::new(Segment { number: *number, file, sealer, end: *end, bytes: *bytes, summary, rows });
         view.sealed.insert(segment, Arc::clone(&marked));
