@@ -438,7 +438,7 @@ fn open_index(
     let memory = || IndexSlot { index: Box::new(MemoryIndex::default()), generation: 0, dir: None };
     let IndexPlace::Sled = place else {
         let mut slot = memory();
-        slot.cover(&segments, progress).map_err(failed())?;
+        slot.cover(node, &segments, progress).map_err(failed())?;
         return Ok((slot, None));
     };
     let path: PathBuf = dir.join("index");
@@ -463,7 +463,7 @@ fn open_index(
                 (true, false) => Some(format!("it was behind the log by {} segments", behind.len())),
             };
             let mut slot = IndexSlot { index: Box::new(index), generation: 0, dir: Some(path) };
-            slot.cover(&segments, progress).map_err(failed())?;
+            slot.cover(node, &segments, progress).map_err(failed())?;
             Ok((slot, why))
         }
         Err(e) => {

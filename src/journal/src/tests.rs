@@ -459,22 +459,22 @@ fn chunks_are_written_once_and_read_back() {
     let dir = tempdir();
     let journal = open(&dir).0;
     let (text, noise) = (vec![b'a'; 20_000], noise(20_000));
-    assert_eq!(journal.put_chunk(name(1), &text).wait().unwrap(), ChunkPut::Stored);
-    assert_eq!(journal.put_chunk(name(2), &noise).wait().unwrap(), ChunkPut::Stored);
+    assert_eq!(journal.put_chunk(chunk_name(1), &text).wait().unwrap(), ChunkPut::Stored);
+    assert_eq!(journal.put_chunk(chunk_name(2), &noise).wait().unwrap(), ChunkPut::Stored);
     journal.flush().wait().unwrap();
     let bytes = journal.stats().bytes;
     assert!(bytes < 25_000, "text is compressed: {bytes}");
-    assert_eq!(journal.put_chunk(name(2), &noise).wait().unwrap(), ChunkPut::AlreadyHeld);
+    assert_eq!(journal.put_chunk(chunk_name(2), &noise).wait().unwrap(), ChunkPut::AlreadyHeld);
     assert!(journal.stats().bytes < bytes + 100);
     assert_eq!(journal.stats().chunks, 2);
     drop(journal);
     let journal = open(&dir).0;
-    assert_eq!(&*journal.get_chunk(&name(1)).unwrap().unwrap(), text);
-    assert_eq!(&*journal.outbound().chunk(&name(2)).unwrap().unwrap(), noise);
-    assert!(journal.get_chunk(&name(3)).unwrap().is_none());
-    assert!(!journal.retain_chunk(name(3)).wait().unwrap());
+    assert_eq!(&*journal.get_chunk(&chunk_name(1)).unwrap().unwrap(), text);
+    assert_eq!(&*journal.outbound().chunk(&chunk_name(2)).unwrap().unwrap(), noise);
+    assert!(journal.get_chunk(&chunk_name(3)).unwrap().is_none());
+    assert!(!journal.retain_chunk(chunk_name(3)).wait().unwrap());
     let huge = vec![0; (1 << 20) + 1];
-    assert!(matches!(journal.put_chunk(name(4), &huge).wait(), Err(AppendError::TooLarge { .. })));
+    assert!(matches!(journal.put_chunk(chunk_name(4), &huge).wait(), Err(AppendError::TooLarge { .. })));
 }
 
 #[test]
@@ -485,7 +485,7 @@ fn chunks_that_a_later_file_shares_survive_the_trim_of_the_first() {
     let put = |names: &[u8]| {
         let file = journal.begin_file();
         for n in names {
-            journal.put_chunk(name(*n), &noise(1000 + usize::from(*n))).wait().unwrap();
+            journal.put_chunk(chunk_name(*n), &noise(1000 + usize::from(*n))).wait().unwrap();
         }
         let draft = Draft { chunks: Some(file.chunks(2_000)), ..draft(1) };
         journal.append_own(draft).wait().unwrap().id.seq.get()
@@ -497,12 +497,12 @@ fn chunks_that_a_later_file_shares_survive_the_trim_of_the_first() {
     bravo.record_outcome(Outcome::Applied, Epoch(1), &(first..=50).into());
     let report = journal.trim().unwrap();
     assert_eq!((report.segments > 0, report.chunks_kept), (true, 1), "{report:?}");
-    assert!(journal.get_chunk(&name(1)).unwrap().is_none(), "only the first file had it");
-    assert_eq!(&*journal.get_chunk(&name(2)).unwrap().unwrap(), noise(1002));
+    assert!(journal.get_chunk(&chunk_name(1)).unwrap().is_none(), "only the first file had it");
+    assert_eq!(&*journal.get_chunk(&chunk_name(2)).unwrap().unwrap(), noise(1002));
     drop((journal, bravo));
     let journal = open(&dir).0;
-    assert_eq!(&*journal.get_chunk(&name(2)).unwrap().unwrap(), noise(1002));
-    assert_eq!(&*journal.get_chunk(&name(3)).unwrap().unwrap(), noise(1003));
+    assert_eq!(&*journal.get_chunk(&chunk_name(2)).unwrap().unwrap(), noise(1002));
+    assert_eq!(&*journal.get_chunk(&chunk_name(3)).unwrap().unwrap(), noise(1003));
 }
 
 #[test]
@@ -533,7 +533,7 @@ fn a_file_in_progress_keeps_its_chunks() {
     let journal = open(&dir).0;
     let bravo = journal.consumer("bravo", true).unwrap();
     let file = journal.begin_file();
-    journal.put_chunk(name(1), &noise(1000)).wait().unwrap();
+    journal.put_chunk(chunk_name(1), &noise(1000)).wait().unwrap();
     append(&journal, 0..100);
     bravo.record_outcome(Outcome::Applied, Epoch(1), &(1..=100).into());
     assert_eq!(journal.trim().unwrap().segments, 0);
@@ -543,7 +543,7 @@ fn a_file_in_progress_keeps_its_chunks() {
     append(&journal, 0..100);
     bravo.record_outcome(Outcome::Applied, Epoch(1), &(1..=150).into());
     journal.trim().unwrap();
-    assert!(journal.get_chunk(&name(1)).unwrap().is_none());
+    assert!(journal.get_chunk(&chunk_name(1)).unwrap().is_none());
 }
 
 #[test]
@@ -1066,8 +1066,8 @@ fn register(journal: &Journal) -> [Consumer; 2] {
     consumers
 }
 
-const NODE: NodeId = NodeId([1; 16]);
-const PEER: NodeId = NodeId([2; 16]);
+pub(crate) const NODE: NodeId = NodeId([1; 16]);
+pub(crate) const PEER: NodeId = NodeId([2; 16]);
 
 struct StoppedClock;
 
@@ -1115,7 +1115,7 @@ fn open(dir: &TempDir) -> (Journal, OpenReport) {
     Journal::open(options(dir.path())).unwrap()
 }
 
-fn open_sled(dir: &TempDir) -> (Journal, OpenReport) {
+pub(crate) fn open_sled(dir: &TempDir) -> (Journal, OpenReport) {
     Journal::open(JournalOptions { index: IndexPlace::Sled, ..options(dir.path()) }).unwrap()
 }
 
@@ -1261,7 +1261,7 @@ pub(crate) fn draft(n: u64) -> Draft {
     }
 }
 
-fn own(epoch: u32, seq: u64) -> EntryId {
+pub(crate) fn own(epoch: u32, seq: u64) -> EntryId {
     EntryId { origin: NODE, epoch: Epoch(epoch), seq: Seq::new(seq).unwrap() }
 }
 
@@ -1298,7 +1298,7 @@ fn entry_of(origin: NodeId, seq: u64, body: &[u8]) -> Entry {
     Entry { header, body: body.to_vec() }
 }
 
-fn foreign(seq: u64, body: &[u8]) -> Foreign {
+pub(crate) fn foreign(seq: u64, body: &[u8]) -> Foreign {
     Foreign { bytes: wire::encode_entry(&entry_of(PEER, seq, body)).into(), object: None }
 }
 
@@ -1344,14 +1344,14 @@ fn entry_ends(dir: &TempDir) -> Vec<u64> {
     starts[1..].iter().copied().chain([fs::metadata(segment(dir, 1)).unwrap().len()]).collect()
 }
 
-fn name(n: u8) -> ChunkName {
+pub(crate) fn chunk_name(n: u8) -> ChunkName {
     let mut name = [n; ChunkName::LEN];
     name[0] = ChunkName::BLAKE3_KEYED;
     ChunkName(name)
 }
 
 /// Bytes that do not compress.
-fn noise(len: usize) -> Vec<u8> {
+pub(crate) fn noise(len: usize) -> Vec<u8> {
     use rand::{Rng, SeedableRng};
     let mut bytes = vec![0; len];
     rand_chacha::ChaCha8Rng::seed_from_u64(len as u64).fill_bytes(&mut bytes);

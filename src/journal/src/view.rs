@@ -348,7 +348,10 @@ impl Log {
         tracing::warn!(?why, "rebuilding the journal's index from its segments; nothing is lost");
         let segments: Vec<_> = self.read().sealed.values().cloned().collect();
         match why {
-            IndexError::Behind(_) => slot.cover(&segments, &mut |_| {}),
+            IndexError::Behind(number) => match slot.index.remove(*number) {
+                Ok(()) => slot.cover(self.node, &segments, &mut |_| {}),
+                Err(_) => slot.rebuild(self.node, &segments, &mut |_| {}),
+            },
             IndexError::Broken(_) => slot.rebuild(self.node, &segments, &mut |_| {}),
         }
         .map_err(failed)
@@ -616,27 +619,44 @@ impl IndexSlot {
                 Err(e) => tracing::warn!(e, "the journal's index is kept in memory until the next start"),
             }
         }
-        self.cover(segments, progress)
+        if self.try_cover(segments, progress)? {
+            return Ok(());
+        }
+        tracing::warn!("the journal's index is kept in memory until the next start");
+        self.index = Box::new(MemoryIndex::default());
+        self.dir = None;
+        self.try_cover(segments, progress).map(|_| ())
     }
 
-    /// Indexes the sealed segments that are not.
-    pub(crate) fn cover(&mut self, segments: &[Arc<Segment>], progress: &mut dyn FnMut(Progress)) -> io::Result<()> {
+    /// Indexes the sealed segments that are not; all of them anew when the index takes none.
+    pub(crate) fn cover(
+        &mut self,
+        node: NodeId,
+        segments: &[Arc<Segment>],
+        progress: &mut dyn FnMut(Progress),
+    ) -> io::Result<()> {
+        match self.try_cover(segments, progress)? {
+            true => Ok(()),
+            false => self.rebuild(node, segments, progress),
+        }
+    }
+
+    /// False when the index takes no more.
+    fn try_cover(&mut self, segments: &[Arc<Segment>], progress: &mut dyn FnMut(Progress)) -> io::Result<bool> {
         let total_bytes = segments.iter().map(|s| s.end).sum();
         let mut done_bytes = 0;
         for segment in segments {
             if self.index.covers(segment.sealed()) != Ok(true) {
                 let growing = grow(segment)?;
                 if let Err(e) = self.index.put(segment.sealed(), &growing.tables) {
-                    tracing::warn!(?e, "the journal's index is kept in memory until the next start");
-                    self.index = Box::new(MemoryIndex::default());
-                    self.dir = None;
-                    return self.cover(segments, progress);
+                    tracing::warn!(?e, "the journal's index took no segment");
+                    return Ok(false);
                 }
             }
             done_bytes += segment.end;
             progress(Progress { done_bytes, total_bytes });
         }
-        Ok(())
+        Ok(true)
     }
 }
 
