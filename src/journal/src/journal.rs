@@ -478,6 +478,17 @@ fn open_index(
 #[derive(Clone)]
 pub struct OutboundView(Journal);
 
+impl OutboundView {
+    fn held(&self, id: EntryId) -> Result<Option<Outgoing>, OutboundError> {
+        Ok(self.0.log().entry(&id)?.map(|held| Outgoing {
+            pos: LocalPos(held.prefix.pos),
+            entry: Arc::new(held.entry),
+            bytes: held.bytes,
+            hash: held.prefix.hash,
+        }))
+    }
+}
+
 impl Outbound for OutboundView {
     fn scan(&self, class: Precedence, from: LocalPos, bytes_max: usize) -> Result<Scan, OutboundError> {
         let head = self.0.head();
@@ -506,15 +517,11 @@ impl Outbound for OutboundView {
     }
 
     fn entry(&self, id: EntryId) -> Result<Option<Outgoing>, OutboundError> {
-        if id.origin != self.0.node() {
-            return Ok(None);
-        }
-        Ok(self.0.log().entry(&id)?.map(|held| Outgoing {
-            pos: LocalPos(held.prefix.pos),
-            entry: Arc::new(held.entry),
-            bytes: held.bytes,
-            hash: held.prefix.hash,
-        }))
+        if id.origin == self.0.node() { self.held(id) } else { Ok(None) }
+    }
+
+    fn received(&self, id: EntryId) -> Result<Option<Outgoing>, OutboundError> {
+        if id.origin == self.0.node() { Ok(None) } else { self.held(id) }
     }
 
     fn superseded(&self, entry: &Outgoing) -> bool {

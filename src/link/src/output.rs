@@ -85,6 +85,15 @@ pub enum Output {
         /// Why, for people on both sides.
         text: String,
     },
+    /// An own entry that was lost came back: make it readable again ([`Session::recall`](crate::Session::recall)).
+    Restore(Incoming),
+    /// The peer does not hold these lost own entries either.
+    NotReturned {
+        /// Own epoch.
+        epoch: Epoch,
+        /// Own numbers.
+        ranges: RangeSet,
+    },
     /// For metrics and logs.
     Event(LinkEvent),
 }
@@ -141,6 +150,13 @@ pub enum LinkEvent {
     },
     /// The peer no longer claims numbers that it had receipted: it lost data, and they are sent again where still held.
     PeerForgot {
+        /// Own epoch.
+        epoch: Epoch,
+        /// Own numbers.
+        ranges: RangeSet,
+    },
+    /// The peer lost entries that it had stored, before it could use them, and gets them again.
+    AskedAgain {
         /// Own epoch.
         epoch: Epoch,
         /// Own numbers.

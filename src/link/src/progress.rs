@@ -91,6 +91,13 @@ fn cbor_len(n: u64) -> usize {
     }
 }
 
+/// Adds numbers to those of an epoch, and no epoch without any.
+pub(crate) fn union_into(sets: &mut BTreeMap<Epoch, RangeSet>, epoch: Epoch, numbers: &RangeSet) {
+    if !numbers.is_empty() {
+        sets.entry(epoch).or_default().union_with(numbers);
+    }
+}
+
 /// Takes a part of the first non-empty epoch.
 pub(crate) fn take_epoch(
     sets: &mut BTreeMap<Epoch, RangeSet>,

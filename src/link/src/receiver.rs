@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use model::{Entry, EntryId, Epoch, NodeId, Outbound, Outcome, Precedence, RangeSet, Seq};
 use wire::entry::ENTRY_BYTES_MAX;
-use wire::frame::{Assembly, Fragment, Frame, Receipt, Resume, Skip, Verdict, Verify};
+use wire::frame::{Assembly, Fragment, Frame, Numbers, Receipt, Resume, Skip, Verdict, Verify};
 
 use crate::limits::{EPOCHS_MAX, PARTIAL_ENTRIES_MAX, RANGES_PER_FRAME, RECEIPT_DELAY, RECEIPT_DELAY_URGENT};
 use crate::output::{Incoming, LinkError, LinkEvent, Output};
-use crate::progress::{EpochProgress, is_skip, set_len, take_epoch, take_fitting};
+use crate::progress::{EpochProgress, is_skip, set_len, take_epoch, take_fitting, union_into};
 use crate::sender::{SET_OVERHEAD, short};
 use crate::session::ReceiverState;
 
@@ -38,6 +38,10 @@ pub(crate) struct Receiver {
     /// Answers about hashes.
     same: BTreeMap<Epoch, RangeSet>,
     different: BTreeMap<Epoch, RangeSet>,
+    /// Was durable here and was lost before it was used.
+    lost: BTreeMap<Epoch, RangeSet>,
+    /// Of these, what the peer was not asked for on this connection.
+    to_ask: BTreeMap<Epoch, RangeSet>,
 }
 
 impl Receiver {
@@ -54,12 +58,15 @@ impl Receiver {
             resumes: Vec::new(),
             same: BTreeMap::new(),
             different: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            to_ask: BTreeMap::new(),
         }
     }
 
     /// A connection begins: the peer is told everything again.
     pub(crate) fn connected(&mut self) {
         self.untold = self.progress.clone();
+        self.to_ask = self.lost.clone();
         self.same.clear();
         self.different.clear();
         (self.due, self.tell) = (None, false);
@@ -75,6 +82,33 @@ impl Receiver {
 
     pub(crate) fn disconnected(&mut self) {
         (self.due, self.tell) = (None, false);
+        self.to_ask.clear();
+    }
+
+    /// What was stored is gone before it ended: it may come again.
+    pub(crate) fn forget(&mut self, epoch: Epoch, numbers: &RangeSet) {
+        let Some(progress) = self.progress.get_mut(&epoch) else { return };
+        let lost = numbers.intersection(&progress.stored).difference(&progress.ended());
+        progress.stored = progress.stored.difference(&lost);
+        if let Some(untold) = self.untold.get_mut(&epoch) {
+            untold.stored = untold.stored.difference(&lost);
+        }
+        union_into(&mut self.lost, epoch, &lost);
+        union_into(&mut self.to_ask, epoch, &lost);
+    }
+
+    /// The peer's numbers of an epoch that are durable here.
+    pub(crate) fn stored_of(&self, epoch: Epoch) -> RangeSet {
+        self.progress.get(&epoch).map(|progress| progress.stored.clone()).unwrap_or_default()
+    }
+
+    /// It came, or will never come.
+    fn found(&mut self, epoch: Epoch, numbers: &RangeSet) {
+        for sets in [&mut self.lost, &mut self.to_ask] {
+            if let Some(set) = sets.get_mut(&epoch) {
+                *set = set.difference(numbers);
+            }
+        }
     }
 
     /// Takes entries that arrived. Returns those that are new.
@@ -248,6 +282,7 @@ impl Receiver {
             let class = self.storing.remove(&(epoch, n));
             self.progress.entry(epoch).or_default().stored.insert(n);
             self.untold.entry(epoch).or_default().stored.insert(n);
+            self.found(epoch, &RangeSet::from(n..=n));
             let urgent = class.is_some_and(|c| c <= Precedence::Immediate);
             self.tell_within(if urgent { RECEIPT_DELAY_URGENT } else { RECEIPT_DELAY }, now);
         }
@@ -266,6 +301,7 @@ impl Receiver {
     }
 
     pub(crate) fn finals(&mut self, epoch: Epoch, outcome: Outcome, ranges: &RangeSet, now: Duration) {
+        self.found(epoch, ranges);
         let progress = self.progress.entry(epoch).or_default();
         let new = ranges.difference(&progress.ended());
         if new.is_empty() {
@@ -306,7 +342,7 @@ impl Receiver {
     }
 
     pub(crate) fn has_control(&self) -> bool {
-        self.has_verdict() || self.tell
+        self.has_verdict() || self.tell || self.to_ask.values().any(|set| !set.is_empty())
     }
 
     fn has_verdict(&self) -> bool {
@@ -330,6 +366,9 @@ impl Receiver {
                 }
             }
             return verdict.map(Frame::Verdict);
+        }
+        if let Some((epoch, numbers)) = take_epoch(&mut self.to_ask, bytes_max - SET_OVERHEAD, RANGES_PER_FRAME) {
+            return Some(Frame::Again(Numbers { epoch, numbers }));
         }
         if !self.tell {
             return None;

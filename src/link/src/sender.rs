@@ -9,14 +9,14 @@ use model::{
 };
 use wire::Frame;
 use wire::frame::{
-    BATCH_BYTES_MAX, Fragment, PART_OVERHEAD, Packed, Receipt, Resume, Skip, Verdict, Verify, pack_batch,
+    BATCH_BYTES_MAX, Fragment, Numbers, PART_OVERHEAD, Packed, Receipt, Resume, Skip, Verdict, Verify, pack_batch,
 };
 
 use crate::limits::{
     PARTIAL_ENTRIES_MAX, PULL_MAX, RANGES_PER_FRAME, READ_AHEAD_BYTES, WINDOW_ENTRIES, WINDOW_URGENT_EXTRA,
 };
 use crate::output::{LinkEvent, Output, StartEpochReason};
-use crate::progress::{EpochProgress, is_skip, take_epoch, take_fitting};
+use crate::progress::{EpochProgress, is_skip, take_epoch, take_fitting, union_into};
 use crate::session::{Now, SenderState};
 
 /// Number of an own entry.
@@ -56,6 +56,13 @@ pub(crate) struct Sender {
     /// Numbers whose entries the journal cannot give any more, by how they end. Told, and counted once the peer
     /// confirms: it may hold what was sent before.
     lost: BTreeMap<(Epoch, Outcome), RangeSet>,
+    /// Numbers that the peer lost before it used them, to be looked up: what is held is sent once more, whatever its
+    /// receipts said, and what is not becomes a skip. Receipts stay as they are.
+    lost_there: BTreeMap<Epoch, RangeSet>,
+    /// Of these, what waits in a queue.
+    resend: BTreeSet<Number>,
+    /// Of these, what was sent and is not receipted once more.
+    resent: BTreeSet<Number>,
     /// Nothing is sent until the open epoch is at least this.
     wait_for_epoch: Option<Epoch>,
     /// Entries that were under way when the last connection ended.
@@ -117,6 +124,9 @@ impl Sender {
             doubtful: BTreeMap::new(),
             doubtful_outcomes: BTreeMap::new(),
             lost: BTreeMap::new(),
+            lost_there: BTreeMap::new(),
+            resend: BTreeSet::new(),
+            resent: BTreeSet::new(),
             wait_for_epoch: None,
             again: 0,
         }
@@ -167,6 +177,53 @@ impl Sender {
         self.ask.clear();
         self.doubtful.clear();
         self.doubtful_outcomes.clear();
+        // Asked for again over the next connection.
+        self.lost_there.clear();
+        self.resend.clear();
+        self.resent.clear();
+    }
+
+    /// The peer lost these before it used them.
+    pub(crate) fn asked_again(&mut self, lost: &Numbers, outputs: &mut VecDeque<Output>) {
+        let epoch = lost.epoch;
+        let Some(last) = self.epochs.get(&epoch).filter(|last| **last > 0) else { return };
+        let ranges = lost.numbers.intersection(&RangeSet::from(1..=*last));
+        if !ranges.is_empty() {
+            union_into(&mut self.lost_there, epoch, &ranges);
+            outputs.push_back(Output::Event(LinkEvent::AskedAgain { epoch, ranges }));
+        }
+    }
+
+    /// Puts what is to be sent again into the queues, a few at a time.
+    fn queue_again(&mut self, outbound: &dyn Outbound) -> Result<(), OutboundError> {
+        while self.resend.len() < RESEND_MAX {
+            let Some((epoch, n)) = self.lost_there.iter().find_map(|(e, set)| Some((*e, set.first()?))) else { break };
+            if let Some(set) = self.lost_there.get_mut(&epoch) {
+                set.remove(n);
+            }
+            if self.in_flight.contains_key(&(epoch, n)) || self.resend.contains(&(epoch, n)) {
+                continue;
+            }
+            let found = self.id(epoch, n).map(|id| outbound.entry(id)).transpose()?.flatten();
+            match found {
+                Some(entry) if self.releases(&entry.entry.header.label) => {
+                    self.resend.insert((epoch, n));
+                    self.queues[entry.entry.header.precedence.index()].ahead.push_front(entry);
+                }
+                Some(_) => drop(self.skips.entry((epoch, Outcome::Withheld)).or_default().insert(n)),
+                None => {
+                    let told = Outcome::ALL.into_iter().find(|outcome| {
+                        let recorded = self.progress.get(&epoch).and_then(|p| p.outcomes.get(outcome));
+                        let lost = self.lost.get(&(epoch, *outcome));
+                        let knows = |set: Option<&RangeSet>| set.is_some_and(|set| set.contains(n));
+                        (is_skip(*outcome) && knows(recorded)) || knows(lost)
+                    });
+                    self.skips.entry((epoch, told.unwrap_or(Outcome::Quarantined))).or_default().insert(n);
+                }
+            }
+        }
+        self.lost_there.retain(|_, set| !set.is_empty());
+        Ok(())
     }
 
     /// Both sides have told what they hold.
@@ -250,6 +307,7 @@ impl Sender {
             self.claims.entry(epoch).or_default().union_with(&claim);
         }
         let ours = RangeSet::from(1..=last);
+        self.receipted_again(epoch, &claim.known());
         let known = self.progress.entry(epoch).or_default().known();
 
         // Holding it, or having ended it otherwise than by our skip, means having received it.
@@ -295,6 +353,14 @@ impl Sender {
         }
         self.conflict(epoch, &conflicts, outputs);
         Ok(())
+    }
+
+    /// What was sent once more changes no record; it only leaves the window.
+    fn receipted_again(&mut self, epoch: Epoch, numbers: &RangeSet) {
+        let numbers = |number: &Number| number.0 == epoch && numbers.contains(number.1);
+        for number in self.resent.extract_if(.., numbers) {
+            self.in_flight.remove(&number);
+        }
     }
 
     fn would_skip(&self, epoch: Epoch, n: u64, outbound: &dyn Outbound, now: Now) -> Result<bool, OutboundError> {
@@ -401,6 +467,9 @@ impl Sender {
     fn fate(&self, o: &Outgoing, outbound: &dyn Outbound, now: Now) -> Fate {
         let h = &o.entry.header;
         let (epoch, n) = (h.id.epoch, h.id.seq.get());
+        if self.resend.contains(&(epoch, n)) {
+            return Fate::Send;
+        }
         let settled = self.in_flight.contains_key(&(epoch, n))
             || self.progress.get(&epoch).is_some_and(|p| p.knows(n))
             || self.doubtful.get(&epoch).is_some_and(|set| set.contains(n));
@@ -448,6 +517,7 @@ impl Sender {
         if self.wait_for_epoch.is_some() {
             return Ok(false);
         }
+        self.queue_again(outbound)?;
         if self.cutting[class.index()].is_some() {
             return Ok(true);
         }
@@ -585,6 +655,9 @@ impl Sender {
         self.sent_here.entry(number.0).or_default().insert(number.1);
         let (pos, class, captured) = (o.pos, h.precedence, h.captured);
         self.in_flight.insert(number, InFlight { pos, class, sent_at: now.mono, captured });
+        if self.resend.remove(&number) {
+            self.resent.insert(number);
+        }
     }
 
     fn cut(&mut self, class: Precedence, entry: Outgoing) {
@@ -670,6 +743,9 @@ impl Sender {
         *label != Label::local() && self.labels.contains(label)
     }
 }
+
+/// Entries that the peer lost, read ahead at a time: 16 of the largest are as much as the classes read ahead.
+const RESEND_MAX: usize = 16;
 
 /// Entries looked at for one frame.
 const PICK_MAX: usize = 1_024;

@@ -13,6 +13,7 @@ use wire::frame::{Bye, ByeCode, FRAME_BYTES_MAX, Greet, NAME_BYTES_MAX, PROTOCOL
 
 use crate::fetch::Fetch;
 use crate::limits::{GRANT_BYTES_MIN, GREETING_MAX, KEEPALIVE, QUIET_MAX};
+use crate::mend::Mend;
 use crate::output::{LinkError, LinkEvent, Output};
 use crate::progress::EpochProgress;
 use crate::receiver::Receiver;
@@ -104,6 +105,7 @@ pub struct Session {
     receiver: Receiver,
     fetch: Fetch,
     serve: Serve,
+    mend: Mend,
     connection: Option<Connection>,
     /// The peer's boot at its last greeting.
     boot_seen: Option<u64>,
@@ -163,6 +165,7 @@ impl Session {
             receiver: Receiver::new(config.peer, receiver),
             fetch: Fetch::new(config.peer, config.peer_chunk_secret),
             serve: Serve::new(config.me, config.compression),
+            mend: Mend::new(config.me, config.peer, config.compression),
             connection: None,
             boot_seen: None,
             outputs: VecDeque::new(),
@@ -176,6 +179,7 @@ impl Session {
             self.disconnected();
         }
         self.receiver.connected();
+        self.mend.connected();
         self.connection = Some(Connection {
             ours: Greeting::Greet,
             peer_greeted: None,
@@ -195,6 +199,7 @@ impl Session {
         self.receiver.disconnected();
         self.fetch.disconnected();
         self.serve.disconnected();
+        self.mend.disconnected();
     }
 
     /// Takes a frame of the current connection. Poll the outputs afterwards.
@@ -235,6 +240,10 @@ impl Session {
                 connection.closing = true;
                 outputs.push_back(Output::Event(LinkEvent::PeerLeft { code, text }));
             }
+            Frame::Again(lost) => self.sender.asked_again(&lost, outputs),
+            Frame::Recall(lost) => self.mend.recalled(&lost, &self.receiver.stored_of(lost.epoch))?,
+            Frame::Returned(part) => self.mend.returned(&part, outputs)?,
+            Frame::Gone(gone) => self.mend.gone(&gone, outputs),
         }
         if greeting {
             self.resume_when_ready();
@@ -328,6 +337,18 @@ impl Session {
         self.sender.lost(epoch, outcome, numbers, self.connection.as_ref().is_some_and(Connection::is_up));
     }
 
+    /// Entries of the peer that were stored here were damaged before they were used: they count as not received, and
+    /// the peer is asked to send them again until they come or it says why they do not.
+    pub fn forget(&mut self, epoch: Epoch, numbers: &RangeSet) {
+        self.receiver.forget(epoch, numbers);
+    }
+
+    /// These own entries, and no others, are damaged here and may be held by the peer: it is asked to give them back.
+    /// What comes is an [`Output::Restore`], what does not an [`Output::NotReturned`].
+    pub fn recall(&mut self, missed: BTreeMap<Epoch, RangeSet>) {
+        self.mend.miss(missed);
+    }
+
     /// The open epoch and its last number (0 while there is none), after an [`Output::StartEpoch`].
     pub fn own_epoch(&mut self, epoch: Epoch, last: u64) {
         self.sender.own_epoch(epoch, last);
@@ -380,11 +401,15 @@ impl Session {
             waiting.classes[class.index()] = self.sender.waits(class, outbound, now)?;
         }
         waiting.classes[Precedence::Deferred.index()] |= self.serve.waits();
+        if let Some(class) = self.mend.waits(outbound)? {
+            waiting.classes[class.index()] = true;
+        }
         waiting.control = connection.keepalive
             || self.sender.has_control()
             || self.receiver.has_control()
             || self.fetch.has_control()
-            || self.serve.has_control();
+            || self.serve.has_control()
+            || self.mend.has_control();
         self.sender.flush(&mut self.outputs);
         Ok(waiting)
     }
@@ -409,7 +434,7 @@ impl Session {
             Lane::Class(_) if !connection.is_up() => None,
             Lane::Class(class) => {
                 let entries = self.sender.next_entries(class, bytes_max, outbound, now, &mut self.outputs)?;
-                match entries {
+                match entries.or_else(|| self.mend.next_part(class, bytes_max)) {
                     None if class == Precedence::Deferred => {
                         self.serve.next_slice(bytes_max, &self.sender, outbound)?
                     }
@@ -459,7 +484,7 @@ impl Session {
         if let Some(frame) = self.fetch.next_control(bytes_max, outbound, &mut self.outputs)? {
             return Ok(Some(frame));
         }
-        if let Some(frame) = self.serve.next_control(bytes_max) {
+        if let Some(frame) = self.serve.next_control(bytes_max).or_else(|| self.mend.next_control(bytes_max)) {
             return Ok(Some(frame));
         }
         Ok(keepalive.then_some(Frame::KeepAlive))

@@ -39,6 +39,8 @@ struct Disk {
     received: BTreeMap<Epoch, EpochProgress>,
     /// The order in which the peer's entries came.
     arrived: Vec<Arc<Entry>>,
+    /// The peer's entries as they are held.
+    held: BTreeMap<EntryId, Outgoing>,
     incomplete: BTreeMap<EntryId, Arc<Entry>>,
 }
 
@@ -60,6 +62,10 @@ impl Outbound for Disk {
 
     fn entry(&self, id: EntryId) -> Result<Option<Outgoing>, OutboundError> {
         Ok(self.own.iter().find(|o| o.entry.header.id == id).cloned())
+    }
+
+    fn received(&self, id: EntryId) -> Result<Option<Outgoing>, OutboundError> {
+        Ok(self.held.get(&id).cloned())
     }
 
     fn superseded(&self, entry: &Outgoing) -> bool {
@@ -116,6 +122,7 @@ struct Node {
     events: Vec<LinkEvent>,
     closed: Option<(ByeCode, String)>,
     epochs_started: Vec<(StartEpochReason, Vec<EntryId>)>,
+    not_returned: Vec<(Epoch, RangeSet)>,
 }
 
 fn secret(node: NodeId) -> [u8; 32] {
@@ -144,6 +151,7 @@ impl Node {
             events: Vec::new(),
             closed: None,
             epochs_started: Vec::new(),
+            not_returned: Vec::new(),
         }
     }
 
@@ -271,6 +279,12 @@ impl Node {
                 Output::FileComplete(id) => drop(self.disk.incomplete.remove(&id)),
                 Output::FileUnavailable(id) => panic!("{id} became unavailable"),
                 Output::Close { code, text } => self.closed = Some((code, text)),
+                Output::Restore(Incoming { entry, bytes, hash }) => {
+                    let pos = LocalPos(self.disk.own.len() as u64 + 1_000);
+                    self.disk.own.push(Outgoing { pos, entry, bytes, hash });
+                    self.session.appended();
+                }
+                Output::NotReturned { epoch, ranges } => self.not_returned.push((epoch, ranges)),
                 Output::Event(event) => self.events.push(event),
                 Output::PeerGreeted { .. } | Output::OfferFiles => {}
             }
@@ -280,6 +294,8 @@ impl Node {
             for incoming in stored {
                 let id = incoming.entry.header.id;
                 self.disk.foreign.insert(id, incoming.hash);
+                let (entry, bytes, hash) = (Arc::clone(&incoming.entry), Arc::clone(&incoming.bytes), incoming.hash);
+                self.disk.held.insert(id, Outgoing { pos: LocalPos(1), entry, bytes, hash });
                 self.disk.received.entry(id.epoch).or_default().stored.insert(id.seq.get());
                 if incoming.entry.header.kind == Kind::File {
                     self.disk.incomplete.insert(id, Arc::clone(&incoming.entry));
@@ -288,6 +304,22 @@ impl Node {
                 self.session.entries_stored(&[id], now);
             }
         }
+    }
+
+    /// Received entries are damaged before they are applied.
+    fn lose_received(&mut self, numbers: &RangeSet) {
+        let lost = |id: &EntryId| numbers.contains(id.seq.get());
+        self.disk.foreign.retain(|id, _| !lost(id));
+        self.disk.held.retain(|id, _| !lost(id));
+        self.disk.arrived.retain(|e| !lost(&e.header.id));
+        let progress = self.disk.received.get_mut(&Epoch::FIRST).unwrap();
+        progress.stored = progress.stored.difference(numbers);
+        self.session.forget(Epoch::FIRST, numbers);
+    }
+
+    /// Own entries are damaged.
+    fn lose_own(&mut self, numbers: &RangeSet) {
+        self.disk.own.retain(|o| !numbers.contains(o.entry.header.id.seq.get()));
     }
 
     /// The local apply ends everything that is stored.
@@ -333,6 +365,8 @@ struct World {
     buffers: [FrameBuffer; 2],
     loose: [Vec<Frame>; 2],
     up: bool,
+    /// Stored entries are applied.
+    applies: bool,
 }
 
 impl World {
@@ -346,6 +380,7 @@ impl World {
             buffers: Default::default(),
             loose: Default::default(),
             up: false,
+            applies: true,
         }
     }
 
@@ -404,7 +439,7 @@ impl World {
             }
             let durable = self.rng.random_bool(0.5);
             self.nodes[i].work(now, durable);
-            if self.rng.random_bool(0.2) {
+            if self.rng.random_bool(0.2) && self.applies {
                 self.nodes[i].apply(now);
             }
             self.equation(i);
@@ -418,9 +453,12 @@ impl World {
             assert!(round < 20_000, "no rest: {:?}", self.nodes.each_ref().map(|n| &n.disk.sent));
             self.step(1_200);
             let now = self.now();
+            let applies = self.applies;
             for node in &mut self.nodes {
                 node.work(now, true);
-                node.apply(now);
+                if applies {
+                    node.apply(now);
+                }
             }
             let idle = self.streams.iter().all(VecDeque::is_empty)
                 && self.loose.iter().all(Vec::is_empty)
@@ -557,6 +595,7 @@ fn any_hostile_frame() -> impl Strategy<Value = Frame> {
     let part = (any::<bool>(), any::<u32>(), 0u32..50, 0u32..50, prop::collection::vec(any::<u8>(), 0..50)).prop_map(
         |(zstd, crc, offset, more, bytes)| Part { zstd, crc, total: offset + more + bytes.len() as u32, offset, bytes },
     );
+    let returned = part.clone();
     prop_oneof![
         (0u32..9, epoch(), set(), prop::collection::vec((outcome(), set()), 0..4))
             .prop_map(|(part, epoch, stored, outcomes)| Frame::Receipt(Receipt { part, epoch, stored, outcomes })),
@@ -588,6 +627,10 @@ fn any_hostile_frame() -> impl Strategy<Value = Frame> {
             index,
             part
         })),
+        (epoch(), set()).prop_map(|(epoch, numbers)| Frame::Again(Numbers { epoch, numbers })),
+        (epoch(), set()).prop_map(|(epoch, numbers)| Frame::Recall(Numbers { epoch, numbers })),
+        (epoch(), set()).prop_map(|(epoch, numbers)| Frame::Gone(Numbers { epoch, numbers })),
+        (epoch(), seq(), returned).prop_map(|(epoch, seq, part)| Frame::Returned(Fragment { epoch, seq, part })),
     ]
 }
 
@@ -610,6 +653,7 @@ proptest! {
         }
         let now = world.now();
         let node = &mut world.nodes[0];
+        node.session.recall([(Epoch::FIRST, RangeSet::from(3..=5))].into());
         for frame in frames {
             let frame = Frame::decode(&frame.encode()).unwrap();
             let _ = node.session.frame(frame, &node.disk, now);
@@ -791,6 +835,100 @@ fn what_the_journal_lost_is_accounted_for_at_the_peer_and_here() {
     world.settle();
     assert_eq!(quarantined(&world.nodes[1]), RangeSet::from(3..=3));
     assert!(world.nodes[0].epochs_started.is_empty());
+}
+
+#[test]
+fn what_the_peer_lost_before_it_used_it_is_sent_again() {
+    for shuffle in [false, true] {
+        let mut world = World::new(31, shuffle);
+        world.applies = false;
+        for n in 0..9 {
+            world.nodes[0].capture(draft(Precedence::Routine, 30 + n * 6_000));
+        }
+        world.settle();
+        assert_eq!(world.nodes[1].disk.arrived.len(), 9);
+        let lost: RangeSet = [2, 3, 8].into_iter().collect();
+        world.nodes[1].lose_received(&lost);
+        // Asked for on the connection that is up, and once more on the next one when it breaks meanwhile.
+        (0..3).for_each(|_| world.step(400));
+        world.settle();
+        assert_eq!(world.nodes[1].disk.arrived.len(), 9);
+        assert!(world.nodes[0].events.iter().any(|e| matches!(e, LinkEvent::AskedAgain { .. })));
+        // The receipts went on from where they were.
+        assert_eq!(world.nodes[0].disk.sent[&Epoch::FIRST].stored, RangeSet::from(1..=9));
+        world.applies = true;
+        world.settle();
+        world.check_arrival(0);
+        // Nothing of it occupies the window.
+        let repeated = world.nodes[0].events.iter().filter(|e| matches!(e, LinkEvent::AskedAgain { .. })).count();
+        world.settle();
+        let now = world.nodes[0].events.iter().filter(|e| matches!(e, LinkEvent::AskedAgain { .. })).count();
+        assert_eq!(now, repeated, "what came is not asked for again");
+    }
+}
+
+#[test]
+fn what_both_sides_lost_ends_as_quarantined_on_both() {
+    let mut world = World::new(32, false);
+    world.applies = false;
+    for _ in 0..4 {
+        world.nodes[0].capture(draft(Precedence::Routine, 30));
+    }
+    world.settle();
+    let lost = RangeSet::from(2..=2);
+    world.nodes[0].lose_own(&lost);
+    world.nodes[1].lose_received(&lost);
+    world.nodes[0].session.recall([(Epoch::FIRST, lost.clone())].into());
+    world.settle();
+    assert_eq!(world.nodes[0].not_returned, [(Epoch::FIRST, lost.clone())], "the peer says that it has it neither");
+    world.nodes[0].session.lost(Epoch::FIRST, Outcome::Quarantined, &lost);
+    world.applies = true;
+    world.settle();
+    assert_eq!(world.nodes[1].disk.received[&Epoch::FIRST].outcomes[&Outcome::Quarantined], lost);
+    assert_eq!(world.nodes[0].disk.sent[&Epoch::FIRST].outcomes[&Outcome::Quarantined], lost);
+}
+
+#[test]
+fn what_this_node_lost_comes_back_from_the_peer_that_holds_it() {
+    for shuffle in [false, true] {
+        let mut world = World::new(33, shuffle);
+        world.applies = false;
+        for n in 0..6 {
+            world.nodes[0].capture(draft(Precedence::Routine, 30 + n * 8_000));
+        }
+        world.settle();
+        let before = world.nodes[0].disk.own.clone();
+        // The last one is too large for one frame.
+        let lost: RangeSet = [1, 2, 6].into_iter().collect();
+        world.nodes[0].lose_own(&lost);
+        world.nodes[0].session.recall([(Epoch::FIRST, lost)].into());
+        (0..4).for_each(|_| world.step(400));
+        world.settle();
+        let after = &world.nodes[0].disk.own;
+        for o in &before {
+            let back = after.iter().find(|a| a.entry.header.id == o.entry.header.id).expect("it came back");
+            assert_eq!((&back.bytes, back.hash), (&o.bytes, o.hash));
+        }
+        world.nodes[0].session.recall(BTreeMap::new());
+        world.applies = true;
+        world.settle();
+        world.check_arrival(0);
+    }
+}
+
+#[test]
+fn a_peer_may_recall_every_number_there_is_without_being_looked_at_one_by_one() {
+    use wire::frame::Numbers;
+    let mut world = World::new(34, false);
+    world.settle();
+    let now = world.now();
+    let all = Numbers { epoch: Epoch::FIRST, numbers: RangeSet::from(1..=u64::MAX) };
+    let node = &mut world.nodes[0];
+    node.session.frame(Frame::Recall(all.clone()), &node.disk, now).unwrap();
+    let waiting = node.session.waiting(&node.disk, now).unwrap();
+    assert!(waiting.control && waiting.classes == [false; 5]);
+    let answer = node.session.next_frame(Lane::Control, 1_000, &node.disk, now).unwrap();
+    assert_eq!(answer, Some(Frame::Gone(all)));
 }
 
 #[test]

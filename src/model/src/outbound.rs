@@ -21,6 +21,12 @@ pub trait Outbound {
     /// As for [`Outbound::scan`].
     fn entry(&self, id: EntryId) -> Result<Option<Outgoing>, OutboundError>;
 
+    /// An entry of another node that is held; `None` when it is not held (any more).
+    ///
+    /// # Errors
+    /// As for [`Outbound::scan`].
+    fn received(&self, id: EntryId) -> Result<Option<Outgoing>, OutboundError>;
+
     /// Is there a newer own entry with the same supersession key?
     fn superseded(&self, entry: &Outgoing) -> bool;
 
@@ -43,7 +49,7 @@ pub trait Outbound {
     fn hash_of(&self, id: EntryId) -> Result<Option<EntryHash>, OutboundError>;
 }
 
-/// One own entry, ready to send.
+/// One entry, ready to send.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     /// Where it stands in this node's journal.

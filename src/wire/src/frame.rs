@@ -18,11 +18,15 @@
 //! 12 Slice        epoch, seq, level, index, part
 //! 13 KeepAlive
 //! 14 Bye          code byte, text (the rest)
+//! 15 Again        epoch, set
+//! 16 Recall       epoch, set
+//! 17 Returned     epoch, seq, part
+//! 18 Gone         epoch, set
 //! part     = flag zstd, crc32c of the whole packed bytes (4 LE), their length, offset, bytes (the rest)
 //! ```
 //!
 //! Every frame is idempotent and frames may overtake each other. Epochs and numbers are those of the sender's own
-//! entries in Batch, Fragment, Skip, Verify, Unavailable and Slice, and those of the peer's in the others.
+//! entries in Batch, Fragment, Skip, Verify, Unavailable, Slice and Recall, and those of the peer's in the others.
 
 use model::{Entry, Epoch, NodeId, Outcome, RangeSet, Seq};
 
@@ -85,6 +89,14 @@ pub enum Frame {
     KeepAlive,
     /// I close the connection.
     Bye(Bye),
+    /// Entries of yours that I held and lost before I could use them: send them again.
+    Again(Numbers),
+    /// Entries of mine that I lost: give back those that you hold.
+    Recall(Numbers),
+    /// A part of an entry of yours that you recalled.
+    Returned(Fragment),
+    /// Entries of yours that you recalled and I do not hold (any more).
+    Gone(Numbers),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +153,13 @@ pub struct Skip {
     pub epoch: Epoch,
     pub outcome: Outcome,
     pub ranges: RangeSet,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Numbers {
+    pub epoch: Epoch,
+    pub numbers: RangeSet,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -444,6 +463,10 @@ impl Frame {
             Self::Slice(_) => "slice",
             Self::KeepAlive => "keep_alive",
             Self::Bye(_) => "bye",
+            Self::Again(_) => "again",
+            Self::Recall(_) => "recall",
+            Self::Returned(_) => "returned",
+            Self::Gone(_) => "gone",
         }
     }
 
@@ -540,6 +563,14 @@ impl Frame {
                 out.extend([14, f.code as u8]);
                 out.extend_from_slice(f.text.as_bytes());
             }
+            Self::Again(f) => put_numbers(&mut out, 15, f),
+            Self::Recall(f) => put_numbers(&mut out, 16, f),
+            Self::Returned(f) => {
+                out.push(17);
+                put_number(&mut out, f.epoch, f.seq);
+                put_part(&mut out, &f.part);
+            }
+            Self::Gone(f) => put_numbers(&mut out, 18, f),
         }
         out
     }
@@ -626,6 +657,13 @@ impl Frame {
                 let code = code.ok_or(WireError::Malformed("the code of a farewell"))?;
                 Self::Bye(Bye { code, text: read_text(&mut r, "the text of a farewell", TEXT_BYTES_MAX)? })
             }
+            15 => Self::Again(read_numbers(&mut r)?),
+            16 => Self::Recall(read_numbers(&mut r)?),
+            17 => {
+                let (epoch, seq) = read_number(&mut r)?;
+                Self::Returned(Fragment { epoch, seq, part: read_part(&mut r, ENTRY_BYTES_MAX)? })
+            }
+            18 => Self::Gone(read_numbers(&mut r)?),
             _ => return Err(WireError::Malformed("a frame's type")),
         };
         r.finish()?;
@@ -681,6 +719,16 @@ impl FrameBuffer {
 fn put_number(out: &mut Vec<u8>, epoch: Epoch, seq: Seq) {
     put_varint(out, u64::from(epoch.0));
     put_varint(out, seq.get());
+}
+
+fn put_numbers(out: &mut Vec<u8>, kind: u8, f: &Numbers) {
+    out.push(kind);
+    put_varint(out, u64::from(f.epoch.0));
+    put_cbor(out, &f.numbers, &mut ());
+}
+
+fn read_numbers(r: &mut Reader<'_>) -> Result<Numbers, WireError> {
+    Ok(Numbers { epoch: entry::read_epoch(r)?, numbers: r.cbor(&mut ())? })
 }
 
 fn put_part(out: &mut Vec<u8>, part: &Part) {
@@ -831,6 +879,10 @@ mod tests {
             Just(Frame::KeepAlive),
             (prop::sample::select(ByeCode::ALL.to_vec()), "[ -~]{0,40}")
                 .prop_map(|(code, text)| Frame::Bye(Bye { code, text })),
+            (number(), set()).prop_map(|((epoch, _), numbers)| Frame::Again(Numbers { epoch, numbers })),
+            (number(), set()).prop_map(|((epoch, _), numbers)| Frame::Recall(Numbers { epoch, numbers })),
+            (number(), part()).prop_map(|((epoch, seq), part)| Frame::Returned(Fragment { epoch, seq, part })),
+            (number(), set()).prop_map(|((epoch, _), numbers)| Frame::Gone(Numbers { epoch, numbers })),
         ]
     }
 
