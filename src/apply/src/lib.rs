@@ -214,6 +214,8 @@ pub struct Apply {
     recheck: bool,
     /// Entries that were damaged before they could be applied, since the start.
     damaged: u64,
+    /// Those that their origin was asked for again: damaged a second time they are given up.
+    asked_again: Numbers,
 }
 
 /// What one pass did.
@@ -255,7 +257,16 @@ impl Apply {
         });
         let handle = ApplyHandle(Arc::clone(&shared));
         Ok((
-            Self { options, shared, parked: Parked::default(), next, announce: false, recheck: true, damaged: 0 },
+            Self {
+                options,
+                shared,
+                parked: Parked::default(),
+                next,
+                announce: false,
+                recheck: true,
+                damaged: 0,
+                asked_again: Numbers::new(),
+            },
             handle,
         ))
     }
@@ -327,7 +338,7 @@ impl Apply {
         if progressed {
             self.apply(ready)?;
         } else if self.next >= self.options.journal.head() {
-            progressed = self.quarantine_unreadable(received)?;
+            progressed = self.account_for_unreadable(received)?;
         }
         let cursor = self.parked.first().unwrap_or(self.next).min(self.next);
         if self.shared.consumer.state().cursor != Some(cursor) {
@@ -365,11 +376,12 @@ impl Apply {
         Ok(())
     }
 
-    /// Accounts for what the journal received and cannot give any more, so that nothing waits for it, here or at its
-    /// origin. To be called when everything readable has been met.
-    fn quarantine_unreadable(&mut self, received: Numbers) -> Result<bool, ApplyError> {
+    /// Has the origins asked once more for what the journal received and cannot give; what cannot be read a second time
+    /// ends, so that nothing waits for it, here or there. To be called when everything readable has been met.
+    fn account_for_unreadable(&mut self, received: Numbers) -> Result<bool, ApplyError> {
         let waiting: Vec<EntryId> = self.parked.ids().collect();
-        let mut any = false;
+        let mut again = Numbers::new();
+        let (mut any, mut any_lost) = (false, false);
         for ((origin, epoch), mut numbers) in received {
             numbers = self.shared.lock().accounted.missing(origin, epoch, &numbers);
             for id in waiting.iter().filter(|id| (id.origin, id.epoch) == (origin, epoch)) {
@@ -378,15 +390,30 @@ impl Apply {
             if numbers.is_empty() {
                 continue;
             }
-            let (label, count) = (self.label(origin), numbers.count());
-            warn!(peer = %label, epoch = epoch.0, numbers = ?numbers, "received entries were damaged before they were applied");
-            self.shared.replica.account(origin, epoch, Outcome::Quarantined, &numbers)?;
-            self.options.metrics.apply_quarantined_entries_total.add((label,), count);
-            self.shared.note(origin, epoch, Outcome::Quarantined, &numbers);
-            self.damaged += count;
             any = true;
+            let label = self.label(origin);
+            let asked = self.asked_again.entry((origin, epoch)).or_default();
+            let (first, second) = (numbers.difference(asked), numbers.intersection(asked));
+            if !first.is_empty() {
+                warn!(peer = %label, epoch = epoch.0, numbers = ?first, "received entries are damaged; asked for again");
+                self.options.metrics.apply_refetched_entries_total.add((label.clone(),), first.count());
+                asked.union_with(&first);
+                again.insert((origin, epoch), first);
+            }
+            if !second.is_empty() {
+                let count = second.count();
+                warn!(peer = %label, epoch = epoch.0, numbers = ?second, "received entries were damaged a second time");
+                self.shared.replica.account(origin, epoch, Outcome::Quarantined, &second)?;
+                self.options.metrics.apply_quarantined_entries_total.add((label,), count);
+                self.shared.note(origin, epoch, Outcome::Quarantined, &second);
+                self.damaged += count;
+                any_lost = true;
+            }
         }
-        if any {
+        if !again.is_empty() {
+            self.options.journal.forget_received(again).wait()?;
+        }
+        if any_lost {
             let text = format!("{} received entries were damaged before they were applied", self.damaged);
             let next = "check the disk, run `holdfast journal verify`, and ask their authors to send them again";
             self.options.health.report(CHECK_DAMAGE, Verdict::degraded(text, next));
@@ -688,7 +715,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_damaged_before_its_turn_is_accounted_for_and_holds_nobody() {
+    fn what_was_damaged_before_its_turn_is_asked_for_again_and_given_up_the_second_time() {
         let dir = tempfile::tempdir().unwrap();
         let (journal, core) = (journal(dir.path()), core(&dir.path().join("core")));
         let (apply, handle, health) = apply(&journal, &core);
@@ -701,12 +728,23 @@ mod tests {
         damage(dir.path(), 1);
         damage(dir.path(), 4);
         let apply = rest(apply);
+        assert!(handle.ledger(PEER).is_empty(), "what depends on them waits until they come again");
+        let lost: RangeSet = [1, 4].into_iter().collect();
+        assert_eq!(journal.forgotten(PEER), BTreeMap::from([(Epoch::FIRST, lost)]));
+        assert_eq!(journal.received(PEER)[&Epoch::FIRST], RangeSet::from(2..=2));
+        receive(&journal, 1, &[]);
+        receive(&journal, 4, &[3]);
+        assert!(journal.forgotten(PEER).is_empty());
+        let apply = rest(apply);
+        assert_eq!(kept_aside(&core), [1, 2]);
+        assert!(!health.checks().iter().any(|check| check.name == CHECK_DAMAGE));
+        damage(dir.path(), 4);
+        let apply = rest(apply);
         assert_eq!(handle.ledger(PEER), [(Epoch::FIRST, Outcome::Quarantined, [1, 2, 4].into_iter().collect())]);
-        assert_eq!(kept_aside(&core), [2]);
         assert!(health.checks().iter().any(|check| check.name == CHECK_DAMAGE));
         receive(&journal, 3, &[]);
         rest(apply);
-        assert_eq!(kept_aside(&core), [2, 3]);
+        assert_eq!(kept_aside(&core), [1, 2, 3]);
     }
 
     #[test]

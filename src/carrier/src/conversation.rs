@@ -181,6 +181,7 @@ enum Append {
     Entry(Incoming),
     Chunk(ChunkName, Arc<[u8]>),
     Retain(ChunkName),
+    Restore(Incoming),
 }
 
 /// What became of it.
@@ -188,6 +189,7 @@ enum Appended {
     Entry(Incoming, Result<ForeignOutcome, AppendError>),
     Chunk(ChunkName, Arc<[u8]>, Result<ChunkPut, AppendError>),
     Retain(ChunkName, Result<bool, AppendError>),
+    Restore(Incoming, Result<bool, AppendError>),
 }
 
 /// One peer's conversation.
@@ -220,7 +222,7 @@ pub(crate) struct Conversation {
     retry_at: Option<Duration>,
     /// When the shaper has a grant for what waits.
     wake: Option<Duration>,
-    /// [`Journal::unreadable_changes`] when the session was told.
+    /// [`Journal::damage_changes`] when the session was told.
     damage_told: u64,
 }
 
@@ -230,7 +232,7 @@ impl Talk for Conversation {
         for (epoch, numbers) in self.journal.trimmed() {
             self.session.lost(epoch, Outcome::Expired, &numbers);
         }
-        self.tell_unreadable();
+        self.tell_damage(now.mono);
         self.session.connected(now);
         self.finals_due = true;
         self.perform(now)
@@ -287,14 +289,7 @@ impl Talk for Conversation {
             }
         }
         if std::mem::take(&mut self.files_due) {
-            match self.ledger.incomplete_files(self.peer) {
-                Ok(files) => {
-                    for file in files {
-                        self.session.want_file(&file);
-                    }
-                }
-                Err(e) => self.later(mono, &e),
-            }
+            self.want_files(mono);
         }
         if self.session.poll_timeout().is_some_and(|at| at <= mono) {
             self.session.tick(now);
@@ -309,8 +304,8 @@ impl Talk for Conversation {
             let waiting = self.session.waiting(&self.outbound, now).map_err(|e| refusal(&e.into()))?;
             self.perform(now)?;
             // Reading ahead may have met damage: what it hides is told on this connection.
-            if self.damage_told != self.journal.unreadable_changes() {
-                self.tell_unreadable();
+            if self.damage_told != self.journal.damage_changes() {
+                self.tell_damage(mono);
                 continue;
             }
             let demand = demand(&waiting, room > 0);
@@ -380,12 +375,27 @@ impl Conversation {
         self.retry_at = Some(mono + RETRY_AFTER);
     }
 
-    /// What was damaged never reaches the peer unless it did already; told, so that nothing there waits for it.
-    fn tell_unreadable(&mut self) {
+    /// What was damaged here is asked for where the peer holds it, and wanted once more where it is the peer's. What
+    /// nobody holds never reaches the peer unless it did already; told, so that nothing there waits for it.
+    fn tell_damage(&mut self, mono: Duration) {
         // Read before: what is met meanwhile is told the next time.
-        self.damage_told = self.journal.unreadable_changes();
-        for (epoch, numbers) in self.journal.unreadable() {
+        self.damage_told = self.journal.damage_changes();
+        let missed = self.journal.missed_by(self.consumer.name());
+        for (epoch, numbers) in missed.lost {
             self.session.lost(epoch, Outcome::Quarantined, &numbers);
+        }
+        self.session.recall(missed.recall);
+        for (epoch, numbers) in self.journal.forgotten(self.peer) {
+            self.session.forget(epoch, &numbers);
+        }
+        // Damage may have taken chunks of a file that was complete.
+        self.want_files(mono);
+    }
+
+    fn want_files(&mut self, mono: Duration) {
+        match self.ledger.incomplete_files(self.peer) {
+            Ok(files) => files.iter().for_each(|file| self.session.want_file(file)),
+            Err(e) => self.later(mono, &e),
         }
     }
 
@@ -411,6 +421,11 @@ impl Conversation {
                 self.retains += 1;
                 let ticket = self.journal.retain_chunk(name);
                 Box::pin(async move { Appended::Retain(name, ticket.await) })
+            }
+            Append::Restore(incoming) => {
+                let object = object_of(&incoming);
+                let ticket = self.journal.restore(Foreign { bytes: Arc::clone(&incoming.bytes), object });
+                Box::pin(async move { Appended::Restore(incoming, ticket.await) })
             }
         };
         self.appends.push(future);
@@ -449,6 +464,24 @@ impl Conversation {
                     }
                     continue;
                 }
+                Appended::Restore(incoming, Ok(restored)) => {
+                    if restored {
+                        let id = incoming.entry.header.id;
+                        tracing::warn!(peer = %self.peer, %id, "an entry that was damaged here came back from the peer");
+                        self.metrics.journal_restored_entries_total.inc(());
+                        self.session.appended();
+                    }
+                    continue;
+                }
+                Appended::Restore(incoming, Err(e @ AppendError::Malformed(_))) => {
+                    // The peer's copy is not what stood here: as good as none.
+                    let id = incoming.entry.header.id;
+                    tracing::error!(peer = %self.peer, %id, error = %e, "the peer returned something else");
+                    let number = RangeSet::from(id.seq.get()..=id.seq.get());
+                    self.journal.not_returned(self.consumer.name(), id.epoch, &number);
+                    continue;
+                }
+                Appended::Restore(incoming, Err(e)) => (Append::Restore(incoming), e),
                 Appended::Entry(incoming, Err(e)) => (Append::Entry(incoming), e),
                 Appended::Chunk(name, bytes, Err(e)) => (Append::Chunk(name, bytes), e),
                 Appended::Retain(name, Err(e)) => {
@@ -461,6 +494,8 @@ impl Conversation {
                 Append::Entry(incoming) => self.session.entries_not_stored(&[incoming.entry.header.id]),
                 Append::Chunk(name, _) => self.session.chunks_not_stored(&[name]),
                 Append::Retain(_) => self.files_due = true,
+                // Asked for again over the next connection.
+                Append::Restore(_) => {}
             }
             // A failure that lasts decides over one that may pass.
             if failed.as_ref().is_none_or(AppendError::is_retryable) {
@@ -521,6 +556,11 @@ impl Conversation {
                     tracing::warn!(peer = %self.peer, %file, "the peer does not hold all of this file any more");
                 }
                 Output::OfferFiles => self.files_due = true,
+                Output::Restore(incoming) => self.append(Append::Restore(incoming)),
+                Output::NotReturned { epoch, ranges } => {
+                    tracing::warn!(peer = %self.peer, epoch = epoch.0, numbers = ?ranges, "the peer does not hold them either");
+                    self.journal.not_returned(self.consumer.name(), epoch, &ranges);
+                }
                 Output::Close { code, text } => return Err(Refusal { text, retry: may_retry(code) }),
                 Output::Event(event) => self.count(&event),
             }
@@ -576,6 +616,11 @@ impl Conversation {
             }
             LinkEvent::PeerForgot { epoch, ranges } => {
                 tracing::warn!(peer = %self.peer, epoch = epoch.0, count = ranges.count(), "the peer has lost entries");
+            }
+            LinkEvent::AskedAgain { epoch, ranges } => {
+                let count = ranges.count();
+                tracing::warn!(peer = %self.peer, epoch = epoch.0, count, "the peer lost entries to damage; they are sent again");
+                self.metrics.link_asked_again_entries_total.add((self.label.clone(),), count);
             }
             LinkEvent::PeerLeft { code, text } => tracing::info!(peer = %self.peer, ?code, %text, "peer left"),
         }

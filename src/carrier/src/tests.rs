@@ -1,6 +1,6 @@
 //! Two nodes, real UDP, and a relay between them that loses, stops and counts.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,8 +11,8 @@ use keys::{ChunkSecret, EntryIds, InviteBook, NodeKey, Peer, PeerName, PeerRegis
 use link::Lane;
 use model::event::{FileState, FileStub};
 use model::{
-    BitsPerSecond, Clock, Entry, EntryId, Epoch, Event, Hlc, Id, Kind, NodeId, Outcome, Precedence, RangeSet, Seq,
-    SourcePosition, StreamId, UnixMillis, Version,
+    BitsPerSecond, Clock, Entry, EntryId, Epoch, Event, Hlc, Id, Kind, NodeId, Outbound, Outcome, Precedence, RangeSet,
+    Seq, SourcePosition, StreamId, UnixMillis, Version,
 };
 use telemetry::Metrics;
 use tempfile::TempDir;
@@ -563,13 +563,16 @@ async fn enrolment_keeps_silence_and_gives_up_with_a_reason() {
 /// The apply side in a few lines: whatever lies in the journal is applied.
 struct Book {
     journal: Journal,
+    applies: AtomicBool,
     skipped: Mutex<Vec<(NodeId, Epoch, Outcome, RangeSet)>>,
     complete: Mutex<BTreeSet<EntryId>>,
 }
 
 impl Ledger for Book {
     fn ledger(&self, origin: NodeId) -> Result<Vec<(Epoch, Outcome, RangeSet)>, LedgerError> {
-        let applied = self.journal.received(origin).into_iter().map(|(epoch, set)| (epoch, Outcome::Applied, set));
+        let applies = self.applies.load(Ordering::SeqCst);
+        let applied = self.journal.received(origin).into_iter().filter(|_| applies);
+        let applied = applied.map(|(epoch, set)| (epoch, Outcome::Applied, set));
         let skipped = self.skipped.lock().unwrap().clone().into_iter();
         let skipped = skipped.filter(|s| s.0 == origin).map(|(_, epoch, outcome, set)| (epoch, outcome, set));
         Ok(applied.chain(skipped).collect())
@@ -632,7 +635,8 @@ impl Whole {
             at_rest: AtRest::Plain,
         })
         .unwrap();
-        let book = Book { journal: journal.clone(), skipped: Mutex::default(), complete: Mutex::default() };
+        let applies = AtomicBool::new(true);
+        let book = Book { journal: journal.clone(), applies, skipped: Mutex::default(), complete: Mutex::default() };
         let book = Arc::new(book);
         let listen = listens.then(|| "127.0.0.1:0".parse().unwrap());
         let carrier = Carrier::new(CarrierOptions {
@@ -797,12 +801,7 @@ async fn an_entry_that_was_damaged_before_it_was_sent_is_accounted_for_on_both_s
     let mut edge = Whole::start(edge_id, "alpha", false, Vec::new());
     edge.writes(30);
     let edge_id = edge.stopped().await;
-    let segment = edge_id.dir.path().join("journal/segments/00000001.seg");
-    let mut bytes = std::fs::read(&segment).unwrap();
-    let body = b"message 4 of this node";
-    let at = bytes.windows(body.len()).position(|w| w == body).unwrap();
-    bytes[at] ^= 1;
-    std::fs::write(&segment, bytes).unwrap();
+    damage(&edge_id.dir, b"message 4 of this node");
     let edge = Whole::start(edge_id, "alpha", false, vec![hub_peer]);
     until("the rest", || hub.received_from(&edge.key) == 29).await;
     let told = |(_, _, outcome, set): &(NodeId, Epoch, Outcome, RangeSet)| {
@@ -812,6 +811,82 @@ async fn an_entry_that_was_damaged_before_it_was_sent_is_accounted_for_on_both_s
     until("all final receipts", || edge.accounting(&hub.key).held == 0).await;
     let sums = edge.accounting(&hub.key);
     assert_eq!((sums.accepted, sums.applied, sums.quarantined), (30, 29, 1));
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+/// One bit of the first segment flips, in a message.
+fn damage(dir: &TempDir, message: &[u8]) {
+    let segment = dir.path().join("journal/segments/00000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(message.len()).position(|w| w == message).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_damaged_here_comes_back_from_the_peer_that_holds_it() {
+    let (edge_id, hub_id) = (Identity::new(), Identity::new());
+    let hub = Whole::start(hub_id, "base", true, vec![edge_id.as_peer("alpha", PeerRole::Edge, None)]);
+    let hub_peer = Peer {
+        chunk_secret: hub.chunk_secret.clone(),
+        ..peer(&hub.key, "base", PeerRole::Hub, hub.handle.local_addr())
+    };
+    let mut edge = Whole::start(edge_id, "alpha", false, vec![hub_peer]);
+    // Another destination has finished with nothing yet.
+    edge.journal.consumer("archive", true).unwrap();
+    edge.writes(30);
+    until("all of it at the hub", || edge.accounting(&hub.key).applied == 30).await;
+    let edge_id = edge.stopped().await;
+    damage(&edge_id.dir, b"message 4 of this node");
+
+    let edge = Whole::start(edge_id, "alpha", false, Vec::new());
+    let archive = || edge.journal.accounting("archive").unwrap().unwrap().total;
+    until("it came back", || edge.journal.unreadable().is_empty()).await;
+    assert_eq!((archive().accepted, archive().held, archive().quarantined), (30, 30, 0));
+    assert_eq!(edge.journal.quarantine().restored, 1);
+    assert_eq!(edge.journal.quarantine().places.len(), 1, "the place stays an alarm until somebody has looked at it");
+    let id = EntryId { origin: edge.key.node_id(), epoch: Epoch::FIRST, seq: Seq::new(5).unwrap() };
+    let again = edge.journal.outbound().entry(id).unwrap().expect("it can be read again");
+    assert_eq!(again.entry.body, b"message 4 of this node");
+    let sums = edge.accounting(&hub.key);
+    assert_eq!((sums.accepted, sums.applied, sums.quarantined), (30, 30, 0));
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_received_entry_that_is_damaged_before_it_is_applied_comes_again_from_its_origin() {
+    let (edge_id, hub_id) = (Identity::new(), Identity::new());
+    let hub = Whole::start(hub_id, "base", true, vec![edge_id.as_peer("alpha", PeerRole::Edge, None)]);
+    hub.book.applies.store(false, Ordering::SeqCst);
+    let hub_peer = Peer {
+        chunk_secret: hub.chunk_secret.clone(),
+        ..peer(&hub.key, "base", PeerRole::Hub, hub.handle.local_addr())
+    };
+    let mut edge = Whole::start(edge_id, "alpha", false, vec![hub_peer]);
+    edge.writes(30);
+    until("all of it at the hub", || edge.accounting(&hub.key).stored == 30).await;
+
+    damage(&hub.dir, b"message 4 of this node");
+    let id = EntryId { origin: edge.key.node_id(), epoch: Epoch::FIRST, seq: Seq::new(5).unwrap() };
+    assert!(hub.journal.outbound().received(id).unwrap().is_none());
+    let lost = BTreeMap::from([((id.origin, id.epoch), RangeSet::from(5..=5))]);
+    hub.journal.forget_received(lost).await.unwrap();
+    until("it came again", || hub.received_from(&edge.key) == 30).await;
+    let again = hub.journal.outbound().received(id).unwrap().expect("it can be read again");
+    assert_eq!(again.entry.body, b"message 4 of this node");
+    assert_eq!(edge.accounting(&hub.key).stored, 30, "receipts are not taken back");
+
+    hub.book.applies.store(true, Ordering::SeqCst);
+    hub.handle.notify_finals();
+    until("all final receipts", || edge.accounting(&hub.key).held == 0).await;
+    let sums = edge.accounting(&hub.key);
+    assert_eq!((sums.accepted, sums.applied, sums.quarantined), (30, 30, 0));
+    // A restart forgets what was asked for, not what is held.
+    let hub_id = hub.stopped().await;
+    let hub = Whole::start(hub_id, "base", true, Vec::new());
+    assert_eq!(hub.received_from(&edge.key), 30);
     edge.stopped().await;
     hub.stopped().await;
 }

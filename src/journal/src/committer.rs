@@ -25,6 +25,7 @@ use crate::format::{
 };
 use crate::load::{create_segment, footer_of, note_suspect, segments_dir};
 use crate::pages::{PageCache, RowsAt};
+use crate::quarantine::Lost;
 use crate::rewrite::{self, Rewritten};
 use crate::scan::{Found, Scanner};
 use crate::sealer::Sealer;
@@ -68,6 +69,8 @@ pub(crate) enum Request {
     UseKeys(DataKeys, Completer<()>),
     /// Puts a segment that was written anew in its place.
     Replace(Rewritten, Completer<bool>),
+    Restore(Foreign, Completer<bool>),
+    Forget(Lost, Completer<()>),
 }
 
 impl Request {
@@ -78,6 +81,8 @@ impl Request {
             Self::Foreign(foreign, _) => SMALL + foreign.bytes.len(),
             Self::Chunk(chunk, _) => chunk.bytes(),
             Self::Reissue(ids, _) => SMALL + ids.len() * 32,
+            Self::Restore(foreign, _) => SMALL + foreign.bytes.len(),
+            Self::Forget(lost, _) => SMALL + lost.len() * SMALL,
             Self::Epoch(..) | Self::Retain(..) | Self::RemoveConsumer(..) | Self::Flush(_) | Self::Trim(_) => SMALL,
             Self::UseKeys(..) | Self::Replace(..) => SMALL,
         }
@@ -96,6 +101,8 @@ impl Request {
             Self::Trim(c) => c.complete(Err(e)),
             Self::UseKeys(_, c) => c.complete(Err(e)),
             Self::Replace(_, c) => c.complete(Err(e)),
+            Self::Restore(_, c) => c.complete(Err(e)),
+            Self::Forget(_, c) => c.complete(Err(e)),
         }
     }
 }
@@ -228,17 +235,17 @@ pub(crate) struct Committer {
 type Answer = Box<dyn FnOnce(Result<(), AppendError>)>;
 
 /// What will be written with one sync.
-struct Batch {
+pub(crate) struct Batch {
     base: u64,
     sealer: Sealer,
     buf: Vec<u8>,
     records: Vec<(u64, Record)>,
     answers: Vec<Answer>,
-    next_pos: u64,
+    pub(crate) next_pos: u64,
     epoch: Option<(Epoch, u64)>,
     /// Of the own entries before and in this batch.
     highest_source: Option<Hlc>,
-    ids: HashMap<EntryId, EntryHash>,
+    pub(crate) ids: HashMap<EntryId, EntryHash>,
     objects: HashMap<ObjectKey, EntryId>,
     chunks: HashSet<ChunkName>,
     needed: HashSet<ChunkName>,
@@ -251,7 +258,7 @@ impl Batch {
         self.answers.push(Box::new(move |result| completer.complete(result.map(|()| value))));
     }
 
-    fn push(&mut self, kind: FrameKind, payload: &[&[u8]], record: Record) {
+    pub(crate) fn push(&mut self, kind: FrameKind, payload: &[&[u8]], record: Record) {
         let offset = self.sealer.push(&mut self.buf, self.base, kind, payload);
         self.records.push((offset, record));
     }
@@ -294,7 +301,7 @@ impl Committer {
         }
     }
 
-    fn node(&self) -> NodeId {
+    pub(crate) fn node(&self) -> NodeId {
         self.shared.log.node
     }
 
@@ -363,6 +370,14 @@ impl Committer {
                     completer.complete(self.replace(rewritten));
                     batch = self.begin();
                 }
+                Request::Restore(returned, completer) => match self.plan_restore(&mut batch, &returned) {
+                    Ok(restored) => batch.answer(completer, restored),
+                    Err(e) => completer.complete(Err(e)),
+                },
+                Request::Forget(lost, completer) => {
+                    self.plan_forget(&mut batch, &lost);
+                    batch.answer(completer, ());
+                }
                 Request::Trim(completer) => {
                     self.commit(batch).ok();
                     completer.complete(self.trim());
@@ -405,7 +420,7 @@ impl Committer {
         batch
     }
 
-    fn room(&self, batch: &Batch, more: usize) -> Result<(), AppendError> {
+    pub(crate) fn room(&self, batch: &Batch, more: usize) -> Result<(), AppendError> {
         let view = self.shared.log.read();
         if let Some(why) = &view.stopped {
             return Err(AppendError::Stopped(why.clone()));
@@ -635,6 +650,7 @@ impl Committer {
         let result = if buf.is_empty() { self.stopped() } else { self.write(base, &buf) };
         if result.is_ok() && !buf.is_empty() {
             self.pending_epoch = None;
+            let damage = records.iter().any(|(_, r)| matches!(r, Record::Restored(_) | Record::DamageNote(_)));
             let mut view = self.shared.log.write();
             for (offset, record) in &records {
                 view.apply(record, *offset);
@@ -644,6 +660,10 @@ impl Committer {
                 }
             }
             view.tail.end = base + buf.len() as u64;
+            if damage {
+                view.recount();
+                self.shared.log.note_damage_change();
+            }
             for (name, version) in consumers {
                 // A receipt that came during the write has raised the version since.
                 if let Some(account) = view.state.consumers.get_mut(&name) {

@@ -113,12 +113,18 @@ impl Consumer {
     /// When the journal cannot be read.
     pub fn low_water(&self) -> Result<LocalPos, ReadError> {
         let log = self.journal.log();
-        let (first, head) = {
+        let (first, head, restored) = {
             let view = log.read();
             let account = view.state.consumers.get(&self.name);
-            (account.and_then(|account| view.first_held(account, None)), view.state.next_pos)
+            let first = account.and_then(|account| view.first_held(account, None));
+            let restored = first.and_then(|(epoch, seq)| view.restored_from(epoch, seq));
+            (first, view.state.next_pos, restored)
         };
         let Some((epoch, seq)) = first else { return Ok(LocalPos(head)) };
+        // What was restored stands behind what followed its first copy.
+        if let Some(first) = restored {
+            return Ok(first);
+        }
         let seq = model::Seq::new(seq).expect("numbers of runs start at 1");
         let held = log.entry(&model::EntryId { origin: log.node, epoch, seq })?;
         // An entry that has been damaged since open: be careful and start from the beginning.

@@ -32,6 +32,8 @@
 //!  9 trimmed       segment u32: this one and those before it are gone or may go
 //! 10 snapshot      CBOR [`SnapshotFrame`]; ends the group of frames with which a segment begins
 //! 11 footer        CBOR [`crate::summary::Summary`], packed
+//! 15 restored      as 1: an own entry again, whose first copy was damaged
+//! 16 damage note   CBOR [`DamageNote`]: received numbers that were damaged before they were used, and count as not received
 //! 17 rows          classes and sizes of a page of own entries ([`crate::pages`])
 //! ```
 //! A segment begins with all that must be known without the segments before it: received sets, consumers, snapshot.
@@ -212,11 +214,13 @@ pub(crate) enum FrameKind {
     Trimmed = 9,
     Snapshot = 10,
     Footer = 11,
+    Restored = 15,
+    DamageNote = 16,
     Rows = 17,
 }
 
 impl FrameKind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Entry,
         Self::Chunk,
         Self::ChunkNeeded,
@@ -229,7 +233,19 @@ impl FrameKind {
         Self::Snapshot,
         Self::Footer,
         Self::Rows,
+        Self::Restored,
+        Self::DamageNote,
     ];
+
+    /// Does a frame of this kind hold an entry?
+    pub(crate) fn is_entry(kind: u8) -> bool {
+        kind == Self::Entry as u8 || kind == Self::Restored as u8
+    }
+
+    /// Is a frame of the other kind read where this one is asked for? Restored entries are entries.
+    pub(crate) fn covers(self, kind: u8) -> bool {
+        self as u8 == kind || (self == Self::Entry && Self::is_entry(kind))
+    }
 
     fn from_number(n: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|k| *k as u8 == n)
@@ -271,6 +287,8 @@ pub(crate) enum Record {
     Snapshot(SnapshotFrame),
     Rows,
     Footer,
+    Restored(Box<EntryRecord>),
+    DamageNote(DamageNote),
 }
 
 #[derive(Clone, Debug)]
@@ -451,6 +469,12 @@ pub(crate) struct ReceivedFrame {
 }
 
 #[derive(Clone, Debug, Encode, Decode)]
+pub(crate) struct DamageNote {
+    #[n(0)]
+    pub(crate) lost: Vec<ReceivedFrame>,
+}
+
+#[derive(Clone, Debug, Encode, Decode)]
 pub(crate) struct RenumberedFrame {
     #[n(0)]
     pub(crate) numbers: BTreeMap<Epoch, Pieces>,
@@ -487,14 +511,17 @@ impl Record {
     /// What a frame's opened payload says; `None` for what this release does not know or cannot read.
     pub(crate) fn decode(kind: u8, payload: &[u8]) -> Option<Self> {
         let name = || Some(ChunkName(payload.get(..ChunkName::LEN)?.try_into().ok()?));
+        let entry = || {
+            let (prefix, bytes) = EntryPrefix::decode(payload)?;
+            let EntryPrefix { pos, own, class, hash, object, chunks } = prefix;
+            let header = wire::decode_entry(bytes).ok()?.header;
+            let bytes = bytes.len() as u32;
+            Some(Box::new(EntryRecord { pos, own, class, hash, object, chunks, header, bytes }))
+        };
         Some(match FrameKind::from_number(kind)? {
-            FrameKind::Entry => {
-                let (prefix, bytes) = EntryPrefix::decode(payload)?;
-                let EntryPrefix { pos, own, class, hash, object, chunks } = prefix;
-                let header = wire::decode_entry(bytes).ok()?.header;
-                let bytes = bytes.len() as u32;
-                Self::Entry(Box::new(EntryRecord { pos, own, class, hash, object, chunks, header, bytes }))
-            }
+            FrameKind::Entry => Self::Entry(entry()?),
+            FrameKind::Restored => Self::Restored(entry()?),
+            FrameKind::DamageNote => Self::DamageNote(minicbor::decode(payload).ok()?),
             FrameKind::Chunk => Self::Chunk(name()?),
             FrameKind::ChunkNeeded => Self::ChunkNeeded(name()?),
             FrameKind::EpochOpened => Self::EpochOpened(minicbor::decode(payload).ok()?),

@@ -18,6 +18,7 @@ use crate::error::{AppendError, OpenError, ReadError};
 use crate::format::{CHUNK_BYTES_MAX, PackedChunk, segment_name};
 use crate::index::{MemoryIndex, SledIndex};
 use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segments_dir};
+use crate::quarantine::Quarantine;
 use crate::rewrite;
 use crate::sealer::Sealer;
 use crate::settings::{AtRest, IndexPlace, JournalOptions};
@@ -133,8 +134,12 @@ impl Journal {
         report.index_rebuilt = rebuilt;
         report.segments = view.sealed.len() as u32 + 1;
 
+        let mut log = Log::new(node, limit_bytes, view, Some(slot));
+        let quarantine = Quarantine::open(Arc::clone(&disk), &dir, Arc::clone(&clock));
+        log.quarantine = Some(quarantine);
+        log.keep_aside(&report.damage);
         let shared = Arc::new(Shared {
-            log: Log::new(node, limit_bytes, view, Some(slot)),
+            log,
             queue: Queue::default(),
             subscribers: Mutex::default(),
             files: Mutex::default(),
@@ -337,9 +342,9 @@ impl Journal {
         sets
     }
 
-    /// Grows whenever [`Journal::unreadable`] does.
-    pub fn unreadable_changes(&self) -> u64 {
-        self.log().unreadable_changes()
+    /// Grows whenever it changes what is damaged, missed or asked for again.
+    pub fn damage_changes(&self) -> u64 {
+        self.log().damage_changes()
     }
 
     /// Hash of an entry that is held.

@@ -58,11 +58,8 @@ pub(crate) struct Loaded {
 impl Loaded {
     pub(crate) fn into_view(self, tail: Tail) -> View {
         let mut view = View { sealed: self.sealed, tail, state: self.state, stopped: None };
-        let mut accounts = std::mem::take(&mut view.state.consumers);
-        for account in accounts.values_mut() {
-            account.recount(view.parts());
-        }
-        view.state.consumers = accounts;
+        view.take_restored();
+        view.recount();
         view
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keys::DataKeys;
@@ -11,6 +11,7 @@ use model::{Disk, LocalPos, NodeId};
 use crate::error::{OpenError, ReadError};
 use crate::format::SEGMENT_HEADER_BYTES;
 use crate::load::{Access, load};
+use crate::quarantine::{QuarantineReport, read_places};
 use crate::summary::Growing;
 use crate::types::{Accounting, Damage, Listed, Progress, Stats, VerifyReport, Which};
 use crate::verify;
@@ -21,6 +22,8 @@ use crate::view::{Log, Tail};
 pub struct Reader {
     log: Log,
     damage: Vec<Damage>,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
 }
 
 impl Reader {
@@ -49,7 +52,7 @@ impl Reader {
             return Err(OpenError::Disk { what: format!("reading the journal in {}", dir.display()), source });
         };
         let (node, damage) = (loaded.node, std::mem::take(&mut loaded.damage));
-        Ok(Self { log: Log::new(node, 0, loaded.into_view(tail), None), damage })
+        Ok(Self { log: Log::new(node, 0, loaded.into_view(tail), None), damage, disk, dir: dir.to_owned() })
     }
 
     /// Whose journal it is.
@@ -60,6 +63,11 @@ impl Reader {
     /// Damaged places met while opening.
     pub fn damage(&self) -> &[Damage] {
         &self.damage
+    }
+
+    /// What the owner has kept aside, and which own entries cannot be read as far as this reader has met.
+    pub fn quarantine(&self) -> QuarantineReport {
+        self.log.quarantine_report(read_places(&*self.disk, &self.dir))
     }
 
     /// Entries of a range of positions, at most `max`.

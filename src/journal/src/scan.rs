@@ -86,7 +86,7 @@ impl Scanner {
             let bytes = (FRAME_HEADER_BYTES + stored.len()) as u64;
             let payload = match opening {
                 Opening::Nothing => Some(stored.to_vec()),
-                Opening::Only(wanted) if wanted as u8 != kind => {
+                Opening::Only(wanted) if !wanted.covers(kind) => {
                     self.at += bytes;
                     continue;
                 }

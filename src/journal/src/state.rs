@@ -11,7 +11,7 @@ use crate::format::{
 };
 use crate::pages::Part;
 use crate::sealer::Sealer;
-use crate::summary::{Page, Summary, Tally};
+use crate::summary::{Numbers, Page, Summary, Tally};
 use crate::types::{ConsumerState, EpochReason, OwnEpoch};
 
 /// Numbers by outcome, then by class.
@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) consumers: BTreeMap<String, Account>,
     pub(crate) next_pos: u64,
     pub(crate) trimmed_through: u32,
+    /// Own numbers whose entries stand once more behind damaged ones; of segments that exist.
+    pub(crate) restored: Numbers,
 }
 
 /// A consumer and its sums.
@@ -118,6 +120,18 @@ impl State {
                 self.highest_source = self.highest_source.max(snapshot.highest_source);
                 self.next_pos = self.next_pos.max(snapshot.next_pos);
                 self.trimmed_through = self.trimmed_through.max(snapshot.trimmed_through);
+            }
+            Record::Restored(entry) => {
+                self.next_pos = self.next_pos.max(entry.pos + 1);
+                let id = entry.header.id;
+                self.restored.entry(id.epoch).or_default().insert(id.seq.get());
+            }
+            Record::DamageNote(note) => {
+                for ReceivedFrame { origin, epoch, numbers } in &note.lost {
+                    if let Some(received) = self.received.get_mut(&(*origin, *epoch)) {
+                        *received = received.difference(numbers);
+                    }
+                }
             }
             Record::Chunk(_) | Record::ChunkNeeded(_) | Record::Rows | Record::Footer => {}
         }
@@ -230,7 +244,7 @@ impl Account {
     }
 
     /// Numbers by how they ended.
-    fn ended(&self, epoch: Epoch) -> &[RangeSet] {
+    pub(crate) fn ended(&self, epoch: Epoch) -> &[RangeSet] {
         self.state.outcomes.get(&epoch).map_or(&[], |sets| sets.as_slice())
     }
 

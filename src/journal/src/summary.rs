@@ -54,10 +54,13 @@ pub(crate) struct Summary {
     pub(crate) foreign: u64,
     /// Own numbers whose entries cannot be read.
     #[n(12)]
-    pub(crate) unreadable: BTreeMap<Epoch, RangeSet>,
+    pub(crate) unreadable: Numbers,
     /// Where the frames end and the footer begins; 0 while there is no footer.
     #[n(13)]
     pub(crate) end: u64,
+    /// Own numbers whose entries stand here once more, since their first copies were damaged.
+    #[n(14)]
+    pub(crate) restored: Numbers,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -230,12 +233,38 @@ impl Summary {
         changed
     }
 
+    /// Own numbers whose entries can be read.
+    pub(crate) fn readable_numbers(&self) -> Numbers {
+        let mut numbers = Numbers::new();
+        for page in &self.pages {
+            numbers.entry(page.epoch).or_default().union_with(&self.open_in(page, []));
+        }
+        numbers
+    }
+
+    /// Marks those of the numbers that stand here.
+    pub(crate) fn set_readable(&mut self, numbers: &Numbers, readable: bool) {
+        for page in &self.pages {
+            let Some(set) = numbers.get(&page.epoch) else { continue };
+            let here = set.intersection(&RangeSet::from(page.range()));
+            let unreadable = self.unreadable.entry(page.epoch).or_default();
+            match readable {
+                true => *unreadable = unreadable.difference(&here),
+                false => unreadable.union_with(&here),
+            }
+        }
+        self.unreadable.retain(|_, set| !set.is_empty());
+    }
+
     /// Offset from which a walk meets every entry at or after `pos`; `None` for the beginning.
     pub(crate) fn offset_before(&self, pos: u64) -> Option<u64> {
         let after = self.positions.partition_point(|(at, _)| *at <= pos);
         after.checked_sub(1).map(|i| u64::from(self.positions[i].1))
     }
 }
+
+/// Own numbers by epoch.
+pub(crate) type Numbers = BTreeMap<Epoch, RangeSet>;
 
 /// More lost numbers in one place than the smallest entries that fit into a segment cannot be damage.
 const LOST_MAX: u64 = 1 << 20;
@@ -356,7 +385,8 @@ impl Growing {
                 if summary.positions.last().is_none_or(due) {
                     summary.positions.push((entry.pos, offset));
                 }
-                ids.entry(print_of_id(&entry.header.id)).or_insert(offset);
+                // What was received again after damage stands behind its damaged copy.
+                ids.insert(print_of_id(&entry.header.id), offset);
                 if let Some(object) = entry.object {
                     objects.entry(print_of_object(object)).or_insert(offset);
                 }
@@ -370,6 +400,20 @@ impl Growing {
                     let before = own_before(id.epoch).map_or(0, Seq::get);
                     self.note_own(id, entry.class, entry.bytes_to_send(), entry.pos, before);
                 }
+            }
+            Record::Restored(entry) => {
+                summary.next_pos = summary.next_pos.max(entry.pos + 1);
+                summary.chain_end = link_chain(&summary.chain_end, &entry.hash);
+                summary.positions.push((entry.pos, offset));
+                ids.insert(print_of_id(&entry.header.id), offset);
+                if let Some(object) = entry.object {
+                    objects.entry(print_of_object(object)).or_insert(offset);
+                }
+                // Counted where its first copy stood; a scan of its class has to come by here all the same.
+                let class = &mut summary.classes[entry.class.index()];
+                class.first = if class.first == 0 { entry.pos } else { class.first };
+                class.last = entry.pos;
+                summary.restored.entry(entry.header.id.epoch).or_default().insert(entry.header.id.seq.get());
             }
             Record::Chunk(name) => {
                 summary.chunks += 1;
@@ -387,6 +431,7 @@ impl Growing {
             | Record::Trimmed(_)
             | Record::Snapshot(_)
             | Record::Rows
+            | Record::DamageNote(_)
             | Record::Footer => {}
         }
     }

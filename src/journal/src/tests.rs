@@ -1093,7 +1093,7 @@ pub(crate) fn options(dir: &Path) -> JournalOptions {
     }
 }
 
-fn data_keys() -> DataKeys {
+pub(crate) fn data_keys() -> DataKeys {
     DataKeys::new([(KeyNumber(1), DataKey::from_bytes([1; 32]))])
 }
 
@@ -1111,7 +1111,7 @@ impl Salts for CountedSalts {
     }
 }
 
-fn open(dir: &TempDir) -> (Journal, OpenReport) {
+pub(crate) fn open(dir: &TempDir) -> (Journal, OpenReport) {
     Journal::open(options(dir.path())).unwrap()
 }
 
@@ -1236,7 +1236,7 @@ pub(crate) fn segment(dir: &TempDir, number: u32) -> PathBuf {
     dir.path().join("segments").join(format!("{number:08}.seg"))
 }
 
-fn body(n: u64) -> Vec<u8> {
+pub(crate) fn body(n: u64) -> Vec<u8> {
     format!("message number {n} of this test").into_bytes()
 }
 
@@ -1302,7 +1302,7 @@ pub(crate) fn foreign(seq: u64, body: &[u8]) -> Foreign {
     Foreign { bytes: wire::encode_entry(&entry_of(PEER, seq, body)).into(), object: None }
 }
 
-fn append(journal: &Journal, numbers: std::ops::Range<u64>) {
+pub(crate) fn append(journal: &Journal, numbers: std::ops::Range<u64>) {
     for n in numbers {
         journal.append_own(draft(n)).wait().unwrap();
     }
@@ -1312,7 +1312,7 @@ fn everything(journal: &Journal) -> Vec<Listed> {
     journal.list(LocalPos::START..LocalPos(u64::MAX), usize::MAX).unwrap()
 }
 
-fn numbers(journal: &Journal) -> Vec<u64> {
+pub(crate) fn numbers(journal: &Journal) -> Vec<u64> {
     everything(journal).iter().map(|listed| listed.entry.header.id.seq.get()).collect()
 }
 

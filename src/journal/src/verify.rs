@@ -87,7 +87,7 @@ impl Checking<'_> {
                 self.find(number, offset, format!("a frame of kind {kind} cannot be read"));
                 continue;
             };
-            if let Record::Entry(entry) = &record {
+            if let Record::Entry(entry) | Record::Restored(entry) = &record {
                 self.report.entries += 1;
                 let bytes = EntryPrefix::decode(&payload).map(|(_, bytes)| bytes).unwrap_or_default();
                 if wire::entry_hash(bytes).ok() != Some(entry.hash) {

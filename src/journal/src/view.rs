@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::{
@@ -15,6 +15,7 @@ use crate::error::ReadError;
 use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES};
 use crate::index::{Index, IndexError, MemoryIndex, Sealed, SledIndex, move_aside};
 use crate::pages::{Part, RowsAt};
+use crate::quarantine::Quarantine;
 use crate::scan::{Found, Scanner, Window, frame_at};
 use crate::sealer::Sealer;
 use crate::state::{Account, State};
@@ -24,6 +25,7 @@ use crate::summary::{
 use crate::types::{Accounting, Listed, Progress, Stats, Sums, Which};
 
 /// A segment file that is open for reading.
+#[derive(Clone)]
 pub(crate) struct Segment {
     pub(crate) number: u32,
     pub(crate) file: Arc<dyn DiskFile>,
@@ -101,6 +103,18 @@ impl View {
         let state = &self.state;
         self.tail.growing.note(record, offset, |epoch| state.own_last(epoch));
         self.state.apply(record);
+        if let Record::Restored(entry) = record {
+            let id = entry.header.id;
+            let number = RangeSet::from(id.seq.get()..=id.seq.get());
+            self.set_readable(&[(id.epoch, number)].into(), true);
+        }
+    }
+
+    /// Counts every consumer's sums from scratch.
+    pub(crate) fn recount(&mut self) {
+        let mut accounts = std::mem::take(&mut self.state.consumers);
+        accounts.values_mut().for_each(|account| account.recount(self.parts()));
+        self.state.consumers = accounts;
     }
 
     /// Own numbers that were given up count as superseded for every consumer.
@@ -201,8 +215,10 @@ pub(crate) struct Log {
     index: Option<Mutex<IndexSlot>>,
     /// Damaged places that were met; no more than [`DAMAGED_MAX`] are told apart.
     damaged: Mutex<BTreeSet<(u32, u64, bool)>>,
-    /// How often own entries turned out to be unreadable.
-    unreadable_changes: AtomicU64,
+    /// How often it changed what is damaged, missed or asked for again.
+    pub(crate) damage_changes: AtomicU64,
+    /// `None` for readers that change nothing.
+    pub(crate) quarantine: Option<Quarantine>,
 }
 
 /// The index, and which one it is, so that two threads that meet the same damage rebuild once.
@@ -233,7 +249,7 @@ struct Located {
     payload: Vec<u8>,
 }
 
-fn failed(e: io::Error) -> ReadError {
+pub(crate) fn failed(e: io::Error) -> ReadError {
     ReadError(e.to_string())
 }
 
@@ -246,7 +262,8 @@ impl Log {
             view: RwLock::new(view),
             index,
             damaged: Default::default(),
-            unreadable_changes: AtomicU64::new(0),
+            damage_changes: AtomicU64::new(0),
+            quarantine: None,
         }
     }
 
@@ -287,7 +304,7 @@ impl Log {
     }
 
     /// The first time that a damaged place is met, it is reported, and own entries that cannot be read are accounted for.
-    fn note_damage(&self, segment: u32, offset: u64) {
+    pub(crate) fn note_damage(&self, segment: u32, offset: u64) {
         // Damage in the segment that grows is accounted for when it is met again after that was sealed.
         let is_sealed = self.read().sealed.contains_key(&segment);
         {
@@ -297,30 +314,9 @@ impl Log {
             }
         }
         tracing::warn!(segment, offset, "damaged place in the journal skipped; run `holdfast journal verify`");
-        let Some(sealed) = self.read().sealed.get(&segment).cloned() else { return };
-        let found = match grow(&sealed) {
-            Ok(growing) => growing.summary,
-            Err(e) => return tracing::warn!(error = %e, segment, "the damage could not be measured"),
-        };
-        let mut summary = sealed.summary.clone();
-        if !summary.mark_unreadable(&found) {
-            return;
+        if let Err(e) = self.measure(segment) {
+            tracing::warn!(error = %e, segment, "the damage could not be measured");
         }
-        let mut view = self.write();
-        // It may have been trimmed meanwhile, or written anew.
-        let Some(current) = view.sealed.get(&segment).cloned() else { return };
-        let Segment { number, file, sealer, end, bytes, summary: _, rows } = &*current;
-        let (file, sealer, rows) = (Arc::clone(file), sealer.clone(), rows.clone());
-        let marked = Arc::new(Segment { number: *number, file, sealer, end: *end, bytes: *bytes, summary, rows });
-        view.sealed.insert(segment, Arc::clone(&marked));
-        let mut consumers = std::mem::take(&mut view.state.consumers);
-        consumers.values_mut().for_each(|account| account.recount_one(Part::Sealed(&marked)));
-        view.state.consumers = consumers;
-        self.unreadable_changes.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn unreadable_changes(&self) -> u64 {
-        self.unreadable_changes.load(Ordering::SeqCst)
     }
 
     /// Offset of what the print names in a sealed segment.
@@ -424,7 +420,7 @@ impl Log {
     }
 
     fn held(&self, frame: Option<Located>) -> Option<Held> {
-        let Located { segment, offset, kind: _, payload } = frame.filter(|f| f.kind == FrameKind::Entry as u8)?;
+        let Located { segment, offset, kind: _, payload } = frame.filter(|f| FrameKind::is_entry(f.kind))?;
         let (prefix, bytes) = EntryPrefix::decode(&payload)?;
         let entry = wire::decode_entry(bytes).ok()?;
         Some(Held { segment, offset, prefix, entry, bytes: bytes.into() })
@@ -433,7 +429,7 @@ impl Log {
     pub(crate) fn entry(&self, id: &EntryId) -> Result<Option<Held>, ReadError> {
         let own = id.origin == self.node;
         let wanted = |summary: &Summary| match own {
-            true => summary.has_own(id.epoch, id.seq.get()),
+            true => summary.has_own(id.epoch, id.seq.get()) || summary.restored.contains_key(&id.epoch),
             false => summary.has_foreign(),
         };
         let held = self.held(self.frame(Table::Ids, print_of_id(id), false, wanted)?);
@@ -441,7 +437,8 @@ impl Log {
     }
 
     pub(crate) fn creator(&self, key: ObjectKey) -> Result<Option<EntryId>, ReadError> {
-        let held = self.held(self.frame(Table::Objects, print_of_object(key), true, |s| s.entries > 0)?);
+        let held = self
+            .held(self.frame(Table::Objects, print_of_object(key), true, |s| s.entries > 0 || !s.restored.is_empty())?);
         Ok(held.filter(|held| held.prefix.object == Some(key)).map(|held| held.entry.header.id))
     }
 

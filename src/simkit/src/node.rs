@@ -385,6 +385,15 @@ impl SimNode {
                         }
                     }
                     Output::FileUnavailable(id) => panic!("{}: file {id} became unavailable", self.name),
+                    Output::Restore(incoming) => {
+                        let returned = Foreign { bytes: incoming.bytes, object: None };
+                        if process.journal.restore(returned).wait()? {
+                            process.session.appended();
+                        }
+                    }
+                    Output::NotReturned { epoch, ranges } => {
+                        process.journal.not_returned(process.consumer.name(), epoch, &ranges);
+                    }
                     Output::Close { .. } | Output::PeerGreeted { .. } | Output::OfferFiles | Output::Event(_) => {}
                 }
             }

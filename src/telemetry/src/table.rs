@@ -13,6 +13,9 @@ metrics! {
     journal_disk_bytes: Gauge [] "Size of the journal's segment files.",
     journal_trimmed_bytes_total: Counter [] "Bytes freed because every destination was finished with them.",
     journal_damaged_frames_total: Counter [] "Damaged places that were skipped when the journal was opened.",
+    journal_quarantined_places: Gauge [] "Damaged places in the segments of which the bytes are kept aside.",
+    journal_missing_entries: Gauge [] "Own entries that cannot be read and that some destination has not finished with.",
+    journal_restored_entries_total: Counter [] "Own entries that were damaged and came back from a peer.",
     journal_index_rebuilds_total: Counter [] "Times the index was rebuilt from the segments when the journal was opened.",
     journal_epoch: Gauge [] "The node's present numbering; it grows when bytes were lost or a snapshot was restored.",
 
@@ -29,6 +32,7 @@ metrics! {
     link_duplicate_entries_total: Counter [peer: PeerName] "Entries that arrived from the peer again and were dropped.",
     link_reconnects_total: Counter [peer: PeerName] "Connections made with the peer.",
     link_bad_frames_total: Counter [peer: PeerName] "Frames from the peer that could not be read.",
+    link_asked_again_entries_total: Counter [peer: PeerName] "Entries that the peer lost to damage after it had stored them, and that are sent again.",
     link_urgent_ack_seconds: Histogram [peer: PeerName] "Time from capture of a flash or immediate entry until the peer stored it.",
 
     equation_entries: Gauge [destination: Destination, term: Term] "The terms of: accepted = applied + held + quarantined + expired + superseded + withheld + purged.",
@@ -40,6 +44,7 @@ metrics! {
     apply_applied_entries_total: Counter [origin: PeerName] "Entries of a peer whose effect became durable here.",
     apply_held_entries: Gauge [origin: PeerName] "Entries of a peer stored here that wait for a cause.",
     apply_quarantined_entries_total: Counter [origin: PeerName] "Entries of a peer that could not be applied and were kept aside.",
+    apply_refetched_entries_total: Counter [origin: PeerName] "Entries of a peer that were damaged here before they were applied, and are asked for again.",
     apply_late_posts_total: Counter [origin: PeerName] "Posts that were applied long after they were written.",
 
     mission_objects: Gauge [object: ObjectCount] "Objects in the mission core.",
