@@ -202,10 +202,17 @@ pub(crate) fn text(object: &Value, field: &str) -> String {
 
 /// Body of a plain GET that must succeed.
 pub(crate) async fn plain(base: SocketAddr, path: &str) -> String {
+    let (status, body) = plain_answer(base, path).await;
+    assert!((200..300).contains(&status), "{path}: {status}");
+    body
+}
+
+/// Status and body of a plain GET.
+pub(crate) async fn plain_answer(base: SocketAddr, path: &str) -> (u16, String) {
     let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
     let uri = format!("http://{base}{path}").parse().expect("a well-formed address");
     let answer = client.get(uri).await.unwrap_or_else(|e| panic!("{path}: {e}"));
-    assert!(answer.status().is_success(), "{path}: {}", answer.status());
+    let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.expect("the whole body").to_bytes();
-    String::from_utf8(body.to_vec()).expect("text")
+    (status, String::from_utf8(body.to_vec()).expect("text"))
 }

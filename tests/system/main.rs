@@ -11,6 +11,7 @@ mod compare;
 mod crash;
 mod delivery;
 mod enrolment;
+mod failing_disk;
 mod http;
 mod node;
 mod outage;

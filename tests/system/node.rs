@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use toml::Table;
 
-use crate::http::User;
+use crate::http::{User, plain_answer};
 use crate::world::PASSWORD;
 
 /// A node starts within this time even when it rebuilds its index on a busy machine.
@@ -49,6 +49,8 @@ pub(crate) struct Node {
     link: SocketAddr,
     metrics: SocketAddr,
     starts: u32,
+    /// For the process, from its next start on.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Node {
@@ -56,7 +58,17 @@ impl Node {
     pub(crate) fn init(role: Role, name: &str, rate: &str) -> Self {
         let root = tempfile::Builder::new().prefix(&format!("holdfast-{name}-")).tempdir().expect("a directory");
         let [api, link, metrics] = [free_port(), free_port(), free_port()];
-        let node = Self { role, name: name.to_owned(), root, child: None, api, link, metrics, starts: 0 };
+        let node = Self {
+            role,
+            name: name.to_owned(),
+            root,
+            child: None,
+            api,
+            link,
+            metrics,
+            starts: 0,
+            environment: Vec::new(),
+        };
         let (api, metrics, listen) = (api.to_string(), metrics.to_string(), link.to_string());
         let admin = node.admin_name();
         let mut args = vec!["init", "--role", role.verb(), "--name", name, "--admin", &admin, "--release", "all"];
@@ -89,6 +101,7 @@ impl Node {
         let log = File::create(self.log_path()).expect("a log file");
         let child = self
             .command(&[self.role.verb()])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(log.try_clone().expect("the same file"))
             .stderr(log)
             .spawn()
@@ -311,6 +324,26 @@ impl Node {
     /// `status` says this somewhere.
     pub(crate) fn complains_of(&self, text: &str) -> bool {
         self.status().is_some_and(|status| status.to_string().contains(text))
+    }
+
+    /// The process has written this since its start.
+    pub(crate) fn logged(&self, text: &str) -> bool {
+        fs::read_to_string(self.log_path()).is_ok_and(|log| log.contains(text))
+    }
+
+    /// What a supervisor would be told.
+    pub(crate) async fn is_healthy(&self) -> bool {
+        plain_answer(self.metrics, "/healthz").await.0 == 200
+    }
+
+    /// The running process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    /// A path beside the data, removed with the node.
+    pub(crate) fn path_for(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
     }
 
     fn is_connected(&self) -> bool {

@@ -9,7 +9,7 @@ use keys::PeerRegistry;
 use mission::Core;
 use mission::ws::WsHub;
 use model::{NodeId, Precedence};
-use telemetry::{ObjectCount, PeerName, Term, Verdict};
+use telemetry::{ObjectCount, PeerName, Term};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -81,10 +81,6 @@ impl Sources {
         metrics.journal_segments.set_count((), u64::from(stats.segments));
         metrics.journal_disk_bytes.set_count((), stats.bytes);
         metrics.journal_epoch.set_count((), stats.epochs.last().map_or(0, |e| u64::from(e.epoch.0)));
-        if let Some(why) = &stats.stopped {
-            let next = "check the disk (`dmesg`), replace it if it reports errors, then restart the node";
-            self.environment.health.report("journal", Verdict::failing(why.clone(), next));
-        }
         let counts = self.core.stats()?;
         for (object, count) in [
             (ObjectCount::Users, counts.users),

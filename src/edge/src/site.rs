@@ -231,6 +231,11 @@ impl Site {
             metrics: Arc::clone(&metrics),
         })?;
         let carrier_handle = carrier.handle();
+        let alarm = health.clone();
+        journal.on_stop(move |why| {
+            let next = "check the disk (`dmesg`), replace it if it reports errors, then restart the node";
+            alarm.report("journal", Verdict::failing(why, next));
+        });
         let capture = Capture::new(CaptureOptions {
             core: core.clone(),
             journal: journal.clone(),

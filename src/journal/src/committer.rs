@@ -194,11 +194,15 @@ impl Queue {
 
 type Callback = Arc<dyn Fn() + Send + Sync>;
 
+/// Is told why the journal stopped.
+pub(crate) type StopListener = Box<dyn FnOnce(&str) + Send>;
+
 /// What the handles and the committer share.
 pub(crate) struct Shared {
     pub(crate) log: Log,
     pub(crate) queue: Queue,
     pub(crate) subscribers: Mutex<BTreeMap<u64, Callback>>,
+    pub(crate) stop_listeners: Mutex<Vec<StopListener>>,
     /// Files whose chunks are being put, with the position before their first chunk.
     pub(crate) files: Mutex<BTreeMap<u64, LocalPos>>,
     /// Where the journal lies, for what callers do on their own threads.
@@ -698,6 +702,8 @@ impl Committer {
     fn stop(&self, why: String) -> AppendError {
         tracing::error!(why, "the journal stopped; what was acknowledged is durable, nothing more is accepted");
         self.shared.log.write().stopped = Some(why.clone());
+        let listeners = std::mem::take(&mut *lock(&self.shared.stop_listeners));
+        listeners.into_iter().for_each(|listener| listener(&why));
         AppendError::Stopped(why)
     }
 

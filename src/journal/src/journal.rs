@@ -142,6 +142,7 @@ impl Journal {
             log,
             queue: Queue::default(),
             subscribers: Mutex::default(),
+            stop_listeners: Mutex::default(),
             files: Mutex::default(),
             place: Place { disk: Arc::clone(&disk), dir: dir.clone(), rewriting: Mutex::default() },
             at_rest: Mutex::new(at_rest),
@@ -284,6 +285,17 @@ impl Journal {
         let token = self.0.next_token.fetch_add(1, Ordering::Relaxed);
         lock(&self.0.shared.subscribers).insert(token, callback.into());
         Subscription { shared: Arc::downgrade(&self.0.shared), token }
+    }
+
+    /// `listener` runs once if the journal stops taking anything because the disk failed, with the reason, on the committer's
+    /// thread. One that is given to a journal that has stopped runs at once.
+    pub fn on_stop(&self, listener: impl FnOnce(&str) + Send + 'static) {
+        let mut listeners = lock(&self.0.shared.stop_listeners);
+        let stopped = self.log().read().stopped.clone();
+        match stopped {
+            Some(why) => listener(&why),
+            None => listeners.push(Box::new(listener)),
+        }
     }
 
     /// The entry that created an object.
