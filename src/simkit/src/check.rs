@@ -299,12 +299,17 @@ pub struct Examination {
     pub violations_max: usize,
     /// Only this one, as [`Violation::state`] names it.
     pub only: Option<String>,
+    /// Only the moments after so many calls at the end of each leg.
+    pub last_calls: usize,
+    /// At each moment no more states than this, the first of which lose all and keep all.
+    pub states_max: usize,
 }
 
 impl Default for Examination {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { seed: 0, extra: 0, threads, violations_max: 3, only: None }
+        let (last_calls, states_max) = (usize::MAX, usize::MAX);
+        Self { seed: 0, extra: 0, threads, violations_max: 3, only: None, last_calls, states_max }
     }
 }
 
@@ -355,8 +360,11 @@ impl Examination {
                 if let Some(Call::Note(_)) = leg.trace.calls().get(boundary.calls) {
                     continue;
                 }
+                if boundary.calls.saturating_add(self.last_calls) < leg.trace.calls().len() {
+                    continue;
+                }
                 findings.calls += 1;
-                for state in 0..boundary.states() {
+                for state in 0..boundary.states().min(self.states_max) {
                     let (disk, print) = boundary.disk(state);
                     if print % self.threads as u64 != thread || !checked.insert(print) {
                         continue;

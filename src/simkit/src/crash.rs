@@ -83,7 +83,7 @@ impl Boundary {
 fn legal_keeps(undecided: &[Undecided], extra: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<Keep>> {
     let n = undecided.len();
     let prefix = |len: usize| -> Vec<Keep> { (0..n).map(|i| if i < len { Keep::Yes } else { Keep::No }).collect() };
-    let mut all: Vec<Vec<Keep>> = (0..=n).map(prefix).collect();
+    let mut all: Vec<Vec<Keep>> = [0, n].into_iter().chain(1..n).map(prefix).collect();
     if n == 0 {
         return all;
     }

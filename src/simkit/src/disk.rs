@@ -32,14 +32,16 @@ struct State {
     /// Bytes that may still be appended before the power goes.
     bytes_left: Option<usize>,
     off: bool,
+    /// Calls that change the disk before the process is killed.
+    calls_left: Option<u64>,
     /// Bytes and files that there is room for.
     room_bytes: Option<u64>,
     room_files: Option<usize>,
     quota: bool,
     fault: Option<Fault>,
     /// Calls that count for the fault.
-    calls: u64,
-    fault_fired: bool,
+    calls: Vec<Op>,
+    failed_call: Option<Op>,
     trace: Option<Trace>,
     gate_shut: bool,
     at_gate: u32,
@@ -223,6 +225,20 @@ impl PretendDisk {
         self.state().bytes_left = Some(bytes);
     }
 
+    /// The process is killed when it makes the call after so many more that change the disk: that call and every later one
+    /// is not done. What was not synced stays as it is; see [`PretendDisk::restart_process`].
+    pub fn kill_after(&self, calls: u64) {
+        self.state().calls_left = Some(calls);
+    }
+
+    /// Another process begins, on the disk as the killed one left it.
+    pub fn restart_process(&self) {
+        let mut state = self.state();
+        state.power_on += 1;
+        (state.off, state.calls_left) = (false, None);
+        state.locks.clear();
+    }
+
     /// The power goes.
     pub fn cut_power(&self) {
         self.state().off = true;
@@ -234,7 +250,7 @@ impl PretendDisk {
         self.state().off
     }
 
-    /// Power off and on: what was synced is there, of the rest a random part. Faults are over.
+    /// Power off and on: what was synced is there, of the rest a random part.
     pub fn crash(&self, rng: &mut impl RngExt) {
         let mut state = self.state();
         let keeps = random_keeps(&state.media.undecided(), rng);
@@ -278,12 +294,17 @@ impl PretendDisk {
     /// Calls fail so from here on; `None` for not any more.
     pub fn set_fault(&self, fault: Option<Fault>) {
         let mut state = self.state();
-        (state.fault, state.calls, state.fault_fired) = (fault, 0, false);
+        (state.fault, state.calls, state.failed_call) = (fault, Vec::new(), None);
     }
 
-    /// Has a call failed since [`PretendDisk::set_fault`]?
-    pub fn fault_fired(&self) -> bool {
-        self.state().fault_fired
+    /// The first call that failed since [`PretendDisk::set_fault`].
+    pub fn failed_call(&self) -> Option<Op> {
+        self.state().failed_call
+    }
+
+    /// Calls since [`PretendDisk::set_fault`] that counted for the fault.
+    pub fn calls(&self) -> Vec<Op> {
+        self.state().calls.clone()
     }
 
     /// Begins to write down what is asked of the disk.
@@ -375,6 +396,8 @@ impl PretendDisk {
             state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.at_gate -= 1;
         }
+        state.off |= state.calls_left == Some(0);
+        state.calls_left = state.calls_left.map(|left| left.saturating_sub(1));
         if state.off {
             return Err(no_power());
         }
@@ -396,16 +419,18 @@ impl State {
     fn restart(&mut self, keeps: &[Keep]) {
         self.media = self.media.after(keeps);
         self.power_on += 1;
-        (self.off, self.bytes_left, self.fault, self.gate_shut) = (false, None, None, false);
+        (self.off, self.bytes_left, self.calls_left, self.gate_shut) = (false, None, None, false);
         self.locks.clear();
     }
 
     fn failing(&mut self, op: Op) -> Option<DiskError> {
         let fault = self.fault.filter(|fault| fault.only.is_none_or(|only| only == op))?;
-        let call = self.calls;
-        self.calls += 1;
+        let call = self.calls.len() as u64;
+        self.calls.push(op);
         let fails = call == fault.after || (fault.lasting && call > fault.after);
-        self.fault_fired |= fails;
+        if fails {
+            self.failed_call.get_or_insert(op);
+        }
         fails.then_some(fault.error)
     }
 
@@ -626,7 +651,7 @@ mod tests {
         let (disk, file) = disk_with_a_file();
         file.append(b"one").unwrap();
         disk.set_fault(Some(Fault { after: 0, only: Some(Op::SyncData), error: DiskError::Io, lasting: false }));
-        assert!(file.sync_data().is_err() && disk.fault_fired());
+        assert!(file.sync_data().is_err() && disk.failed_call() == Some(Op::SyncData));
         file.append(b"two").unwrap();
         file.sync_data().unwrap();
         assert_eq!(read(&disk), b"onetwo", "programs see what may never reach the disk");

@@ -261,6 +261,8 @@ pub enum Step {
     Charlie,
     Flush,
     Reopen,
+    /// The process is killed after so many more calls that change the disk.
+    Kill(u8),
     /// The power goes, and comes back with a random one of the legal states.
     PowerCut,
 }
@@ -280,7 +282,8 @@ pub fn script(seed: u64, steps: usize) -> Vec<Step> {
         34 => Step::Reissue,
         35 => Step::Charlie,
         36 => Step::Flush,
-        37..=38 => Step::Reopen,
+        37 => Step::Reopen,
+        38 => Step::Kill(rng.random_range(0..10)),
         _ => Step::PowerCut,
     };
     (0..steps).map(&mut pick).collect()
@@ -384,14 +387,28 @@ impl Trial {
         if self.site.is_none() && !self.open()? {
             return Ok(());
         }
-        let done = self.perform(step);
-        if let Err(e) = done {
-            self.recorded.errors.push(format!("{step:?}: {e}"));
+        if let Err(e) = self.perform(step) {
+            self.told(format!("{step:?}: {e}"));
             if matches!(e, AppendError::Stopped(_) | AppendError::Closed) {
                 self.site = None;
             }
         }
+        self.restart_if_killed();
         Ok(())
+    }
+
+    /// An error, unless it is that the process was killed.
+    fn told(&mut self, error: String) {
+        if !self.disk.is_off() {
+            self.recorded.errors.push(error);
+        }
+    }
+
+    fn restart_if_killed(&mut self) {
+        if self.disk.is_off() {
+            self.site = None;
+            self.disk.restart_process();
+        }
     }
 
     /// Opens the journal and registers who is to be. False when a consumer could not be.
@@ -402,7 +419,8 @@ impl Trial {
             match Journal::open(options(&self.disk, self.recorded.seal, self.openings)) {
                 Ok(opened) => break opened,
                 Err(e) if tries < OPENINGS => {
-                    self.recorded.errors.push(format!("open: {e}"));
+                    self.told(format!("open: {e}"));
+                    self.restart_if_killed();
                     tries += 1;
                 }
                 Err(e) => return Err(NotOpened(e)),
@@ -426,7 +444,8 @@ impl Trial {
                 Ok(true)
             }
             Err(e) => {
-                self.recorded.errors.push(format!("register: {e}"));
+                self.told(format!("register: {e}"));
+                self.restart_if_killed();
                 Ok(false)
             }
         }
@@ -579,6 +598,10 @@ impl Trial {
             Step::Flush => self.flush(),
             Step::Reopen => {
                 self.site = None;
+                Ok(())
+            }
+            Step::Kill(calls) => {
+                self.disk.kill_after(u64::from(calls));
                 Ok(())
             }
             Step::PowerCut => {
