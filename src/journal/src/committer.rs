@@ -623,7 +623,11 @@ impl Committer {
     /// Adds the consumers that changed, where their states have no more than so many ranges in all.
     fn plan_consumers(&mut self, batch: &mut Batch, ranges_max: usize) {
         let view = self.shared.log.read();
-        let dirty: Vec<_> = view.state.consumers.iter().filter(|(_, account)| account.is_dirty()).collect();
+        let removed = |name: &str| {
+            batch.records.iter().any(|(_, record)| matches!(record, Record::ConsumerRemoved(gone) if gone == name))
+        };
+        let dirty: Vec<_> =
+            view.state.consumers.iter().filter(|(name, account)| account.is_dirty() && !removed(name)).collect();
         let ranges = |account: &Account| {
             let outcomes = account.state.outcomes.values().flatten();
             account.state.stored.values().chain(outcomes).map(RangeSet::ranges_len).sum::<usize>()
