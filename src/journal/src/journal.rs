@@ -96,6 +96,9 @@ impl Journal {
             LockError::Io(e) => disk_error(format!("locking {}", lock_path.display()))(e),
         })?;
 
+        // What a killed process made or removed may be undone by a power cut as long as nobody has synced the names.
+        let names = disk.sync_dir(&dir).and_then(|()| disk.sync_dir(&segments));
+        names.map_err(disk_error("making the names of segment files durable"))?;
         let suspect = mend_suspect(&*disk, &dir).map_err(disk_error("writing the segment in doubt anew"))?;
         rewrite::discard_leftovers(&*disk, &dir).map_err(disk_error("removing what was left of a rewriting"))?;
         let mut loaded = load(&*disk, &dir, Some(node), &at_rest.keys(), Access::Owner)?;
@@ -126,6 +129,7 @@ impl Journal {
                 let number = loaded.highest_segment + 1;
                 let sealer = Sealer::fresh(node, number, &at_rest);
                 create_segment(&*disk, &dir, sealer, &loaded.state, chain, clock.now())
+                    .map_err(|e| e.source)
                     .map_err(disk_error("making a segment file"))?
             }
         };

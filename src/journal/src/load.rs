@@ -524,6 +524,14 @@ pub(crate) fn mend_suspect(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// A segment file was not made.
+pub(crate) struct NotCreated {
+    pub(crate) source: io::Error,
+    /// A power cut may bring it back: it would say that the log ends where it was to begin, so nothing more may be written
+    /// before it.
+    pub(crate) may_appear: bool,
+}
+
 /// Makes the segment file of `sealer`, which begins with a snapshot of `state`.
 pub(crate) fn create_segment(
     disk: &dyn Disk,
@@ -532,7 +540,7 @@ pub(crate) fn create_segment(
     state: &State,
     chain: [u8; 32],
     created: UnixMillis,
-) -> io::Result<Tail> {
+) -> Result<Tail, NotCreated> {
     let (node, number) = sealer.place();
     let (version, first_pos) = (FORMAT_VERSION, state.next_pos);
     let lock = sealer.lock().unwrap_or(Lock::PLAIN);
@@ -540,14 +548,14 @@ pub(crate) fn create_segment(
     state.push_group(&sealer, &mut bytes, 0);
     let segments = segments_dir(dir);
     let path = segments.join(segment_name(number));
-    let file: Arc<dyn DiskFile> = disk.open(&path, OpenMode::Create)?.into();
+    let opened = disk.open(&path, OpenMode::Create);
+    let file: Arc<dyn DiskFile> = opened.map_err(|source| NotCreated { source, may_appear: false })?.into();
     let written = file.append(&bytes).and_then(|()| file.sync_data()).and_then(|()| disk.sync_dir(&segments));
-    if let Err(e) = written {
+    if let Err(source) = written {
         drop(file);
         // Without a whole frame it would be set aside at the next open; with one it would be an empty tail.
-        disk.unlink(&path)?;
-        disk.sync_dir(&segments)?;
-        return Err(e);
+        let undone = disk.unlink(&path).and_then(|()| disk.sync_dir(&segments));
+        return Err(NotCreated { source, may_appear: undone.is_err() });
     }
     let growing = Growing::starting(state.next_pos, chain);
     Ok(Tail { number, file, sealer, end: bytes.len() as u64, growing })
