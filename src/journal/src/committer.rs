@@ -695,12 +695,12 @@ impl Committer {
     }
 
     /// The disk did not sync: what the tail holds is in doubt, whatever a later sync says.
-    fn stop_suspect(&self, e: &io::Error) -> AppendError {
+    fn stop_suspect(&self, why: String) -> AppendError {
         let segment = self.shared.log.read().tail.number;
         if let Err(e) = note_suspect(&*self.disk, &self.dir, segment) {
             tracing::error!(error = %e, "it could not be noted that the newest segment is in doubt");
         }
-        self.stop(format!("the disk did not sync: {e}"))
+        self.stop(why)
     }
 
     fn stop(&self, why: String) -> AppendError {
@@ -715,12 +715,12 @@ impl Committer {
         self.stopped()?;
         let file = Arc::clone(&self.shared.log.read().tail.file);
         match file.append(bytes) {
-            Ok(()) => file.sync_data().map_err(|e| self.stop_suspect(&e)),
+            Ok(()) => file.sync_data().map_err(|e| self.stop_suspect(format!("the disk did not sync: {e}"))),
             Err(e) => {
                 // Cut what was written of it, and make that durable: a piece of a refused batch must not come back.
                 let cut = file.truncate(base).and_then(|()| file.sync_data());
                 if let Err(e) = cut {
-                    return Err(self.stop(format!("a partial write could not be taken back: {e}")));
+                    return Err(self.stop_suspect(format!("a partial write could not be taken back: {e}")));
                 }
                 match is_full(&e) {
                     true => Err(AppendError::NoSpace(e.to_string())),
@@ -749,7 +749,12 @@ impl Committer {
         // First the new file, durable in whole, then the old one's footer: one of them can always be continued.
         let created = self.clock.now();
         let sealer = Sealer::fresh(self.node(), number, &lock(&self.shared.at_rest));
-        let tail = create_segment(&*self.disk, &self.dir, sealer, &state, chain, created)?;
+        let tail = create_segment(&*self.disk, &self.dir, sealer, &state, chain, created).map_err(|e| {
+            if e.may_appear {
+                self.stop(format!("a new segment file can be neither made nor removed: {}", e.source));
+            }
+            e.source
+        })?;
         let (footer, summary, file, sealer, end, tables) = {
             let old = &self.shared.log.read().tail;
             let (footer, summary) = footer_of(old);

@@ -151,6 +151,7 @@ pub(crate) fn load(
     }
     Loading {
         disk,
+        dir,
         access,
         loaded: Loaded {
             node,
@@ -199,6 +200,7 @@ impl Opened {
 
 struct Loading<'a> {
     disk: &'a dyn Disk,
+    dir: &'a Path,
     access: Access,
     loaded: Loaded,
     /// Behind a hole in the last writes: the source's position before it.
@@ -414,7 +416,13 @@ impl Loading<'_> {
                 candidate.file.truncate(end).map_err(mending())?;
             }
             // What a killed process wrote may not be on the disk yet, and will be told to peers as durable.
-            candidate.file.sync_data().map_err(mending())?;
+            if let Err(e) = candidate.file.sync_data() {
+                // The next open must not take a sync that succeeds for an answer.
+                if let Err(e) = note_suspect(self.disk, self.dir, candidate.number) {
+                    tracing::error!(error = %e, "it could not be noted that the newest segment is in doubt");
+                }
+                return Err(mending()(e));
+            }
         }
         let Candidate { number, file, sealer, .. } = candidate;
         let (file, sealer) = (Arc::clone(file), sealer.clone());

@@ -1,7 +1,7 @@
 //! What one failed call, or a process killed between two calls, once cost.
 
 use simkit::trial::{Recorded, Step, Trial};
-use simkit::{DiskError, Examination, Fault, Op};
+use simkit::{Call, DiskError, Examination, Fault, Op};
 
 #[test]
 fn a_consumer_that_is_removed_stays_removed_though_its_receipts_were_not_written_yet() {
@@ -39,6 +39,25 @@ fn a_segment_file_that_can_be_neither_made_nor_removed_stops_the_journal() {
     trial.run(&steps).expect("the disk works again");
     let recorded = trial.finish();
     assert!(recorded.errors[0].contains("neither made nor removed"), "{:?}", recorded.errors);
+    every_state_holds(&recorded, 4);
+}
+
+#[test]
+fn a_sync_that_failed_at_open_is_not_tried_again_on_the_same_file() {
+    // The second open synced the same file, with success since the system had dropped its pages, and told peers that it
+    // holds what the disk never got.
+    let mut trial = Trial::new(1);
+    trial.run(&[Step::Own, Step::Foreign, Step::Reopen]).expect("a disk without faults opens");
+    trial.disk().set_fault(Some(Fault { after: 0, only: Some(Op::SyncData), error: DiskError::Io, lasting: false }));
+    trial.run(&[Step::Own, Step::Foreign]).expect("it opens at the second try");
+    let recorded = trial.finish();
+    let mut failed = None;
+    for call in recorded.legs.iter().flat_map(|leg| leg.trace.calls()) {
+        let Call::SyncData { file, well } = call else { continue };
+        assert_ne!(failed, Some(*file), "the sync of file #{file} is tried again");
+        failed = failed.or((!well).then_some(*file));
+    }
+    assert!(failed.is_some(), "no sync failed");
     every_state_holds(&recorded, 4);
 }
 
