@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use keys::DataKeys;
 use model::{
-    ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, RangeSet, Seq,
+    ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Precedence,
+    RangeSet, Seq,
 };
 
 use crate::error::AppendError;
@@ -26,6 +27,7 @@ use crate::format::{
 use crate::load::{create_segment, footer_of, note_suspect, segments_dir};
 use crate::pages::{PageCache, RowsAt};
 use crate::quarantine::Lost;
+use crate::reserve::{Need, Reserve, is_full, tail_bytes_max};
 use crate::rewrite::{self, Rewritten};
 use crate::scan::{Found, Scanner};
 use crate::sealer::Sealer;
@@ -205,6 +207,7 @@ pub(crate) struct Shared {
     pub(crate) stop_listeners: Mutex<Vec<StopListener>>,
     /// Files whose chunks are being put, with the position before their first chunk.
     pub(crate) files: Mutex<BTreeMap<u64, LocalPos>>,
+    pub(crate) reserve: Reserve,
     /// Where the journal lies, for what callers do on their own threads.
     pub(crate) place: Place,
     /// How new segments are sealed.
@@ -233,6 +236,8 @@ pub(crate) struct Committer {
     creators: HashMap<ObjectKey, EntryId>,
     /// Shared by the segments that it seals.
     pages: Arc<PageCache>,
+    /// Said once, not with each batch.
+    roll_failed: bool,
 }
 
 /// Answers a ticket once it is known whether the batch is durable.
@@ -255,6 +260,8 @@ pub(crate) struct Batch {
     needed: HashSet<ChunkName>,
     /// Consumers whose states are in it, and which version.
     consumers: Vec<(String, u64)>,
+    /// Something in it may use the reserve.
+    pub(crate) urgent: bool,
 }
 
 impl Batch {
@@ -278,7 +285,7 @@ impl Committer {
         pending_epoch: Option<EpochReason>,
     ) -> Self {
         let (creators, pages) = (HashMap::new(), Arc::default());
-        Self { shared, disk, clock, dir, segment_bytes, pending_epoch, creators, pages }
+        Self { shared, disk, clock, dir, segment_bytes, pending_epoch, creators, pages, roll_failed: false }
     }
 
     pub(crate) fn run(mut self) {
@@ -352,6 +359,7 @@ impl Committer {
                 Request::RemoveConsumer(name, completer) => {
                     let known = self.shared.log.read().state.consumers.contains_key(&name);
                     if known {
+                        batch.urgent = true;
                         batch.push(
                             FrameKind::ConsumerRemoved,
                             &[name.as_bytes()],
@@ -362,6 +370,7 @@ impl Committer {
                 }
                 Request::Flush(completer) => {
                     self.plan_consumers(&mut batch, usize::MAX);
+                    batch.urgent = true;
                     batch.answer(completer, ());
                 }
                 Request::UseKeys(keys, completer) => {
@@ -415,6 +424,7 @@ impl Committer {
             chunks: HashSet::new(),
             needed: HashSet::new(),
             consumers: Vec::new(),
+            urgent: false,
         };
         if let Some(reason) = self.pending_epoch
             && let Err(e) = self.plan_epoch(&mut batch, reason)
@@ -424,14 +434,20 @@ impl Committer {
         batch
     }
 
-    pub(crate) fn room(&self, batch: &Batch, more: usize) -> Result<(), AppendError> {
+    /// Is there room for `more` bytes of this kind? What may use the reserve marks the batch.
+    pub(crate) fn room(&self, batch: &mut Batch, need: Need, more: usize) -> Result<(), AppendError> {
         let view = self.shared.log.read();
         if let Some(why) = &view.stopped {
             return Err(AppendError::Stopped(why.clone()));
         }
-        let used_bytes = view.bytes() + (batch.buf.len() + more) as u64;
-        let limit_bytes = self.shared.log.limit_bytes;
-        if used_bytes > limit_bytes { Err(AppendError::Full { used_bytes, limit_bytes }) } else { Ok(()) }
+        let planned = batch.buf.len() as u64;
+        if need != Need::Control && view.tail.end + planned + more as u64 > tail_bytes_max(self.segment_bytes) {
+            let why = "the newest segment is as large as it may be, and no new file can be made";
+            return Err(AppendError::NoSpace(why.to_owned()));
+        }
+        self.shared.reserve.admit(need, view.bytes() + planned, more as u64)?;
+        batch.urgent |= matches!(need, Need::Control | Need::Entry(Precedence::Flash));
+        Ok(())
     }
 
     fn plan_epoch(&mut self, batch: &mut Batch, reason: EpochReason) -> Result<Epoch, AppendError> {
@@ -441,6 +457,7 @@ impl Committer {
         };
         let previous_last = batch.epoch.map_or(0, |(_, last)| last);
         let opened = EpochOpened { epoch, reason: reason as u8, previous_last };
+        batch.urgent = true;
         batch.push(FrameKind::EpochOpened, &[&to_cbor(&opened)], Record::EpochOpened(opened));
         batch.epoch = Some((epoch, 0));
         Ok(epoch)
@@ -503,7 +520,7 @@ impl Committer {
         // What peers would refuse must not get a number.
         let hash = wire::decode_entry(&bytes).and_then(|_| wire::entry_hash(&bytes));
         let hash = hash.map_err(|e| AppendError::Malformed(e.to_string()))?;
-        self.room(batch, bytes.len())?;
+        self.room(batch, Need::Entry(entry.header.precedence), bytes.len())?;
         let header = entry.header;
         let id = header.id;
         let pos = batch.next_pos;
@@ -591,7 +608,7 @@ impl Committer {
         if self.plan_needed(batch, &chunk.name)? {
             return Ok(ChunkPut::AlreadyHeld);
         }
-        self.room(batch, chunk.bytes())?;
+        self.room(batch, Need::Files, chunk.bytes())?;
         self.push_chunk(batch, chunk);
         Ok(ChunkPut::Stored)
     }
@@ -613,7 +630,7 @@ impl Committer {
             return Ok(false);
         }
         if !self.shared.log.tail_has_chunk(name) {
-            self.room(batch, ChunkName::LEN)?;
+            self.room(batch, Need::Files, ChunkName::LEN)?;
             batch.push(FrameKind::ChunkNeeded, &[&name.0], Record::ChunkNeeded(*name));
             batch.needed.insert(*name);
         }
@@ -649,13 +666,14 @@ impl Committer {
     fn flush_consumers(&mut self) -> Result<(), AppendError> {
         let mut batch = self.begin();
         self.plan_consumers(&mut batch, usize::MAX);
+        batch.urgent = true;
         self.commit(batch)
     }
 
     /// Makes the batch durable, shows it to readers, answers.
     fn commit(&mut self, batch: Batch) -> Result<(), AppendError> {
-        let Batch { base, buf, records, answers, consumers, .. } = batch;
-        let result = if buf.is_empty() { self.stopped() } else { self.write(base, &buf) };
+        let Batch { base, buf, records, answers, consumers, urgent, .. } = batch;
+        let result = if buf.is_empty() { self.stopped() } else { self.write(base, &buf, urgent) };
         if result.is_ok() && !buf.is_empty() {
             self.pending_epoch = None;
             let damage = records.iter().any(|(_, r)| matches!(r, Record::Restored(_) | Record::DamageNote(_)));
@@ -711,8 +729,25 @@ impl Committer {
         AppendError::Stopped(why)
     }
 
-    fn write(&self, base: u64, bytes: &[u8]) -> Result<(), AppendError> {
+    fn write(&self, base: u64, bytes: &[u8], urgent: bool) -> Result<(), AppendError> {
         self.stopped()?;
+        let reserve = &self.shared.reserve;
+        let mut written = self.append(base, bytes);
+        if let Err(AppendError::NoSpace(why)) = &written {
+            if reserve.note_short() {
+                tracing::warn!(why, "the disk is full; what is less urgent is refused first");
+            }
+            if urgent && reserve.release(bytes.len() as u64) {
+                written = self.append(base, bytes);
+            }
+        }
+        if written.is_ok() {
+            reserve.note_appended(bytes.len() as u64);
+        }
+        written
+    }
+
+    fn append(&self, base: u64, bytes: &[u8]) -> Result<(), AppendError> {
         let file = Arc::clone(&self.shared.log.read().tail.file);
         match file.append(bytes) {
             Ok(()) => file.sync_data().map_err(|e| self.stop_suspect(format!("the disk did not sync: {e}"))),
@@ -737,7 +772,11 @@ impl Committer {
         }
         if let Err(e) = self.roll() {
             // The old segment simply grows on; the next batch tries again.
-            tracing::warn!(error = %e, "no new segment could be made");
+            if !std::mem::replace(&mut self.roll_failed, true) {
+                tracing::warn!(error = %e, "no new segment could be made; the newest one grows on");
+            }
+        } else {
+            self.roll_failed = false;
         }
     }
 
@@ -852,6 +891,7 @@ impl Committer {
 
     fn trim_one(&mut self, segment: &Arc<Segment>) -> Result<u64, AppendError> {
         let mut batch = self.begin();
+        batch.urgent = true;
         let mut kept = 0;
         if segment.summary.chunks > 0 {
             let unreadable = |e: io::Error| AppendError::Unreadable(e.to_string());
@@ -921,15 +961,4 @@ fn give_up(batch: &mut Batch, appended: &[(EntryId, Appended)]) {
 /// The failure of work beside appending: nothing that was acknowledged is touched by it.
 pub(crate) fn disk_failed(e: io::Error) -> AppendError {
     if is_full(&e) { AppendError::NoSpace(e.to_string()) } else { AppendError::Disk(e.to_string()) }
-}
-
-/// Is there no room, of whatever kind?
-fn is_full(e: &io::Error) -> bool {
-    matches!(
-        e.kind(),
-        io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge
-            | io::ErrorKind::WriteZero
-    )
 }

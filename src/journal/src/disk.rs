@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use model::{Disk, DiskFile, DiskLock, LockError, OpenMode};
+use model::{Disk, DiskFile, DiskLock, DiskSpace, LockError, OpenMode};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 /// The file system of the operating system. New files are readable by their owner only.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,6 +62,15 @@ impl Disk for StdDisk {
         File::open(dir)?.sync_all()
     }
 
+    fn space(&self, dir: &Path) -> io::Result<Option<DiskSpace>> {
+        let found = rustix::fs::statvfs(dir)?;
+        Ok(Some(DiskSpace {
+            free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+            total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+            free_files: (found.f_files > 0).then_some(found.f_favail),
+        }))
+    }
+
     fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, LockError> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         match file.try_lock() {
@@ -105,6 +116,26 @@ impl DiskFile for StdFile {
 
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
         (&self.0).write_all(bytes)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let present = self.len()?;
+        if len <= present {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), present, len - present) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            done => return Ok(done?),
+        }
+        // A file system that cannot set room aside takes zeros for it.
+        let zeros = vec![0; 64 << 10];
+        let mut missing = len - present;
+        while missing > 0 {
+            let piece = missing.min(zeros.len() as u64);
+            self.append(&zeros[..piece as usize])?;
+            missing -= piece;
+        }
+        self.sync_data()
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

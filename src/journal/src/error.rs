@@ -113,17 +113,20 @@ impl OpenError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
-    /// The configured limit is reached.
+    /// The configured limit is reached, or near enough for this class; see [`crate::Space`].
     #[error(
-        "the journal is full: {used_bytes} of {limit_bytes} bytes; nothing was accepted, earlier entries are intact"
+        "the journal has no room for {what}: {used_bytes} of {limit_bytes} bytes, what is left is kept for what is more \
+         urgent; nothing was accepted, earlier entries are intact"
     )]
     Full {
+        /// What there is no room for.
+        what: &'static str,
         /// Bytes in segment files.
         used_bytes: u64,
         /// `journal.limit_bytes`.
         limit_bytes: u64,
     },
-    /// The disk is full.
+    /// The disk is full, or near enough for this class; see [`crate::Space`].
     #[error("the disk is full ({0}); nothing was accepted, earlier entries are intact")]
     NoSpace(String),
     /// The disk failed at something beside appending.

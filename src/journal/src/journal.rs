@@ -19,6 +19,7 @@ use crate::format::{CHUNK_BYTES_MAX, PackedChunk, segment_name};
 use crate::index::{MemoryIndex, SledIndex};
 use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segments_dir};
 use crate::quarantine::Quarantine;
+use crate::reserve::{Reserve, Space};
 use crate::rewrite;
 use crate::sealer::Sealer;
 use crate::settings::{AtRest, IndexPlace, JournalOptions};
@@ -96,6 +97,7 @@ impl Journal {
             LockError::Io(e) => disk_error(format!("locking {}", lock_path.display()))(e),
         })?;
 
+        let reserve = Reserve::open(Arc::clone(&disk), &dir, limit_bytes, settings.reserve_bytes.0);
         // What a killed process made or removed may be undone by a power cut as long as nobody has synced the names.
         let names = disk.sync_dir(&dir).and_then(|()| disk.sync_dir(&segments));
         names.map_err(disk_error("making the names of segment files durable"))?;
@@ -148,6 +150,7 @@ impl Journal {
             subscribers: Mutex::default(),
             stop_listeners: Mutex::default(),
             files: Mutex::default(),
+            reserve,
             place: Place { disk: Arc::clone(&disk), dir: dir.clone(), rewriting: Mutex::default() },
             at_rest: Mutex::new(at_rest),
         });
@@ -406,6 +409,19 @@ impl Journal {
     /// When the new state cannot be made durable; then nothing is removed.
     pub fn trim(&self) -> Result<TrimReport, AppendError> {
         self.ask(Request::Trim).wait()
+    }
+
+    /// How much room there is and what is refused, as of the last check.
+    pub fn space(&self) -> Space {
+        let used = self.log().read().bytes();
+        self.0.shared.reserve.space(used)
+    }
+
+    /// Looks at the disk anew, makes the reserve again where it was used, and says what is refused. Called every second, it
+    /// is what lets a full journal go on when room returns. Blocks on the disk.
+    pub fn check_space(&self) -> Space {
+        let used = self.log().read().bytes();
+        self.0.shared.reserve.check(used)
     }
 
     /// Returns when everything appended before, and every receipt recorded before, is durable.

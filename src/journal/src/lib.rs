@@ -11,6 +11,7 @@
 //! - A number is never given out twice: whenever one may have been lost, a new epoch begins.
 //! - A damaged frame costs what stands in it and nothing else; it is reported, never returned and never cut out.
 //! - The index can be lost at any moment: it is made anew from the segments, and nothing is acknowledged on its word.
+//! - Files are refused first, flash last, and receipts and trimming always fit; see [`SpaceLevel`](model::SpaceLevel).
 //! - A segment goes only when every required consumer is done with it and no later file needs its chunks.
 //! - `accepted = applied + held + quarantined + expired + superseded + withheld + purged`, for each consumer, always.
 //!
@@ -28,6 +29,7 @@ mod load;
 mod pages;
 mod quarantine;
 mod reader;
+mod reserve;
 mod rewrite;
 mod scan;
 mod sealer;
@@ -47,9 +49,13 @@ pub use error::{AppendError, OpenError, ReadError};
 pub use journal::{FileInProgress, Journal, OutboundView, Subscription};
 pub use quarantine::{Missed, QuarantineReport, QuarantinedNumbers, QuarantinedPlace};
 pub use reader::Reader;
+pub use reserve::{Space, SpaceCause};
 pub use rewrite::keys_in_use;
 pub use sealer::{OsSalts, Salts};
-pub use settings::{AtRest, IndexPlace, JournalOptions, JournalSettings, LIMIT_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT};
+pub use settings::{
+    AtRest, IndexPlace, JournalOptions, JournalSettings, LIMIT_BYTES_DEFAULT, RESERVE_BYTES_DEFAULT,
+    SEGMENT_BYTES_DEFAULT,
+};
 pub use ticket::Ticket;
 pub use types::{
     Accounting, Appended, ChunkPut, Chunks, ConsumerState, Damage, Draft, EpochReason, Finding, Foreign, ForeignBatch,

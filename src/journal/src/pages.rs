@@ -293,7 +293,7 @@ mod tests {
         let mut options = options(dir.path());
         // Several pages in a segment, and several segments.
         let (segment_bytes, limit_bytes) = (ByteSize(1 << 20), ByteSize(1 << 30));
-        options.settings = JournalSettings { segment_bytes, limit_bytes };
+        options.settings = JournalSettings { segment_bytes, limit_bytes, ..JournalSettings::default() };
         Journal::open(options).unwrap()
     }
 

@@ -24,6 +24,7 @@ use crate::committer::{Batch, Committer, Request};
 use crate::error::{AppendError, ReadError};
 use crate::format::{DamageNote, EntryPrefix, EntryRecord, FrameKind, ReceivedFrame, Record, link_chain, split};
 use crate::journal::Journal;
+use crate::reserve::Need;
 use crate::scan::{Found, Scanner, Window};
 use crate::state::Account;
 use crate::summary::{Growing, Numbers};
@@ -569,7 +570,7 @@ impl Committer {
         if !missing || batch.ids.contains_key(&id) {
             return Ok(false);
         }
-        self.room(batch, returned.bytes.len())?;
+        self.room(batch, Need::Entry(header.precedence), returned.bytes.len())?;
         let (pos, class, object) = (batch.next_pos, header.precedence, returned.object);
         let prefix = EntryPrefix { pos, own: true, class, hash, object, chunks: None };
         let bytes = returned.bytes.len() as u32;
@@ -586,6 +587,7 @@ impl Committer {
             split(set).into_iter().map(|numbers| ReceivedFrame { origin: *origin, epoch: *epoch, numbers })
         });
         let note = DamageNote { lost: lost.collect() };
+        batch.urgent = true;
         batch.push(FrameKind::DamageNote, &[&crate::format::to_cbor(&note)], Record::DamageNote(note));
     }
 }

@@ -378,8 +378,11 @@ mod tests {
     }
 
     fn open(dir: &Path, at_rest: AtRest) -> Result<(Journal, OpenReport), OpenError> {
-        let settings =
-            JournalSettings { segment_bytes: model::ByteSize(4 << 10), limit_bytes: model::ByteSize(1 << 30) };
+        let settings = JournalSettings {
+            segment_bytes: model::ByteSize(4 << 10),
+            limit_bytes: model::ByteSize(1 << 30),
+            ..JournalSettings::default()
+        };
         Journal::open(JournalOptions {
             dir: dir.to_owned(),
             node: NODE,

@@ -14,6 +14,9 @@ pub const LIMIT_BYTES_DEFAULT: u64 = 4_000_000_000;
 /// Small enough that trimming follows the receipts closely, large enough that a full journal is some 60 files.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 
+/// Holds a thousand receipts and ten thousand flash messages; never more than 2 % of the limit, or of the disk.
+pub const RESERVE_BYTES_DEFAULT: u64 = 64 << 20;
+
 /// Section `[journal]` of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -22,11 +25,18 @@ pub struct JournalSettings {
     pub segment_bytes: ByteSize,
     /// Above this size nothing is accepted until segments are trimmed, e.g. `4GB`.
     pub limit_bytes: ByteSize,
+    /// Room kept for what is most urgent, e.g. `64MiB`: of the limit, and as a file on the disk. Taken as 2 % of the limit
+    /// or of the disk where that is less (but 1 MiB, or an eighth, of a small disk). `0` keeps none.
+    pub reserve_bytes: ByteSize,
 }
 
 impl Default for JournalSettings {
     fn default() -> Self {
-        Self { segment_bytes: ByteSize(SEGMENT_BYTES_DEFAULT), limit_bytes: ByteSize(LIMIT_BYTES_DEFAULT) }
+        Self {
+            segment_bytes: ByteSize(SEGMENT_BYTES_DEFAULT),
+            limit_bytes: ByteSize(LIMIT_BYTES_DEFAULT),
+            reserve_bytes: ByteSize(RESERVE_BYTES_DEFAULT),
+        }
     }
 }
 

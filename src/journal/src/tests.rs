@@ -1087,7 +1087,12 @@ pub(crate) fn options(dir: &Path) -> JournalOptions {
         node: NODE,
         disk: Arc::new(StdDisk),
         clock: Arc::new(StoppedClock),
-        settings: JournalSettings { segment_bytes: ByteSize(4 << 10), limit_bytes: ByteSize(100 << 20) },
+        // Many tests copy the directory, a reserve with it.
+        settings: JournalSettings {
+            segment_bytes: ByteSize(4 << 10),
+            limit_bytes: ByteSize(100 << 20),
+            reserve_bytes: ByteSize(0),
+        },
         index: IndexPlace::Memory,
         at_rest: sealed(),
     }
@@ -1265,7 +1270,7 @@ pub(crate) fn own(epoch: u32, seq: u64) -> EntryId {
     EntryId { origin: NODE, epoch: Epoch(epoch), seq: Seq::new(seq).unwrap() }
 }
 
-fn entry_of(origin: NodeId, seq: u64, body: &[u8]) -> Entry {
+pub(crate) fn entry_of(origin: NodeId, seq: u64, body: &[u8]) -> Entry {
     let Draft {
         source,
         stream,

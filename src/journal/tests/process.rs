@@ -341,7 +341,11 @@ fn options(dir: &Path) -> JournalOptions {
         node: NODE,
         disk: Arc::new(StdDisk),
         clock: Arc::new(StoppedClock),
-        settings: JournalSettings { segment_bytes: ByteSize(64 << 10), limit_bytes: ByteSize(1 << 30) },
+        settings: JournalSettings {
+            segment_bytes: ByteSize(64 << 10),
+            limit_bytes: ByteSize(1 << 30),
+            ..JournalSettings::default()
+        },
         index: IndexPlace::Sled,
         at_rest: AtRest::sealed(DataKeys::new([(KeyNumber(1), DataKey::from_bytes([9; 32]))])),
     }

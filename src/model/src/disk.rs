@@ -6,6 +6,8 @@
 use std::io;
 use std::path::Path;
 
+use crate::DiskSpace;
+
 /// Files in directories.
 pub trait Disk: Send + Sync {
     /// Makes the directory and those above it, durably. Fine when it exists.
@@ -43,6 +45,14 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As the operating system reports; the state of the names is then unknown.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Room on the file system that holds `dir`; `None` where that is not known.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn space(&self, _dir: &Path) -> io::Result<Option<DiskSpace>> {
+        Ok(None)
+    }
 
     /// Takes an exclusive lock that ends with the returned value or with the process.
     ///
@@ -89,6 +99,21 @@ pub trait DiskFile: Send + Sync {
     /// # Errors
     /// As the operating system reports, a full disk among them.
     fn append(&self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Lengthens the file with zeros to `len` bytes for which the disk really has room. A longer file stays as it is.
+    ///
+    /// # Errors
+    /// As the operating system reports, a full disk among them; the file may then have grown by a part.
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        const ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+        let mut missing = len.saturating_sub(self.len()?);
+        while missing > 0 {
+            let piece = missing.min(ZEROS.len() as u64);
+            self.append(&ZEROS[..piece as usize])?;
+            missing -= piece;
+        }
+        Ok(())
+    }
 
     /// Cuts the file to `len` bytes.
     ///

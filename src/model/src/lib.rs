@@ -27,6 +27,7 @@ pub mod position;
 pub mod precedence;
 pub mod ranges;
 pub mod sensitive;
+pub mod space;
 pub mod units;
 
 pub use chunk::{ChunkName, Coded, Manifest};
@@ -41,4 +42,5 @@ pub use position::{EntryId, Epoch, LocalPos, Seq};
 pub use precedence::Precedence;
 pub use ranges::RangeSet;
 pub use sensitive::Sensitive;
+pub use space::{DiskSpace, SpaceLevel};
 pub use units::{BitsPerSecond, ByteSize};

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use model::{Disk, DiskFile, DiskLock, LockError, OpenMode};
+use model::{Disk, DiskFile, DiskLock, DiskSpace, LockError, OpenMode};
 use rand::RngExt;
 
 use crate::crash::random_keeps;
@@ -509,6 +509,16 @@ impl Disk for PretendDisk {
         let (mut state, failing) = self.changing(Op::SyncDir)?;
         state.perform(Call::SyncDir { dir: dir.to_owned(), well: failing.is_none() });
         failing.map_or(Ok(()), |error| Err(error.error(Op::SyncDir)))
+    }
+
+    fn space(&self, _: &Path) -> io::Result<Option<DiskSpace>> {
+        let state = self.state();
+        let Some(total_bytes) = state.room_bytes else { return Ok(None) };
+        let free_bytes = total_bytes.saturating_sub(state.media.used_bytes());
+        let free_files = state.room_files.map(|room| room.saturating_sub(state.media.file_count()) as u64);
+        // A quota does not show in what a file system says of itself.
+        let free_bytes = if state.quota { u64::MAX / 2 } else { free_bytes };
+        Ok(Some(DiskSpace { free_bytes, total_bytes, free_files }))
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, LockError> {

@@ -202,7 +202,11 @@ impl SimNode {
             node: self.me,
             disk: Arc::new(self.disk.clone()),
             clock: Arc::new(self.clock.clone()),
-            settings: JournalSettings { segment_bytes: ByteSize(64 << 10), limit_bytes: ByteSize(1 << 30) },
+            settings: JournalSettings {
+                segment_bytes: ByteSize(64 << 10),
+                limit_bytes: ByteSize(1 << 30),
+                ..JournalSettings::default()
+            },
             index: IndexPlace::Memory,
             at_rest: self.at_rest.clone(),
         };

@@ -81,7 +81,11 @@ pub fn options(disk: &PretendDisk, seal: Seal, salts: u64) -> JournalOptions {
         node: NODE,
         disk: Arc::new(disk.clone()) as Arc<dyn Disk>,
         clock: Arc::new(VirtualClock::default()),
-        settings: JournalSettings { segment_bytes: ByteSize(SEGMENT_BYTES), limit_bytes: ByteSize(1 << 30) },
+        settings: JournalSettings {
+            segment_bytes: ByteSize(SEGMENT_BYTES),
+            limit_bytes: ByteSize(1 << 30),
+            ..JournalSettings::default()
+        },
         index: IndexPlace::Memory,
         at_rest: seal.at_rest(salts),
     }

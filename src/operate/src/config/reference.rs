@@ -269,7 +269,12 @@ pub const SECTIONS: &[Section] = &[
             Key {
                 name: "limit_bytes",
                 default: Is("\"4GB\""),
-                help: "Above this size nothing more is accepted until destinations have caught up. 4GB is a week at 54kbit/s.",
+                help: "Above this size nothing more is accepted until destinations have caught up. 4GB is a week at 54kbit/s. Files are refused from four reserves below it on, flash last.",
+            },
+            Key {
+                name: "reserve_bytes",
+                default: Is("\"64MiB\""),
+                help: "Kept for flash, receipts and trimming, of limit_bytes and as a file on the disk; at most 2 % of either (1 MiB on a small disk). 0 keeps none.",
             },
             Key {
                 name: "segment_bytes",
