@@ -10,9 +10,10 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use model::{Clock, Event, Hlc, HybridClock, Id, IdMint, NodeId, RawIds, UnixMillis, Version};
+use model::{Clock, Event, Hlc, HybridClock, Id, IdMint, NodeId, RawIds, SpaceLevel, UnixMillis, Version};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 use tokio::sync::watch;
 
@@ -20,6 +21,7 @@ use crate::error::AppError;
 use crate::events::{Broadcast, EventSink};
 use crate::rows::{count, get, put_version};
 use crate::schema;
+use crate::space::ClassOfPost;
 use crate::types::Status;
 
 /// What a core needs from its node.
@@ -151,7 +153,10 @@ impl From<rusqlite::Error> for StoreError {
 
 impl From<rusqlite::Error> for AppError {
     fn from(e: rusqlite::Error) -> Self {
-        Self::storage("store", e)
+        match e.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::disk_full("store"),
+            _ => Self::storage("store", e),
+        }
     }
 }
 
@@ -169,12 +174,21 @@ pub(crate) struct Inner {
     pub(crate) events: Arc<dyn EventSink>,
     pub(crate) settings: CoreSettings,
     diagnostic_id: Id,
+    /// [`model::SpaceLevel`] as its number.
+    pub(crate) space: AtomicU8,
+    pub(crate) class_of_post: OnceLock<ClassOfPost>,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
     pub(crate) outbox_changed: watch::Sender<u64>,
     pub(crate) statuses: Mutex<HashMap<Id, Status>>,
     /// Held for the life of the handle; the operating system frees it when the process dies.
     _lock: fs::File,
+}
+
+impl Inner {
+    pub(crate) fn space(&self) -> SpaceLevel {
+        SpaceLevel::from_number(self.space.load(Ordering::SeqCst))
+    }
 }
 
 struct Writer {
@@ -231,6 +245,8 @@ impl Core {
             events: options.events,
             settings: options.settings,
             diagnostic_id,
+            space: AtomicU8::new(0),
+            class_of_post: OnceLock::new(),
             writer: Mutex::new(Writer { db, last_at, last_change }),
             readers: Mutex::new(Vec::new()),
             outbox_changed: watch::Sender::new(0),

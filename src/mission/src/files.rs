@@ -19,6 +19,7 @@ use crate::core::{Core, random_id};
 use crate::error::{AppError, AppResult};
 use crate::posts::post_row_by_id;
 use crate::rows::{file_info, get, run};
+use crate::space::is_full;
 use crate::types::{FileInfo, Session};
 
 const NAME_MAX_RUNES: usize = 256;
@@ -115,6 +116,9 @@ impl Write for Upload {
         if self.writer.staged.bytes.saturating_add(buf.len() as u64) > max {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, TooLarge(max)));
         }
+        if !self.core.space().admits_files() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.writer.write(buf)
     }
 
@@ -138,6 +142,9 @@ impl From<io::Error> for AppError {
                 413,
             )
             .detail(e);
+        }
+        if is_full(&e) {
+            return Self::disk_full("uploadFile");
         }
         Self::new("uploadFile", "api.file.write_file.app_error", "Unable to write the file; nothing was changed.", 500)
             .detail(e)
@@ -252,6 +259,7 @@ impl Core {
         if name.is_empty() || name == "." || name == ".." || name.chars().count() > NAME_MAX_RUNES {
             return Err(AppError::body_param("uploadFile", "filename"));
         }
+        self.require_room_for_files()?;
         let writer = self.stage()?;
         Ok(Upload { core: self.clone(), writer, user: by.user_id, channel, name: name.to_owned() })
     }

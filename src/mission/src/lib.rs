@@ -38,6 +38,7 @@ mod rows;
 mod schema;
 mod sessions;
 mod sidebar;
+mod space;
 mod statuses;
 mod teams;
 #[cfg(test)]
@@ -47,6 +48,7 @@ mod users;
 pub mod ws;
 
 pub use crate::core::{Core, CoreOptions, CoreSettings, OpenError, StoreError};
+pub use crate::space::ClassOfPost;
 pub use export::Snapshot;
 pub use files::{FileAvailability, StagedFile, StagedWriter, TooLarge, Upload};
 pub use outbox::{ChannelPlace, CoreStats, OutboxRow, OutboxStats};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use model::{Event, Hlc, Id, Kind, RawIds, UnixMillis};
+use model::{Event, Hlc, Id, Kind, Precedence, RawIds, UnixMillis};
 use rusqlite::params;
 use tokio::sync::watch;
 
@@ -78,35 +78,28 @@ impl Core {
         })
     }
 
-    /// Rows after `after`, oldest first, at most `max_rows`.
+    /// Rows after `after` that are not set aside, oldest first, at most `max_rows`.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn outbox_read(&self, after: Hlc, max_rows: usize) -> Result<Vec<OutboxRow>, StoreError> {
         let limit = i64::try_from(max_rows).unwrap_or(i64::MAX);
-        let sql = "SELECT at, kind, origin_time, event FROM outbox WHERE at > ?1 ORDER BY at LIMIT ?2";
-        let raw: Vec<(i64, u8, i64, Vec<u8>)> = self.read(|db| {
+        let sql = "SELECT at, kind, origin_time, event FROM outbox WHERE at > ?1 AND aside = 0 ORDER BY at LIMIT ?2";
+        let raw: Vec<RawRow> = self.read(|db| {
             all(db, sql, params![after.0 as i64, limit], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))
                 .map_err(StoreError::from)
         })?;
-        raw.into_iter()
-            .map(|(at, kind, time, bytes)| {
-                let kind =
-                    Kind::from_number(kind).ok_or_else(|| StoreError(format!("outbox row {at} has kind {kind}")))?;
-                let event = Event::decode_with(kind, &bytes, &mut RawIds)
-                    .map_err(|e| StoreError(format!("outbox row {at} does not decode: {e}")))?;
-                Ok(OutboxRow { at: Hlc(at as u64), origin_time: UnixMillis(time), event })
-            })
-            .collect()
+        raw.into_iter().map(decode).collect()
     }
 
-    /// Deletes the rows up to and including `up_to`: they are durable in the journal. How many there were.
+    /// Deletes the rows up to and including `up_to` that are not set aside: they are durable in the journal. How many there
+    /// were.
     ///
     /// # Errors
     /// When the store cannot be written.
     pub fn outbox_ack(&self, up_to: Hlc) -> Result<u64, StoreError> {
         self.write(|tx| {
-            let removed = run(&tx.db, "DELETE FROM outbox WHERE at <= ?1", [up_to.0 as i64])?;
+            let removed = run(&tx.db, "DELETE FROM outbox WHERE at <= ?1 AND aside = 0", [up_to.0 as i64])?;
             // Keeps positions rising across restarts when the table is empty.
             run(
                 &tx.db,
@@ -115,6 +108,56 @@ impl Core {
                 [up_to.0 as i64],
             )?;
             Ok::<_, StoreError>(removed as u64)
+        })
+    }
+
+    /// Sets rows aside, durably, each with the class for which there is no room: what stands behind them can be captured.
+    ///
+    /// # Errors
+    /// When the store cannot be written; none is set aside then.
+    pub fn outbox_set_aside(&self, rows: &[(Hlc, Precedence)]) -> Result<(), StoreError> {
+        self.write(|tx| {
+            for (at, class) in rows {
+                run(&tx.db, "UPDATE outbox SET aside = ?2 WHERE at = ?1", params![at.0 as i64, *class as u8 + 1])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The rows that are set aside, oldest first, with their classes.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn outbox_aside(&self) -> Result<Vec<(OutboxRow, Precedence)>, StoreError> {
+        let sql = "SELECT at, kind, origin_time, event, aside FROM outbox WHERE aside > 0 ORDER BY at";
+        let raw: Vec<(RawRow, u8)> = self.read(|db| {
+            all(db, sql, [], |r| Ok(((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?), r.get(4)?)))
+                .map_err(StoreError::from)
+        })?;
+        let class = |aside: u8| Precedence::from_index(aside.saturating_sub(1)).unwrap_or(Precedence::Routine);
+        raw.into_iter().map(|(row, aside)| Ok((decode(row)?, class(aside)))).collect()
+    }
+
+    /// Puts rows of these classes that were set aside behind all others, in their order and with new positions. Does so only
+    /// when no other row waits, so that none of their class can overtake them. How many there were.
+    ///
+    /// # Errors
+    /// When the store cannot be written; all are as they were then.
+    pub fn outbox_take_back(&self, is_due: impl Fn(Precedence) -> bool) -> Result<u64, StoreError> {
+        let due: Vec<u8> = Precedence::ALL.into_iter().filter(|class| is_due(*class)).map(|c| c as u8 + 1).collect();
+        self.write(|tx| {
+            if count(&tx.db, "SELECT count(*) FROM outbox WHERE aside = 0", [])? > 0 {
+                return Ok(0);
+            }
+            let sql = "SELECT at, aside FROM outbox WHERE aside > 0 ORDER BY at";
+            let rows: Vec<(i64, u8)> = all(&tx.db, sql, [], |r| Ok((r.get(0)?, r.get(1)?)))?;
+            let mut taken = 0;
+            for (at, _) in rows.into_iter().filter(|(_, aside)| due.contains(aside)) {
+                let new = tx.tick();
+                run(&tx.db, "UPDATE outbox SET at = ?2, aside = 0 WHERE at = ?1", params![at, new.0 as i64])?;
+                taken += 1;
+            }
+            Ok(taken)
         })
     }
 
@@ -173,6 +216,16 @@ impl Core {
             })
         })
     }
+}
+
+/// Position, kind, time and event as they lie in the table.
+type RawRow = (i64, u8, i64, Vec<u8>);
+
+fn decode((at, kind, time, bytes): RawRow) -> Result<OutboxRow, StoreError> {
+    let kind = Kind::from_number(kind).ok_or_else(|| StoreError(format!("outbox row {at} has kind {kind}")))?;
+    let event = Event::decode_with(kind, &bytes, &mut RawIds)
+        .map_err(|e| StoreError(format!("outbox row {at} does not decode: {e}")))?;
+    Ok(OutboxRow { at: Hlc(at as u64), origin_time: UnixMillis(time), event })
 }
 
 #[cfg(test)]

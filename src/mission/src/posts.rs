@@ -580,6 +580,7 @@ impl Core {
                 post.pending_post_id.clone_from(&new.pending_post_id);
                 return Ok(post);
             }
+            tx.require_room_for_post(new.metadata.as_ref().and_then(|m| m.priority.as_ref()), &c)?;
             let author = require_user(&tx.db, by.user_id)?.user;
             let backdated = new.create_at > 0 && may(by, "manage_system");
             let mut row = tx.blank_post(channel, by.user_id, if backdated { new.create_at } else { tx.now });

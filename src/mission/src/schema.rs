@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
-const STEPS: &[&str] = &[V1, V2];
+const STEPS: &[&str] = &[V1, V2, V3];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -123,4 +123,10 @@ CREATE TABLE late_posts (
 const V2: &str = "
 CREATE INDEX posts_by_arrival ON posts (channel_id, arrived_at) WHERE arrived_at > 0;
 CREATE INDEX files_by_channel ON files (channel_id) WHERE post_id <> '' AND delete_at = 0;
+";
+
+/// Rows that wait for room, with the class for which there was none (1 for flash); 0 for those that do not.
+const V3: &str = "
+ALTER TABLE outbox ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX outbox_aside ON outbox (at) WHERE aside > 0;
 ";

@@ -139,7 +139,7 @@ where
         if ended || gathered.len() >= WRITE_AT_ONCE {
             let bytes = std::mem::take(&mut gathered);
             let write = move || {
-                upload.write_all(&bytes).map_err(|e| AppError::storage("uploadFile", e))?;
+                upload.write_all(&bytes)?;
                 Ok(upload)
             };
             upload = call.state.blocking(write).await?;

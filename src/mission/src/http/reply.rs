@@ -149,7 +149,8 @@ pub(crate) struct Asked<'a> {
 }
 
 fn refuse(error: &AppError, asked: &Asked<'_>) -> Response {
-    if error.status_code >= 500 && error.status_code != 501 {
+    // 507 is the answer to every request while room is scarce, which is told elsewhere.
+    if error.status_code >= 500 && ![501, 507].contains(&error.status_code) {
         tracing::error!(request_id = asked.request_id, path = asked.path, %error, "request failed");
     } else {
         tracing::debug!(request_id = asked.request_id, path = asked.path, %error, "request refused");
