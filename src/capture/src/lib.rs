@@ -9,16 +9,18 @@
 //! Invariants
 //! - A row is acknowledged only after its entry survives power loss.
 //! - Rows become entries in their order, each once: the journal refuses an entry that does not follow the row before it.
+//! - A row that the journal has no room for holds up no more urgent one; see `aside`.
 //! - What no release rule covers is captured all the same, labelled `local`, and counted as withheld where it may not go.
 //!
 //! Not here: what an event means (mission), which bytes go first (shaper), who may get a label (link).
 //! Start reading at [`Capture::run`]; the rules are in `policy`.
 
+mod aside;
 mod policy;
 mod settings;
 
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use journal::{AppendError, Draft, FileInProgress, Journal, Ticket};
@@ -30,7 +32,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use wire::chunk::{Namer, build_manifest};
 
+use aside::Aside;
 use policy::Place;
+pub use policy::class_of_post;
 pub use settings::{CaptureSettings, ChannelKind, PrecedenceRule, ReleaseRule};
 
 /// Rows taken in one round: one group commit serves them all, and one round's drafts stay well below 64 MiB.
@@ -91,6 +95,17 @@ impl CaptureError {
     }
 }
 
+/// What became of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// The outbox is empty.
+    Idle,
+    /// Something was taken from it.
+    Took,
+    /// What is in it waits for room.
+    Waits,
+}
+
 /// An entry on its way to the disk.
 struct Pending {
     class: Precedence,
@@ -100,34 +115,40 @@ struct Pending {
 }
 
 /// Turns the outbox of a mission core into journal entries.
-pub struct Capture(Arc<CaptureOptions>);
+pub struct Capture {
+    options: Arc<CaptureOptions>,
+    /// Read from the core's database in the first round.
+    aside: Arc<Mutex<Option<Aside>>>,
+}
 
 impl Capture {
     /// Capture from `options.core` into `options.journal`.
     pub fn new(options: CaptureOptions) -> Self {
-        Self(Arc::new(options))
+        Self { options: Arc::new(options), aside: Arc::default() }
     }
 
     /// Captures until `stop`. Rows that are committed but not captured then are captured at the next start.
     pub async fn run(self, stop: CancellationToken) {
-        let mut changed = self.0.core.outbox_changed();
+        let mut changed = self.options.core.outbox_changed();
         loop {
             changed.borrow_and_update();
-            let options = Arc::clone(&self.0);
+            let (options, aside) = (Arc::clone(&self.options), Arc::clone(&self.aside));
             // A round is short (one group commit) except for large files, whose reading must not block the runtime.
-            let round = tokio::task::spawn_blocking(move || options.round()).await;
-            let pause = match round.expect("a capture round does not panic") {
-                Ok(0) => None,
-                Ok(_) => continue,
+            let round = tokio::task::spawn_blocking(move || options.round(&aside)).await;
+            let (pause, listens) = match round.expect("a capture round does not panic") {
+                Ok(Round::Idle) => (None, true),
+                Ok(Round::Took) => continue,
+                // Something urgent need not wait with it.
+                Ok(Round::Waits) => (Some(RETRY_AFTER), true),
                 Err(e) => {
                     warn!(error = %e, source = ?std::error::Error::source(&e).map(ToString::to_string), "capture waits");
-                    self.0.health.report(CHECK, Verdict::failing(e.to_string(), e.next_step()));
-                    Some(RETRY_AFTER)
+                    self.options.health.report(CHECK, Verdict::failing(e.to_string(), e.next_step()));
+                    (Some(RETRY_AFTER), false)
                 }
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = changed.changed(), if pause.is_none() => {}
+                _ = changed.changed(), if listens => {}
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             }
         }
@@ -135,61 +156,96 @@ impl Capture {
 }
 
 impl CaptureOptions {
-    /// Captures up to [`ROWS_PER_ROUND`] rows. Returns how many were taken from the outbox.
-    fn round(&self) -> Result<usize, CaptureError> {
+    /// Captures up to [`ROWS_PER_ROUND`] rows.
+    fn round(&self, aside: &Mutex<Option<Aside>>) -> Result<Round, CaptureError> {
+        let mut aside = aside.lock().unwrap_or_else(PoisonError::into_inner);
+        if aside.is_none() {
+            *aside = Some(Aside::load(&self.core)?);
+        }
+        let aside = aside.as_mut().expect("it was put there");
+        let space = self.journal.space();
+        aside.take_back(&self.core, space.level)?;
         let rows = self.core.outbox_read(Hlc::ZERO, ROWS_PER_ROUND)?;
         self.report_pending(&rows)?;
-        let Some(newest) = rows.last().map(|row| row.at) else {
+        if rows.is_empty() && aside.len() == 0 {
             self.health.report(CHECK, Verdict::ok("every change is in the journal"));
-            return Ok(0);
-        };
+            return Ok(Round::Idle);
+        }
         let captured = self.journal.highest_source();
+        // In the journal already: the process ended between the append and the acknowledgement.
+        let (done, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| captured.is_some_and(|c| row.at <= c.0));
+        if let Some(last) = done.last() {
+            self.core.outbox_ack(last.at)?;
+        }
+        let full_round = done.len() + rows.len() == ROWS_PER_ROUND;
+        let classed = rows.into_iter().map(|row| {
+            let class = policy::precedence(&self.settings, &row.event, &self.place(&row.event)?);
+            Ok((row, class))
+        });
+        let classed: Vec<_> = classed.collect::<Result<_, CaptureError>>()?;
+        let waiting = classed.len();
+        let rows = aside.part(&self.core, space.level, classed, full_round)?;
+        if rows.is_empty() && (!full_round || waiting == 0) {
+            return Ok(self.wait_for_room(&space, waiting.max(aside.len()), !done.is_empty()));
+        }
+        let taken = self.capture(aside, captured, &rows)?;
+        Ok(if taken + done.len() > 0 || full_round { Round::Took } else { Round::Waits })
+    }
+
+    fn wait_for_room(&self, space: &journal::Space, rows: usize, took: bool) -> Round {
+        if took {
+            return Round::Took;
+        }
+        let next = space.cause.unwrap_or(journal::SpaceCause::Disk).next_step();
+        self.health.report(CHECK, Verdict::degraded(format!("{rows} changes wait for room in the journal"), next));
+        Round::Waits
+    }
+
+    /// Appends the rows and takes from the outbox those that are durable. Returns how many.
+    fn capture(
+        &self,
+        aside: &mut Aside,
+        captured: Option<SourcePosition>,
+        rows: &[(OutboxRow, Precedence)],
+    ) -> Result<usize, CaptureError> {
         let mut follows = captured;
         let mut tickets: Vec<Pending> = Vec::with_capacity(rows.len());
-        let mut taken = 0;
         let mut failed = None;
-        for row in &rows {
-            // In the journal already: the process ended between the append and the acknowledgement.
-            if captured.is_some_and(|c| row.at <= c.0) {
-                taken += 1;
-                continue;
-            }
+        for (row, class) in rows {
             match self.draft(row, follows) {
                 Ok((draft, file)) => {
                     follows = Some(draft.source);
-                    let class = draft.precedence;
-                    tickets.push(Pending { class, ticket: self.journal.append_own(draft), _file: file });
+                    tickets.push(Pending { class: *class, ticket: self.journal.append_own(draft), _file: file });
                 }
                 Err(e) => {
-                    failed = Some(e);
+                    failed = Some((*class, e));
                     break;
                 }
             }
         }
-        let mut durable = taken;
+        let mut taken: usize = 0;
         for pending in tickets {
             // Everything behind a refused entry is refused too (`follows`), so the durable rows are a prefix.
             match pending.ticket.wait() {
                 Ok(appended) => {
-                    durable += 1;
+                    taken += 1;
                     self.metrics.capture_rows_total.inc((pending.class,));
                     debug!(id = %appended.id, "captured");
                 }
                 Err(e) => {
-                    failed.get_or_insert(CaptureError::Journal(e));
+                    failed = Some((pending.class, CaptureError::Journal(e)));
                     break;
                 }
             }
         }
-        taken = durable;
-        if taken > 0 {
-            let up_to = rows.get(taken - 1).map_or(newest, |row| row.at);
-            self.core.outbox_ack(up_to)?;
+        if let Some((last, _)) = taken.checked_sub(1).and_then(|last| rows.get(last)) {
+            self.core.outbox_ack(last.at)?;
         }
-        match failed {
-            Some(e) => Err(e),
-            None => Ok(taken),
+        let Some((class, e)) = failed else { return Ok(taken) };
+        if let CaptureError::Journal(e) = &e {
+            aside.note_refused(class, e);
         }
+        Err(e)
     }
 
     fn report_pending(&self, rows: &[OutboxRow]) -> Result<(), CaptureError> {
@@ -311,12 +367,11 @@ mod tests {
     use mission::ws::WsHub;
     use mission::{CoreOptions, CoreSettings};
     use model::{HybridClock, Id, IdMint, Kind, LocalPos, NodeId, UnixMillis};
-    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     const ME: NodeId = NodeId([1; 16]);
 
-    #[derive(Default)]
-    struct Fixed(AtomicU8);
+    struct Fixed;
 
     impl Clock for Fixed {
         fn now(&self) -> UnixMillis {
@@ -324,69 +379,194 @@ mod tests {
         }
     }
 
-    impl IdMint for Fixed {
+    /// No id twice, whatever was opened before.
+    struct Counting;
+
+    impl IdMint for Counting {
         fn mint(&self) -> Id {
-            Id::from_block([self.0.fetch_add(1, Ordering::SeqCst); 16])
+            static NEXT: AtomicU64 = AtomicU64::new(1);
+            let mut block = [7; 16];
+            block[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::SeqCst).to_le_bytes());
+            Id::from_block(block)
         }
     }
 
     #[test]
     fn a_file_whose_bytes_are_gone_holds_up_nothing_behind_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(Fixed::default());
+        let site = Site::new(1 << 30);
+        let file = site.share("map.bin", 5);
+        let core = &site.options.core;
+        std::fs::remove_file(core.file_path(file).unwrap().unwrap()).unwrap();
+        site.capture_until_it_waits(&Mutex::default());
+        assert_eq!(core.outbox_stats().unwrap().rows, 0);
+        assert_eq!(
+            (site.journaled(Kind::File), site.journaled(Kind::Post) > 0),
+            (1, true),
+            "it is accounted for by name"
+        );
+    }
+
+    #[test]
+    fn a_file_without_room_holds_up_no_message_and_follows_when_there_is_room() {
+        let site = Site::new(300_000);
+        let square = &site.square;
+        site.post("before", &[]);
+        site.share("plan.bin", 290_000);
+        site.post("behind the file", &[]);
+        let aside = Mutex::default();
+        site.capture_until_it_waits(&aside);
+        assert_eq!(site.journaled(Kind::File), 0);
+        // The one with which the user joined is the fourth.
+        assert_eq!(site.journaled(Kind::Post), 4, "posts behind the file that has no room");
+        assert_eq!(site.options.core.outbox_stats().unwrap().rows, 1, "the file is still counted as held");
+        // A second process does not take the file for captured because later rows are.
+        let aside = Mutex::default();
+        site.capture_until_it_waits(&aside);
+        assert_eq!((site.journaled(Kind::File), site.options.core.outbox_stats().unwrap().rows), (0, 1));
+        site.share("second.bin", 1_000);
+        site.post(&format!("into {}", square.name), &[]);
+        site.capture_until_it_waits(&aside);
+        assert_eq!((site.journaled(Kind::File), site.options.core.outbox_stats().unwrap().rows), (0, 2));
+        // A larger limit, as an operator would set.
+        let site = site.reopened(30_000_000);
+        let aside = Mutex::default();
+        site.capture_until_it_waits(&aside);
+        assert_eq!((site.journaled(Kind::File), site.options.core.outbox_stats().unwrap().rows), (2, 0));
+        let sizes: Vec<_> = site.files().iter().map(|manifest| manifest.content_bytes).collect();
+        assert_eq!(sizes, [290_000, 1_000], "in the order in which they were shared");
+        site.post("after", &[]);
+        site.capture_until_it_waits(&aside);
+        assert_eq!(site.journaled(Kind::Post), 7);
+    }
+
+    /// A core with one user and one channel, captured into a journal of limited size.
+    struct Site {
+        options: CaptureOptions,
+        alice: mission::types::Session,
+        square: mission::types::Channel,
+        dir: tempfile::TempDir,
+    }
+
+    impl Site {
+        fn new(limit_bytes: u64) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let options = options(dir.path(), limit_bytes);
+            let core = &options.core;
+            let (password, email) = ("correct-horse-1".to_owned(), "alice@example.com".to_owned());
+            core.operator_creates_user("alice", &email, &password, true).unwrap();
+            let login = Login { login_id: "alice".to_owned(), password, ..Login::default() };
+            let alice = core.login(&login, &ClientInfo::default()).unwrap().1;
+            let (name, kind) = ("mission".to_owned(), "O".to_owned());
+            let team = NewTeam { name, display_name: "M".to_owned(), kind, ..NewTeam::default() };
+            let team = core.create_team(&alice, &team).unwrap();
+            let square = core.channel_by_name(&alice, team.id, "town-square", false).unwrap();
+            Self { options, alice, square, dir }
+        }
+
+        /// The same after a restart with another limit.
+        fn reopened(self, limit_bytes: u64) -> Self {
+            let Self { options: before, alice, square, dir } = self;
+            drop(before);
+            Self { options: options(dir.path(), limit_bytes), alice, square, dir }
+        }
+
+        fn post(&self, message: &str, files: &[Id]) {
+            let post = NewPost {
+                channel_id: self.square.id.to_string(),
+                message: message.to_owned(),
+                file_ids: files.iter().map(ToString::to_string).collect(),
+                ..NewPost::default()
+            };
+            self.options.core.create_post(&self.alice, &post, true).unwrap();
+        }
+
+        fn share(&self, name: &str, bytes: usize) -> Id {
+            let mut upload = self.options.core.begin_upload(&self.alice, self.square.id, name).unwrap();
+            // Does not compress and has no two equal pieces.
+            let mut x = bytes as u32;
+            let noise: Vec<u8> = std::iter::repeat_with(|| {
+                x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (x >> 24) as u8
+            })
+            .take(bytes)
+            .collect();
+            upload.write_all(&noise).unwrap();
+            let file = upload.finish().unwrap().id;
+            self.post(name, &[file]);
+            file
+        }
+
+        fn capture_until_it_waits(&self, aside: &Mutex<Option<Aside>>) {
+            // A refused append is news for the next round; a round that waits changes nothing.
+            let mut waited = 0;
+            while waited < 3 {
+                match self.options.round(aside) {
+                    Ok(Round::Took) => waited = 0,
+                    Ok(Round::Idle | Round::Waits) | Err(_) => waited += 1,
+                }
+            }
+        }
+
+        fn entries(&self) -> Vec<journal::Listed> {
+            let journal = &self.options.journal;
+            journal.list(LocalPos::START..journal.head(), 1_000).unwrap()
+        }
+
+        fn journaled(&self, kind: Kind) -> usize {
+            self.entries().iter().filter(|listed| listed.entry.header.kind == kind).count()
+        }
+
+        fn files(&self) -> Vec<Manifest> {
+            let events = self.entries().into_iter().filter_map(|listed| wire::decode_event(&listed.entry).ok());
+            let file = |event| match event {
+                Event::File(file) => file.content,
+                Event::User(_)
+                | Event::Team(_)
+                | Event::TeamMember(_)
+                | Event::Channel(_)
+                | Event::ChannelMember(_)
+                | Event::Post(_)
+                | Event::Reaction(_) => None,
+            };
+            events.filter_map(file).collect()
+        }
+    }
+
+    fn options(dir: &std::path::Path, limit_bytes: u64) -> CaptureOptions {
+        let clock: Arc<dyn Clock> = Arc::new(Fixed);
         let core = Core::open(CoreOptions {
-            dir: dir.path().join("core"),
+            dir: dir.join("core"),
             node: ME,
             node_name: "alpha".to_owned(),
-            mint: Arc::new(Fixed::default()),
+            mint: Arc::new(Counting),
             clock: Arc::clone(&clock),
             hybrid: Arc::new(HybridClock::default()),
             events: Arc::new(WsHub::new(CancellationToken::new())),
             settings: CoreSettings::default(),
         })
         .unwrap();
+        let mut settings = JournalSettings::default();
+        settings.limit_bytes.0 = limit_bytes;
+        settings.segment_bytes.0 = 64 << 10;
         let (journal, _) = Journal::open(JournalOptions {
-            dir: dir.path().join("journal"),
+            dir: dir.join("journal"),
             node: ME,
             disk: Arc::new(StdDisk),
             clock: Arc::clone(&clock),
-            settings: JournalSettings::default(),
+            settings,
             index: IndexPlace::Memory,
             at_rest: AtRest::Plain,
         })
         .unwrap();
-        let options = CaptureOptions {
-            core: core.clone(),
-            journal: journal.clone(),
+        CaptureOptions {
+            core,
+            journal,
             settings: CaptureSettings::default(),
             chunk_secret: Sensitive([3; 32]),
             mint_salt: 1,
             clock: Arc::clone(&clock),
             metrics: Arc::new(Metrics::new()),
             health: Health::new(clock),
-        };
-        let (password, email) = ("correct-horse-1".to_owned(), "alice@example.com".to_owned());
-        core.operator_creates_user("alice", &email, &password, true).unwrap();
-        let login = Login { login_id: "alice".to_owned(), password, ..Login::default() };
-        let alice = core.login(&login, &ClientInfo::default()).unwrap().1;
-        let team = NewTeam { name: "mission".into(), display_name: "M".into(), kind: "O".into(), ..NewTeam::default() };
-        let team = core.create_team(&alice, &team).unwrap();
-        let square = core.channel_by_name(&alice, team.id, "town-square", false).unwrap();
-        let mut upload = core.begin_upload(&alice, square.id, "map.bin").unwrap();
-        upload.write_all(b"a map").unwrap();
-        let file = upload.finish().unwrap();
-        let post = NewPost {
-            channel_id: square.id.to_string(),
-            message: "the map".to_owned(),
-            file_ids: vec![file.id.to_string()],
-            ..NewPost::default()
-        };
-        core.create_post(&alice, &post, true).unwrap();
-        std::fs::remove_file(core.file_path(file.id).unwrap().unwrap()).unwrap();
-        while options.round().unwrap() > 0 {}
-        assert_eq!(core.outbox_stats().unwrap().rows, 0);
-        let entries = journal.list(LocalPos::START..journal.head(), 100).unwrap();
-        let has = |kind: Kind| entries.iter().any(|listed| listed.entry.header.kind == kind);
-        assert!(has(Kind::File) && has(Kind::Post), "the file is accounted for by name");
+        }
     }
 }

@@ -57,18 +57,32 @@ pub(crate) fn precedence(settings: &CaptureSettings, event: &Event, place: &Plac
         Event::File(_) => Precedence::Deferred,
         Event::Reaction(_) => by_place(settings, place),
         Event::Post(post) => {
-            let own = match post.priority.as_ref().map(|p| p.priority.as_str()) {
-                Some("urgent") => Precedence::Flash,
-                Some("important") => Precedence::Immediate,
-                _ => Precedence::Routine,
-            };
-            own.min(by_place(settings, place))
+            let own = post.priority.as_ref().map_or("", |p| p.priority.as_str());
+            by_priority(own).min(by_place(settings, place))
         }
+    }
+}
+
+/// How urgent a post is that has this priority of Mattermost's (empty for none), in a channel of a team if it is in one.
+pub fn class_of_post(settings: &CaptureSettings, priority: &str, place: Option<(&str, &str)>) -> Precedence {
+    let by_place = place.map_or(Precedence::Routine, |(team, channel)| by_names(settings, team, channel));
+    by_priority(priority).min(by_place)
+}
+
+fn by_priority(priority: &str) -> Precedence {
+    match priority {
+        "urgent" => Precedence::Flash,
+        "important" => Precedence::Immediate,
+        _ => Precedence::Routine,
     }
 }
 
 fn by_place(settings: &CaptureSettings, place: &Place) -> Precedence {
     let Place::Channel { team, channel, .. } = place else { return Precedence::Routine };
+    by_names(settings, team, channel)
+}
+
+fn by_names(settings: &CaptureSettings, team: &str, channel: &str) -> Precedence {
     let rule = settings.precedence.iter().find(|r| matches_any(&r.teams, team) && matches_any(&r.channels, channel));
     rule.map_or(Precedence::Routine, |r| r.class)
 }
