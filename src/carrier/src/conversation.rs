@@ -34,8 +34,9 @@ use wire::frame::{ByeCode, Frame};
 use crate::talk::{Refusal, Talk, Talks};
 use crate::{CarrierSettings, Ledger, LedgerError, consumer_name};
 
-/// A full or failing disk is asked again after this.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// A full or failing disk is asked again after this: a node goes on within 5 s after room has come back, of which
+/// noticing takes one.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// A peer that claims an epoch far ahead of ours is followed this far at a time: each step is a durable write.
 const EPOCHS_PER_CLAIM: u32 = 64;

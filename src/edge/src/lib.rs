@@ -16,6 +16,7 @@
 mod figures;
 mod keyring;
 mod site;
+mod space;
 
 pub use figures::{Equation, FigureError};
 pub use keyring::open_keyring;

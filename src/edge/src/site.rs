@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::figures;
+use crate::{figures, space};
 
 /// Time that the rooms get to finish once asked to. What is acknowledged is durable whatever happens after.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -208,6 +208,9 @@ impl Site {
             settings: config.core.clone(),
         })?;
 
+        let rules = config.capture.clone();
+        core.set_class_of_post(Arc::new(move |priority, place| capture::class_of_post(&rules, priority, place)));
+
         let (apply, applied) = Apply::new(ApplyOptions {
             journal: journal.clone(),
             core: core.clone(),
@@ -272,6 +275,8 @@ impl Site {
         site.spawn("capture", capture.run(site.stop.child_token()));
         site.spawn("receipts", pass_on_finals(site.applied.clone(), site.carrier.clone(), site.stop.child_token()));
         site.spawn("figures", figures::keep(site.sources(), site.stop.child_token()));
+        let environment = site.environment.clone();
+        site.spawn("space", space::keep(site.core.clone(), site.journal.clone(), environment, site.stop.child_token()));
         let state = ApiState::new(site.core.clone(), site.sockets.clone(), site.config.http.clone())
             .with_metrics(Arc::clone(&site.environment.metrics));
         let stop = site.stop.child_token();

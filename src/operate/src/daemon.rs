@@ -392,6 +392,7 @@ impl Control for Running {
                 journal_bytes: stats.bytes,
                 journal_limit_bytes: stats.limit_bytes,
                 free_bytes: status::free_bytes(self.layout.data()),
+                space: Some(self.journal.space()),
             },
             problems: self.health.checks().into_iter().filter(|c| c.grade != Grade::Ok).collect(),
         })

@@ -278,6 +278,7 @@ pub fn status(layout: &Layout, settings: &Settings) -> Result<Status, Failure> {
         journal_bytes: 0,
         journal_limit_bytes: settings.journal.limit_bytes.0,
         free_bytes: status::free_bytes(layout.data()),
+        space: None,
     };
     let mut accounts = std::collections::BTreeMap::new();
     // A node that never ran has no journal.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use model::{Outcome, Precedence};
+use model::{Outcome, Precedence, SpaceLevel};
 
 /// A type whose values may stand behind a metric label.
 pub trait LabelValue {
@@ -183,6 +183,16 @@ label_enum! {
 impl LabelValue for Precedence {
     fn values() -> Vec<&'static str> {
         Self::ALL.iter().map(|p| p.as_str()).collect()
+    }
+
+    fn text(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl LabelValue for SpaceLevel {
+    fn values() -> Vec<&'static str> {
+        Self::ALL.iter().map(|level| level.as_str()).collect()
     }
 
     fn text(&self) -> &str {

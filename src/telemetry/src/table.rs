@@ -1,6 +1,6 @@
 //! Every metric: name, kind, labels, help. The names get the prefix `holdfast_`.
 
-use model::{Precedence, UnixMillis};
+use model::{Precedence, SpaceLevel, UnixMillis};
 use prometheus::TextEncoder;
 
 use crate::labels::{
@@ -17,6 +17,10 @@ metrics! {
     journal_missing_entries: Gauge [] "Own entries that cannot be read and that some destination has not finished with.",
     journal_restored_entries_total: Counter [] "Own entries that were damaged and came back from a peer.",
     journal_index_rebuilds_total: Counter [] "Times the index was rebuilt from the segments when the journal was opened.",
+    journal_space_level: Gauge [level: SpaceLevel] "1 for what is refused at present for want of room, 0 for the others.",
+    journal_space_limit_left_bytes: Gauge [] "Bytes up to journal.limit_bytes.",
+    journal_space_disk_left_bytes: Gauge [] "Bytes free on the disk, with those in the reserve.",
+    journal_space_reserve_bytes: Gauge [] "Bytes kept on the disk for what is most urgent.",
     journal_epoch: Gauge [] "The node's present numbering; it grows when bytes were lost or a snapshot was restored.",
 
     capture_rows_total: Counter [precedence: Precedence] "Outbox rows turned into journal entries.",
@@ -68,6 +72,13 @@ impl Metrics {
         Role::ALL.iter().for_each(|r| self.build_info.forget((Build::This, *r)));
         self.build_info.set((Build::This, role), 1.0);
         self.process_start_time_seconds.set((), now.0 as f64 / 1_000.0);
+    }
+
+    /// Marks `level` as the one that the journal is at.
+    pub fn set_space_level(&self, level: SpaceLevel) {
+        for each in SpaceLevel::ALL {
+            self.journal_space_level.set((each,), if each == level { 1.0 } else { 0.0 });
+        }
     }
 
     /// Marks `state` as the one that the link to `peer` is in.

@@ -63,6 +63,14 @@ pub(crate) fn edge_with_backlog() -> Status {
             journal_bytes: 1_288_490_188,
             journal_limit_bytes: 4_000_000_000,
             free_bytes: Some(12_884_901_888),
+            space: Some(journal::Space {
+                limit_left_bytes: 2_711_509_812,
+                disk_left_bytes: Some(12_952_010_752),
+                free_files: Some(1_000_000),
+                reserve_bytes: 64 << 20,
+                reserve_wanted_bytes: 64 << 20,
+                ..journal::Space::default()
+            }),
         },
         problems: vec![problem(
             "journal",
@@ -101,6 +109,7 @@ pub(crate) fn stopped() -> Status {
     status.health = None;
     status.ready = false;
     status.capture_pending_rows = None;
+    status.disk.space = None;
     status.problems.clear();
     status.peers[0].link = None;
     status

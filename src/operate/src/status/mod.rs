@@ -201,6 +201,9 @@ pub struct DiskFacts {
     pub journal_limit_bytes: u64,
     /// Free on the file system of the data directory; `None` when it does not say.
     pub free_bytes: Option<u64>,
+    /// What is refused for want of room, and why; `None` when the node does not run.
+    #[serde(default)]
+    pub space: Option<journal::Space>,
 }
 
 impl Status {

@@ -52,6 +52,10 @@ fn disk(status: &Status) -> Vec<String> {
         show::bytes(disk.journal_bytes),
         show::bytes(disk.journal_limit_bytes)
     )];
+    if let Some(space) = &disk.space {
+        let why = space.cause.map_or(String::new(), |cause| format!(": {}", cause.as_str()));
+        lines.push(format!("space: {}{why}; reserve {}", space.level, show::bytes(space.reserve_bytes)));
+    }
     if let Some(rows) = status.capture_pending_rows.filter(|rows| *rows > 0) {
         lines.push(format!("{rows} changes not yet in the journal"));
     }
