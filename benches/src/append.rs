@@ -1,9 +1,11 @@
 //! Durable appends: how many per second, and how long one takes.
 //!
-//! Closed loop: each writer is a thread that makes its next write when the last one is durable, as capture and the
-//! carrier do. The raw loop is the floor under all of them: it writes as many frames of the journal's size as there are
-//! writers with one call, syncs, and does it again, without threads, format or index. `raw (journal's batch)` does the same
-//! with as many frames as the journal really wrote per sync. Subjects take turns, and the medians over the rounds are kept.
+//! Closed loop: each writer makes its next write when the last one is durable. Writers of the journal are tasks that await
+//! their ticket, as the carrier does for what it receives; those of a gathered store are the same; stores whose calls
+//! block get a thread for each. The raw loop is the floor under all of them: it writes as many frames of the journal's size
+//! as there are writers with one call, syncs, and does it again, without writers, format or index. `raw (journal's batch)`
+//! does the same with as many frames as the journal really wrote per sync. Subjects take turns, and the medians over the
+//! rounds are kept.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -121,6 +123,9 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), Error> {
         bench.scale.pick((&[1, 4], &[100]), (&WRITERS, &SIZES), (&WRITERS, &SIZES));
     for &writers in writers {
         for &size in sizes {
+            if !bench.loads.is_empty() && !bench.loads.contains(&format!("{writers}x{size}")) {
+                continue;
+            }
             let medians = measure(bench, Load { writers, size, time }, rounds)?;
             report(bench, writers, size, &medians);
         }
@@ -130,7 +135,11 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), Error> {
 
 /// Every subject in turn, as often as `rounds` says.
 fn measure(bench: &Bench, load: Load, rounds: usize) -> Result<Vec<Medians>, Error> {
-    let subjects = || Subject::ALL.into_iter().filter(|s| load.writers > 1 || !s.is_gathered());
+    // The raw loops cannot do without the journal's run.
+    let asked = |s: &Subject| {
+        *s == Subject::Holdfast || bench.subjects.is_empty() || bench.subjects.iter().any(|a| a == s.name())
+    };
+    let subjects = || Subject::ALL.into_iter().filter(|s| load.writers > 1 || !s.is_gathered()).filter(asked);
     let mut runs: Vec<(Subject, Vec<Run>)> = subjects().map(|s| (s, Vec::new())).collect();
     for round in 0..rounds {
         tell(&format!("{} writers, {} B, round {} of {rounds}", load.writers, load.size, round + 1));
@@ -195,8 +204,8 @@ fn run_one(subject: Subject, dir: &Path, load: Load, journal: &Run) -> Result<Ru
         Subject::SqliteGathered => gathered(Sqlite::open(dir)?, load),
         Subject::Sled => store(&Sled::open(dir)?, load),
         Subject::SledGathered => gathered(Sled::open(dir)?, load),
-        Subject::Fjall => store(&Fjall::open(dir, false)?, load),
-        Subject::FjallGathered => store(&Fjall::open(dir, true)?, load),
+        Subject::Fjall => store(&Fjall::open(dir)?, load),
+        Subject::FjallGathered => gathered(Fjall::open(dir)?, load),
         Subject::Redb => store(&Redb::open(dir)?, load),
         Subject::RedbGathered => gathered(Redb::open(dir)?, load),
     }
@@ -211,7 +220,10 @@ fn gathered<S: crate::group::BatchStore>(mut store: S, load: Load) -> Result<Run
     let body = body(load.size);
     std::thread::scope(|scope| {
         let gather = Gather::serve(scope, &mut store, load.writers);
-        drive(load, &|key| gather.write((key, body.clone())))
+        drive_tasks(load, move |key| {
+            let (gather, record) = (gather.clone(), (key, body.clone()));
+            async move { gather.write(record).await }
+        })
     })
 }
 
@@ -243,7 +255,7 @@ fn holdfast(dir: &Path, load: Load) -> Result<Run, Error> {
         clock: Arc::new(WallClock),
         settings,
         index: IndexPlace::Sled,
-        at_rest: AtRest::sealed(DataKeys::new([(KeyNumber(1), DataKey::generate())])),
+        at_rest: at_rest(),
     };
     let journal = Journal::open(options)?.0;
     let channel = Id::from_block([1; 16]);
@@ -252,16 +264,21 @@ fn holdfast(dir: &Path, load: Load) -> Result<Run, Error> {
     }
     let before = (counts.syncs.load(Ordering::Relaxed), counts.bytes.load(Ordering::Relaxed));
     let body = body(load.size);
-    let writes = AtomicU64::new(0);
-    let mut run = drive(load, &|key| {
-        writes.fetch_add(1, Ordering::Relaxed);
-        journal.append_own(draft(channel, 100 + key, NEEDS.to_vec(), body.clone())).wait()?;
-        Ok(())
+    let head = journal.head().0;
+    let writer = journal.clone();
+    let mut run = drive_tasks(load, move |key| {
+        let ticket = writer.append_own(draft(channel, 100 + key, NEEDS.to_vec(), body.clone()));
+        async move { Ok(ticket.await.map(drop)?) }
     })?;
-    let writes = writes.load(Ordering::Relaxed) as f64;
+    let writes = (journal.head().0 - head) as f64;
     run.batch = writes / (counts.syncs.load(Ordering::Relaxed) - before.0) as f64;
     run.frame_bytes = (counts.bytes.load(Ordering::Relaxed) - before.1) as f64 / writes;
     Ok(run)
+}
+
+/// As in the product: sealed, with a key that is as good as any.
+pub(crate) fn at_rest() -> AtRest {
+    AtRest::sealed(DataKeys::new([(KeyNumber(1), DataKey::from_bytes([1; 32]))]))
 }
 
 /// The channel and the author of every post here.
@@ -296,7 +313,7 @@ fn body(size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Lets the writers write until the time is over. `write` gets a key that nobody else gets.
+/// Lets threads write until the time is over. `write` gets a key that nobody else gets.
 fn drive(load: Load, write: &(dyn Fn(u64) -> Result<(), Error> + Sync)) -> Result<Run, Error> {
     let next = AtomicU64::new(0);
     let over = AtomicBool::new(false);
@@ -333,6 +350,44 @@ fn drive(load: Load, write: &(dyn Fn(u64) -> Result<(), Error> + Sync)) -> Resul
         return Err(e);
     }
     let latencies = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let writes = latencies.len();
+    Ok(summed(latencies, writes, seconds))
+}
+
+/// As [`drive`], with tasks on as many threads as there are cores.
+fn drive_tasks<F, W>(load: Load, write: F) -> Result<Run, Error>
+where
+    F: Fn(u64) -> W + Send + Sync + 'static,
+    W: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
+    let write = Arc::new(write);
+    let next = Arc::new(AtomicU64::new(0));
+    let over = Arc::new(AtomicBool::new(false));
+    let time = Stopwatch::start();
+    let (latencies, seconds) = runtime.block_on(async {
+        let mut writers = tokio::task::JoinSet::new();
+        for _ in 0..load.writers {
+            let (write, next, over) = (Arc::clone(&write), Arc::clone(&next), Arc::clone(&over));
+            writers.spawn(async move {
+                let mut latencies = Vec::with_capacity(1 << 12);
+                while !over.load(Ordering::Relaxed) {
+                    let one = Stopwatch::start();
+                    write(next.fetch_add(1, Ordering::Relaxed)).await?;
+                    latencies.push(one.elapsed().as_secs_f64() * 1e6);
+                    if time.elapsed() >= load.time {
+                        over.store(true, Ordering::Relaxed);
+                    }
+                }
+                Ok::<_, Error>(latencies)
+            });
+        }
+        let mut all = Vec::new();
+        while let Some(latencies) = writers.join_next().await {
+            all.append(&mut latencies??);
+        }
+        Ok::<_, Error>((all, time.elapsed().as_secs_f64()))
+    })?;
     let writes = latencies.len();
     Ok(summed(latencies, writes, seconds))
 }

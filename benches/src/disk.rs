@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use journal::{AtRest, Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk, Ticket};
-use keys::{DataKey, DataKeys, KeyNumber};
+use journal::{Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk, Ticket};
 use model::{Event, Label, ObjectRef, Precedence, SourcePosition};
 
 use crate::Error;
+use crate::append::at_rest;
 use crate::clock::WallClock;
 use crate::corpus::{Chat, MINT_SALT, NODE, when};
 use crate::report::Bench;
@@ -26,7 +26,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), Error> {
         clock: Arc::new(WallClock),
         settings: JournalSettings::default(),
         index: IndexPlace::Sled,
-        at_rest: AtRest::sealed(DataKeys::new([(KeyNumber(1), DataKey::generate())])),
+        at_rest: at_rest(),
     })?
     .0;
     let (mut chat, setup) = Chat::begin(1);

@@ -64,6 +64,12 @@ struct JournalArgs {
     /// Longer runs and more of them.
     #[arg(long)]
     full: bool,
+    /// Of `append` only this load, as WRITERSxSIZE such as `64x512`; may be repeated.
+    #[arg(long)]
+    load: Vec<String>,
+    /// Of `append` only this subject, such as `holdfast`; may be repeated.
+    #[arg(long)]
+    subject: Vec<String>,
     /// Where the figures go.
     #[arg(long, default_value = "target/bench/journal.json")]
     out: PathBuf,
@@ -94,6 +100,8 @@ fn journal(args: &JournalArgs) -> Result<(), Error> {
         return Err(format!("no case `{unknown}`; the cases are:\n{}", known.join("\n")).into());
     }
     let mut bench = Bench::new(scale, &args.dir)?;
+    bench.loads = args.load.clone();
+    bench.subjects = args.subject.clone();
     for case in JOURNAL.iter().filter(|case| args.cases.is_empty() || args.cases.iter().any(|name| name == case.name)) {
         report::tell(&format!("== {}: {}", case.name, case.about));
         (case.run)(&mut bench)?;
@@ -104,6 +112,8 @@ fn journal(args: &JournalArgs) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// Every case runs at its tiny size, and the file holds its rows and the whole summary. No time is asserted.
@@ -111,8 +121,7 @@ mod tests {
     fn every_case_runs_and_its_rows_are_written() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out/journal.json");
-        let args =
-            JournalArgs { cases: Vec::new(), quick: true, full: false, out: out.clone(), dir: dir.path().join("data") };
+        let args = quick(&[], &out, &dir.path().join("data"));
         journal(&args).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap();
         let rows = json["rows"].as_array().unwrap();
@@ -127,14 +136,20 @@ mod tests {
     #[test]
     fn an_unknown_case_is_refused_with_the_known_ones() {
         let dir = tempfile::tempdir().unwrap();
-        let args = JournalArgs {
-            cases: vec!["apend".to_owned()],
-            quick: true,
-            full: false,
-            out: dir.path().join("journal.json"),
-            dir: dir.path().join("data"),
-        };
+        let args = quick(&["apend"], &dir.path().join("journal.json"), &dir.path().join("data"));
         let said = journal(&args).unwrap_err().to_string();
         assert!(said.contains("no case `apend`") && said.contains("  append"), "{said}");
+    }
+
+    fn quick(cases: &[&str], out: &Path, dir: &Path) -> JournalArgs {
+        JournalArgs {
+            cases: cases.iter().map(|case| (*case).to_owned()).collect(),
+            quick: true,
+            full: false,
+            load: Vec::new(),
+            subject: Vec::new(),
+            out: out.to_owned(),
+            dir: dir.to_owned(),
+        }
     }
 }

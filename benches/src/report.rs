@@ -70,6 +70,9 @@ struct Row {
 pub(crate) struct Bench {
     pub(crate) scale: Scale,
     pub(crate) summary: Summary,
+    /// Loads and subjects that were asked for; empty for all.
+    pub(crate) loads: Vec<String>,
+    pub(crate) subjects: Vec<String>,
     dir: PathBuf,
     machine: Machine,
     rows: Vec<Row>,
@@ -80,7 +83,15 @@ impl Bench {
         std::fs::create_dir_all(dir)?;
         let machine = Machine::here(dir);
         tell(&machine.line());
-        Ok(Self { scale, summary: Summary::default(), dir: dir.to_owned(), machine, rows: Vec::new() })
+        Ok(Self {
+            scale,
+            summary: Summary::default(),
+            loads: Vec::new(),
+            subjects: Vec::new(),
+            dir: dir.to_owned(),
+            machine,
+            rows: Vec::new(),
+        })
     }
 
     /// An empty directory on the measured disk, gone when the value is dropped.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use redb::{Durability, TableDefinition};
 
 use crate::Error;
-use crate::group::{BatchStore, SharedSync};
+use crate::group::BatchStore;
 
 /// A store that many threads may write to, each write durable when the call returns.
 pub(crate) trait Store: Sync {
@@ -79,30 +79,34 @@ impl BatchStore for Sled {
     }
 }
 
-/// fjall, whose journal is synced after each write.
+/// fjall, whose journal is synced after each write. A sync covers what others wrote before it.
 pub(crate) struct Fjall {
     db: fjall::Database,
     entries: fjall::Keyspace,
-    /// One sync for all who wrote before it, where this is wanted: fjall leaves it to its user.
-    shared: Option<SharedSync>,
 }
 
 impl Fjall {
-    pub(crate) fn open(dir: &Path, shared: bool) -> Result<Self, Error> {
+    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
         let db = fjall::Database::builder(dir.join("fjall")).open()?;
         let entries = db.keyspace("entries", fjall::KeyspaceCreateOptions::default)?;
-        Ok(Self { db, entries, shared: shared.then(SharedSync::default) })
+        Ok(Self { db, entries })
     }
 }
 
 impl Store for Fjall {
     fn write(&self, key: u64, value: Vec<u8>) -> Result<(), Error> {
         self.entries.insert(key.to_be_bytes(), value)?;
-        let sync = || Ok(self.db.persist(fjall::PersistMode::SyncData)?);
-        match &self.shared {
-            Some(shared) => shared.wait(sync),
-            None => sync(),
+        Ok(self.db.persist(fjall::PersistMode::SyncData)?)
+    }
+}
+
+impl BatchStore for Fjall {
+    fn write(&mut self, records: &[(u64, Vec<u8>)]) -> Result<(), Error> {
+        let mut batch = self.db.batch().durability(Some(fjall::PersistMode::SyncData));
+        for (key, value) in records {
+            batch.insert(&self.entries, key.to_be_bytes(), value.as_slice());
         }
+        Ok(batch.commit()?)
     }
 }
 
