@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use model::{
     ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Precedence,
     RangeSet, Seq,
 };
+
+use wire::{BodyHash, EntryHead, OwnEntries, WireError};
 
 use crate::error::AppendError;
 use crate::format::{
@@ -44,6 +47,11 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Most bytes that wait for the disk: eight batches. More is refused, so that a stuck disk does not fill the memory.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 
+/// The committer looks so often for those whom it has just answered to come back, with so many pauses of the processor
+/// between two looks: some 20 to 60 microseconds in all, less than any disk syncs in.
+const LOOKS: usize = 64;
+const SPINS: usize = 16;
+
 /// Receipts that arrive alone wait so long for company. Losing them in a crash costs their repetition.
 const RECEIPTS_WAIT: Duration = Duration::from_millis(200);
 
@@ -57,7 +65,8 @@ const LIMIT_RESERVE: u64 = 16 << 20;
 const CREATORS_MAX: usize = 1 << 16;
 
 pub(crate) enum Request {
-    Own(Box<Draft>, Completer<Appended>),
+    /// With the hash of its body: the caller's thread has time for it, this one makes everybody wait.
+    Own(Box<Draft>, BodyHash, Completer<Appended>),
     Foreign(Foreign, Completer<ForeignOutcome>),
     Epoch(EpochReason, Completer<Epoch>),
     Reissue(Vec<EntryId>, Completer<Vec<(EntryId, Appended)>>),
@@ -79,7 +88,7 @@ impl Request {
     fn bytes(&self) -> usize {
         const SMALL: usize = 256;
         match self {
-            Self::Own(draft, _) => SMALL + draft.body.len(),
+            Self::Own(draft, _, _) => SMALL + draft.body.len(),
             Self::Foreign(foreign, _) => SMALL + foreign.bytes.len(),
             Self::Chunk(chunk, _) => chunk.bytes(),
             Self::Reissue(ids, _) => SMALL + ids.len() * 32,
@@ -92,7 +101,7 @@ impl Request {
 
     fn refuse(self, e: AppendError) {
         match self {
-            Self::Own(_, c) => c.complete(Err(e)),
+            Self::Own(_, _, c) => c.complete(Err(e)),
             Self::Foreign(_, c) => c.complete(Err(e)),
             Self::Epoch(_, c) => c.complete(Err(e)),
             Self::Reissue(_, c) => c.complete(Err(e)),
@@ -114,6 +123,8 @@ impl Request {
 pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
+    /// As many as `waiting.requests` has, to be looked at without the lock.
+    len: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -122,6 +133,8 @@ struct Waiting {
     bytes: usize,
     receipts: bool,
     closing: bool,
+    /// The committer waits for `changed`: while it works there is nobody to wake.
+    idle: bool,
 }
 
 enum Woken {
@@ -147,38 +160,66 @@ impl Queue {
         }
         waiting.bytes += request.bytes();
         waiting.requests.push_back(request);
-        self.changed.notify_one();
+        self.len.store(waiting.requests.len(), Ordering::Relaxed);
+        self.wake(waiting);
+    }
+
+    fn wake(&self, mut waiting: MutexGuard<'_, Waiting>) {
+        if std::mem::take(&mut waiting.idle) {
+            drop(waiting);
+            self.changed.notify_one();
+        }
     }
 
     /// A consumer's state changed.
     pub(crate) fn note_receipts(&self) {
-        self.lock().receipts = true;
-        self.changed.notify_one();
+        let mut waiting = self.lock();
+        waiting.receipts = true;
+        self.wake(waiting);
     }
 
     pub(crate) fn close(&self) {
-        self.lock().closing = true;
-        self.changed.notify_one();
+        let mut waiting = self.lock();
+        waiting.closing = true;
+        self.wake(waiting);
+    }
+
+    /// Removes requests of about so many bytes.
+    fn take(&self, waiting: &mut Waiting, bytes_max: usize) -> Vec<Request> {
+        let mut taken = Vec::with_capacity(waiting.requests.len());
+        let mut bytes = 0;
+        while bytes < bytes_max
+            && let Some(request) = waiting.requests.pop_front()
+        {
+            bytes += request.bytes();
+            taken.push(request);
+        }
+        waiting.bytes -= bytes;
+        self.len.store(waiting.requests.len(), Ordering::Relaxed);
+        taken
+    }
+
+    /// What arrives within some microseconds; nothing when nobody comes.
+    fn more(&self, bytes_max: usize) -> Vec<Request> {
+        for _ in 0..LOOKS {
+            if self.len.load(Ordering::Relaxed) > 0 {
+                return self.take(&mut self.lock(), bytes_max);
+            }
+            (0..SPINS).for_each(|_| std::hint::spin_loop());
+        }
+        Vec::new()
     }
 
     fn next(&self) -> Woken {
         let mut waiting = self.lock();
         loop {
             if !waiting.requests.is_empty() {
-                let mut taken = Vec::new();
-                let mut bytes = 0;
-                while bytes < BATCH_BYTES
-                    && let Some(request) = waiting.requests.pop_front()
-                {
-                    bytes += request.bytes();
-                    taken.push(request);
-                }
-                waiting.bytes -= bytes;
-                return Woken::Requests(taken);
+                return Woken::Requests(self.take(&mut waiting, BATCH_BYTES));
             }
             if waiting.closing {
                 return if std::mem::take(&mut waiting.receipts) { Woken::Receipts } else { Woken::Closed };
             }
+            waiting.idle = true;
             if waiting.receipts {
                 let (guard, timeout) =
                     self.changed.wait_timeout(waiting, RECEIPTS_WAIT).unwrap_or_else(PoisonError::into_inner);
@@ -234,6 +275,9 @@ pub(crate) struct Committer {
     /// An epoch that must begin before anything is numbered.
     pub(crate) pending_epoch: Option<EpochReason>,
     creators: HashMap<ObjectKey, EntryId>,
+    own: OwnEntries,
+    /// How many requests the last commit answered.
+    answered: usize,
     /// Shared by the segments that it seals.
     pages: Arc<PageCache>,
     /// Said once, not with each batch.
@@ -254,7 +298,8 @@ pub(crate) struct Batch {
     epoch: Option<(Epoch, u64)>,
     /// Of the own entries before and in this batch.
     highest_source: Option<Hlc>,
-    pub(crate) ids: HashMap<EntryId, EntryHash>,
+    /// Entries in it that peers sent.
+    pub(crate) received: HashMap<EntryId, EntryHash>,
     objects: HashMap<ObjectKey, EntryId>,
     chunks: HashSet<ChunkName>,
     needed: HashSet<ChunkName>,
@@ -284,8 +329,19 @@ impl Committer {
         segment_bytes: u64,
         pending_epoch: Option<EpochReason>,
     ) -> Self {
-        let (creators, pages) = (HashMap::new(), Arc::default());
-        Self { shared, disk, clock, dir, segment_bytes, pending_epoch, creators, pages, roll_failed: false }
+        Self {
+            own: OwnEntries::of(shared.log.node),
+            shared,
+            disk,
+            clock,
+            dir,
+            segment_bytes,
+            pending_epoch,
+            creators: HashMap::new(),
+            answered: 0,
+            pages: Arc::default(),
+            roll_failed: false,
+        }
     }
 
     pub(crate) fn run(mut self) {
@@ -316,31 +372,56 @@ impl Committer {
         self.shared.log.node
     }
 
-    /// Appends the requests in their order.
+    /// Appends the requests in their order, and those that join them.
     fn take(&mut self, requests: Vec<Request>) {
         let mut batch = self.begin();
+        let mut requests = requests;
+        // Refused ones count too: who asks again at once must not keep the others waiting.
+        let mut planned = 0;
+        while !requests.is_empty() {
+            planned += requests.len();
+            self.plan(&mut batch, requests);
+            // Writers that were answered together come back together: without waiting for them the first would have a
+            // sync of its own, and all others would sit through it.
+            let is_whole = planned >= self.answered || batch.buf.len() >= BATCH_BYTES;
+            requests = if is_whole { Vec::new() } else { self.shared.queue.more(BATCH_BYTES - batch.buf.len()) };
+        }
+        self.plan_consumers(&mut batch, RECEIPTS_RANGES);
+        // Whoever waits for it has been told.
+        self.commit(batch).ok();
+        self.roll_if_due();
+    }
+
+    /// Commits what is planned so far; `batch` goes on empty.
+    fn commit_planned(&mut self, batch: &mut Batch) -> Result<(), AppendError> {
+        // What stands in for it meanwhile is never written.
+        let planned = std::mem::replace(batch, self.begin());
+        let result = self.commit(planned);
+        *batch = self.begin();
+        result
+    }
+
+    fn plan(&mut self, batch: &mut Batch, requests: Vec<Request>) {
         for request in requests {
             match request {
-                Request::Own(draft, completer) => match self.plan_own(&mut batch, *draft) {
+                Request::Own(draft, body, completer) => match self.plan_own(batch, *draft, &body) {
                     Ok(appended) => batch.answer(completer, appended),
                     Err(e) => completer.complete(Err(e)),
                 },
-                Request::Foreign(foreign, completer) => match self.plan_foreign(&mut batch, &foreign) {
+                Request::Foreign(foreign, completer) => match self.plan_foreign(batch, &foreign) {
                     Ok(outcome) => batch.answer(completer, outcome),
                     Err(e) => completer.complete(Err(e)),
                 },
-                Request::Epoch(reason, completer) => match self.plan_epoch(&mut batch, reason) {
+                Request::Epoch(reason, completer) => match self.plan_epoch(batch, reason) {
                     Ok(epoch) => batch.answer(completer, epoch),
                     Err(e) => completer.complete(Err(e)),
                 },
-                Request::Reissue(ids, completer) => match self.plan_reissue(&mut batch, &ids) {
+                Request::Reissue(ids, completer) => match self.plan_reissue(batch, &ids) {
                     Ok(appended) => {
                         // The new entries first: of what shares a sync a power cut may keep any part.
-                        let written = self.commit(batch);
-                        batch = self.begin();
-                        match written {
+                        match self.commit_planned(batch) {
                             Ok(()) => {
-                                give_up(&mut batch, &appended);
+                                give_up(batch, &appended);
                                 batch.answer(completer, appended);
                             }
                             Err(e) => completer.complete(Err(e)),
@@ -348,11 +429,11 @@ impl Committer {
                     }
                     Err(e) => completer.complete(Err(e)),
                 },
-                Request::Chunk(chunk, completer) => match self.plan_chunk(&mut batch, &chunk) {
+                Request::Chunk(chunk, completer) => match self.plan_chunk(batch, &chunk) {
                     Ok(put) => batch.answer(completer, put),
                     Err(e) => completer.complete(Err(e)),
                 },
-                Request::Retain(name, completer) => match self.plan_needed(&mut batch, &name) {
+                Request::Retain(name, completer) => match self.plan_needed(batch, &name) {
                     Ok(held) => batch.answer(completer, held),
                     Err(e) => completer.complete(Err(e)),
                 },
@@ -369,39 +450,35 @@ impl Committer {
                     batch.answer(completer, known);
                 }
                 Request::Flush(completer) => {
-                    self.plan_consumers(&mut batch, usize::MAX);
+                    self.plan_consumers(batch, usize::MAX);
                     batch.urgent = true;
                     batch.answer(completer, ());
                 }
                 Request::UseKeys(keys, completer) => {
-                    self.commit(batch).ok();
+                    self.commit_planned(batch).ok();
                     completer.complete(self.use_keys(keys));
-                    batch = self.begin();
+                    *batch = self.begin();
                 }
                 Request::Replace(rewritten, completer) => {
-                    self.commit(batch).ok();
+                    self.commit_planned(batch).ok();
                     completer.complete(self.replace(rewritten));
-                    batch = self.begin();
+                    *batch = self.begin();
                 }
-                Request::Restore(returned, completer) => match self.plan_restore(&mut batch, &returned) {
+                Request::Restore(returned, completer) => match self.plan_restore(batch, &returned) {
                     Ok(restored) => batch.answer(completer, restored),
                     Err(e) => completer.complete(Err(e)),
                 },
                 Request::Forget(lost, completer) => {
-                    self.plan_forget(&mut batch, &lost);
+                    self.plan_forget(batch, &lost);
                     batch.answer(completer, ());
                 }
                 Request::Trim(completer) => {
-                    self.commit(batch).ok();
+                    self.commit_planned(batch).ok();
                     completer.complete(self.trim());
-                    batch = self.begin();
+                    *batch = self.begin();
                 }
             }
         }
-        self.plan_consumers(&mut batch, RECEIPTS_RANGES);
-        // Whoever waits for it has been told.
-        self.commit(batch).ok();
-        self.roll_if_due();
     }
 
     fn begin(&mut self) -> Batch {
@@ -419,7 +496,7 @@ impl Committer {
             next_pos,
             epoch,
             highest_source,
-            ids: HashMap::new(),
+            received: HashMap::new(),
             objects: HashMap::new(),
             chunks: HashSet::new(),
             needed: HashSet::new(),
@@ -463,7 +540,7 @@ impl Committer {
         Ok(epoch)
     }
 
-    fn plan_own(&mut self, batch: &mut Batch, draft: Draft) -> Result<Appended, AppendError> {
+    fn plan_own(&mut self, batch: &mut Batch, draft: Draft, body: &BodyHash) -> Result<Appended, AppendError> {
         if draft.follows.is_some() && draft.follows.map(|s| s.0) != batch.highest_source {
             return Err(AppendError::OutOfOrder);
         }
@@ -492,7 +569,7 @@ impl Committer {
             mint_salt: draft.mint_salt,
         };
         let entry = Entry { header, body: draft.body };
-        let appended = self.push_entry(batch, entry, true, draft.object, draft.chunks)?;
+        let appended = self.push_own(batch, entry, body, draft.object, draft.chunks)?;
         batch.highest_source = batch.highest_source.max(Some(source));
         Ok(appended)
     }
@@ -504,40 +581,46 @@ impl Committer {
         Ok(EntryId { origin: self.node(), epoch, seq })
     }
 
-    fn push_entry(
+    /// Plans an entry of this node.
+    fn push_own(
         &mut self,
         batch: &mut Batch,
         entry: Entry,
-        own: bool,
+        body: &BodyHash,
         object: Option<ObjectKey>,
         chunks: Option<Chunks>,
     ) -> Result<Appended, AppendError> {
-        let bytes = wire::encode_entry(&entry);
-        if bytes.len() > wire::entry::ENTRY_BYTES_MAX {
-            let (bytes, max) = (bytes.len() as u64, wire::entry::ENTRY_BYTES_MAX as u64);
-            return Err(AppendError::TooLarge { what: "entry", bytes, max });
-        }
         // What peers would refuse must not get a number.
-        let hash = wire::decode_entry(&bytes).and_then(|_| wire::entry_hash(&bytes));
-        let hash = hash.map_err(|e| AppendError::Malformed(e.to_string()))?;
-        self.room(batch, Need::Entry(entry.header.precedence), bytes.len())?;
-        let header = entry.header;
+        let EntryHead { head, hash } = self.own.encode(&entry, body).map_err(refused)?;
+        let Entry { header, body } = entry;
         let id = header.id;
-        let pos = batch.next_pos;
-        let class = header.precedence;
+        let pos = self.push_entry(batch, header, &[&head, &body], hash, object, chunks)?;
+        batch.epoch = Some((id.epoch, id.seq.get()));
+        Ok(Appended { id, pos, hash })
+    }
+
+    /// Plans an entry that `parts` encode.
+    fn push_entry(
+        &mut self,
+        batch: &mut Batch,
+        header: Header,
+        parts: &[&[u8]; 2],
+        hash: EntryHash,
+        object: Option<ObjectKey>,
+        chunks: Option<Chunks>,
+    ) -> Result<LocalPos, AppendError> {
+        let bytes = parts[0].len() + parts[1].len();
+        self.room(batch, Need::Entry(header.precedence), bytes)?;
+        let (id, pos, class) = (header.id, batch.next_pos, header.precedence);
+        let own = id.origin == self.node();
         let prefix = EntryPrefix { pos, own, class, hash, object, chunks };
-        let len = bytes.len() as u32;
-        let record = EntryRecord { pos, own, class, hash, object, chunks, header, bytes: len };
-        batch.push(FrameKind::Entry, &[&prefix.encode(), &bytes], Record::Entry(Box::new(record)));
+        let record = EntryRecord { pos, own, class, hash, object, chunks, header, bytes: bytes as u32 };
+        batch.push(FrameKind::Entry, &[&prefix.encode(), parts[0], parts[1]], Record::Entry(Box::new(record)));
         batch.next_pos += 1;
-        if own {
-            batch.epoch = Some((id.epoch, id.seq.get()));
-        }
-        batch.ids.insert(id, hash);
         if let Some(object) = object {
             batch.objects.entry(object).or_insert(id);
         }
-        Ok(Appended { id, pos: LocalPos(pos), hash })
+        Ok(LocalPos(pos))
     }
 
     fn creator(&mut self, batch: &Batch, object: ObjectKey) -> Result<Option<EntryId>, AppendError> {
@@ -562,7 +645,7 @@ impl Committer {
         if id.origin == self.node() {
             return Err(AppendError::Malformed("a peer sent an entry of this very node".to_owned()));
         }
-        let held = match batch.ids.get(&id) {
+        let held = match batch.received.get(&id) {
             Some(hash) => Some(Some(*hash)),
             None if self.shared.log.read().state.has_received(&id) => {
                 let held = self.shared.log.entry(&id).map_err(|e| AppendError::Unreadable(e.0))?;
@@ -576,12 +659,13 @@ impl Committer {
             None => {}
         }
         let gaps = self.shared.log.read().state.received.get(&(id.origin, id.epoch)).map_or(0, RangeSet::ranges_len);
-        if gaps + batch.ids.len() >= RangeSet::RANGES_MAX {
+        if gaps + batch.received.len() >= RangeSet::RANGES_MAX {
             // An honest peer has a gap for each class that is behind, not one for each second number.
             return Err(AppendError::Malformed(format!("{id} would be one gap too many in what is received")));
         }
-        let appended = self.push_entry(batch, entry, false, foreign.object, None)?;
-        Ok(ForeignOutcome::Stored(appended.pos))
+        let pos = self.push_entry(batch, entry.header, &[&foreign.bytes, &[]], theirs, foreign.object, None)?;
+        batch.received.insert(id, theirs);
+        Ok(ForeignOutcome::Stored(pos))
     }
 
     fn plan_reissue(&mut self, batch: &mut Batch, ids: &[EntryId]) -> Result<Vec<(EntryId, Appended)>, AppendError> {
@@ -595,7 +679,8 @@ impl Committer {
             let id = self.next_id(batch)?;
             let entry = Entry { header: Header { id, ..held.entry.header }, body: held.entry.body };
             // The chunks that the old entry kept are kept by the new one too.
-            appended.push((*old, self.push_entry(batch, entry, true, held.prefix.object, held.prefix.chunks)?));
+            let body = BodyHash::of(&entry.body);
+            appended.push((*old, self.push_own(batch, entry, &body, held.prefix.object, held.prefix.chunks)?));
         }
         Ok(appended)
     }
@@ -697,6 +782,7 @@ impl Committer {
                 }
             }
         }
+        self.answered = answers.len();
         answers.into_iter().for_each(|answer| answer(result.clone()));
         if result.is_ok() && !records.is_empty() {
             let callbacks: Vec<_> = lock(&self.shared.subscribers).values().cloned().collect();
@@ -961,4 +1047,35 @@ fn give_up(batch: &mut Batch, appended: &[(EntryId, Appended)]) {
 /// The failure of work beside appending: nothing that was acknowledged is touched by it.
 pub(crate) fn disk_failed(e: io::Error) -> AppendError {
     if is_full(&e) { AppendError::NoSpace(e.to_string()) } else { AppendError::Disk(e.to_string()) }
+}
+
+/// Why an own entry cannot be encoded.
+fn refused(e: WireError) -> AppendError {
+    if let WireError::TooLarge { what: _, found, max } = e {
+        return AppendError::TooLarge { what: "entry", bytes: found, max };
+    }
+    AppendError::Malformed(e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_arrived_joins_the_batch_as_far_as_it_fits_and_nobody_is_waited_for_long() {
+        let queue = Queue::default();
+        assert!(queue.more(BATCH_BYTES).is_empty(), "nobody came");
+        let tickets: Vec<_> = (0..5)
+            .map(|_| {
+                let (completer, ticket) = crate::ticket::ticket();
+                queue.push(Request::Flush(completer));
+                ticket
+            })
+            .collect();
+        assert_eq!(queue.more(600).len(), 3, "256 bytes are counted for each");
+        assert_eq!(queue.more(BATCH_BYTES).len(), 2);
+        assert!(queue.more(BATCH_BYTES).is_empty());
+        assert_eq!(queue.lock().bytes, 0);
+        drop(tickets);
+    }
 }

@@ -11,6 +11,7 @@ use model::{
     ChunkName, DiskLock, EntryHash, EntryId, Epoch, LocalPos, LockError, NodeId, ObjectKey, Outbound, OutboundError,
     Outgoing, Precedence, RangeSet, Scan, Seq, SourcePosition,
 };
+use wire::BodyHash;
 
 use crate::committer::{Committer, Place, Queue, Request, Shared, lock};
 use crate::consumer::Consumer;
@@ -185,7 +186,8 @@ impl Journal {
 
     /// Numbers an own entry and appends it.
     pub fn append_own(&self, draft: Draft) -> Ticket<Appended> {
-        self.ask(|completer| Request::Own(Box::new(draft), completer))
+        let body = BodyHash::of(&draft.body);
+        self.ask(|completer| Request::Own(Box::new(draft), body, completer))
     }
 
     /// Appends what a peer sent, once.

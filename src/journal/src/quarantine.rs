@@ -567,7 +567,7 @@ impl Committer {
             return Err(AppendError::Malformed(format!("{id} is no entry of this node")));
         }
         let missing = self.shared.log.read().unreadable().get(&id.epoch).is_some_and(|set| set.contains(id.seq.get()));
-        if !missing || batch.ids.contains_key(&id) {
+        if !missing || batch.received.contains_key(&id) {
             return Ok(false);
         }
         self.room(batch, Need::Entry(header.precedence), returned.bytes.len())?;
@@ -577,7 +577,7 @@ impl Committer {
         let record = EntryRecord { pos, own: true, class, hash, object, chunks: None, header, bytes };
         batch.push(FrameKind::Restored, &[&prefix.encode(), &returned.bytes], Record::Restored(Box::new(record)));
         batch.next_pos += 1;
-        batch.ids.insert(id, hash);
+        batch.received.insert(id, hash);
         Ok(true)
     }
 

@@ -24,13 +24,15 @@ struct Slot<T> {
 struct State<T> {
     answer: Option<Result<T, AppendError>>,
     answered: bool,
+    /// A thread waits for `done`: waking nobody costs a system call.
+    waiting: bool,
     waker: Option<Waker>,
 }
 
 /// A ticket and the means to answer it.
 pub(crate) fn ticket<T>() -> (Completer<T>, Ticket<T>) {
     let slot = Arc::new(Slot {
-        state: Mutex::new(State { answer: None, answered: false, waker: None }),
+        state: Mutex::new(State { answer: None, answered: false, waiting: false, waker: None }),
         done: Condvar::new(),
     });
     (Completer(Arc::clone(&slot)), Ticket(slot))
@@ -53,6 +55,7 @@ impl<T> Ticket<T> {
             if let Some(answer) = state.answer.take() {
                 return answer;
             }
+            state.waiting = true;
             state = self.0.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -82,9 +85,11 @@ impl<T> Completer<T> {
         let mut state = self.0.lock();
         state.answer = Some(answer);
         state.answered = true;
-        let waker = state.waker.take();
+        let (waiting, waker) = (state.waiting, state.waker.take());
         drop(state);
-        self.0.done.notify_all();
+        if waiting {
+            self.0.done.notify_all();
+        }
         if let Some(waker) = waker {
             waker.wake();
         }

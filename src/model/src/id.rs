@@ -9,6 +9,17 @@ use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 /// z-base-32, the alphabet of Mattermost ids (Mattermost `model/utils.go`).
 const ALPHABET: &[u8; 32] = b"ybndrfg8ejkmcpqxot1uwisza345h769";
 
+/// Value of each character of [`ALPHABET`]; 255 for all others.
+const DIGITS: [u8; 256] = {
+    let mut digits = [255; 256];
+    let mut n = 0;
+    while n < ALPHABET.len() {
+        digits[ALPHABET[n] as usize] = n as u8;
+        n += 1;
+    }
+    digits
+};
+
 /// Identity of a node: the first 16 bytes of BLAKE3 over its public key (SubjectPublicKeyInfo, DER).
 ///
 /// Displayed as 26 z-base-32 characters; operators mostly see the node's configured name.
@@ -75,8 +86,11 @@ impl Id {
         let mut bits = 0;
         let mut at = 0;
         for c in self.0 {
-            let digit = ALPHABET.iter().position(|a| *a == c)?;
-            acc = (acc << 5) | digit as u32;
+            let digit = DIGITS[usize::from(c)];
+            if digit == 255 {
+                return None;
+            }
+            acc = (acc << 5) | u32::from(digit);
             bits += 5;
             if bits >= 8 && at < 16 {
                 bits -= 8;

@@ -27,7 +27,7 @@
 //! The *base* is the entry before in the same batch frame: neighbours share almost everything. At rest and for the
 //! hash there is no base; those bytes are the canonical ones.
 
-use keys::EntryIds;
+use keys::{EntryIds, IdCipher};
 use model::{
     EntryHash, EntryId, Epoch, Event, Header, Hlc, Id, Kind, Label, NodeId, Precedence, Seq, SourcePosition, StreamId,
     SupersessionKey, UnixMillis,
@@ -75,7 +75,7 @@ pub fn encode_entry(entry: &Entry) -> Vec<u8> {
 /// When the bytes are no entry in canonical form, or larger than [`ENTRY_BYTES_MAX`].
 pub fn decode_entry(bytes: &[u8]) -> Result<Entry, WireError> {
     let entry = decode(bytes, None)?;
-    if encode_header(&entry.header, None) != split(bytes)?.0 {
+    if encode_header(&entry.header, None, None) != split(bytes)?.0 {
         return Err(WireError::NotCanonical("an entry's header"));
     }
     Ok(entry)
@@ -87,11 +87,72 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, WireError> {
 /// When the bytes cannot be split into header and body.
 pub fn entry_hash(bytes: &[u8]) -> Result<EntryHash, WireError> {
     let (header, body) = split(bytes)?;
-    let mut hash = blake3::Hasher::new();
-    hash.update(blake3::hash(header).as_bytes()).update(blake3::hash(body).as_bytes());
+    Ok(hash_of(header, &BodyHash::of(body)))
+}
+
+/// The share of a body in the hash of its entry.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyHash(blake3::Hash);
+
+impl BodyHash {
+    /// Of these bytes.
+    pub fn of(body: &[u8]) -> Self {
+        Self(blake3::hash(body))
+    }
+}
+
+fn hash_of(header: &[u8], body: &BodyHash) -> EntryHash {
+    let mut both = [0u8; 64];
+    both[..32].copy_from_slice(blake3::hash(header).as_bytes());
+    both[32..].copy_from_slice(body.0.as_bytes());
     let mut first = [0u8; 16];
-    first.copy_from_slice(&hash.finalize().as_bytes()[..16]);
-    Ok(EntryHash(first))
+    first.copy_from_slice(&blake3::hash(&both).as_bytes()[..16]);
+    EntryHash(first)
+}
+
+/// Encodes the entries of one origin, many of them: making the permutation of its ids takes longer than an entry.
+pub struct OwnEntries {
+    origin: NodeId,
+    cipher: IdCipher,
+}
+
+/// Canonical bytes of an entry up to its body, and what follows from both.
+pub struct EntryHead {
+    /// Header with its length; the body follows.
+    pub head: Vec<u8>,
+    /// As [`entry_hash`].
+    pub hash: EntryHash,
+}
+
+impl OwnEntries {
+    /// For the entries of `origin`.
+    pub fn of(origin: NodeId) -> Self {
+        Self { origin, cipher: IdCipher::for_node(origin) }
+    }
+
+    /// Encodes the entry without reading its body, whose hash is `body`.
+    ///
+    /// # Errors
+    /// When it is larger than a receiver takes, or has too many causes. What is within these bounds is always decoded.
+    ///
+    /// # Panics
+    /// When the entry is of another origin.
+    pub fn encode(&self, entry: &Entry, body: &BodyHash) -> Result<EntryHead, WireError> {
+        assert_eq!(entry.header.id.origin, self.origin, "the permutation belongs to one origin");
+        if entry.header.causes.len() > CAUSES_MAX {
+            return Err(WireError::Malformed("an entry's causes"));
+        }
+        let header = encode_header(&entry.header, None, Some(&self.cipher));
+        let mut head = Vec::with_capacity(header.len() + 2);
+        put_varint(&mut head, header.len() as u64);
+        head.extend_from_slice(&header);
+        let bytes = head.len() + entry.body.len();
+        if bytes > ENTRY_BYTES_MAX || header.len() > HEADER_BYTES_MAX {
+            let (found, max) = (bytes as u64, ENTRY_BYTES_MAX as u64);
+            return Err(WireError::TooLarge { what: "an entry", found, max });
+        }
+        Ok(EntryHead { head, hash: hash_of(&header, body) })
+    }
 }
 
 /// The body of an entry of `origin` whose header says `mint_salt`.
@@ -111,7 +172,7 @@ pub fn decode_event(entry: &Entry) -> Result<Event, WireError> {
 
 /// Encodes relative to the entry before in a batch.
 pub(crate) fn encode(entry: &Entry, base: Option<&Header>) -> Vec<u8> {
-    let header = encode_header(&entry.header, base);
+    let header = encode_header(&entry.header, base, None);
     let mut out = Vec::with_capacity(header.len() + entry.body.len() + 2);
     put_varint(&mut out, header.len() as u64);
     out.extend_from_slice(&header);
@@ -144,7 +205,8 @@ fn stream_number(stream: &StreamId) -> u8 {
     }
 }
 
-fn encode_header(h: &Header, base: Option<&Header>) -> Vec<u8> {
+/// `cipher` is that of the entry's origin, where it is at hand.
+fn encode_header(h: &Header, base: Option<&Header>, cipher: Option<&IdCipher>) -> Vec<u8> {
     assert!(h.causes.len() <= CAUSES_MAX, "capture gives an entry at most {CAUSES_MAX} causes");
     let mut out = Vec::with_capacity(96);
     let mut flags = h.precedence as u8 | stream_number(&h.stream) << STREAM_SHIFT;
@@ -201,7 +263,8 @@ fn encode_header(h: &Header, base: Option<&Header>) -> Vec<u8> {
         match &h.stream {
             StreamId::Directory => {}
             StreamId::Team(id) | StreamId::Channel(id) => {
-                put_cbor(&mut out, id, &mut ids_of(h.id.origin, h.mint_salt));
+                let cipher = cipher.cloned().unwrap_or_else(|| IdCipher::for_node(h.id.origin));
+                put_cbor(&mut out, id, &mut EntryIds::with_cipher(cipher, h.mint_salt));
             }
         }
     }
@@ -379,6 +442,14 @@ pub(crate) mod tests {
         }
 
         #[test]
+        fn an_own_entry_has_the_same_bytes_and_hash(entry in entry()) {
+            let EntryHead { head, hash } = OwnEntries::of(entry.header.id.origin).encode(&entry, &BodyHash::of(&entry.body)).unwrap();
+            let bytes = [head, entry.body.clone()].concat();
+            prop_assert_eq!(entry_hash(&bytes), Ok(hash));
+            prop_assert_eq!(bytes, encode_entry(&entry));
+        }
+
+        #[test]
         fn an_entry_survives_relative_to_any_other(base in entry(), entry in entry()) {
             let bytes = encode(&entry, Some(&base.header));
             prop_assert_eq!(decode(&bytes, Some(&base.header)), Ok(entry));
@@ -419,6 +490,16 @@ pub(crate) mod tests {
             mint_salt: 0x1234_5678_9abc,
         };
         Entry { header, body: b"a post".to_vec() }
+    }
+
+    #[test]
+    fn what_a_receiver_would_refuse_is_not_encoded() {
+        let entry = Entry { header: post(1).header, body: vec![0; ENTRY_BYTES_MAX] };
+        let own = OwnEntries::of(entry.header.id.origin);
+        assert!(matches!(own.encode(&entry, &BodyHash::of(&[])), Err(WireError::TooLarge { .. })));
+        let mut header = post(1).header;
+        header.causes = vec![header.id; CAUSES_MAX + 1];
+        assert!(own.encode(&Entry { header, body: Vec::new() }, &BodyHash::of(&[])).is_err());
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod reader;
 mod zip;
 
 pub use compress::{compress, decompress_capped};
-pub use entry::{decode_entry, decode_event, encode_entry, encode_event, entry_hash};
+pub use entry::{BodyHash, EntryHead, OwnEntries, decode_entry, decode_event, encode_entry, encode_event, entry_hash};
 pub use frame::{Frame, FrameBuffer};
 
 /// Bytes from outside that are not what they should be. Nothing was stored or changed because of them.
