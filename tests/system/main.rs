@@ -12,6 +12,7 @@ mod crash;
 mod delivery;
 mod enrolment;
 mod failing_disk;
+mod full_disk;
 mod http;
 mod node;
 mod outage;

@@ -56,6 +56,11 @@ pub(crate) struct Node {
 impl Node {
     /// Makes a directory with `holdfast init`: everything is released, addresses are free ports of this machine.
     pub(crate) fn init(role: Role, name: &str, rate: &str) -> Self {
+        Self::init_on(role, name, rate, |_| {})
+    }
+
+    /// The same, in a data directory that `prepare` gets to see while it is empty.
+    pub(crate) fn init_on(role: Role, name: &str, rate: &str, prepare: impl FnOnce(&Path)) -> Self {
         let root = tempfile::Builder::new().prefix(&format!("holdfast-{name}-")).tempdir().expect("a directory");
         let [api, link, metrics] = [free_port(), free_port(), free_port()];
         let node = Self {
@@ -69,6 +74,8 @@ impl Node {
             starts: 0,
             environment: Vec::new(),
         };
+        fs::create_dir(node.data_dir()).expect("a directory");
+        prepare(&node.data_dir());
         let (api, metrics, listen) = (api.to_string(), metrics.to_string(), link.to_string());
         let admin = node.admin_name();
         let mut args = vec!["init", "--role", role.verb(), "--name", name, "--admin", &admin, "--release", "all"];
@@ -114,6 +121,11 @@ impl Node {
             assert!(Instant::now() < deadline, "{} not ready\n{}", self.name, self.last_words());
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
+    }
+
+    /// How often it was started.
+    pub(crate) fn starts(&self) -> u32 {
+        self.starts
     }
 
     /// kill -9. A process that has died already is fine.
@@ -361,7 +373,7 @@ impl Node {
         Some(sum.into())
     }
 
-    fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.root.path().join("data")
     }
 
