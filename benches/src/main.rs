@@ -15,10 +15,11 @@ mod counting;
 mod disk;
 mod group;
 mod machine;
+mod open;
 mod report;
 mod stores;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -39,6 +40,7 @@ struct Case {
 const JOURNAL: &[Case] = &[
     Case { name: "append", about: "durable appends per second, beside a raw loop and other stores", run: append::run },
     Case { name: "disk", about: "bytes on disk for one chat entry", run: disk::run },
+    Case { name: "open", about: "seconds and memory to open with a backlog", run: open::run },
 ];
 
 #[derive(Parser)]
@@ -52,6 +54,12 @@ struct Cli {
 enum What {
     /// The journal.
     Journal(JournalArgs),
+    /// Opens the journal that the case `open` made and prints what that took.
+    #[command(hide = true)]
+    OpenOnce {
+        /// The journal.
+        dir: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -79,14 +87,22 @@ struct JournalArgs {
 }
 
 fn main() -> ExitCode {
-    let What::Journal(args) = Cli::parse().what;
-    match journal(&args) {
+    let done = match Cli::parse().what {
+        What::Journal(args) => journal(&args),
+        What::OpenOnce { dir } => open_once(&dir),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             report::tell(&format!("error: {e}"));
             ExitCode::FAILURE
         }
     }
+}
+
+fn open_once(dir: &Path) -> Result<(), Error> {
+    let opened = open::child(dir)?;
+    Ok(serde_json::to_writer(std::io::stdout().lock(), &opened)?)
 }
 
 fn journal(args: &JournalArgs) -> Result<(), Error> {

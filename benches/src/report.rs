@@ -43,7 +43,7 @@ pub(crate) struct Summary {
     pub(crate) append1_p50_vs_fdatasync: Option<f64>,
     /// Seconds to open a journal of 10 million entries.
     pub(crate) open_10m_s: Option<f64>,
-    /// Resident megabytes (10^6) afterwards.
+    /// The most resident megabytes (10^6) until then.
     pub(crate) open_10m_rss_mb: Option<f64>,
     /// Bytes in segments for one chat post.
     pub(crate) chat_entry_disk_bytes: Option<f64>,

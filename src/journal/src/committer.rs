@@ -882,7 +882,7 @@ impl Committer {
         })?;
         let (footer, summary, file, sealer, end, tables) = {
             let old = &self.shared.log.read().tail;
-            let (footer, summary) = footer_of(old);
+            let (footer, summary) = footer_of(&old.growing, &old.sealer, old.end, old.end);
             (footer, summary, Arc::clone(&old.file), old.sealer.clone(), old.end, Arc::clone(&old.growing.tables))
         };
         let (bytes, rows) = match file.append(&footer).and_then(|()| file.sync_data()) {

@@ -222,6 +222,7 @@ impl Loading<'_> {
             chain = candidate.header.as_ref().map_or(chain, |header| header.chain);
             let next_first = candidates.get(i + 1).and_then(|next| next.header.as_ref()).map(|h| h.first_pos);
             let replay = i >= base;
+            let mut len = candidate.len;
             let (summary, end, rows) = match footer {
                 Some(summary) => {
                     let end = summary.end;
@@ -234,13 +235,21 @@ impl Loading<'_> {
                     let first_pos = candidate.header.as_ref().map_or(self.loaded.state.next_pos, |h| h.first_pos);
                     let mut growing = Growing::starting(first_pos, chain);
                     let ends = if i == last { Ends::Tail } else { Ends::Before(next_first) };
+                    let damaged = self.loaded.damage.len();
                     let end = self.read_unsealed(candidate, replay, &mut growing, ends)?;
                     if i == last {
                         self.forget_behind_hole();
                         self.finish_tail(candidate, end, growing)?;
                         break;
                     }
-                    (growing.summary, end, RowsAt::Memory(Arc::new(growing.rows)))
+                    let whole = damaged == self.loaded.damage.len() && next_first == Some(growing.summary.next_pos);
+                    match whole.then(|| self.seal(candidate, end, &growing)).flatten() {
+                        Some((summary, bytes)) => {
+                            len = bytes;
+                            (summary, end, RowsAt::footer(&pages))
+                        }
+                        None => (growing.summary, end, RowsAt::Memory(Arc::new(growing.rows))),
+                    }
                 }
             };
             // A segment that another one follows was synced: what is missing there was damaged later.
@@ -250,8 +259,8 @@ impl Loading<'_> {
                 self.loaded.state.note_own(page.epoch, page.last());
             }
             self.loaded.state.next_pos = self.loaded.state.next_pos.max(summary.next_pos);
-            let Candidate { number, file, sealer, len, .. } = candidate;
-            let (number, file, sealer, bytes) = (*number, Arc::clone(file), sealer.clone(), *len);
+            let Candidate { number, file, sealer, .. } = candidate;
+            let (number, file, sealer, bytes) = (*number, Arc::clone(file), sealer.clone(), len);
             let segment = Segment { number, file, sealer, end, bytes, summary, rows };
             self.loaded.sealed.insert(number, Arc::new(segment));
         }
@@ -409,6 +418,22 @@ impl Loading<'_> {
         Ok(end)
     }
 
+    /// Writes the footer that a cut-short sealing left out, so that the segment is read no more at each open. What was
+    /// written of it before stays where it is. Returns the summary and the length of the file.
+    fn seal(&self, candidate: &Candidate, end: u64, growing: &Growing) -> Option<(Summary, u64)> {
+        if self.access != Access::Owner {
+            return None;
+        }
+        let (footer, summary) = footer_of(growing, &candidate.sealer, end, candidate.len);
+        match candidate.file.append(&footer).and_then(|()| candidate.file.sync_data()) {
+            Ok(()) => Some((summary, candidate.len + footer.len() as u64)),
+            Err(e) => {
+                tracing::warn!(error = %e, segment = candidate.number, "a segment still has no footer");
+                None
+            }
+        }
+    }
+
     fn finish_tail(&mut self, candidate: &Candidate, end: u64, growing: Growing) -> Result<(), OpenError> {
         if self.access == Access::Owner {
             let mending = || disk_error(format!("mending the end of {}", candidate.path.display()));
@@ -473,16 +498,16 @@ fn read_footer(candidate: &Candidate) -> io::Result<Option<Summary>> {
     Ok(summary.filter(|summary| (SEGMENT_HEADER_BYTES as u64..=offset).contains(&summary.end)))
 }
 
-/// The footer of a segment, and the summary as it says it.
-pub(crate) fn footer_of(tail: &Tail) -> (Vec<u8>, Summary) {
+/// The footer of a segment whose frames end at `end`, to be written at `at`, and the summary as it says it.
+pub(crate) fn footer_of(growing: &Growing, sealer: &Sealer, end: u64, at: u64) -> (Vec<u8>, Summary) {
     let mut out = Vec::new();
-    let mut summary = Summary { end: tail.end, ..tail.growing.summary.clone() };
-    for (page, rows) in summary.pages.iter_mut().zip(&tail.growing.rows) {
-        let offset = tail.sealer.push(&mut out, tail.end, FrameKind::Rows, &[&encode_rows(rows)]);
+    let mut summary = Summary { end, ..growing.summary.clone() };
+    for (page, rows) in summary.pages.iter_mut().zip(&growing.rows) {
+        let offset = sealer.push(&mut out, at, FrameKind::Rows, &[&encode_rows(rows)]);
         page.place = u32::try_from(offset).expect("segments are kept below 4 GiB");
     }
-    let offset = tail.sealer.push(&mut out, tail.end, FrameKind::Footer, &[&summary.encode()]);
-    out.extend_from_slice(&encode_trailer(offset, &tail.sealer.lock().unwrap_or(Lock::PLAIN)));
+    let offset = sealer.push(&mut out, at, FrameKind::Footer, &[&summary.encode()]);
+    out.extend_from_slice(&encode_trailer(offset, &sealer.lock().unwrap_or(Lock::PLAIN)));
     (out, summary)
 }
 
