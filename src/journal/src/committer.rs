@@ -909,8 +909,14 @@ impl Committer {
 
     fn use_keys(&mut self, keys: DataKeys) -> Result<(), AppendError> {
         self.stopped()?;
-        lock(&self.shared.at_rest).use_keys(keys);
-        self.roll().map_err(disk_failed)
+        let newest = |keys: &DataKeys| keys.newest().map(|(number, _)| number);
+        let same = {
+            let mut at_rest = lock(&self.shared.at_rest);
+            let same = newest(&at_rest.keys()) == newest(&keys);
+            at_rest.use_keys(keys);
+            same
+        };
+        if same { Ok(()) } else { self.roll().map_err(disk_failed) }
     }
 
     /// False when the segment is another one by now.

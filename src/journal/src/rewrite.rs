@@ -43,7 +43,7 @@ pub(crate) struct Rewritten {
 }
 
 impl Journal {
-    /// Seals what is new with the newest of `keys`, beginning with a new segment. The others open what is there, so
+    /// Seals what is new with the newest of `keys`, beginning with a new segment if that is another one. The others open what is there, so
     /// they must hold every key that a segment needs. Does nothing to a journal that is not sealed.
     pub fn use_keys(&self, keys: DataKeys) -> Ticket<()> {
         self.ask(|completer| Request::UseKeys(keys, completer))

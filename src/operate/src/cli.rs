@@ -44,6 +44,11 @@ pub enum Verb {
     /// The configuration file.
     #[command(subcommand)]
     Config(Config),
+    /// The keys that seal the journal on disk.
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Destroy this node's keys, then its data. There is no way back.
+    Zeroize(Zeroize),
     /// Local accounts of the node's mission core.
     #[command(subcommand)]
     User(User),
@@ -183,6 +188,74 @@ pub enum Link {
 pub enum Config {
     /// Read the file as start-up does and show every problem.
     Check(Format),
+}
+
+/// `keys`
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Show every data key, when it was made, and how many segments need it.
+    List(Format),
+    /// Make a new data key; a new segment begins with it at once.
+    Rotate {
+        /// Also seal every older segment anew, then destroy the keys that nothing needs any more. Goes on where it was
+        /// when it is interrupted and run again.
+        #[arg(long)]
+        rewrite: bool,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Wrap the keyring with another key file, a credential or a passphrase. The node must not run.
+    Rewrap(Rewrap),
+}
+
+/// `keys rewrap`
+#[derive(Debug, Args)]
+pub struct Rewrap {
+    /// What wraps it from now on.
+    #[arg(long)]
+    pub source: Source,
+    /// The key file; made when it is not there.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Name of the systemd credential.
+    #[arg(long, value_name = "NAME")]
+    pub credential: Option<String>,
+    /// First line of this file is the passphrase; without it and without the credential it is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// What can wrap the keyring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Source {
+    /// A key file.
+    File,
+    /// A systemd credential.
+    Credential,
+    /// A passphrase.
+    Passphrase,
+}
+
+impl From<Source> for keys::WrapSource {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::File => Self::File,
+            Source::Credential => Self::Credential,
+            Source::Passphrase => Self::Passphrase,
+        }
+    }
+}
+
+/// `zeroize`
+#[derive(Debug, Args)]
+pub struct Zeroize {
+    /// The node's name, instead of being asked for it.
+    #[arg(long, value_name = "NAME")]
+    pub yes_destroy: Option<String>,
+    /// How to print.
+    #[command(flatten)]
+    pub format: Format,
 }
 
 /// `user`

@@ -20,6 +20,7 @@ use crate::admin::{self, Control, InviteRequest, Joined, NewPassword, NewUser, P
 use crate::config::{self, Role, Settings};
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
+use crate::rotation::{KeyList, Rewriting, Rotated, Rotation};
 use crate::status::{self, DiskFacts, Drain, Equation, InboundFacts, LinkFacts, NodeFacts, PeerFacts, Status};
 use crate::{lock, observe, offline, secrets};
 
@@ -71,7 +72,8 @@ async fn serve(layout: &Layout, settings: Settings, keyring: Keyring) -> Done {
 
     let environment = Environment { clock, metrics: Arc::clone(&metrics), health: health.clone() };
     let mut node = Node::start(layout, &settings, keyring.data_keys(), environment).await?;
-    let running = Arc::new(Running::new(layout, settings, &node, metrics, health, started)?);
+    let rotation = Rotation::new(keyring, node.site().journal().clone(), layout.journal());
+    let running = Arc::new(Running::new(layout, settings, &node, rotation, metrics, health, started)?);
     let socket = admin::server::bind(layout.data())?;
     tasks.spawn(admin::server::serve(socket, Arc::clone(&running), stop.child_token()));
     tasks.spawn(watch(Arc::clone(&running), stop.child_token()));
@@ -80,6 +82,10 @@ async fn serve(layout: &Layout, settings: Settings, keyring: Keyring) -> Done {
     let ended = tokio::select! {
         signal = stop_signal() => {
             info!(signal, "stopping");
+            Ok(Exit::Ok)
+        }
+        () = running.stop_asked.cancelled() => {
+            info!("stopping, as asked over the admin socket");
             Ok(Exit::Ok)
         }
         part = node.site_mut().ended_early() => Err(part.to_owned()),
@@ -190,6 +196,9 @@ struct Running {
     invites: Option<Arc<InviteBook>>,
     core: mission::Core,
     journal: journal::Journal,
+    rotation: Rotation,
+    /// Somebody asked over the admin socket that the node stops.
+    stop_asked: CancellationToken,
     carrier: carrier::CarrierHandle,
     applied: apply::ApplyHandle,
     metrics: Arc<Metrics>,
@@ -235,6 +244,7 @@ impl Running {
         layout: &Layout,
         settings: Settings,
         node: &Node,
+        rotation: Rotation,
         metrics: Arc<Metrics>,
         health: Health,
         started: Duration,
@@ -254,6 +264,8 @@ impl Running {
             },
             core: site.core().clone(),
             journal: site.journal().clone(),
+            rotation,
+            stop_asked: CancellationToken::new(),
             carrier: site.carrier().clone(),
             applied: site.applied().clone(),
             metrics,
@@ -429,6 +441,22 @@ impl Control for Running {
             removed.map_err(|e| Failure::new(chain(&e), e.next_step()))?;
         }
         Ok(())
+    }
+
+    fn keys(&self) -> Result<KeyList, Failure> {
+        self.rotation.list()
+    }
+
+    fn rotate_keys(&self) -> Result<Rotated, Failure> {
+        self.rotation.rotate()
+    }
+
+    fn rewrite_step(&self) -> Result<Rewriting, Failure> {
+        self.rotation.rewrite_step()
+    }
+
+    fn stop(&self) {
+        self.stop_asked.cancel();
     }
 
     async fn join(&self, token: &str) -> Result<Joined, Failure> {

@@ -20,12 +20,14 @@ pub mod cli;
 pub mod config;
 mod daemon;
 pub mod demo;
+pub mod destroy;
 pub mod exit;
 pub mod layout;
 pub mod lock;
 pub mod observe;
 pub mod offline;
 pub mod output;
+pub mod rotation;
 mod secrets;
 pub mod show;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use carrier::{Emission, EnrollOptions, SystemClock, consumer_name, enroll_join};
 use journal::{AtRest, IndexPlace, Journal, JournalOptions, StdDisk};
-use keys::{ChunkSecret, Invite, InviteBook, InviteState, KeysError, NodeKey, Peer, PeerRegistry, PeerRole};
+use keys::{ChunkSecret, Invite, InviteBook, InviteState, Keyring, KeysError, NodeKey, Peer, PeerRegistry, PeerRole};
 use model::Clock as _;
 
 use crate::admin::{InvitationRow, InviteRequest, Joined, PeerRow, Peers, Token};
@@ -43,7 +43,19 @@ pub fn node_key(layout: &Layout) -> Result<NodeKey, Failure> {
 /// # Errors
 /// When it cannot be opened; nothing in it was changed.
 pub fn open_journal(layout: &Layout, settings: &Settings, key: &NodeKey) -> Result<Journal, Failure> {
-    let keyring = secrets::open_keyring(layout, &settings.keys)?;
+    open_journal_with(layout, settings, key, &secrets::open_keyring(layout, &settings.keys)?)
+}
+
+/// As [`open_journal`], with the keyring.
+///
+/// # Errors
+/// As there.
+pub fn open_journal_with(
+    layout: &Layout,
+    settings: &Settings,
+    key: &NodeKey,
+    keyring: &Keyring,
+) -> Result<Journal, Failure> {
     let options = JournalOptions {
         dir: layout.journal(),
         node: key.node_id(),

@@ -12,6 +12,10 @@
 //!  POST   /v1/peers/invite       {"name", "address", "valid_seconds"}     -> Token
 //!  POST   /v1/peers/join         {"token"}                                -> Joined
 //!  POST   /v1/peers/remove       {"name"}                                 -> {}
+//!  GET    /v1/keys               KeyList
+//!  POST   /v1/keys/rotate        null                                     -> Rotated
+//!  POST   /v1/keys/rewrite       null, again until it says `finished`     -> Rewriting
+//!  POST   /v1/stop               null: the node stops in order            -> {}
 //! ```
 //!
 //! A refusal has a status of 400 or above and the body [`Refusal`].
@@ -23,6 +27,7 @@ use model::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
+use crate::rotation::{KeyList, Rewriting, Rotated};
 use crate::status::Status;
 use carrier::Emission;
 
@@ -72,6 +77,28 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When there is none of that name, or the registry cannot be written.
     fn remove_peer(&self, name: &str) -> Result<(), Failure>;
+
+    /// The data keys of the journal.
+    ///
+    /// # Errors
+    /// When the journal's directory cannot be read.
+    fn keys(&self) -> Result<KeyList, Failure>;
+
+    /// Makes a new data key.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    fn rotate_keys(&self) -> Result<Rotated, Failure>;
+
+    /// Seals one older segment anew, or destroys the keys that nothing needs any more. Touches the disk for as long as
+    /// a segment takes.
+    ///
+    /// # Errors
+    /// When the disk fails or is full; it goes on where it was.
+    fn rewrite_step(&self) -> Result<Rewriting, Failure>;
+
+    /// Begins to stop the node.
+    fn stop(&self);
 
     /// Enrols this node at the hub that issued the token. Not cancel-safe: it may have enrolled when dropped, and
     /// can then be repeated with the same token.

@@ -64,6 +64,16 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
     axum::Router::new()
         .route("/v1/status", get(|State(c): State<Arc<C>>| blocking(move || c.status())))
         .route("/v1/peers", get(|State(c): State<Arc<C>>| blocking(move || c.peers())))
+        .route("/v1/keys", get(|State(c): State<Arc<C>>| blocking(move || c.keys())))
+        .route("/v1/keys/rotate", post(|State(c): State<Arc<C>>| blocking(move || c.rotate_keys())))
+        .route("/v1/keys/rewrite", post(|State(c): State<Arc<C>>| blocking(move || c.rewrite_step())))
+        .route(
+            "/v1/stop",
+            post(|State(c): State<Arc<C>>| async move {
+                c.stop();
+                answer(Ok(()))
+            }),
+        )
         .route(
             "/v1/emission",
             post(|State(c): State<Arc<C>>, body: Body<EmissionChange>| {
@@ -143,12 +153,14 @@ mod tests {
     use super::*;
     use crate::admin::{Joined, Password, Peers, Token, UserAdded, client};
     use crate::exit::Exit;
+    use crate::rotation::{KeyList, Rewriting, Rotated};
     use crate::status::{Status, fixture};
     use carrier::Emission;
 
     #[derive(Default)]
     struct Node {
         emission: Mutex<Option<Emission>>,
+        stopped: Mutex<bool>,
     }
 
     impl Control for Node {
@@ -173,6 +185,18 @@ mod tests {
         }
         fn remove_peer(&self, _: &str) -> Result<(), Failure> {
             Ok(())
+        }
+        fn keys(&self) -> Result<KeyList, Failure> {
+            Err(Failure::new("no keys", "make some"))
+        }
+        fn rotate_keys(&self) -> Result<Rotated, Failure> {
+            Ok(Rotated { number: 2 })
+        }
+        fn rewrite_step(&self) -> Result<Rewriting, Failure> {
+            Ok(Rewriting { finished: true, destroyed: vec![1], ..Rewriting::default() })
+        }
+        fn stop(&self) {
+            *self.stopped.lock().unwrap() = true;
         }
         async fn join(&self, token: &str) -> Result<Joined, Failure> {
             let schema = "holdfast.joined/1".to_owned();
@@ -206,6 +230,10 @@ mod tests {
             let joined: Joined =
                 client::post(&dir, "/v1/peers/join", &JoinRequest { token: "t".to_owned() }).await.unwrap();
             assert_eq!(joined.hub, "t");
+            assert_eq!(client::post::<Rotated>(&dir, "/v1/keys/rotate", &()).await.unwrap().number, 2);
+            assert_eq!(client::post::<Rewriting>(&dir, "/v1/keys/rewrite", &()).await.unwrap().destroyed, [1]);
+            client::post::<()>(&dir, "/v1/stop", &()).await.unwrap();
+            assert!(*node.stopped.lock().unwrap());
         })
         .await;
     }

@@ -4,9 +4,11 @@ mod config;
 mod enroll;
 mod init;
 mod journal;
+mod keys;
 mod link;
 mod status;
 mod user;
+mod zeroize;
 
 pub(crate) use self::journal::open as open_journal;
 
@@ -32,6 +34,8 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Journal(verb) => journal::run(&layout, verb),
         Verb::Link(verb) => link::run(&layout, verb),
         Verb::Config(verb) => config::run(&layout, verb),
+        Verb::Keys(verb) => keys::run(&layout, verb),
+        Verb::Zeroize(args) => zeroize::run(&layout, args),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "holdfast", &mut script);
@@ -43,13 +47,15 @@ pub(crate) fn run(cli: Cli) -> Done {
 
 /// Does this verb print JSON, errors too?
 pub(crate) fn wants_json(verb: &Verb) -> bool {
-    use crate::cli::{Config, Enroll, Journal, Link};
+    use crate::cli::{Config, Enroll, Journal, Keys, Link};
     match verb {
         Verb::Status(format)
         | Verb::Enroll(Enroll::Invite { format, .. } | Enroll::List(format))
         | Verb::Journal(Journal::List { format, .. } | Journal::Show { format, .. } | Journal::Verify(format))
         | Verb::Link(Link::Status(format))
-        | Verb::Config(Config::Check(format)) => format.json,
+        | Verb::Config(Config::Check(format))
+        | Verb::Keys(Keys::List(format) | Keys::Rotate { format, .. })
+        | Verb::Zeroize(crate::cli::Zeroize { format, .. }) => format.json,
         Verb::Demo(options) => options.json,
         Verb::Init(_)
         | Verb::Edge
@@ -57,6 +63,7 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
         | Verb::User(_)
         | Verb::Enroll(Enroll::Join { .. } | Enroll::Remove { .. })
         | Verb::Link(Link::Silence { .. } | Link::Resume)
+        | Verb::Keys(Keys::Rewrap(_))
         | Verb::Completions { .. } => false,
     }
 }
