@@ -12,7 +12,7 @@ const PLANTED: &str = "rendezvous at the third bridge at first light";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn posts_stand_in_no_file_of_the_journal_and_a_rotation_loses_none() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let mission = Mission::found(&world.edge_admin, &world.edge).await;
     for n in 0..30 {
         say(&mission.anna, &mission.channel, &format!("{PLANTED} {n}")).await.unwrap();
@@ -33,7 +33,6 @@ async fn posts_stand_in_no_file_of_the_journal_and_a_rotation_loses_none() {
     world.edge.verify_journal();
     say(&mission.anna, &mission.channel, "after the rotation").await.unwrap();
     world.settle(&mission.channels()).await;
-    let mut world = world;
     world.edge.stop().await;
     // The same without a running node, and from then on with a passphrase.
     assert_eq!(json(&world.edge, &["keys", "rotate", "--rewrite", "--json"])["number"], 3);
@@ -62,7 +61,7 @@ async fn posts_stand_in_no_file_of_the_journal_and_a_rotation_loses_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn zeroize_stops_the_node_and_leaves_neither_keys_nor_plaintext() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let mission = Mission::found(&world.edge_admin, &world.edge).await;
     for n in 0..10 {
         say(&mission.anna, &mission.channel, &format!("{PLANTED} {n}")).await.unwrap();

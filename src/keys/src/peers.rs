@@ -179,8 +179,10 @@ impl PeerRegistry {
 
     fn write(&self, peers: &BTreeMap<NodeId, Peer>) -> Result<(), KeysError> {
         let book = Book { format: FORMAT.to_owned(), peers: peers.values().cloned().collect() };
-        let json = serde_json::to_vec_pretty(&book).expect("a registry has a JSON form");
-        write_private(&self.path, &Zeroizing::new(json))
+        // Room for all of it at once: a growing buffer would leave copies of the secrets in freed memory.
+        let mut json = Zeroizing::new(Vec::with_capacity(1_024 * (1 + peers.len())));
+        serde_json::to_writer_pretty(&mut *json, &book).expect("a registry has a JSON form");
+        write_private(&self.path, &json)
     }
 }
 
