@@ -30,6 +30,7 @@
 
 use model::{Entry, Epoch, NodeId, Outcome, RangeSet, Seq};
 
+use crate::compress::may_shrink;
 use crate::entry::{self, ENTRY_BYTES_MAX};
 use crate::reader::{Reader, put_cbor, put_varint};
 use crate::{WireError, chunk, compress, decompress_capped};
@@ -337,9 +338,9 @@ impl Packed {
     /// Packs at most [`ENTRY_BYTES_MAX`] bytes.
     pub fn new(plain: &[u8], level: i32) -> Self {
         assert!(plain.len() <= ENTRY_BYTES_MAX, "entries and chunks are capped where they are made");
-        let packed = compress(plain, level);
-        let zstd = packed.len() < plain.len();
-        let bytes = if zstd { packed } else { plain.to_vec() };
+        let packed = may_shrink(plain).then(|| compress(plain, level)).filter(|packed| packed.len() < plain.len());
+        let zstd = packed.is_some();
+        let bytes = packed.unwrap_or_else(|| plain.to_vec());
         Self { zstd, crc: crc32c::crc32c(&bytes), bytes }
     }
 
