@@ -36,7 +36,7 @@ use crate::scan::{Found, Scanner};
 use crate::sealer::Sealer;
 use crate::settings::AtRest;
 use crate::state::Account;
-use crate::summary::Summary;
+use crate::summary::{Summary, print_of_chunk};
 use crate::ticket::Completer;
 use crate::types::{Appended, ChunkPut, Chunks, Draft, EpochReason, Foreign, ForeignOutcome, TrimReport};
 use crate::view::{Log, Segment};
@@ -303,6 +303,8 @@ pub(crate) struct Batch {
     objects: HashMap<ObjectKey, EntryId>,
     chunks: HashSet<ChunkName>,
     needed: HashSet<ChunkName>,
+    /// Prints of those needed that are not marked yet: in one frame, before what needs them.
+    unmarked: Vec<u64>,
     /// Consumers whose states are in it, and which version.
     consumers: Vec<(String, u64)>,
     /// Something in it may use the reserve.
@@ -317,6 +319,15 @@ impl Batch {
     pub(crate) fn push(&mut self, kind: FrameKind, payload: &[&[u8]], record: Record) {
         let offset = self.sealer.push(&mut self.buf, self.base, kind, payload);
         self.records.push((offset, record));
+    }
+
+    /// Marks what is needed from further back. A file shared again is little else, so its marks share a frame.
+    fn mark_needed(&mut self) {
+        if !self.unmarked.is_empty() {
+            let prints = std::mem::take(&mut self.unmarked);
+            let payload: Vec<u8> = prints.iter().flat_map(|print| print.to_be_bytes()).collect();
+            self.push(FrameKind::ChunksNeeded, &[&payload], Record::ChunksNeeded(prints));
+        }
     }
 }
 
@@ -500,6 +511,7 @@ impl Committer {
             objects: HashMap::new(),
             chunks: HashSet::new(),
             needed: HashSet::new(),
+            unmarked: Vec::new(),
             consumers: Vec::new(),
             urgent: false,
         };
@@ -611,6 +623,7 @@ impl Committer {
     ) -> Result<LocalPos, AppendError> {
         let bytes = parts[0].len() + parts[1].len();
         self.room(batch, Need::Entry(header.precedence), bytes)?;
+        batch.mark_needed();
         let (id, pos, class) = (header.id, batch.next_pos, header.precedence);
         let own = id.origin == self.node();
         let prefix = EntryPrefix { pos, own, class, hash, object, chunks };
@@ -715,9 +728,9 @@ impl Committer {
             return Ok(false);
         }
         if !self.shared.log.tail_has_chunk(name) {
-            self.room(batch, Need::Files, ChunkName::LEN)?;
-            batch.push(FrameKind::ChunkNeeded, &[&name.0], Record::ChunkNeeded(*name));
+            self.room(batch, Need::Files, size_of::<u64>() * (batch.unmarked.len() + 1))?;
             batch.needed.insert(*name);
+            batch.unmarked.push(print_of_chunk(name));
         }
         Ok(true)
     }
@@ -756,7 +769,8 @@ impl Committer {
     }
 
     /// Makes the batch durable, shows it to readers, answers.
-    fn commit(&mut self, batch: Batch) -> Result<(), AppendError> {
+    fn commit(&mut self, mut batch: Batch) -> Result<(), AppendError> {
+        batch.mark_needed();
         let Batch { base, buf, records, answers, consumers, urgent, .. } = batch;
         let result = if buf.is_empty() { self.stopped() } else { self.write(base, &buf, urgent) };
         if result.is_ok() && !buf.is_empty() {
@@ -941,16 +955,23 @@ impl Committer {
     /// Removes the oldest segments that nobody needs.
     fn trim(&mut self) -> Result<TrimReport, AppendError> {
         let mut report = TrimReport::default();
-        loop {
-            let Some(segment) = self.shared.log.read().sealed.values().next().cloned() else { return Ok(report) };
+        let sealed: Vec<Arc<Segment>> = self.shared.log.read().sealed.values().cloned().collect();
+        let mut going = Vec::new();
+        for segment in sealed {
             report.waiting_for = self.waiting_for(&segment);
             if !report.waiting_for.is_empty() {
-                return Ok(report);
+                break;
             }
-            report.chunks_kept += self.trim_one(&segment)?;
+            going.push(segment);
+        }
+        // What only these need is not kept: it would stand behind the oldest held entry and stay as long.
+        let through = going.last().map_or(0, |segment| segment.number);
+        for segment in going {
+            report.chunks_kept += self.trim_one(&segment, through)?;
             report.segments += 1;
             report.bytes += segment.bytes;
         }
+        Ok(report)
     }
 
     /// Who still needs a segment.
@@ -981,7 +1002,8 @@ impl Committer {
         waiting
     }
 
-    fn trim_one(&mut self, segment: &Arc<Segment>) -> Result<u64, AppendError> {
+    /// Gives up a segment; the chunks that one after `through` needs are written again.
+    fn trim_one(&mut self, segment: &Arc<Segment>, through: u32) -> Result<u64, AppendError> {
         let mut batch = self.begin();
         batch.urgent = true;
         let mut kept = 0;
@@ -991,7 +1013,7 @@ impl Committer {
             while let Some(found) = scanner.next().map_err(unreadable)? {
                 let Found::Frame { payload, .. } = found else { continue };
                 let Some(chunk) = PackedChunk::decode(&payload) else { continue };
-                let needed = self.shared.log.chunk_is_needed_after(segment.number, &chunk.name);
+                let needed = self.shared.log.chunk_is_needed_after(through, &chunk.name);
                 if needed.map_err(|e| AppendError::Unreadable(e.0))? && !batch.chunks.contains(&chunk.name) {
                     self.push_chunk(&mut batch, &chunk);
                     kept += 1;

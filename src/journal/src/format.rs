@@ -23,7 +23,7 @@
 //!                  | object key u64 if flag 2 | chunks-since position u64 and their plain bytes u64 if flag 4
 //!                  | entry (wire::encode_entry)
 //!  2 chunk         name 33 | encoding u8 (0 raw, 1 zstd) | plain length u32 | bytes
-//!  3 chunk needed  name 33: held further back in the log, and needed by a file that follows
+//!  3 chunks needed  first 8 bytes of each name's hash: held further back, and needed by a file that follows
 //!  4 epoch opened  CBOR [`EpochOpened`]
 //!  5 consumer      CBOR [`ConsumerFrame`], the whole state; the newest counts
 //!  6 consumer removed  its name
@@ -205,7 +205,7 @@ pub(crate) const MARKER_FIRST: u8 = MARKER[0];
 pub(crate) enum FrameKind {
     Entry = 1,
     Chunk = 2,
-    ChunkNeeded = 3,
+    ChunksNeeded = 3,
     EpochOpened = 4,
     Consumer = 5,
     ConsumerRemoved = 6,
@@ -223,7 +223,7 @@ impl FrameKind {
     const ALL: [Self; 14] = [
         Self::Entry,
         Self::Chunk,
-        Self::ChunkNeeded,
+        Self::ChunksNeeded,
         Self::EpochOpened,
         Self::Consumer,
         Self::ConsumerRemoved,
@@ -277,7 +277,8 @@ pub(crate) fn decode_trailer(bytes: &[u8]) -> Option<(u64, Lock)> {
 pub(crate) enum Record {
     Entry(Box<EntryRecord>),
     Chunk(ChunkName),
-    ChunkNeeded(ChunkName),
+    /// Prints of their names.
+    ChunksNeeded(Vec<u64>),
     EpochOpened(EpochOpened),
     Consumer(Box<ConsumerFrame>),
     ConsumerRemoved(String),
@@ -356,6 +357,9 @@ impl EntryPrefix {
     }
 }
 
+/// zstd level of chunks.
+const LEVEL: i32 = 3;
+
 /// A chunk's payload: name, encoding, plain length, packed bytes.
 pub(crate) struct PackedChunk {
     pub(crate) name: ChunkName,
@@ -365,11 +369,12 @@ pub(crate) struct PackedChunk {
 }
 
 impl PackedChunk {
-    /// Compresses where that saves at least an eighth; less is not worth unpacking at each read.
+    /// Compresses where that saves at least an eighth; less is not worth unpacking at each read. What looks like noise
+    /// is not even tried: pictures and video cost no time.
     pub(crate) fn pack(name: ChunkName, plain: &[u8]) -> Self {
         let plain_len = plain.len() as u32;
-        let packed = zstd::bulk::compress(plain, 1).ok().filter(|packed| packed.len() <= plain.len() / 8 * 7);
-        match packed {
+        let packed = wire::compress::may_shrink(plain).then(|| wire::compress(plain, LEVEL));
+        match packed.filter(|packed| packed.len() <= plain.len() / 8 * 7) {
             Some(packed) => Self { name, zstd: true, plain_len, packed },
             None => Self { name, zstd: false, plain_len, packed: plain.to_vec() },
         }
@@ -523,7 +528,10 @@ impl Record {
             FrameKind::Restored => Self::Restored(entry()?),
             FrameKind::DamageNote => Self::DamageNote(minicbor::decode(payload).ok()?),
             FrameKind::Chunk => Self::Chunk(name()?),
-            FrameKind::ChunkNeeded => Self::ChunkNeeded(name()?),
+            FrameKind::ChunksNeeded => {
+                let (prints, rest) = payload.as_chunks::<8>();
+                rest.is_empty().then(|| Self::ChunksNeeded(prints.iter().map(|p| u64::from_be_bytes(*p)).collect()))?
+            }
             FrameKind::EpochOpened => Self::EpochOpened(minicbor::decode(payload).ok()?),
             FrameKind::Consumer => Self::Consumer(minicbor::decode(payload).ok()?),
             FrameKind::ConsumerRemoved => Self::ConsumerRemoved(String::from_utf8(payload.to_vec()).ok()?),

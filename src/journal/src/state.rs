@@ -133,7 +133,7 @@ impl State {
                     }
                 }
             }
-            Record::Chunk(_) | Record::ChunkNeeded(_) | Record::Rows | Record::Footer => {}
+            Record::Chunk(_) | Record::ChunksNeeded(_) | Record::Rows | Record::Footer => {}
         }
     }
 

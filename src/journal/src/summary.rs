@@ -419,9 +419,11 @@ impl Growing {
                 summary.chunks += 1;
                 chunks.insert(print_of_chunk(name), offset);
             }
-            Record::ChunkNeeded(name) => {
-                summary.chunks_needed += 1;
-                chunks_needed.insert(print_of_chunk(name), offset);
+            Record::ChunksNeeded(prints) => {
+                summary.chunks_needed += prints.len() as u64;
+                for print in prints {
+                    chunks_needed.insert(*print, offset);
+                }
             }
             Record::EpochOpened(_)
             | Record::Consumer(_)
