@@ -189,6 +189,7 @@ impl Site {
         let registry = Arc::new(PeerRegistry::open(&keys_dir)?);
         let (journal, report) = open_journal(&config, node, &clock).await?;
         report_open(&report, &health, &metrics);
+        journal.count_in(Arc::clone(&metrics));
 
         // Readings continue after everything this node ever issued, whatever the wall clock says.
         let seen = journal.highest_source().map_or(model::Hlc::ZERO, |s| s.0);

@@ -23,6 +23,7 @@ use model::{
 use wire::{BodyHash, EntryHead, OwnEntries, WireError};
 
 use crate::error::AppendError;
+use crate::figures::{Figures, Stopwatch};
 use crate::format::{
     CHUNK_BYTES_MAX, EntryPrefix, EntryRecord, EpochOpened, FrameKind, PackedChunk, Record, RenumberedFrame,
     segment_name, split, to_cbor,
@@ -125,6 +126,7 @@ pub(crate) struct Queue {
     changed: Condvar,
     /// As many as `waiting.requests` has, to be looked at without the lock.
     len: AtomicUsize,
+    pub(crate) figures: Figures,
 }
 
 #[derive(Default)]
@@ -152,14 +154,17 @@ impl Queue {
         let mut waiting = self.lock();
         if waiting.closing {
             drop(waiting);
+            self.figures.refused(&AppendError::Closed);
             return request.refuse(AppendError::Closed);
         }
         if waiting.bytes >= QUEUE_BYTES_MAX {
             drop(waiting);
+            self.figures.refused(&AppendError::Busy);
             return request.refuse(AppendError::Busy);
         }
         waiting.bytes += request.bytes();
         waiting.requests.push_back(request);
+        self.figures.waiting(waiting.bytes);
         self.len.store(waiting.requests.len(), Ordering::Relaxed);
         self.wake(waiting);
     }
@@ -195,6 +200,7 @@ impl Queue {
             taken.push(request);
         }
         waiting.bytes -= bytes;
+        self.figures.waiting(waiting.bytes);
         self.len.store(waiting.requests.len(), Ordering::Relaxed);
         taken
     }
@@ -294,6 +300,8 @@ pub(crate) struct Batch {
     buf: Vec<u8>,
     records: Vec<(u64, Record)>,
     answers: Vec<Answer>,
+    /// When what they answer was asked for.
+    asked: Vec<Stopwatch>,
     pub(crate) next_pos: u64,
     epoch: Option<(Epoch, u64)>,
     /// Of the own entries before and in this batch.
@@ -313,6 +321,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     fn answer<T: 'static>(&mut self, completer: Completer<T>, value: T) {
+        self.asked.push(completer.asked());
         self.answers.push(Box::new(move |result| completer.complete(result.map(|()| value))));
     }
 
@@ -417,15 +426,15 @@ impl Committer {
             match request {
                 Request::Own(draft, body, completer) => match self.plan_own(batch, *draft, &body) {
                     Ok(appended) => batch.answer(completer, appended),
-                    Err(e) => completer.complete(Err(e)),
+                    Err(e) => self.shared.queue.figures.refuse(completer, e),
                 },
                 Request::Foreign(foreign, completer) => match self.plan_foreign(batch, &foreign) {
                     Ok(outcome) => batch.answer(completer, outcome),
-                    Err(e) => completer.complete(Err(e)),
+                    Err(e) => self.shared.queue.figures.refuse(completer, e),
                 },
                 Request::Epoch(reason, completer) => match self.plan_epoch(batch, reason) {
                     Ok(epoch) => batch.answer(completer, epoch),
-                    Err(e) => completer.complete(Err(e)),
+                    Err(e) => self.shared.queue.figures.refuse(completer, e),
                 },
                 Request::Reissue(ids, completer) => match self.plan_reissue(batch, &ids) {
                     Ok(appended) => {
@@ -435,18 +444,18 @@ impl Committer {
                                 give_up(batch, &appended);
                                 batch.answer(completer, appended);
                             }
-                            Err(e) => completer.complete(Err(e)),
+                            Err(e) => self.shared.queue.figures.refuse(completer, e),
                         }
                     }
-                    Err(e) => completer.complete(Err(e)),
+                    Err(e) => self.shared.queue.figures.refuse(completer, e),
                 },
                 Request::Chunk(chunk, completer) => match self.plan_chunk(batch, &chunk) {
                     Ok(put) => batch.answer(completer, put),
-                    Err(e) => completer.complete(Err(e)),
+                    Err(e) => self.shared.queue.figures.refuse(completer, e),
                 },
                 Request::Retain(name, completer) => match self.plan_needed(batch, &name) {
                     Ok(held) => batch.answer(completer, held),
-                    Err(e) => completer.complete(Err(e)),
+                    Err(e) => self.shared.queue.figures.refuse(completer, e),
                 },
                 Request::RemoveConsumer(name, completer) => {
                     let known = self.shared.log.read().state.consumers.contains_key(&name);
@@ -477,7 +486,7 @@ impl Committer {
                 }
                 Request::Restore(returned, completer) => match self.plan_restore(batch, &returned) {
                     Ok(restored) => batch.answer(completer, restored),
-                    Err(e) => completer.complete(Err(e)),
+                    Err(e) => self.shared.queue.figures.refuse(completer, e),
                 },
                 Request::Forget(lost, completer) => {
                     self.plan_forget(batch, &lost);
@@ -504,6 +513,7 @@ impl Committer {
             buf: Vec::new(),
             records: Vec::new(),
             answers: Vec::new(),
+            asked: Vec::new(),
             next_pos,
             epoch,
             highest_source,
@@ -771,8 +781,10 @@ impl Committer {
     /// Makes the batch durable, shows it to readers, answers.
     fn commit(&mut self, mut batch: Batch) -> Result<(), AppendError> {
         batch.mark_needed();
-        let Batch { base, buf, records, answers, consumers, urgent, .. } = batch;
+        let Batch { base, buf, records, answers, asked, consumers, urgent, .. } = batch;
+        let began = Stopwatch::start();
         let result = if buf.is_empty() { self.stopped() } else { self.write(base, &buf, urgent) };
+        let took = began.elapsed();
         if result.is_ok() && !buf.is_empty() {
             self.pending_epoch = None;
             let damage = records.iter().any(|(_, r)| matches!(r, Record::Restored(_) | Record::DamageNote(_)));
@@ -798,6 +810,12 @@ impl Committer {
         }
         self.answered = answers.len();
         answers.into_iter().for_each(|answer| answer(result.clone()));
+        let figures = &self.shared.queue.figures;
+        match &result {
+            Ok(()) if buf.is_empty() => {}
+            Ok(()) => figures.committed(took, &asked),
+            Err(e) => asked.iter().for_each(|_| figures.refused(e)),
+        }
         if result.is_ok() && !records.is_empty() {
             let callbacks: Vec<_> = lock(&self.shared.subscribers).values().cloned().collect();
             callbacks.iter().for_each(|callback| callback());

@@ -184,6 +184,11 @@ impl Journal {
         ticket
     }
 
+    /// Counts commits, what they took and what is refused from here on; the first call counts.
+    pub fn count_in(&self, metrics: Arc<telemetry::Metrics>) {
+        self.0.shared.queue.figures.count_in(metrics);
+    }
+
     /// Numbers an own entry and appends it.
     pub fn append_own(&self, draft: Draft) -> Ticket<Appended> {
         let body = BodyHash::of(&draft.body);

@@ -22,6 +22,7 @@ mod committer;
 mod consumer;
 mod disk;
 mod error;
+mod figures;
 mod format;
 mod index;
 mod journal;

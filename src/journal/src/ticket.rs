@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::AppendError;
+use crate::figures::Stopwatch;
 
 /// An append on its way to the disk. Dropping it does not take the append back.
 ///
@@ -14,7 +15,7 @@ use crate::AppendError;
 pub struct Ticket<T>(Arc<Slot<T>>);
 
 /// The committer's side of a [`Ticket`]. Dropped without an answer it reports the journal as closed.
-pub(crate) struct Completer<T>(Arc<Slot<T>>);
+pub(crate) struct Completer<T>(Arc<Slot<T>>, Stopwatch);
 
 struct Slot<T> {
     state: Mutex<State<T>>,
@@ -35,7 +36,7 @@ pub(crate) fn ticket<T>() -> (Completer<T>, Ticket<T>) {
         state: Mutex::new(State { answer: None, answered: false, waiting: false, waker: None }),
         done: Condvar::new(),
     });
-    (Completer(Arc::clone(&slot)), Ticket(slot))
+    (Completer(Arc::clone(&slot), Stopwatch::start()), Ticket(slot))
 }
 
 impl<T> Slot<T> {
@@ -77,6 +78,11 @@ impl<T> Future for Ticket<T> {
 }
 
 impl<T> Completer<T> {
+    /// When the ticket was made.
+    pub(crate) fn asked(&self) -> Stopwatch {
+        self.1
+    }
+
     pub(crate) fn complete(self, answer: Result<T, AppendError>) {
         self.put(answer);
     }

@@ -106,6 +106,25 @@ impl From<Outcome> for Term {
 }
 
 label_enum! {
+    /// Why the journal took nothing.
+    Refusal {
+        /// The configured limit, or the reserve below it.
+        Limit = "limit",
+        /// The disk is full, or near enough.
+        Space = "space",
+        /// Too much waits for the disk already.
+        Busy = "busy",
+        /// What was asked for is too large or no entry.
+        Invalid = "invalid",
+        /// An entry before it was refused.
+        OutOfOrder = "out_of_order",
+        /// The disk failed, at reading or writing.
+        Failed = "failed",
+        /// The journal is being closed.
+        Closed = "closed",
+    }
+}
+label_enum! {
     /// HTTP status by its first digit.
     StatusClass {
         /// 100 to 199; a WebSocket upgrade counts here.

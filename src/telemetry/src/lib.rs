@@ -22,8 +22,8 @@ mod table;
 
 pub use health::{Check, Grade, Health, Verdict};
 pub use labels::{
-    Build, Destination, Direction, LinkState, ObjectCount, PeerName, RequestKind, Role, StatusClass, Term,
+    Build, Destination, Direction, LinkState, ObjectCount, PeerName, Refusal, RequestKind, Role, StatusClass, Term,
 };
 pub use logging::{LogError, LogFormat, LogSettings};
-pub use metric::{Counter, Gauge, Histogram, MetricKind, Row};
+pub use metric::{Counter, DiskHistogram, Gauge, Histogram, MetricKind, Row};
 pub use table::Metrics;

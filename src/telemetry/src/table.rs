@@ -4,7 +4,7 @@ use model::{Precedence, SpaceLevel, UnixMillis};
 use prometheus::TextEncoder;
 
 use crate::labels::{
-    Build, Destination, Direction, LinkState, ObjectCount, PeerName, RequestKind, Role, StatusClass, Term,
+    Build, Destination, Direction, LinkState, ObjectCount, PeerName, Refusal, RequestKind, Role, StatusClass, Term,
 };
 use crate::metric::metrics;
 
@@ -21,6 +21,12 @@ metrics! {
     journal_space_limit_left_bytes: Gauge [] "Bytes up to journal.limit_bytes.",
     journal_space_disk_left_bytes: Gauge [] "Bytes free on the disk, with those in the reserve.",
     journal_space_reserve_bytes: Gauge [] "Bytes kept on the disk for what is most urgent.",
+    journal_commits_total: Counter [] "Writes of the journal that were synced to the disk; each holds what waited for it.",
+    journal_committed_requests_total: Counter [] "Appends and other requests that those writes made durable.",
+    journal_sync_seconds: DiskHistogram [] "Time that one write of the journal and its sync took.",
+    journal_append_seconds: DiskHistogram [] "Time from asking the journal for something until it was durable.",
+    journal_queue_bytes: Gauge [] "Bytes that wait for the journal's disk.",
+    journal_refused_total: Counter [reason: Refusal] "Requests that the journal refused.",
     journal_epoch: Gauge [] "The node's present numbering; it grows when bytes were lost or a snapshot was restored.",
 
     capture_rows_total: Counter [precedence: Precedence] "Outbox rows turned into journal entries.",
