@@ -85,13 +85,12 @@ mod tests {
     use crate::tests::{draft, open, tempdir};
 
     #[test]
-    fn commits_and_refusals_are_counted_once_somebody_listens() {
+    fn commits_and_refusals_are_counted() {
         let dir = tempdir();
         let journal = open(&dir).0;
-        journal.append_own(draft(1)).wait().unwrap();
         let metrics = Arc::new(Metrics::new());
         journal.count_in(Arc::clone(&metrics));
-        let tickets: Vec<_> = (2..5).map(|n| journal.append_own(draft(n))).collect();
+        let tickets: Vec<_> = (1..4).map(|n| journal.append_own(draft(n))).collect();
         assert!(tickets.into_iter().all(|ticket| ticket.wait().is_ok()));
         let mut skipping = draft(9);
         skipping.follows = Some(draft(8).source);
