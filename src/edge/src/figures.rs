@@ -21,6 +21,9 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Trimming looks at receipts only; once a minute keeps the disk within a segment or two of what is needed.
 const TRIM_EVERY: u32 = 12;
 
+/// Name of the check on damage in the journal.
+const QUARANTINE: &str = "quarantine";
+
 /// Where the figures come from.
 #[derive(Clone)]
 pub(crate) struct Sources {
@@ -81,6 +84,7 @@ impl Sources {
         metrics.journal_segments.set_count((), u64::from(stats.segments));
         metrics.journal_disk_bytes.set_count((), stats.bytes);
         metrics.journal_epoch.set_count((), stats.epochs.last().map_or(0, |e| u64::from(e.epoch.0)));
+        self.tell_quarantine();
         let counts = self.core.stats()?;
         for (object, count) in [
             (ObjectCount::Users, counts.users),
@@ -116,6 +120,21 @@ impl Sources {
             metrics.equation_backlog_bytes.set_count((name,), total.held_bytes);
         }
         Ok(())
+    }
+
+    /// Damage stays an alarm until somebody has looked at it: a disk that flips one bit flips more.
+    fn tell_quarantine(&self) {
+        let Environment { metrics, health, .. } = &self.environment;
+        let report = self.journal.quarantine();
+        let (places, missing) = (report.places.len(), report.missing_count());
+        metrics.journal_quarantined_places.set_count((), places as u64);
+        metrics.journal_missing_entries.set_count((), missing);
+        if report.open_places() == 0 && missing == 0 {
+            return health.report(QUARANTINE, Verdict::ok("nothing is damaged that nobody has looked at"));
+        }
+        let text = format!("{places} damaged places are kept aside, {missing} own entries are missing");
+        let next = "`holdfast journal quarantine list` says what is done about them; check the disk (`dmesg`)";
+        health.report(QUARANTINE, Verdict::degraded(text, next));
     }
 
     fn trim(&self) {

@@ -15,6 +15,7 @@
 
 mod figures;
 mod keyring;
+mod scrub;
 mod site;
 mod space;
 

@@ -12,7 +12,9 @@ use carrier::{
     Carrier, CarrierError, CarrierHandle, CarrierOptions, CarrierSettings, EnrollError, EnrollOptions, Ledger,
     LedgerError,
 };
-use journal::{AppendError, AtRest, IndexPlace, Journal, JournalOptions, JournalSettings, OpenReport, StdDisk};
+use journal::{
+    AppendError, AtRest, IndexPlace, Journal, JournalOptions, JournalSettings, OpenReport, ScrubSettings, StdDisk,
+};
 use keys::{
     ChunkSecret, DataKeys, Invite, InviteBook, KeysError, NodeKey, Peer, PeerName, PeerRegistry, ProcessMint,
     TokenError,
@@ -27,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::{figures, space};
+use crate::{figures, scrub, space};
 
 /// Time that the rooms get to finish once asked to. What is acknowledged is durable whatever happens after.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -49,6 +51,8 @@ pub struct SiteConfig {
     pub journal: JournalSettings,
     /// What the journal is sealed with; see [`crate::open_keyring`].
     pub data_keys: DataKeys,
+    /// Section `[scrub]`.
+    pub scrub: ScrubSettings,
     /// Section `[capture]`.
     pub capture: CaptureSettings,
     /// Section `[carrier]`.
@@ -82,6 +86,9 @@ pub enum StartError {
     /// The mission core.
     #[error(transparent)]
     Core(#[from] mission::OpenError),
+    /// The mission core could not be read.
+    #[error(transparent)]
+    Store(#[from] mission::StoreError),
     /// What was received could not be looked at.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -110,6 +117,7 @@ impl StartError {
             Self::Journal(e) => e.next_step().to_owned(),
             Self::Append(e) => e.next_step().to_owned(),
             Self::Core(e) => e.next_step().to_owned(),
+            Self::Store(_) => "check the disk that holds the data directory".to_owned(),
             Self::Apply(e) => e.next_step().to_owned(),
             Self::Carrier(e) => e.next_step().to_owned(),
             Self::Listen { .. } => "set api.listen to a free address and port of this machine".to_owned(),
@@ -212,6 +220,7 @@ impl Site {
         let rules = config.capture.clone();
         core.set_class_of_post(Arc::new(move |priority, place| capture::class_of_post(&rules, priority, place)));
 
+        report_age(&journal, &core, &health)?;
         let (apply, applied) = Apply::new(ApplyOptions {
             journal: journal.clone(),
             core: core.clone(),
@@ -278,6 +287,9 @@ impl Site {
         site.spawn("figures", figures::keep(site.sources(), site.stop.child_token()));
         let environment = site.environment.clone();
         site.spawn("space", space::keep(site.core.clone(), site.journal.clone(), environment, site.stop.child_token()));
+        let stop = site.stop.child_token();
+        let (journal, carrier) = (site.journal.clone(), site.carrier.clone());
+        site.spawn("scrub", scrub::keep(journal, site.config.scrub, carrier, site.environment.clone(), stop));
         let state = ApiState::new(site.core.clone(), site.sockets.clone(), site.config.http.clone())
             .with_metrics(Arc::clone(&site.environment.metrics));
         let stop = site.stop.child_token();
@@ -444,6 +456,27 @@ async fn open_journal(
         })
     });
     Ok(opened.await.expect("opening the journal does not panic")?)
+}
+
+/// Tells when the journal lacks entries that the core handed over to it: who puts an older copy of it beside the core
+/// loses what was captured since, and nothing else would say so.
+fn report_age(journal: &Journal, core: &Core, health: &Health) -> Result<(), StartError> {
+    const CHECK: &str = "journal-age";
+    let acked = core.outbox_acked()?;
+    let held = journal.highest_source().map(|source| source.0);
+    if acked > held {
+        let behind = acked.map_or(0, |acked| acked.millis().0 - held.map_or(0, |held| held.millis().0));
+        warn!(
+            behind_ms = behind,
+            "the journal is older than the mission core: entries captured since its copy was made are gone"
+        );
+        let text = "the journal is older than the mission core: entries that were captured after its copy was made are missing";
+        let next = "restore the newer journal, or core and journal from one backup; what is missing here is not sent";
+        health.report(CHECK, Verdict::degraded(text, next));
+    } else {
+        health.report(CHECK, Verdict::ok("the journal holds everything that the core handed over"));
+    }
+    Ok(())
 }
 
 /// Tells what opening the journal had to mend.

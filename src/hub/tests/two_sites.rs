@@ -26,6 +26,7 @@ fn config(dir: &Path, name: &str) -> SiteConfig {
         core: mission::CoreSettings::default(),
         http: mission::http::HttpSettings::default(),
         journal: journal::JournalSettings::default(),
+        scrub: journal::ScrubSettings::default(),
         data_keys: data_keys(dir),
         capture: CaptureSettings {
             release: vec![ReleaseRule {

@@ -34,6 +34,7 @@ use crate::quarantine::Lost;
 use crate::reserve::{Need, Reserve, is_full, tail_bytes_max};
 use crate::rewrite::{self, Rewritten};
 use crate::scan::{Found, Scanner};
+use crate::scrub::Verified;
 use crate::sealer::Sealer;
 use crate::settings::AtRest;
 use crate::state::Account;
@@ -259,6 +260,8 @@ pub(crate) struct Shared {
     pub(crate) place: Place,
     /// How new segments are sealed.
     pub(crate) at_rest: Mutex<AtRest>,
+    /// When sealed segments were verified.
+    pub(crate) verified: Mutex<Verified>,
 }
 
 pub(crate) struct Place {

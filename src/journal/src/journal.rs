@@ -22,6 +22,7 @@ use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segmen
 use crate::quarantine::Quarantine;
 use crate::reserve::{Reserve, Space};
 use crate::rewrite;
+use crate::scrub::Verified;
 use crate::sealer::Sealer;
 use crate::settings::{AtRest, IndexPlace, JournalOptions};
 use crate::ticket::{Ticket, ticket};
@@ -154,6 +155,7 @@ impl Journal {
             reserve,
             place: Place { disk: Arc::clone(&disk), dir: dir.clone(), rewriting: Mutex::default() },
             at_rest: Mutex::new(at_rest),
+            verified: Mutex::new(Verified::load(&*disk, &dir)),
         });
         let mut committer = Committer::new(Arc::clone(&shared), disk, clock, dir, segment_bytes, reason);
         committer.begin_pending_epoch();

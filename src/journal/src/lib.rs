@@ -33,6 +33,7 @@ mod reader;
 mod reserve;
 mod rewrite;
 mod scan;
+mod scrub;
 mod sealer;
 mod settings;
 mod state;
@@ -52,6 +53,7 @@ pub use quarantine::{Missed, QuarantineReport, QuarantinedNumbers, QuarantinedPl
 pub use reader::Reader;
 pub use reserve::{Space, SpaceCause};
 pub use rewrite::keys_in_use;
+pub use scrub::{Scrub, ScrubSettings, ScrubStatus, Scrubbed, Step};
 pub use sealer::{OsSalts, Salts};
 pub use settings::{
     AtRest, IndexPlace, JournalOptions, JournalSettings, LIMIT_BYTES_DEFAULT, RESERVE_BYTES_DEFAULT,

@@ -161,6 +161,17 @@ impl Core {
         })
     }
 
+    /// The highest position that was deleted as durable in the journal; `None` when none was.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn outbox_acked(&self) -> Result<Option<Hlc>, StoreError> {
+        self.read(|db| {
+            let acked: Option<i64> = get(db, "SELECT value FROM meta WHERE key = 'outbox_acked'", [], |r| r.get(0))?;
+            Ok(acked.map(|at| Hlc(at as u64)))
+        })
+    }
+
     /// How much waits.
     ///
     /// # Errors

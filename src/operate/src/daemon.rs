@@ -153,6 +153,7 @@ impl Node {
             core: settings.core.clone(),
             http: settings.http.clone(),
             journal: settings.journal,
+            scrub: settings.scrub,
             data_keys,
             capture: settings.capture.clone(),
             carrier: settings.carrier.clone(),

@@ -29,6 +29,13 @@ metrics! {
     journal_refused_total: Counter [reason: Refusal] "Requests that the journal refused.",
     journal_epoch: Gauge [] "The node's present numbering; it grows when bytes were lost or a snapshot was restored.",
 
+    scrub_read_bytes_total: Counter [] "Bytes of sealed segments read again to verify them.",
+    scrub_segments_total: Counter [] "Sealed segments verified again.",
+    scrub_damaged_places_total: Counter [] "Damaged places that the scrub met.",
+    scrub_wrong_hashes_total: Counter [] "Entries and hash chains that the scrub found to be wrong.",
+    scrub_verified_segments: Gauge [] "Sealed segments that were verified within the configured time.",
+    scrub_oldest_seconds: Gauge [] "Time since the segment was verified whose turn is longest over; absent while one never was.",
+
     capture_rows_total: Counter [precedence: Precedence] "Outbox rows turned into journal entries.",
     capture_pending_rows: Gauge [] "Outbox rows committed in the mission core and not yet in the journal.",
     capture_lag_seconds: Gauge [] "Age of the oldest outbox row that is not yet in the journal; 0 when there is none.",

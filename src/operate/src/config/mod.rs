@@ -49,6 +49,9 @@ pub struct Settings {
     /// The durable log of entries.
     #[serde(default)]
     pub journal: journal::JournalSettings,
+    /// How often the log is read again.
+    #[serde(default)]
+    pub scrub: journal::ScrubSettings,
     /// What wraps the keys that seal the log.
     #[serde(default)]
     pub keys: keys::KeysSettings,
@@ -217,6 +220,9 @@ fn check(settings: &Settings, at: &dyn Fn(&str, String) -> Problem) -> Vec<Probl
     }
     if settings.node.role == Role::Hub && settings.carrier.listen.is_none() {
         problems.push(at("carrier.listen", "a hub needs an address where edges reach it".to_owned()));
+    }
+    if let Some((key, message)) = settings.scrub.problem() {
+        problems.push(at(key, message.to_owned()));
     }
     if let Some((key, message)) = crate::secrets::check(&settings.keys) {
         problems.push(at(key, message));

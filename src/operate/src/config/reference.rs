@@ -284,6 +284,23 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "scrub",
+        shape: Shape::One,
+        help: "The background verification of the journal: damage is found while a peer can still mend it.",
+        keys: &[
+            Key {
+                name: "every_days",
+                default: Is("7"),
+                help: "Every sealed segment is read again within so many days, 1 to 365.",
+            },
+            Key {
+                name: "bytes_per_second",
+                default: Is("\"5MiB\""),
+                help: "No more than this is read in a second, 64KiB or more.",
+            },
+        ],
+    },
+    Section {
         name: "keys",
         shape: Shape::One,
         help: "What wraps the keyring (keys/journal.keys), with whose keys the journal is sealed on disk. After a change: `holdfast keys rewrap`.",

@@ -84,6 +84,7 @@ fn config(dir: &Path, side: Side, rate: BitsPerSecond) -> Result<SiteConfig, Dem
         core: CoreSettings { late_after_seconds: LATE_AFTER_SECONDS, ..CoreSettings::default() },
         http: mission::http::HttpSettings::default(),
         journal: journal::JournalSettings::default(),
+        scrub: journal::ScrubSettings::default(),
         data_keys: keyring.map_err(failed("keyring"))?.data_keys(),
         capture: CaptureSettings { release: vec![release], directory: true, ..CaptureSettings::default() },
         carrier: CarrierSettings {
