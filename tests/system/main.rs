@@ -20,4 +20,5 @@ mod outage;
 mod relay;
 mod storage;
 mod surface;
+mod upkeep;
 mod world;

@@ -321,6 +321,14 @@ impl Node {
         copy(snapshot.path(), &self.data_dir());
     }
 
+    /// Puts the journal of an earlier copy beside the present core of the stopped node.
+    pub(crate) fn restore_journal(&self, snapshot: &TempDir) {
+        assert!(self.child.is_none(), "a running node holds its files");
+        let journal = self.data_dir().join("journal");
+        fs::remove_dir_all(&journal).expect("the journal is removed");
+        copy(&snapshot.path().join("journal"), &journal);
+    }
+
     /// A second machine made from a copy of this node's directory, with addresses of its own.
     pub(crate) fn twin(&self, snapshot: &TempDir) -> Self {
         let twin = Self::init(self.role, &self.name, "1Mbit/s");

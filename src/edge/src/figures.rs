@@ -9,7 +9,7 @@ use keys::PeerRegistry;
 use mission::Core;
 use mission::ws::WsHub;
 use model::{NodeId, Precedence};
-use telemetry::{ObjectCount, PeerName, Term};
+use telemetry::{ObjectCount, PeerName, Term, Verdict};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 

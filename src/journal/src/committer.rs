@@ -38,7 +38,7 @@ use crate::scrub::Verified;
 use crate::sealer::Sealer;
 use crate::settings::AtRest;
 use crate::state::Account;
-use crate::summary::{Summary, print_of_chunk};
+use crate::summary::print_of_chunk;
 use crate::ticket::Completer;
 use crate::types::{Appended, ChunkPut, Chunks, Draft, EpochReason, Foreign, ForeignOutcome, TrimReport};
 use crate::view::{Log, Segment};
@@ -997,30 +997,8 @@ impl Committer {
 
     /// Who still needs a segment.
     fn waiting_for(&self, segment: &Segment) -> Vec<String> {
-        let summary = &segment.summary;
-        let files = lock(&self.shared.files).values().any(|since| since.0 <= summary.next_pos);
-        let view = self.shared.log.read();
-        let required = || view.state.consumers.iter().filter(|(_, account)| account.state.required);
-        let mut waiting: Vec<_> =
-            required().filter(|(_, account)| !account.is_done_with(summary)).map(|(name, _)| name.clone()).collect();
-        // A kind of consumer that is not registered yet will want it all.
-        if !summary.pages.is_empty() && !required().any(|(_, account)| !account.reads_foreign()) {
-            waiting.push("a required peer, none is registered".to_owned());
-        }
-        if summary.has_foreign() && !required().any(|(_, account)| account.reads_foreign()) {
-            waiting.push("the local apply, it is not registered".to_owned());
-        }
-        if summary.pages.is_empty() && !summary.has_foreign() && required().next().is_none() {
-            waiting.push("a consumer, none is registered".to_owned());
-        }
-        let is_held = |later: &Summary| required().any(|(_, account)| !account.is_done_with(later));
-        let later = view.summaries().filter(|(number, _)| *number > segment.number);
-        let files_later = later.filter(|(_, s)| s.chunks_since.is_some_and(|since| since <= summary.next_pos));
-        let chunks = files_later.map(|(_, later)| later).any(is_held);
-        if summary.chunks + summary.chunks_needed > 0 && (files || chunks) {
-            waiting.push("a file whose chunks it holds".to_owned());
-        }
-        waiting
+        let files = lock(&self.shared.files).values().any(|since| since.0 <= segment.summary.next_pos);
+        self.shared.log.read().waiting_for(segment, files)
     }
 
     /// Gives up a segment; the chunks that one after `through` needs are written again.

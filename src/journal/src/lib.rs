@@ -42,6 +42,7 @@ mod summary;
 mod tests;
 mod ticket;
 mod types;
+mod upkeep;
 mod verify;
 mod view;
 
@@ -64,3 +65,4 @@ pub use types::{
     Accounting, Appended, ChunkPut, Chunks, ConsumerState, Damage, Draft, EpochReason, Finding, Foreign, ForeignBatch,
     ForeignOutcome, Listed, OpenReport, OwnEpoch, Progress, Received, Stats, Sums, TrimReport, VerifyReport, Which,
 };
+pub use upkeep::TrimPlan;

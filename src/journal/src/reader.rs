@@ -22,6 +22,7 @@ use crate::view::{Log, Tail};
 pub struct Reader {
     log: Log,
     damage: Vec<Damage>,
+    torn: u64,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
 }
@@ -52,7 +53,18 @@ impl Reader {
             return Err(OpenError::Disk { what: format!("reading the journal in {}", dir.display()), source });
         };
         let (node, damage) = (loaded.node, std::mem::take(&mut loaded.damage));
-        Ok(Self { log: Log::new(node, 0, loaded.into_view(tail), None), damage, disk, dir: dir.to_owned() })
+        let torn = loaded.discarded_bytes;
+        Ok(Self { log: Log::new(node, 0, loaded.into_view(tail), None), damage, torn, disk, dir: dir.to_owned() })
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Bytes at the end of the log that are no whole frame: the owner is writing them, or was when it ended. They were
+    /// never acknowledged.
+    pub fn torn_tail_bytes(&self) -> u64 {
+        self.torn
     }
 
     /// Whose journal it is.

@@ -133,7 +133,7 @@ impl Verified {
 }
 
 /// What reading one segment again found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scrubbed {
     /// Segments read.
     pub segments: u32,
@@ -151,7 +151,8 @@ impl Scrubbed {
         self.damaged_places == 0 && self.wrong_hashes == 0
     }
 
-    fn add(&mut self, other: Self) {
+    /// Adds what another segment had.
+    pub fn add(&mut self, other: Self) {
         self.segments += other.segments;
         self.bytes += other.bytes;
         self.damaged_places += other.damaged_places;
@@ -287,22 +288,26 @@ impl Journal {
     /// # Errors
     /// When a segment cannot be read at all; damage is counted and no error.
     pub fn scrub(&self, now: UnixMillis, progress: &mut dyn FnMut(Progress)) -> Result<Scrubbed, ReadError> {
-        let sealed: Vec<Arc<Segment>> = self.log().read().sealed.values().cloned().collect();
-        let total_bytes = sealed.iter().map(|segment| segment.end).sum();
-        let (mut all, mut done_bytes) = (Scrubbed::default(), 0);
-        for segment in sealed {
-            let (number, end) = (segment.number, segment.end);
-            let mut checking = Checking::new(segment);
-            while !checking.read(STEP_BYTES).map_err(failed)? {
-                let at = checking.scanner.at();
-                progress(Progress { done_bytes: done_bytes + at, total_bytes });
-            }
-            self.scrubbed(number, checking.found, now)?;
-            all.add(checking.found);
-            done_bytes += end;
-            progress(Progress { done_bytes, total_bytes });
+        let (mut all, mut after) = (Scrubbed::default(), 0);
+        while let Some((segment, found, at)) = self.scrub_next(after, now)? {
+            after = segment;
+            all.add(found);
+            progress(at);
         }
         Ok(all)
+    }
+
+    /// Reads the first sealed segment after this number again; 0 begins. `None` when there is none.
+    ///
+    /// # Errors
+    /// As for [`Journal::scrub`].
+    pub fn scrub_next(&self, after: u32, now: UnixMillis) -> Result<Option<(u32, Scrubbed, Progress)>, ReadError> {
+        let Some((segment, progress)) = self.log().next_sealed(after) else { return Ok(None) };
+        let number = segment.number;
+        let mut checking = Checking::new(segment);
+        while !checking.read(STEP_BYTES).map_err(failed)? {}
+        self.scrubbed(number, checking.found, now)?;
+        Ok(Some((number, checking.found, progress)))
     }
 
     /// Where the background verification stands.

@@ -253,7 +253,7 @@ pub struct Accounting {
 }
 
 /// What trimming did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TrimReport {
     /// Segment files removed.
     pub segments: u32,

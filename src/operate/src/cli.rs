@@ -166,6 +166,66 @@ pub enum Journal {
     },
     /// Read everything and check every checksum and hash. Changes nothing.
     Verify(Format),
+    /// Show sizes, epochs and how far each destination is.
+    Stats(Format),
+    /// Read every sealed segment again now, as the background scrub does in its time: damage is kept aside and asked
+    /// for from the peers. By the running node, or on the files of a stopped one.
+    Scrub(Format),
+    /// Write entries as JSON lines, or as they are with --raw. They leave in the clear.
+    Export {
+        /// Begin at this place in the journal.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// End with this place.
+        #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
+        to: u64,
+        /// Write to this file, which must not exist; standard output otherwise.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Write a bundle of encoded entries.
+        #[arg(long)]
+        raw: bool,
+    },
+    /// Remove what every destination has finished with, as the node does by itself every minute. By the running node,
+    /// or on the files of a stopped one.
+    Trim {
+        /// Only show what would go, and what the other segments wait for.
+        #[arg(long)]
+        dry_run: bool,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Make the index anew from the segments. By the running node, or on the files of a stopped one.
+    RebuildIndex(Format),
+    /// Damaged places, and what became of what stood there.
+    #[command(subcommand)]
+    Quarantine(Quarantine),
+}
+
+/// `journal quarantine`
+#[derive(Clone, Debug, Subcommand)]
+pub enum Quarantine {
+    /// Show damaged places and missing entries, and what can be done about them.
+    List(Format),
+    /// Give up what a place held: its own entries end as quarantined for every destination, and it is no alarm any more.
+    /// By the running node, or on the files of a stopped one.
+    Skip {
+        /// Name of the place, or `all`.
+        place: String,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Read a place again, and ask every peer again that may hold what it held. By the running node; with a stopped
+    /// one the peers are asked when it runs.
+    Retry {
+        /// Name of the place, or `all`.
+        place: String,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 /// `link`

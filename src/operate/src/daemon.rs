@@ -22,7 +22,8 @@ use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
 use crate::rotation::{KeyList, Rewriting, Rotated, Rotation};
 use crate::status::{self, DiskFacts, Drain, Equation, InboundFacts, LinkFacts, NodeFacts, PeerFacts, Status};
-use crate::{lock, observe, offline, secrets};
+use crate::upkeep::{Upkeep, UpkeepDone};
+use crate::{lock, observe, offline, secrets, upkeep};
 
 /// Rates and the backlog are looked at this often.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -458,6 +459,13 @@ impl Control for Running {
 
     fn stop(&self) {
         self.stop_asked.cancel();
+    }
+
+    fn upkeep(&self, asked: &Upkeep) -> Result<UpkeepDone, Failure> {
+        let done = upkeep::perform(&self.journal, asked)?;
+        // What is missed is asked for at once, and what was given up is told.
+        self.carrier.notify_finals();
+        Ok(done)
     }
 
     async fn join(&self, token: &str) -> Result<Joined, Failure> {

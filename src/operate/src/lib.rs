@@ -35,6 +35,7 @@ mod snapshot;
 pub mod status;
 #[cfg(test)]
 mod units;
+pub mod upkeep;
 mod verbs;
 
 use std::process::ExitCode;

@@ -81,6 +81,27 @@ pub fn progress(total_bytes: u64, what: &str) -> indicatif::ProgressBar {
     bar
 }
 
+/// A [`progress`] that a verb with `--json` does not draw.
+pub struct Bar(indicatif::ProgressBar);
+
+impl Bar {
+    /// Nothing is drawn when `quiet`.
+    pub fn new(what: &str, quiet: bool) -> Self {
+        Self(if quiet { indicatif::ProgressBar::hidden() } else { progress(0, what) })
+    }
+
+    /// How far it is.
+    pub fn at(&self, done_bytes: u64, total_bytes: u64) {
+        self.0.set_length(total_bytes);
+        self.0.set_position(done_bytes);
+    }
+
+    /// Takes it off the terminal.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -16,6 +16,7 @@
 //!  POST   /v1/keys/rotate        null                                     -> Rotated
 //!  POST   /v1/keys/rewrite       null, again until it says `finished`     -> Rewriting
 //!  POST   /v1/stop               null: the node stops in order            -> {}
+//!  POST   /v1/journal            Upkeep                                   -> UpkeepDone
 //! ```
 //!
 //! A refusal has a status of 400 or above and the body [`Refusal`].
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Failure;
 use crate::rotation::{KeyList, Rewriting, Rotated};
 use crate::status::Status;
+use crate::upkeep::{Upkeep, UpkeepDone};
 use carrier::Emission;
 
 /// File name below the data directory.
@@ -99,6 +101,12 @@ pub trait Control: Send + Sync + 'static {
 
     /// Begins to stop the node.
     fn stop(&self);
+
+    /// Does something to the journal. Touches the disk.
+    ///
+    /// # Errors
+    /// When the journal refuses.
+    fn upkeep(&self, asked: &Upkeep) -> Result<UpkeepDone, Failure>;
 
     /// Enrols this node at the hub that issued the token. Not cancel-safe: it may have enrolled when dropped, and
     /// can then be repeated with the same token.

@@ -18,6 +18,7 @@ use super::{
     Control, EmissionChange, InviteRequest, JoinRequest, NewPassword, NewUser, Refusal, RemoveRequest, SOCKET,
 };
 use crate::exit::Failure;
+use crate::upkeep::Upkeep;
 
 /// The largest request is a user with a long password.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -101,6 +102,10 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
             }),
         )
         .route(
+            "/v1/journal",
+            post(|State(c): State<Arc<C>>, body: Body<Upkeep>| with(body, |b| blocking(move || c.upkeep(&b)))),
+        )
+        .route(
             "/v1/peers/join",
             post(|State(c): State<Arc<C>>, body: Body<JoinRequest>| {
                 with(body, |b| async move { answer(c.join(&b.token).await) })
@@ -155,6 +160,7 @@ mod tests {
     use crate::exit::Exit;
     use crate::rotation::{KeyList, Rewriting, Rotated};
     use crate::status::{Status, fixture};
+    use crate::upkeep::UpkeepDone;
     use carrier::Emission;
 
     #[derive(Default)]
@@ -197,6 +203,9 @@ mod tests {
         }
         fn stop(&self) {
             *self.stopped.lock().unwrap() = true;
+        }
+        fn upkeep(&self, _: &Upkeep) -> Result<UpkeepDone, Failure> {
+            Ok(UpkeepDone::Finished)
         }
         async fn join(&self, token: &str) -> Result<Joined, Failure> {
             let schema = "holdfast.joined/1".to_owned();

@@ -1,4 +1,5 @@
-//! `holdfast journal`: reads the segments, locks nothing, changes nothing.
+//! `holdfast journal`: what reads the segments locks nothing and changes nothing, and works beside the running node; what
+//! changes something is in `upkeep`.
 
 use std::sync::Arc;
 
@@ -6,21 +7,34 @@ use ::journal::{Listed, Reader, StdDisk, VerifyReport, Which};
 use model::{EntryId, Epoch, LocalPos, NodeId, Seq};
 use serde::Serialize;
 
-use crate::cli::Journal;
+use super::{export, upkeep};
+use crate::cli::{Journal, Quarantine};
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
-use crate::{config, output, secrets, show};
+use crate::output::{self, Bar};
+use crate::{config, secrets, show};
 
 /// Entries read from the journal at once.
-const BATCH: usize = 500;
+pub(super) const BATCH: usize = 500;
 
 pub(super) fn run(layout: &Layout, verb: Journal) -> Done {
     let settings = config::load(layout.data())?;
-    let reader = open(layout, &settings)?;
+    let reader = || open(layout, &settings);
     match verb {
-        Journal::List { from, limit, format } => list(&reader, from, limit, format.json),
-        Journal::Show { entry, format } => show_one(&reader, &entry, format.json),
-        Journal::Verify(format) => verify(&reader, format.json),
+        Journal::List { from, limit, format } => list(&reader()?, from, limit, format.json),
+        Journal::Show { entry, format } => show_one(&reader()?, &entry, format.json),
+        Journal::Verify(format) => verify(layout, &reader()?, format.json),
+        Journal::Stats(format) => stats(&reader()?, &settings, format.json),
+        Journal::Export { from, to, output, raw } => {
+            export::run(&reader()?, &export::Wanted { from, to, raw, file: output.as_deref() })
+        }
+        Journal::Trim { dry_run: true, format } => upkeep::trim_plan(&reader()?, format.json),
+        Journal::Trim { dry_run: false, format } => upkeep::trim(layout, format.json),
+        Journal::Scrub(format) => upkeep::scrub(layout, format.json),
+        Journal::RebuildIndex(format) => upkeep::rebuild_index(layout, format.json),
+        Journal::Quarantine(Quarantine::List(format)) => upkeep::list(&reader()?, format.json),
+        Journal::Quarantine(Quarantine::Skip { place, format }) => upkeep::skip(layout, place, format.json),
+        Journal::Quarantine(Quarantine::Retry { place, format }) => upkeep::retry(layout, place, format.json),
     }
 }
 
@@ -30,12 +44,12 @@ pub(crate) fn open(layout: &Layout, settings: &config::Settings) -> Result<Reade
     Reader::open(&layout.journal(), Arc::new(StdDisk), &keys).map_err(|e| Failure::new(chain(&e), e.next_step()))
 }
 
-fn unreadable(e: &::journal::ReadError) -> Failure {
+pub(super) fn unreadable(e: &::journal::ReadError) -> Failure {
     Failure::new(chain(e), e.next_step())
 }
 
 #[derive(Serialize)]
-struct Shown {
+pub(super) struct Shown {
     schema: &'static str,
     pos: u64,
     origin: String,
@@ -56,7 +70,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(listed: &Listed) -> Self {
+    pub(super) fn new(listed: &Listed) -> Self {
         let header = &listed.entry.header;
         Self {
             schema: "holdfast.entry/1",
@@ -168,21 +182,21 @@ fn parse_which(text: &str) -> Option<Which> {
 struct Verified<'a> {
     schema: &'static str,
     clean: bool,
+    /// Bytes at the end that are no whole frame and never were acknowledged. The running node may be writing them.
+    torn_tail_bytes: u64,
     #[serde(flatten)]
     report: &'a VerifyReport,
 }
 
-fn verify(reader: &Reader, json: bool) -> Done {
-    let bar = output::progress(0, "verifying");
-    let report = reader.verify(&mut |p| {
-        bar.set_length(p.total_bytes);
-        bar.set_position(p.done_bytes);
-    });
-    bar.finish_and_clear();
+fn verify(layout: &Layout, reader: &Reader, json: bool) -> Done {
+    let bar = Bar::new("verifying", json);
+    let report = reader.verify(&mut |p| bar.at(p.done_bytes, p.total_bytes));
+    bar.finish();
+    let torn_tail_bytes = reader.torn_tail_bytes();
     let report = report.map_err(|e| unreadable(&e))?;
     let clean = report.is_clean();
     if json {
-        output::json(&Verified { schema: "holdfast.verify/1", clean, report: &report });
+        output::json(&Verified { schema: "holdfast.verify/1", clean, torn_tail_bytes, report: &report });
     } else {
         output::line(format!(
             "{} in {} segments: {} frames, {} entries and {} chunks are good",
@@ -195,12 +209,59 @@ fn verify(reader: &Reader, json: bool) -> Done {
         for finding in &report.findings {
             output::line(format!("segment {} at byte {}: {}", finding.segment, finding.offset, finding.what));
         }
+        if torn_tail_bytes > 0 && crate::lock::holder(layout.data()).is_none() {
+            output::line(format!(
+                "{torn_tail_bytes} bytes at the end are a torn tail: a write that was cut short and never acknowledged; \
+                 the next start cuts them off and begins a new epoch"
+            ));
+        }
         if !clean {
             output::line(format!("{} damaged places; every other entry is intact", report.findings_total));
             output::line("next step: copy the data directory away, check the disk (`dmesg`), then replace it");
         }
     }
     Ok(if clean { Exit::Ok } else { Exit::Degraded })
+}
+
+#[derive(Serialize)]
+struct StatsShown<'a> {
+    schema: &'static str,
+    #[serde(flatten)]
+    stats: &'a ::journal::Stats,
+    /// By consumer.
+    accounting: &'a std::collections::BTreeMap<String, ::journal::Accounting>,
+}
+
+fn stats(reader: &Reader, settings: &config::Settings, json: bool) -> Done {
+    let mut stats = reader.stats();
+    stats.limit_bytes = settings.journal.limit_bytes.0;
+    let accounting = reader.accounting().map_err(|e| unreadable(&e))?;
+    if json {
+        output::json(&StatsShown { schema: "holdfast.journal-stats/1", stats: &stats, accounting: &accounting });
+        return Ok(Exit::Ok);
+    }
+    let (used, limit) = (show::bytes(stats.bytes), show::bytes(stats.limit_bytes));
+    output::line(format!("{used} of {limit} in {} segments", stats.segments));
+    output::line(format!(
+        "{} entries and {} chunks at places {} to {}",
+        stats.entries,
+        stats.chunks,
+        stats.first,
+        stats.head.saturating_sub(1)
+    ));
+    for epoch in &stats.epochs {
+        let last = epoch.last.map_or("no entry yet".to_owned(), |last| format!("entries 1 to {}", last.get()));
+        output::line(format!("epoch {}: {last}, begun because of {:?}", epoch.epoch.0, epoch.reason));
+    }
+    for (consumer, accounting) in &accounting {
+        let t = &accounting.total;
+        output::line(format!(
+            "{consumer}: {} accepted = {} applied + {} held + {} quarantined + {} expired + {} superseded + {} withheld \
+             + {} purged",
+            t.accepted, t.applied, t.held, t.quarantined, t.expired, t.superseded, t.withheld, t.purged
+        ));
+    }
+    Ok(Exit::Ok)
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 mod config;
 mod enroll;
+mod export;
 mod init;
 mod journal;
 mod keys;
 mod link;
 mod status;
+mod upkeep;
 mod user;
 mod zeroize;
 
@@ -47,17 +49,29 @@ pub(crate) fn run(cli: Cli) -> Done {
 
 /// Does this verb print JSON, errors too?
 pub(crate) fn wants_json(verb: &Verb) -> bool {
-    use crate::cli::{Config, Enroll, Journal, Keys, Link};
+    use crate::cli::{Config, Enroll, Journal, Keys, Link, Quarantine};
     match verb {
         Verb::Status(format)
         | Verb::Enroll(Enroll::Invite { format, .. } | Enroll::List(format))
-        | Verb::Journal(Journal::List { format, .. } | Journal::Show { format, .. } | Journal::Verify(format))
+        | Verb::Journal(
+            Journal::List { format, .. }
+            | Journal::Show { format, .. }
+            | Journal::Verify(format)
+            | Journal::Stats(format)
+            | Journal::Scrub(format)
+            | Journal::Trim { format, .. }
+            | Journal::RebuildIndex(format)
+            | Journal::Quarantine(
+                Quarantine::List(format) | Quarantine::Skip { format, .. } | Quarantine::Retry { format, .. },
+            ),
+        )
         | Verb::Link(Link::Status(format))
         | Verb::Config(Config::Check(format))
         | Verb::Keys(Keys::List(format) | Keys::Rotate { format, .. })
         | Verb::Zeroize(crate::cli::Zeroize { format, .. }) => format.json,
         Verb::Demo(options) => options.json,
-        Verb::Init(_)
+        Verb::Journal(Journal::Export { .. })
+        | Verb::Init(_)
         | Verb::Edge
         | Verb::Hub
         | Verb::User(_)
@@ -75,7 +89,7 @@ fn demo(options: crate::demo::Options) -> Done {
 }
 
 /// Runs a conversation with the node, or with a hub, to its end.
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
