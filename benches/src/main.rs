@@ -13,6 +13,8 @@ mod clock;
 mod corpus;
 mod counting;
 mod disk;
+mod documents;
+mod files;
 mod group;
 mod machine;
 mod open;
@@ -41,6 +43,8 @@ const JOURNAL: &[Case] = &[
     Case { name: "append", about: "durable appends per second, beside a raw loop and other stores", run: append::run },
     Case { name: "disk", about: "bytes on disk for one chat entry", run: disk::run },
     Case { name: "open", about: "seconds and memory to open with a backlog", run: open::run },
+    Case { name: "files", about: "bytes on disk for files, shared again and edited", run: files::run },
+    Case { name: "cuts", about: "the same with other sizes of chunks", run: files::cuts },
 ];
 
 #[derive(Parser)]
