@@ -14,6 +14,7 @@ use model::{
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use crate::format::{FORMAT_VERSION, SEGMENT_HEADER_BYTES};
 use crate::*;
 
 #[test]
@@ -61,6 +62,30 @@ fn another_nodes_journal_is_refused() {
     let mut options = options(dir.path());
     options.node = PEER;
     assert!(matches!(Journal::open(options), Err(OpenError::OtherNode { .. })));
+}
+
+#[test]
+fn a_newer_format_is_refused_and_nothing_is_touched() {
+    let dir = tempdir();
+    {
+        let journal = open(&dir).0;
+        append(&journal, 0..3);
+    }
+    let path = segment(&dir, 1);
+    let mut bytes = fs::read(&path).unwrap();
+    for copy in bytes[..SEGMENT_HEADER_BYTES].chunks_mut(SEGMENT_HEADER_BYTES / 2) {
+        let (fields, crc) = copy.split_last_chunk_mut::<4>().unwrap();
+        fields[8..10].copy_from_slice(&(FORMAT_VERSION + 1).to_le_bytes());
+        *crc = crc32c::crc32c(fields).to_le_bytes();
+    }
+    fs::write(&path, &bytes).unwrap();
+    let error = Journal::open(options(dir.path())).err().unwrap();
+    let expected = (1, FORMAT_VERSION + 1, FORMAT_VERSION);
+    assert!(
+        matches!(error, OpenError::NewerFormat { segment, found, known } if (segment, found, known) == expected),
+        "{error}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
 #[test]
