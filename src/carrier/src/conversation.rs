@@ -230,9 +230,8 @@ pub(crate) struct Conversation {
 impl Talk for Conversation {
     fn connected(&mut self, now: Duration) -> Result<(), Refusal> {
         let now = self.now(now);
-        for (epoch, numbers) in self.journal.trimmed() {
-            self.session.lost(epoch, Outcome::Expired, &numbers);
-        }
+        self.consumer.begin_session();
+        self.tell_ended();
         self.tell_damage(now.mono);
         self.session.connected(now);
         self.finals_due = true;
@@ -241,6 +240,7 @@ impl Talk for Conversation {
 
     fn disconnected(&mut self) {
         self.session.disconnected();
+        self.consumer.end_session();
         self.wake = None;
     }
 
@@ -397,6 +397,22 @@ impl Conversation {
         match self.ledger.incomplete_files(self.peer) {
             Ok(files) => files.iter().for_each(|file| self.session.want_file(file)),
             Err(e) => self.later(mono, &e),
+        }
+    }
+
+    /// What ended without a connection and what is held no more, told so that nothing waits for it there.
+    fn tell_ended(&mut self) {
+        let outcomes = self.consumer.state().outcomes;
+        let of = |epoch: Epoch, outcome: Outcome| {
+            outcomes.get(&epoch).map(|sets| sets[outcome as usize - 1].clone()).unwrap_or_default()
+        };
+        for (epoch, numbers) in self.journal.trimmed() {
+            self.session.lost(epoch, Outcome::Expired, &numbers.difference(&of(epoch, Outcome::Superseded)));
+        }
+        for epoch in outcomes.keys() {
+            for outcome in [Outcome::Expired, Outcome::Superseded] {
+                self.session.lost(*epoch, outcome, &of(*epoch, outcome));
+            }
         }
     }
 

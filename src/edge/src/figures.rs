@@ -137,6 +137,14 @@ impl Sources {
         health.report(QUARANTINE, Verdict::degraded(text, next));
     }
 
+    /// What expires or is overtaken while a link is down is accounted for then, not when the link is back.
+    fn settle(&self) {
+        let done = self.journal.settle(self.environment.clock.now());
+        if done != journal::Settled::default() {
+            info!(expired = done.expired, superseded = done.superseded, "entries that were not sent yet became moot");
+        }
+    }
+
     fn trim(&self) {
         match self.journal.trim() {
             Ok(report) if report.segments > 0 => {
@@ -159,6 +167,7 @@ pub(crate) async fn keep(sources: Sources, stop: CancellationToken) {
     loop {
         let work = sources.clone();
         let done = tokio::task::spawn_blocking(move || {
+            work.settle();
             if round.is_multiple_of(TRIM_EVERY) {
                 work.trim();
             }

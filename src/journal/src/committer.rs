@@ -23,11 +23,13 @@ use model::{
 use wire::{BodyHash, EntryHead, OwnEntries, WireError};
 
 use crate::error::AppendError;
+use crate::expiry::Moot;
 use crate::figures::{Figures, Stopwatch};
 use crate::format::{
     CHUNK_BYTES_MAX, EntryPrefix, EntryRecord, EpochOpened, FrameKind, PackedChunk, Record, RenumberedFrame,
     segment_name, split, to_cbor,
 };
+use crate::holds::{Covered, HoldFrame};
 use crate::load::{create_segment, footer_of, note_suspect, segments_dir};
 use crate::pages::{PageCache, RowsAt};
 use crate::quarantine::Lost;
@@ -75,6 +77,8 @@ pub(crate) enum Request {
     Chunk(PackedChunk, Completer<ChunkPut>),
     Retain(ChunkName, Completer<bool>),
     RemoveConsumer(String, Completer<bool>),
+    /// Sets a hold or takes it away.
+    Hold(Box<HoldFrame>, Completer<bool>),
     /// Writes the consumers that changed.
     Flush(Completer<()>),
     Trim(Completer<TrimReport>),
@@ -96,7 +100,12 @@ impl Request {
             Self::Reissue(ids, _) => SMALL + ids.len() * 32,
             Self::Restore(foreign, _) => SMALL + foreign.bytes.len(),
             Self::Forget(lost, _) => SMALL + lost.len() * SMALL,
-            Self::Epoch(..) | Self::Retain(..) | Self::RemoveConsumer(..) | Self::Flush(_) | Self::Trim(_) => SMALL,
+            Self::Epoch(..)
+            | Self::Retain(..)
+            | Self::RemoveConsumer(..)
+            | Self::Hold(..)
+            | Self::Flush(_)
+            | Self::Trim(_) => SMALL,
             Self::UseKeys(..) | Self::Replace(..) => SMALL,
         }
     }
@@ -110,6 +119,7 @@ impl Request {
             Self::Chunk(_, c) => c.complete(Err(e)),
             Self::Retain(_, c) => c.complete(Err(e)),
             Self::RemoveConsumer(_, c) => c.complete(Err(e)),
+            Self::Hold(_, c) => c.complete(Err(e)),
             Self::Flush(c) => c.complete(Err(e)),
             Self::Trim(c) => c.complete(Err(e)),
             Self::UseKeys(_, c) => c.complete(Err(e)),
@@ -256,6 +266,7 @@ pub(crate) struct Shared {
     /// Files whose chunks are being put, with the position before their first chunk.
     pub(crate) files: Mutex<BTreeMap<u64, LocalPos>>,
     pub(crate) reserve: Reserve,
+    pub(crate) moot: Moot,
     /// Where the journal lies, for what callers do on their own threads.
     pub(crate) place: Place,
     /// How new segments are sealed.
@@ -291,6 +302,7 @@ pub(crate) struct Committer {
     pages: Arc<PageCache>,
     /// Said once, not with each batch.
     roll_failed: bool,
+    covered: Covered,
 }
 
 /// Answers a ticket once it is known whether the batch is durable.
@@ -364,6 +376,7 @@ impl Committer {
             answered: 0,
             pages: Arc::default(),
             roll_failed: false,
+            covered: Covered::default(),
         }
     }
 
@@ -471,6 +484,11 @@ impl Committer {
                         );
                     }
                     batch.answer(completer, known);
+                }
+                Request::Hold(frame, completer) => {
+                    batch.urgent = true;
+                    batch.push(FrameKind::Hold, &[&to_cbor(&*frame)], Record::Hold(frame));
+                    batch.answer(completer, true);
                 }
                 Request::Flush(completer) => {
                     self.plan_consumers(batch, usize::MAX);
@@ -794,6 +812,7 @@ impl Committer {
             let mut view = self.shared.log.write();
             for (offset, record) in &records {
                 view.apply(record, *offset);
+                self.shared.moot.note(record);
                 if let Record::Renumbered(frame) = record {
                     let sets: Vec<_> = frame.numbers.iter().map(|(e, p)| (*e, crate::format::join(p))).collect();
                     view.supersede_for_all(&sets);
@@ -980,6 +999,11 @@ impl Committer {
         let mut going = Vec::new();
         for segment in sealed {
             report.waiting_for = self.waiting_for(&segment);
+            if report.waiting_for.is_empty() {
+                let holds = self.shared.log.read().state.holds.clone();
+                let held = self.covered.of(&segment, &holds).map_err(|e| AppendError::Unreadable(e.to_string()))?;
+                report.waiting_for.extend(held.iter().map(|name| format!("legal hold {name}")));
+            }
             if !report.waiting_for.is_empty() {
                 break;
             }

@@ -44,6 +44,10 @@ impl Consumer {
         Ok(Self { journal: journal.clone(), name: name.to_owned() })
     }
 
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// Its registered name.
     pub fn name(&self) -> &str {
         &self.name

@@ -32,6 +32,7 @@
 //!  9 trimmed       segment u32: this one and those before it are gone or may go
 //! 10 snapshot      CBOR [`SnapshotFrame`]; ends the group of frames with which a segment begins
 //! 11 footer        CBOR [`crate::summary::Summary`], packed
+//! 12 hold          CBOR [`HoldFrame`]: a legal hold that was set or taken away
 //! 15 restored      as 1: an own entry again, whose first copy was damaged
 //! 16 damage note   CBOR [`DamageNote`]: received numbers that were damaged before they were used, and count as not received
 //! 17 rows          classes and sizes of a page of own entries ([`crate::pages`])
@@ -46,6 +47,7 @@ use keys::{CHECK_LEN, KeyNumber, SALT_LEN};
 use minicbor::{Decode, Encode};
 use model::{ChunkName, EntryHash, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Precedence, RangeSet, UnixMillis};
 
+use crate::holds::HoldFrame;
 use crate::sealer::Sealer;
 use crate::types::Chunks;
 
@@ -214,13 +216,14 @@ pub(crate) enum FrameKind {
     Trimmed = 9,
     Snapshot = 10,
     Footer = 11,
+    Hold = 12,
     Restored = 15,
     DamageNote = 16,
     Rows = 17,
 }
 
 impl FrameKind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Entry,
         Self::Chunk,
         Self::ChunksNeeded,
@@ -232,6 +235,7 @@ impl FrameKind {
         Self::Trimmed,
         Self::Snapshot,
         Self::Footer,
+        Self::Hold,
         Self::Rows,
         Self::Restored,
         Self::DamageNote,
@@ -288,6 +292,7 @@ pub(crate) enum Record {
     Snapshot(SnapshotFrame),
     Rows,
     Footer,
+    Hold(Box<HoldFrame>),
     Restored(Box<EntryRecord>),
     DamageNote(DamageNote),
 }
@@ -541,6 +546,7 @@ impl Record {
             FrameKind::Snapshot => Self::Snapshot(minicbor::decode(payload).ok()?),
             FrameKind::Rows => Self::Rows,
             FrameKind::Footer => Self::Footer,
+            FrameKind::Hold => crate::holds::decode(payload)?,
         })
     }
 }

@@ -16,6 +16,7 @@ use wire::BodyHash;
 use crate::committer::{Committer, Place, Queue, Request, Shared, lock};
 use crate::consumer::Consumer;
 use crate::error::{AppendError, OpenError, ReadError};
+use crate::expiry::Moot;
 use crate::format::{CHUNK_BYTES_MAX, PackedChunk, segment_name};
 use crate::index::{MemoryIndex, SledIndex};
 use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segments_dir};
@@ -146,6 +147,7 @@ impl Journal {
         let quarantine = Quarantine::open(Arc::clone(&disk), &dir, Arc::clone(&clock));
         log.quarantine = Some(quarantine);
         log.keep_aside(&report.damage);
+        let opened_at = log.read().state.next_pos;
         let shared = Arc::new(Shared {
             log,
             queue: Queue::default(),
@@ -153,6 +155,7 @@ impl Journal {
             stop_listeners: Mutex::default(),
             files: Mutex::default(),
             reserve,
+            moot: Moot::new(opened_at),
             place: Place { disk: Arc::clone(&disk), dir: dir.clone(), rewriting: Mutex::default() },
             at_rest: Mutex::new(at_rest),
             verified: Mutex::new(Verified::load(&*disk, &dir)),

@@ -280,7 +280,8 @@ impl Loading<'_> {
     /// A last file that is damaged and holds nothing but its opening snapshot never took part: its creation was cut short.
     /// (Or nothing else is left of it; then a new epoch begins as after any loss, and the file is kept.)
     fn set_aside_unborn(&mut self, candidates: &mut Vec<Candidate>) -> Result<(), OpenError> {
-        const OPENING: [u8; 3] = [FrameKind::Received as u8, FrameKind::Consumer as u8, FrameKind::Snapshot as u8];
+        const OPENING: [FrameKind; 4] =
+            [FrameKind::Received, FrameKind::Consumer, FrameKind::Hold, FrameKind::Snapshot];
         while let Some(candidate) = candidates.last() {
             // Without its lock nothing of it can be read, nor written to it.
             let lock_lost = candidate.sealer.lock().is_none();
@@ -294,7 +295,7 @@ impl Loading<'_> {
                     Found::Frame { kind, .. } => {
                         frames += 1;
                         // Consumers follow the opening too, when receipts are all that has come since.
-                        took_part = opened || !OPENING.contains(&kind);
+                        took_part = opened || !OPENING.iter().any(|opening| *opening as u8 == kind);
                         opened |= kind == FrameKind::Snapshot as u8;
                     }
                     Found::Damaged { .. } => damaged = true,
@@ -328,7 +329,7 @@ impl Loading<'_> {
             let mut frames = 0;
             while let Some(Found::Frame { kind, payload, .. }) = scanner.next().map_err(reading(candidate))? {
                 match Record::decode(kind, &payload) {
-                    Some(Record::Received(_) | Record::Consumer(_)) => frames += 1,
+                    Some(Record::Received(_) | Record::Consumer(_) | Record::Hold(_)) => frames += 1,
                     Some(Record::Snapshot(snapshot)) if snapshot.group == frames => return Ok(i),
                     _ => break,
                 }

@@ -106,6 +106,11 @@ impl Reader {
         verify::verify(&self.log, progress)
     }
 
+    /// The legal holds, by name.
+    pub fn holds(&self) -> Vec<crate::Hold> {
+        self.log.read().state.holds.values().cloned().collect()
+    }
+
     /// Sizes and state. The limit is not known here and 0.
     pub fn stats(&self) -> Stats {
         self.log.stats()

@@ -9,6 +9,7 @@ use crate::format::{
     ConsumerFrame, EpochOpened, EpochState, FrameKind, ReceivedFrame, Record, RenumberedFrame, SnapshotFrame, join,
     split, to_cbor,
 };
+use crate::holds::{Hold, HoldFrame};
 use crate::pages::Part;
 use crate::sealer::Sealer;
 use crate::summary::{Numbers, Page, Summary, Tally};
@@ -28,6 +29,7 @@ pub(crate) struct State {
     pub(crate) trimmed_through: u32,
     /// Own numbers whose entries stand once more behind damaged ones; of segments that exist.
     pub(crate) restored: Numbers,
+    pub(crate) holds: BTreeMap<String, Hold>,
 }
 
 /// A consumer and its sums.
@@ -133,6 +135,7 @@ impl State {
                     }
                 }
             }
+            Record::Hold(frame) => frame.apply(&mut self.holds),
             Record::Chunk(_) | Record::ChunksNeeded(_) | Record::Rows | Record::Footer => {}
         }
     }
@@ -176,6 +179,11 @@ impl State {
         }
         for (name, account) in &self.consumers {
             sealer.push(out, base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
+            group += 1;
+        }
+        for hold in self.holds.values() {
+            let frame = HoldFrame { hold: hold.clone(), removed: false };
+            sealer.push(out, base, FrameKind::Hold, &[&to_cbor(&frame)]);
             group += 1;
         }
         let snapshot = SnapshotFrame {

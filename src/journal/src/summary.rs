@@ -434,6 +434,7 @@ impl Growing {
             | Record::Snapshot(_)
             | Record::Rows
             | Record::DamageNote(_)
+            | Record::Hold(_)
             | Record::Footer => {}
         }
     }

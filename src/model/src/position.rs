@@ -70,7 +70,9 @@ impl fmt::Display for EntryId {
 
 /// Position of an entry (own or received) in one node's own journal. Strictly increasing; starts at 1.
 /// Never leaves the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, serde::Serialize, serde::Deserialize,
+)]
 #[cbor(transparent)]
 #[serde(transparent)]
 pub struct LocalPos(#[n(0)] pub u64);
