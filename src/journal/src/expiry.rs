@@ -148,7 +148,7 @@ mod tests {
 
     fn total(journal: &Journal, consumer: &str) -> Sums {
         let accounting = journal.accounting(consumer).unwrap().unwrap();
-        let sums = accounting.total.clone();
+        let sums = accounting.total;
         assert_eq!(sums.accepted, sums.held + sums.applied + sums.expired + sums.superseded, "{sums:?}");
         sums
     }

@@ -201,6 +201,9 @@ pub enum Journal {
     /// Damaged places, and what became of what stood there.
     #[command(subcommand)]
     Quarantine(Quarantine),
+    /// Legal holds: marks that keep entries from being trimmed.
+    #[command(subcommand)]
+    Hold(JournalHold),
 }
 
 /// `journal quarantine`
@@ -222,6 +225,45 @@ pub enum Quarantine {
     Retry {
         /// Name of the place, or `all`.
         place: String,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+/// `journal hold`
+#[derive(Debug, Subcommand)]
+pub enum JournalHold {
+    /// Set a hold; without conditions it keeps the whole journal. It keeps what it covers and everything behind that, and
+    /// delays no delivery. The journal grows until it is removed.
+    Add {
+        /// Its name, 1 to 64 bytes. A hold of the same name is replaced.
+        name: String,
+        /// Only entries of this stream: directory, team:ID or channel:ID.
+        #[arg(long)]
+        stream: Option<String>,
+        /// Only what was written at this time or later, such as 2026-03-01T00:00:00Z.
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Only what was written before this time.
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// Only entries at this place in the journal or behind it.
+        #[arg(long, value_name = "PLACE")]
+        first: Option<u64>,
+        /// Only entries at this place in the journal or before it.
+        #[arg(long, value_name = "PLACE")]
+        last: Option<u64>,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show the holds. With --json one object per line.
+    List(Format),
+    /// Remove a hold.
+    Remove {
+        /// Its name.
+        name: String,
         /// How to print.
         #[command(flatten)]
         format: Format,

@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::accounts;
-use crate::admin::{self, Control, InviteRequest, Joined, NewPassword, NewUser, Peers, Token, UserAdded};
+use crate::admin::{
+    self, Control, HoldChange, HoldChanged, InviteRequest, Joined, NewPassword, NewUser, Peers, Token, UserAdded,
+};
 use crate::config::{self, Role, Settings};
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
@@ -432,6 +434,10 @@ impl Control for Running {
     fn invite(&self, request: &InviteRequest) -> Result<Token, Failure> {
         let Some(invites) = &self.invites else { return Err(offline::no_desk()) };
         offline::invite(&self.settings, &self.key, invites, request)
+    }
+
+    fn change_hold(&self, change: &HoldChange) -> Result<HoldChanged, Failure> {
+        offline::change_hold(&self.journal, change)
     }
 
     fn remove_peer(&self, name: &str) -> Result<(), Failure> {

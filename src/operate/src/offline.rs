@@ -8,7 +8,7 @@ use journal::{AtRest, IndexPlace, Journal, JournalOptions, StdDisk};
 use keys::{ChunkSecret, Invite, InviteBook, InviteState, Keyring, KeysError, NodeKey, Peer, PeerRegistry, PeerRole};
 use model::Clock as _;
 
-use crate::admin::{InvitationRow, InviteRequest, Joined, PeerRow, Peers, Token};
+use crate::admin::{HoldChange, HoldChanged, InvitationRow, InviteRequest, Joined, PeerRow, Peers, Token};
 use crate::config::{Role, Settings};
 use crate::exit::{Exit, Failure, chain};
 use crate::layout::Layout;
@@ -72,6 +72,22 @@ pub fn open_journal_with(
     });
     bar.finish_and_clear();
     opened.map(|(journal, _)| journal).map_err(|e| Failure::new(chain(&e), e.next_step()))
+}
+
+/// Sets a legal hold or removes it, and says so in the log.
+///
+/// # Errors
+/// When it cannot be made durable.
+pub fn change_hold(journal: &Journal, change: &HoldChange) -> Result<HoldChanged, Failure> {
+    let changed = match &change.hold {
+        Some(hold) => journal.add_hold(hold.clone()).map(|()| true),
+        None => journal.remove_hold(&change.name),
+    };
+    let changed = changed.map_err(|e| Failure::new(chain(&e), e.next_step()))?;
+    if changed {
+        tracing::info!(target: "audit", hold = %change.name, set = change.hold.is_some(), "legal hold changed");
+    }
+    Ok(HoldChanged { schema: "holdfast.hold-changed/1".to_owned(), name: change.name.clone(), changed })
 }
 
 /// Peers and invitations on disk.

@@ -8,6 +8,7 @@
 //!  POST   /v1/emission           {"mode": "silent"}                       -> {}
 //!  POST   /v1/user               {"username", "email", "password", "admin"} -> {"id", "username"}
 //!  POST   /v1/user/password      {"username", "password"}                 -> {}
+//!  POST   /v1/journal/hold       {"name", "hold"}                       -> HoldChanged
 //!  GET    /v1/peers              Peers
 //!  POST   /v1/peers/invite       {"name", "address", "valid_seconds"}     -> Token
 //!  POST   /v1/peers/join         {"token"}                                -> Joined
@@ -61,6 +62,12 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// As for [`Control::add_user`].
     fn set_password(&self, change: &NewPassword) -> Result<(), Failure>;
+
+    /// Sets a legal hold or removes it, durably. Touches the disk.
+    ///
+    /// # Errors
+    /// When it cannot be made durable; nothing was changed then.
+    fn change_hold(&self, change: &HoldChange) -> Result<HoldChanged, Failure>;
 
     /// Who is enrolled, and who is invited.
     ///
@@ -119,6 +126,27 @@ pub trait Control: Send + Sync + 'static {
 pub struct EmissionChange {
     /// The state to set.
     pub mode: Emission,
+}
+
+/// Body of `POST /v1/journal/hold`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldChange {
+    /// Name of the hold.
+    pub name: String,
+    /// The hold; `None` removes the one of that name.
+    pub hold: Option<journal::Hold>,
+}
+
+/// Answer to `POST /v1/journal/hold`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HoldChanged {
+    /// `holdfast.hold-changed/1`.
+    pub schema: String,
+    /// Name of the hold.
+    pub name: String,
+    /// False when there was none to remove.
+    pub changed: bool,
 }
 
 /// Body of `POST /v1/user`.

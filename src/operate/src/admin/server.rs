@@ -15,7 +15,8 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Control, EmissionChange, InviteRequest, JoinRequest, NewPassword, NewUser, Refusal, RemoveRequest, SOCKET,
+    Control, EmissionChange, HoldChange, InviteRequest, JoinRequest, NewPassword, NewUser, Refusal, RemoveRequest,
+    SOCKET,
 };
 use crate::exit::Failure;
 use crate::upkeep::Upkeep;
@@ -90,6 +91,10 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
             post(|State(c): State<Arc<C>>, body: Body<NewPassword>| {
                 with(body, |b| blocking(move || c.set_password(&b)))
             }),
+        )
+        .route(
+            "/v1/journal/hold",
+            post(|State(c): State<Arc<C>>, body: Body<HoldChange>| with(body, |b| blocking(move || c.change_hold(&b)))),
         )
         .route(
             "/v1/peers/invite",
@@ -189,6 +194,11 @@ mod tests {
         fn invite(&self, _: &InviteRequest) -> Result<Token, Failure> {
             panic!("a handler that panics must not take the node along")
         }
+        fn change_hold(&self, change: &HoldChange) -> Result<super::super::HoldChanged, Failure> {
+            let (schema, name) = ("holdfast.hold-changed/1".to_owned(), change.name.clone());
+            Ok(super::super::HoldChanged { schema, name, changed: change.hold.is_some() })
+        }
+
         fn remove_peer(&self, _: &str) -> Result<(), Failure> {
             Ok(())
         }

@@ -35,6 +35,7 @@ pub(super) fn run(layout: &Layout, verb: Journal) -> Done {
         Journal::Quarantine(Quarantine::List(format)) => upkeep::list(&reader()?, format.json),
         Journal::Quarantine(Quarantine::Skip { place, format }) => upkeep::skip(layout, place, format.json),
         Journal::Quarantine(Quarantine::Retry { place, format }) => upkeep::retry(layout, place, format.json),
+        Journal::Hold(verb) => super::hold::run(layout, &settings, verb),
     }
 }
 

@@ -3,6 +3,7 @@
 mod config;
 mod enroll;
 mod export;
+mod hold;
 mod init;
 mod journal;
 mod keys;
@@ -49,7 +50,7 @@ pub(crate) fn run(cli: Cli) -> Done {
 
 /// Does this verb print JSON, errors too?
 pub(crate) fn wants_json(verb: &Verb) -> bool {
-    use crate::cli::{Config, Enroll, Journal, Keys, Link, Quarantine};
+    use crate::cli::{Config, Enroll, Journal, JournalHold, Keys, Link, Quarantine};
     match verb {
         Verb::Status(format)
         | Verb::Enroll(Enroll::Invite { format, .. } | Enroll::List(format))
@@ -63,6 +64,9 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
             | Journal::RebuildIndex(format)
             | Journal::Quarantine(
                 Quarantine::List(format) | Quarantine::Skip { format, .. } | Quarantine::Retry { format, .. },
+            )
+            | Journal::Hold(
+                JournalHold::Add { format, .. } | JournalHold::List(format) | JournalHold::Remove { format, .. },
             ),
         )
         | Verb::Link(Link::Status(format))
