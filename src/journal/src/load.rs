@@ -118,11 +118,12 @@ pub(crate) fn load(
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         let got = file.read_at(&mut bytes, 0).map_err(reading())?;
         let (header, header_damage) = SegmentHeader::decode(&bytes[..got]);
-        let header = header.filter(|header| header.segment == number);
+        let stray = header.as_ref().is_some_and(|header| header.segment != number);
+        let header = header.filter(|_| !stray);
         let whole = SEGMENT_HEADER_BYTES as u64;
         let header_damage = if header.is_none() { Some((0, whole)) } else { header_damage };
         let stamps = SegmentHeader::node_stamps(&bytes[..got]);
-        opened.push(Opened { number, path, file, len, header, header_damage, stamps });
+        opened.push(Opened { number, path, file, len, header, header_damage, stray, stamps });
     }
     let whole = opened.iter().find_map(|opened| opened.header.as_ref().map(|h| h.node));
     // A damaged header may still name the node: the frames prove it.
@@ -132,7 +133,7 @@ pub(crate) fn load(
         return Err(disk_error(format!("reading the journal in {}", dir.display()))(source));
     };
     let mut candidates = Vec::new();
-    for Opened { number, path, file, len, header, header_damage, stamps: _ } in opened {
+    for Opened { number, path, file, len, header, header_damage, stray, stamps: _ } in opened {
         if let Some(header) = &header {
             if header.node != node {
                 return Err(OpenError::OtherNode { dir: dir.to_owned(), found: header.node, expected: node });
@@ -144,6 +145,8 @@ pub(crate) fn load(
         }
         let lock = match &header {
             Some(header) => Some(header.lock),
+            // Its trailer fits it no better.
+            None if stray => None,
             None => read_trailer(&*file, len).map_err(disk_error(format!("reading {}", path.display())))?.map(|t| t.1),
         };
         let sealer = Sealer::of(node, number, lock, keys)?;
@@ -164,6 +167,7 @@ pub(crate) fn load(
             highest_segment: candidates.last().map_or(0, |c| c.number),
         },
         source_before_hole: None,
+        set_aside: false,
     }
     .run(candidates)
 }
@@ -176,6 +180,8 @@ struct Opened {
     len: u64,
     header: Option<SegmentHeader>,
     header_damage: Option<(u64, u64)>,
+    /// It is another segment's file.
+    stray: bool,
     stamps: [Option<NodeId>; 2],
 }
 
@@ -205,6 +211,8 @@ struct Loading<'a> {
     loaded: Loaded,
     /// Behind a hole in the last writes: the source's position before it.
     source_before_hole: Option<Option<Hlc>>,
+    /// A last file went that may have held more than it shows.
+    set_aside: bool,
 }
 
 impl Loading<'_> {
@@ -264,7 +272,7 @@ impl Loading<'_> {
             let segment = Segment { number, file, sealer, end, bytes, summary, rows };
             self.loaded.sealed.insert(number, Arc::new(segment));
         }
-        if self.loaded.discarded_bytes > 0 {
+        if self.set_aside || self.loaded.discarded_bytes > 0 {
             self.loaded.needs_epoch = Some(EpochReason::TornTail);
         }
         let state = &mut self.loaded.state;
@@ -309,10 +317,11 @@ impl Loading<'_> {
             }
             if self.access == Access::Owner {
                 let dir = candidate.path.parent().unwrap_or(Path::new("."));
+                self.loaded.discarded_bytes += candidate.len;
+                self.set_aside = true;
                 let result = if candidate.len <= SEGMENT_HEADER_BYTES as u64 {
                     self.disk.unlink(&candidate.path)
                 } else {
-                    self.loaded.discarded_bytes += candidate.len;
                     self.disk.rename(&candidate.path, &candidate.path.with_extension("seg.damaged"))
                 };
                 result.and_then(|()| self.disk.sync_dir(dir)).map_err(disk_error("setting a torn segment aside"))?;

@@ -133,6 +133,10 @@ impl Checking<'_> {
                 }
             }
         }
+        if let Some(segment) = sealed.filter(|s| matches!(s.rows, RowsAt::Memory(_)) && s.bytes > s.end) {
+            // Or its writing was cut short by a power cut; the segment was read instead.
+            self.find(number, segment.end, "the footer is damaged");
+        }
         self.report.segments += 1;
         self.report.bytes += end;
         self.done_bytes += end;
