@@ -31,6 +31,7 @@ use crate::format::{
 };
 use crate::holds::{Covered, HoldFrame};
 use crate::load::{create_segment, footer_of, note_suspect, segments_dir};
+use crate::mutations::{Mutation, is, unless};
 use crate::pages::{PageCache, RowsAt};
 use crate::quarantine::Lost;
 use crate::reserve::{Need, Reserve, is_full, tail_bytes_max};
@@ -455,7 +456,11 @@ impl Committer {
                 Request::Reissue(ids, completer) => match self.plan_reissue(batch, &ids) {
                     Ok(appended) => {
                         // The new entries first: of what shares a sync a power cut may keep any part.
-                        match self.commit_planned(batch) {
+                        let written = match is(Mutation::SkipReissueOrder) {
+                            true => Ok(()),
+                            false => self.commit_planned(batch),
+                        };
+                        match written {
                             Ok(()) => {
                                 give_up(batch, &appended);
                                 batch.answer(completer, appended);
@@ -770,7 +775,9 @@ impl Committer {
     fn plan_consumers(&mut self, batch: &mut Batch, ranges_max: usize) {
         let view = self.shared.log.read();
         let removed = |name: &str| {
-            batch.records.iter().any(|(_, record)| matches!(record, Record::ConsumerRemoved(gone) if gone == name))
+            let mut records = batch.records.iter().map(|(_, record)| record);
+            let gone = records.any(|record| matches!(record, Record::ConsumerRemoved(gone) if gone == name));
+            gone && !is(Mutation::SkipRemovedFilter)
         };
         let dirty: Vec<_> =
             view.state.consumers.iter().filter(|(name, account)| account.is_dirty() && !removed(name)).collect();
@@ -802,7 +809,10 @@ impl Committer {
     /// Makes the batch durable, shows it to readers, answers.
     fn commit(&mut self, mut batch: Batch) -> Result<(), AppendError> {
         batch.mark_needed();
-        let Batch { base, buf, records, answers, asked, consumers, urgent, .. } = batch;
+        let Batch { base, buf, records, mut answers, asked, consumers, urgent, .. } = batch;
+        if is(Mutation::AckBeforeSync) {
+            answers.drain(..).for_each(|answer| answer(Ok(())));
+        }
         let began = Stopwatch::start();
         let result = if buf.is_empty() { self.stopped() } else { self.write(base, &buf, urgent) };
         let took = began.elapsed();
@@ -890,10 +900,15 @@ impl Committer {
     fn append(&self, base: u64, bytes: &[u8]) -> Result<(), AppendError> {
         let file = Arc::clone(&self.shared.log.read().tail.file);
         match file.append(bytes) {
-            Ok(()) => file.sync_data().map_err(|e| self.stop_suspect(format!("the disk did not sync: {e}"))),
+            Ok(()) => {
+                let synced = unless(Mutation::SkipDataSync, || file.sync_data());
+                let synced = synced.or_else(|e| if is(Mutation::RetryFailedSync) { file.sync_data() } else { Err(e) });
+                synced.map_err(|e| self.stop_suspect(format!("the disk did not sync: {e}")))
+            }
             Err(e) => {
                 // Cut what was written of it, and make that durable: a piece of a refused batch must not come back.
-                let cut = file.truncate(base).and_then(|()| file.sync_data());
+                let cut = unless(Mutation::SkipTakeBack, || file.truncate(base));
+                let cut = cut.and_then(|()| unless(Mutation::SkipTakeBackSync, || file.sync_data()));
                 if let Err(e) = cut {
                     return Err(self.stop_suspect(format!("a partial write could not be taken back: {e}")));
                 }
@@ -929,7 +944,7 @@ impl Committer {
         let created = self.clock.now();
         let sealer = Sealer::fresh(self.node(), number, &lock(&self.shared.at_rest));
         let tail = create_segment(&*self.disk, &self.dir, sealer, &state, chain, created).map_err(|e| {
-            if e.may_appear {
+            if e.may_appear && !is(Mutation::SkipStopInDoubt) {
                 self.stop(format!("a new segment file can be neither made nor removed: {}", e.source));
             }
             e.source
@@ -939,14 +954,15 @@ impl Committer {
             let (footer, summary) = footer_of(&old.growing, &old.sealer, old.end, old.end);
             (footer, summary, Arc::clone(&old.file), old.sealer.clone(), old.end, Arc::clone(&old.growing.tables))
         };
-        let (bytes, rows) = match file.append(&footer).and_then(|()| file.sync_data()) {
-            Ok(()) => (end + footer.len() as u64, RowsAt::footer(&self.pages)),
-            Err(e) => {
-                // Every frame was synced before; open reads the segment where the footer is missing.
-                tracing::warn!(error = %e, segment = number - 1, "a segment got no footer");
-                (end, RowsAt::Memory(Arc::new(self.shared.log.read().tail.growing.rows.clone())))
-            }
-        };
+        let (bytes, rows) =
+            match file.append(&footer).and_then(|()| unless(Mutation::SkipFooterSync, || file.sync_data())) {
+                Ok(()) => (end + footer.len() as u64, RowsAt::footer(&self.pages)),
+                Err(e) => {
+                    // Every frame was synced before; open reads the segment where the footer is missing.
+                    tracing::warn!(error = %e, segment = number - 1, "a segment got no footer");
+                    (end, RowsAt::Memory(Arc::new(self.shared.log.read().tail.growing.rows.clone())))
+                }
+            };
         let sealed = Segment { number: number - 1, file, sealer, end, bytes, summary, rows };
         // Indexed before anybody sees it as sealed, and without the view's lock: a rebuild takes both in this order.
         self.shared.log.index_put(&sealed, &tables);
@@ -1056,8 +1072,13 @@ impl Committer {
             batch.sealer.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
         }
         // All that outlives the segment is durable before it is given up: of what shares a sync a power cut may keep any part.
-        self.commit(batch)?;
-        let mut batch = self.begin();
+        if is(Mutation::TrimFileFirst) {
+            self.disk.unlink(&segments_dir(&self.dir).join(segment_name(segment.number))).ok();
+        }
+        if !is(Mutation::SkipTrimOrder) {
+            self.commit(batch)?;
+            batch = self.begin();
+        }
         let number = segment.number.to_le_bytes();
         batch.push(FrameKind::Trimmed, &[&number], Record::Trimmed(segment.number));
         self.commit(batch)?;
@@ -1073,7 +1094,8 @@ impl Committer {
         self.creators.clear();
         self.shared.log.index_remove(segment.number);
         let dir = segments_dir(&self.dir);
-        let removed = self.disk.unlink(&dir.join(segment_name(segment.number))).and_then(|()| self.disk.sync_dir(&dir));
+        let removed = self.disk.unlink(&dir.join(segment_name(segment.number)));
+        let removed = removed.and_then(|()| unless(Mutation::SkipTrimDirSync, || self.disk.sync_dir(&dir)));
         if let Err(e) = removed {
             // Finished at the next open: the log says that it is trimmed.
             tracing::warn!(error = %e, segment = segment.number, "a trimmed segment is still on disk");

@@ -20,6 +20,7 @@ use crate::expiry::Moot;
 use crate::format::{CHUNK_BYTES_MAX, PackedChunk, segment_name};
 use crate::index::{MemoryIndex, SledIndex};
 use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segments_dir};
+use crate::mutations::{Mutation, unless};
 use crate::quarantine::Quarantine;
 use crate::reserve::{Reserve, Space};
 use crate::rewrite;
@@ -102,7 +103,7 @@ impl Journal {
 
         let reserve = Reserve::open(Arc::clone(&disk), &dir, limit_bytes, settings.reserve_bytes.0);
         // What a killed process made or removed may be undone by a power cut as long as nobody has synced the names.
-        let names = disk.sync_dir(&dir).and_then(|()| disk.sync_dir(&segments));
+        let names = unless(Mutation::SkipOpenDirSync, || disk.sync_dir(&dir).and_then(|()| disk.sync_dir(&segments)));
         names.map_err(disk_error("making the names of segment files durable"))?;
         let suspect = mend_suspect(&*disk, &dir).map_err(disk_error("writing the segment in doubt anew"))?;
         rewrite::discard_leftovers(&*disk, &dir).map_err(disk_error("removing what was left of a rewriting"))?;
@@ -121,6 +122,7 @@ impl Journal {
             created: loaded.highest_segment == 0,
             discarded_bytes: loaded.discarded_bytes,
             damage: loaded.damage.clone(),
+            footers_written: loaded.footers_written,
             ..OpenReport::default()
         };
         let mut reason = loaded.needs_epoch.or(suspect.then_some(EpochReason::SyncFailed));

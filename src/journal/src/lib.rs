@@ -29,6 +29,10 @@ mod holds;
 mod index;
 mod journal;
 mod load;
+#[cfg(feature = "mutations")]
+pub mod mutations;
+#[cfg(not(feature = "mutations"))]
+mod mutations;
 mod pages;
 mod quarantine;
 mod reader;

@@ -20,6 +20,7 @@ use crate::format::{
     FORMAT_VERSION, FRAME_HEADER_BYTES, FrameKind, Lock, Record, SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES,
     decode_trailer, encode_trailer, segment_name, segment_number,
 };
+use crate::mutations::{Mutation, is, unless};
 use crate::pages::{RowsAt, encode_rows};
 use crate::scan::{Found, Scanner, Window, frame_at};
 use crate::sealer::Sealer;
@@ -53,6 +54,8 @@ pub(crate) struct Loaded {
     pub(crate) needs_epoch: Option<EpochReason>,
     /// No segment bears a higher number.
     pub(crate) highest_segment: u32,
+    /// Segments that got a new footer.
+    pub(crate) footers_written: u32,
 }
 
 impl Loaded {
@@ -165,6 +168,7 @@ pub(crate) fn load(
             discarded_bytes: 0,
             needs_epoch: None,
             highest_segment: candidates.last().map_or(0, |c| c.number),
+            footers_written: 0,
         },
         source_before_hole: None,
         set_aside: false,
@@ -253,6 +257,7 @@ impl Loading<'_> {
                     let whole = damaged == self.loaded.damage.len() && next_first == Some(growing.summary.next_pos);
                     match whole.then(|| self.seal(candidate, end, &growing)).flatten() {
                         Some((summary, bytes)) => {
+                            self.loaded.footers_written += 1;
                             len = bytes;
                             (summary, end, RowsAt::footer(&pages))
                         }
@@ -272,14 +277,14 @@ impl Loading<'_> {
             let segment = Segment { number, file, sealer, end, bytes, summary, rows };
             self.loaded.sealed.insert(number, Arc::new(segment));
         }
-        if self.set_aside || self.loaded.discarded_bytes > 0 {
+        if (self.set_aside || self.loaded.discarded_bytes > 0) && !is(Mutation::SkipTornTailEpoch) {
             self.loaded.needs_epoch = Some(EpochReason::TornTail);
         }
         let state = &mut self.loaded.state;
         // A consumer may have passed positions that are lost: they must not come again.
         let cursors = state.consumers.values().filter_map(|account| account.state.cursor).map(|pos| pos.0);
         state.next_pos = cursors.fold(state.next_pos, u64::max);
-        if self.loaded.needs_epoch.is_some() {
+        if self.loaded.needs_epoch.is_some() && !is(Mutation::SkipPositionsSkip) {
             state.next_pos += POSITIONS_SKIPPED;
         }
         Ok(self.loaded)
@@ -304,7 +309,7 @@ impl Loading<'_> {
                         frames += 1;
                         // Consumers follow the opening too, when receipts are all that has come since.
                         took_part = opened || !OPENING.iter().any(|opening| *opening as u8 == kind);
-                        opened |= kind == FrameKind::Snapshot as u8;
+                        opened |= kind == FrameKind::Snapshot as u8 && !is(Mutation::SkipOpeningEnd);
                     }
                     Found::Damaged { .. } => damaged = true,
                 }
@@ -392,7 +397,7 @@ impl Loading<'_> {
     /// A write that was never acknowledged may have reached the disk in part, an entry of it behind one that is missing.
     /// The source must not take such a one for the end of what is captured: it would forget the missing row.
     fn forget_behind_hole(&mut self) {
-        if let Some(source) = self.source_before_hole.take() {
+        if let Some(source) = self.source_before_hole.take().filter(|_| !is(Mutation::SkipHoleCheck)) {
             self.loaded.state.highest_source = source;
         }
     }
@@ -448,10 +453,10 @@ impl Loading<'_> {
         if self.access == Access::Owner {
             let mending = || disk_error(format!("mending the end of {}", candidate.path.display()));
             if end < candidate.len {
-                candidate.file.truncate(end).map_err(mending())?;
+                unless(Mutation::SkipTailCut, || candidate.file.truncate(end)).map_err(mending())?;
             }
             // What a killed process wrote may not be on the disk yet, and will be told to peers as durable.
-            if let Err(e) = candidate.file.sync_data() {
+            if let Err(e) = unless(Mutation::SkipTailSync, || candidate.file.sync_data()) {
                 // The next open must not take a sync that succeeds for an answer.
                 if let Err(e) = note_suspect(self.disk, self.dir, candidate.number) {
                     tracing::error!(error = %e, "it could not be noted that the newest segment is in doubt");
@@ -466,7 +471,9 @@ impl Loading<'_> {
     }
 
     fn found_damage(&mut self, damage: Damage) {
-        self.loaded.needs_epoch = Some(EpochReason::Damage);
+        if !is(Mutation::SkipDamageEpoch) {
+            self.loaded.needs_epoch = Some(EpochReason::Damage);
+        }
         self.loaded.damage.push(damage);
     }
 
@@ -526,6 +533,9 @@ const SUSPECT: &str = "suspect";
 /// Notes that a segment may not be on the disk as it reads: a sync failed, and the system may show pages that it never
 /// wrote and never will.
 pub(crate) fn note_suspect(disk: &dyn Disk, dir: &Path, segment: u32) -> io::Result<()> {
+    if is(Mutation::SkipSuspectNote) {
+        return Ok(());
+    }
     let file = disk.open(&dir.join(SUSPECT), OpenMode::Create)?;
     file.append(segment_name(segment).as_bytes())?;
     file.sync_data()?;
@@ -558,9 +568,9 @@ pub(crate) fn mend_suspect(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
         }
         let file = disk.open(&new, OpenMode::Create)?;
         file.append(&bytes)?;
-        file.sync_data()?;
+        unless(Mutation::SkipMendSync, || file.sync_data())?;
         disk.rename(&new, &path)?;
-        disk.sync_dir(&segments)?;
+        unless(Mutation::SkipMendDirSync, || disk.sync_dir(&segments))?;
     }
     disk.unlink(&note)?;
     disk.sync_dir(dir)?;
@@ -593,11 +603,13 @@ pub(crate) fn create_segment(
     let path = segments.join(segment_name(number));
     let opened = disk.open(&path, OpenMode::Create);
     let file: Arc<dyn DiskFile> = opened.map_err(|source| NotCreated { source, may_appear: false })?.into();
-    let written = file.append(&bytes).and_then(|()| file.sync_data()).and_then(|()| disk.sync_dir(&segments));
+    let written = file.append(&bytes).and_then(|()| unless(Mutation::SkipHeaderSync, || file.sync_data()));
+    let written = written.and_then(|()| unless(Mutation::SkipSegmentDirSync, || disk.sync_dir(&segments)));
     if let Err(source) = written {
         drop(file);
         // Without a whole frame it would be set aside at the next open; with one it would be an empty tail.
-        let undone = disk.unlink(&path).and_then(|()| disk.sync_dir(&segments));
+        let undone = unless(Mutation::SkipUndoSegment, || disk.unlink(&path));
+        let undone = undone.and_then(|()| unless(Mutation::SkipUndoDirSync, || disk.sync_dir(&segments)));
         return Err(NotCreated { source, may_appear: undone.is_err() });
     }
     let growing = Growing::starting(state.next_pos, chain);

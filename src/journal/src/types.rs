@@ -181,6 +181,9 @@ pub struct OpenReport {
     pub new_epoch: Option<OwnEpoch>,
     /// Damaged places that were skipped. Their files are kept.
     pub damage: Vec<Damage>,
+    /// Segments whose footer was missing or damaged, with every entry there, and was written anew: a power cut came while
+    /// it was being written, or a bit of it is bad.
+    pub footers_written: u32,
     /// Why the index was rebuilt, if it was.
     pub index_rebuilt: Option<String>,
 }

@@ -32,12 +32,14 @@ macro_rules! ensure {
 /// # Errors
 /// The first promise that does not hold.
 pub fn check(disk: &PretendDisk, expected: &Expected, recorded: &Recorded) -> Result<(), Broken> {
-    let panicked = |panic: Box<dyn std::any::Any + Send>| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
-        Err(format!("it panicked: {text}"))
-    };
-    catch_unwind(AssertUnwindSafe(|| checked(disk, expected, recorded))).unwrap_or_else(panicked)
+    let checked = catch_unwind(AssertUnwindSafe(|| checked(disk, expected, recorded)));
+    checked.unwrap_or_else(|panic| Err(panic_text(&*panic)))
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> Broken {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    format!("it panicked: {}", text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?"))
 }
 
 /// Not one that the workload drew.
@@ -45,7 +47,7 @@ const SALTS: u64 = 1 << 32;
 
 fn checked(disk: &PretendDisk, expected: &Expected, recorded: &Recorded) -> Result<(), Broken> {
     // Beside the owner, nothing is mended yet.
-    match Reader::open(Path::new(DIR), Arc::new(disk.clone()) as Arc<dyn Disk>, &recorded.seal.keys()) {
+    match Reader::open(Path::new(DIR), Arc::new(disk.clone()) as Arc<dyn Disk>, &recorded.seal.all_keys()) {
         Ok(reader) => {
             let listed = reader.list(LocalPos::START..LocalPos(u64::MAX), usize::MAX).map_err(|e| e.to_string())?;
             entries(&listed, expected, recorded).map_err(|e| format!("reader: {e}"))?;
@@ -235,7 +237,7 @@ fn verified(journal: &Journal, report: &OpenReport, expected: &Expected) -> Resu
     for finding in &verified.findings {
         let place = (finding.segment, finding.offset);
         let known = report.damage.iter().any(|d| (d.segment, d.offset) == place);
-        let footer = finding.what == "a page of the footer is damaged";
+        let footer = finding.what.ends_with("footer is damaged");
         ensure!(known || footer || expected.known_damage.contains(&place), "verify: {finding:?}, open: {report:?}");
     }
     Ok(())
@@ -301,6 +303,10 @@ pub struct Examination {
     pub only: Option<String>,
     /// Only the moments after so many calls at the end of each leg.
     pub last_calls: usize,
+    /// Also the moments after so many calls behind each failed one.
+    pub near_failures: usize,
+    /// A workload that ends well must leave nothing undecided.
+    pub clean_close: bool,
     /// At each moment no more states than this, the first of which lose all and keep all.
     pub states_max: usize,
 }
@@ -309,7 +315,17 @@ impl Default for Examination {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let (last_calls, states_max) = (usize::MAX, usize::MAX);
-        Self { seed: 0, extra: 0, threads, violations_max: 3, only: None, last_calls, states_max }
+        Self {
+            seed: 0,
+            extra: 0,
+            threads,
+            violations_max: 3,
+            only: None,
+            last_calls,
+            near_failures: 0,
+            clean_close: true,
+            states_max,
+        }
     }
 }
 
@@ -350,6 +366,7 @@ impl Examination {
             let mut expected = leg.before.clone();
             let mut states = CrashStates::new(&leg.trace, self.seed ^ (l as u64) << 32, self.extra);
             let mut checked: BTreeSet<u64> = BTreeSet::new();
+            let mut failed_at = None;
             while let Some(boundary) = states.next_boundary() {
                 let note = boundary.calls.checked_sub(1).map(|at| &leg.trace.calls()[at]);
                 if let Some(Call::Note(note)) = note {
@@ -360,8 +377,18 @@ impl Examination {
                 if let Some(Call::Note(_)) = leg.trace.calls().get(boundary.calls) {
                     continue;
                 }
-                if boundary.calls.saturating_add(self.last_calls) < leg.trace.calls().len() {
+                let calls = leg.trace.calls();
+                if boundary.calls.checked_sub(1).is_some_and(|at| calls[at].failed()) {
+                    failed_at = Some(boundary.calls);
+                }
+                let near = failed_at.is_some_and(|at| boundary.calls - at < self.near_failures);
+                if boundary.calls.saturating_add(self.last_calls) < calls.len() && !near {
                     continue;
+                }
+                let ended = recorded.ended_well && l + 1 == recorded.legs.len() && boundary.calls == calls.len();
+                if thread == 0 && self.clean_close && ended && !boundary.undecided.is_empty() {
+                    let what = format!("it was closed with {:?} undecided", boundary.undecided);
+                    findings.violations.push(Violation { state: format!("{l}/{}", boundary.calls), what });
                 }
                 findings.calls += 1;
                 for state in 0..boundary.states().min(self.states_max) {
@@ -383,7 +410,7 @@ impl Examination {
                             boundary.undecided,
                             boundary.keeps(state)
                         );
-                        let shown = leg.trace.calls()[..boundary.calls].iter().rev().take(6).rev().map(brief);
+                        let shown = leg.trace.calls()[..boundary.calls].iter().rev().take(10).rev().map(brief);
                         let _ = write!(text, "\n  after {}", shown.collect::<Vec<_>>().join(", "));
                         findings.violations.push(Violation { state: name, what: text });
                         if violations.fetch_add(1, Ordering::SeqCst) + 1 >= self.violations_max {
@@ -415,6 +442,7 @@ fn brief(call: &Call) -> String {
         Call::Unlink { path } => format!("unlink {}", name(path)),
         Call::SyncDir { dir, well } => format!("sync {}/{}", name(dir), if *well { "" } else { " (failed)" }),
         Call::Lock { path } => format!("lock {}", name(path)),
+        Call::Failed(op) => format!("{op:?} (failed)"),
         Call::Note(note) => format!("note {note}"),
     }
 }

@@ -188,11 +188,27 @@ pub enum Call {
     Lock {
         path: PathBuf,
     },
+    /// A call that failed and of which nothing was done.
+    Failed(Op),
     /// Something that happened elsewhere; see [`PretendDisk::note`].
     Note(u64),
 }
 
 impl Call {
+    pub(crate) fn failed(&self) -> bool {
+        match self {
+            Self::Append { well, .. } | Self::SyncData { well, .. } | Self::SyncDir { well, .. } => !well,
+            Self::Failed(_) => true,
+            Self::MakeDir { .. }
+            | Self::Create { .. }
+            | Self::Truncate { .. }
+            | Self::Rename { .. }
+            | Self::Unlink { .. }
+            | Self::Lock { .. }
+            | Self::Note(_) => false,
+        }
+    }
+
     pub(crate) fn apply(&self, media: &mut Media) {
         match self {
             Self::MakeDir { dir } => media.make_dir(dir),
@@ -203,7 +219,7 @@ impl Call {
             Self::Rename { from, to } => media.rename(from, to),
             Self::Unlink { path } => media.unlink(path),
             Self::SyncDir { dir, well } => media.synced_dir(dir, *well),
-            Self::Lock { .. } | Self::Note(_) => {}
+            Self::Lock { .. } | Self::Failed(_) | Self::Note(_) => {}
         }
     }
 }
@@ -407,9 +423,12 @@ impl PretendDisk {
 
     /// As [`PretendDisk::changing`], for calls of which nothing is done when they fail.
     fn whole(&self, op: Op) -> io::Result<MutexGuard<'_, State>> {
-        let (state, failing) = self.changing(op)?;
+        let (mut state, failing) = self.changing(op)?;
         match failing {
-            Some(error) => Err(error.error(op)),
+            Some(error) => {
+                state.write_down(|| Call::Failed(op));
+                Err(error.error(op))
+            }
             None => Ok(state),
         }
     }

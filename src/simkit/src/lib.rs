@@ -17,7 +17,9 @@
 mod check;
 mod clock;
 mod crash;
+pub mod damage;
 mod disk;
+pub mod faults;
 mod media;
 mod network;
 mod node;

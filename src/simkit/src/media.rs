@@ -4,8 +4,9 @@
 //! - What was synced is there. A sync of a file says nothing about its name, a sync of a directory nothing about bytes.
 //! - Of what was not synced anything may be there: each change by itself, of a write any part, a part that is
 //!   missing before one that is there (zeros, or what stood there before), names of one directory in any combination.
-//! - After a failed sync the changes are *doubtful*: the system takes its pages for clean, a later sync writes nothing
-//!   and succeeds, and the changes are on the disk or not (Rebello et al., ATC 2020).
+//! - After a failed sync of a file the changes are *doubtful*: the system takes its pages for clean, a later sync writes
+//!   nothing and succeeds, and the changes are on the disk or not (Rebello et al., ATC 2020). Names are kept in the file
+//!   system's own journal until they are written: a later sync of the directory that succeeds settles them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
@@ -219,7 +220,7 @@ impl Media {
     /// A sync of a file that returned, well or badly.
     pub(crate) fn synced(&mut self, file: u64, well: bool) {
         let Some(content) = self.files.get_mut(&file) else { return };
-        settle(content.changes.iter_mut(), well);
+        settle(content.changes.iter_mut(), well, false);
         let decided = content.changes.iter().take_while(|change| change.fate == Fate::Durable).count();
         for change in content.changes.drain(..decided) {
             change.what.apply(&Keep::Yes, &mut content.durable);
@@ -228,7 +229,7 @@ impl Media {
 
     /// A sync of a directory that returned, well or badly.
     pub(crate) fn synced_dir(&mut self, dir: &Path, well: bool) {
-        settle(self.changes.iter_mut().filter(|change| change.what.dir() == dir), well);
+        settle(self.changes.iter_mut().filter(|change| change.what.dir() == dir), well, true);
         let mut waiting = BTreeSet::new();
         let (names, changes) = (&mut self.durable_names, &mut self.changes);
         changes.retain(|change| {
@@ -305,9 +306,11 @@ impl Media {
 }
 
 /// Decides the fate of changes whose sync returned.
-fn settle<'a, T: 'a>(changes: impl Iterator<Item = &'a mut Pending<T>>, well: bool) {
+fn settle<'a, T: 'a>(changes: impl Iterator<Item = &'a mut Pending<T>>, well: bool, doubtful_too: bool) {
     let fate = if well { Fate::Durable } else { Fate::Doubtful };
-    changes.filter(|change| change.fate == Fate::Unsynced).for_each(|change| change.fate = fate);
+    let open =
+        |change: &&mut Pending<T>| change.fate == Fate::Unsynced || (doubtful_too && change.fate == Fate::Doubtful);
+    changes.filter(open).for_each(|change| change.fate = fate);
 }
 
 pub(crate) fn dir_of(path: &Path) -> &Path {

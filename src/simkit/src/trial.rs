@@ -58,23 +58,34 @@ pub enum Seal {
 }
 
 impl Seal {
-    /// The keys that open what was sealed so.
-    pub fn keys(self) -> DataKeys {
+    /// The first `count` keys; those of [`Seal::all_keys`] open everything.
+    fn keys(self, count: u32) -> DataKeys {
+        let key = |n| (KeyNumber(n), DataKey::from_bytes([n as u8; 32]));
         match self {
             Self::Plain => DataKeys::none(),
-            Self::Sealed => DataKeys::new([(KeyNumber(1), DataKey::from_bytes([7; 32]))]),
+            Self::Sealed => DataKeys::new((1..=count).map(key)),
         }
     }
 
-    fn at_rest(self, salts: u64) -> AtRest {
+    /// The keys that open what was sealed so.
+    pub fn all_keys(self) -> DataKeys {
+        self.keys(KEYS_MAX)
+    }
+
+    fn at_rest(self, keys: u32, salts: u64) -> AtRest {
         match self {
             Self::Plain => AtRest::Plain,
-            Self::Sealed => AtRest::Sealed { keys: self.keys(), salts: Arc::new(CountedSalts::starting(salts << 16)) },
+            Self::Sealed => {
+                AtRest::Sealed { keys: self.keys(keys), salts: Arc::new(CountedSalts::starting(salts << 16)) }
+            }
         }
     }
 }
 
-/// How the journal is opened in trials. Openings with the same `salts` draw the same ones.
+/// As often as a workload may change its key, and one more.
+const KEYS_MAX: u32 = 5;
+
+/// How the journal is opened in trials, with every key. Openings with the same `salts` draw the same ones.
 pub fn options(disk: &PretendDisk, seal: Seal, salts: u64) -> JournalOptions {
     JournalOptions {
         dir: PathBuf::from(DIR),
@@ -87,7 +98,7 @@ pub fn options(disk: &PretendDisk, seal: Seal, salts: u64) -> JournalOptions {
             ..JournalSettings::default()
         },
         index: IndexPlace::Memory,
-        at_rest: seal.at_rest(salts),
+        at_rest: seal.at_rest(KEYS_MAX, salts),
     }
 }
 
@@ -245,6 +256,8 @@ pub struct Recorded {
     pub again: BTreeSet<u64>,
     /// Errors that the workload was told of.
     pub errors: Vec<String>,
+    /// The journal was open at the end and was closed; no process was killed.
+    pub ended_well: bool,
 }
 
 /// One thing that a workload does.
@@ -265,6 +278,8 @@ pub enum Step {
     Charlie,
     Flush,
     Reopen,
+    /// A new key, and every sealed segment under it.
+    Rekey,
     /// The process is killed after so many more calls that change the disk.
     Kill(u8),
     /// The power goes, and comes back with a random one of the legal states.
@@ -285,6 +300,7 @@ pub fn script(seed: u64, steps: usize) -> Vec<Step> {
         33 => Step::Epoch,
         34 => Step::Reissue,
         35 => Step::Charlie,
+        36 if rng.random() => Step::Rekey,
         36 => Step::Flush,
         37 => Step::Reopen,
         38 => Step::Kill(rng.random_range(0..10)),
@@ -312,6 +328,9 @@ pub struct Trial {
     recorded: Recorded,
     wants_charlie: bool,
     openings: u64,
+    /// How many keys there are by now.
+    keys: u32,
+    killed: bool,
 }
 
 /// The journal cannot be opened, and trying again does not help.
@@ -347,6 +366,8 @@ impl Trial {
             recorded: Recorded::default(),
             wants_charlie: false,
             openings: 0,
+            keys: 1,
+            killed: false,
         }
     }
 
@@ -378,7 +399,7 @@ impl Trial {
 
     /// Closes the journal and returns what was recorded.
     pub fn finish(mut self) -> Recorded {
-        self.site = None;
+        self.recorded.ended_well = self.site.take().is_some() && self.recorded.errors.is_empty() && !self.killed;
         self.end_leg();
         self.recorded
     }
@@ -420,7 +441,8 @@ impl Trial {
         let mut tries = 0;
         let (journal, report) = loop {
             self.openings += 1;
-            match Journal::open(options(&self.disk, self.recorded.seal, self.openings)) {
+            let at_rest = self.recorded.seal.at_rest(self.keys, self.openings);
+            match Journal::open(JournalOptions { at_rest, ..options(&self.disk, Seal::Plain, 0) }) {
                 Ok(opened) => break opened,
                 Err(e) if tries < OPENINGS => {
                     self.told(format!("open: {e}"));
@@ -600,11 +622,13 @@ impl Trial {
                 Ok(())
             }
             Step::Flush => self.flush(),
+            Step::Rekey => self.rekey(),
             Step::Reopen => {
                 self.site = None;
                 Ok(())
             }
             Step::Kill(calls) => {
+                self.killed = true;
                 self.disk.kill_after(u64::from(calls));
                 Ok(())
             }
@@ -725,6 +749,16 @@ impl Trial {
         let (note, flushed) = self.ask(Journal::flush);
         flushed?;
         self.promised(note, Promise::Receipts(states));
+        Ok(())
+    }
+
+    fn rekey(&mut self) -> Result<(), AppendError> {
+        self.keys = (self.keys + 1).min(KEYS_MAX);
+        let keys = self.recorded.seal.keys(self.keys);
+        self.ask(|journal| journal.use_keys(keys)).1?;
+        while let Some(site) = &self.site
+            && site.journal.reseal_next()?.is_some()
+        {}
         Ok(())
     }
 

@@ -1,0 +1,271 @@
+//! Takes one fsync, directory sync, checksum or ordering out of the journal at a time, and shows that the kit notices.
+//!
+//! `MUTATION=SkipDataSync` tries that one alone. `HOLDFAST_UPDATE_DOCS=1` writes the table into docs/durability.md.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use journal::mutations::{Mutation, with};
+use simkit::damage::Specimen;
+use simkit::faults::{every_call_once, every_kind_for_good, try_faults};
+use simkit::trial::{NODE, Seal, Step, Trial, script};
+use simkit::{Examination, PretendDisk};
+
+/// The part of the kit that notices a bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// The power is cut after every call of random workloads.
+    PowerCuts,
+    /// Each call fails once.
+    FailedCall,
+    /// Calls of one kind fail for good.
+    FailedKind,
+    /// The process is killed, and the power is cut later.
+    Kill,
+    /// Bytes are flipped.
+    Flip,
+    /// Frames stand in another's place, or say something else with a right checksum.
+    Forge,
+}
+
+impl By {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::PowerCuts => "power cut at every call",
+            Self::FailedCall => "every call failed once",
+            Self::FailedKind => "a disk that fails for good",
+            Self::Kill => "kill, then power cut",
+            Self::Flip => "flipped bytes",
+            Self::Forge => "misplaced and forged frames",
+        }
+    }
+}
+
+const BUGS: &[(Mutation, By)] = &[
+    (Mutation::SkipDataSync, By::PowerCuts),
+    (Mutation::AckBeforeSync, By::PowerCuts),
+    (Mutation::RetryFailedSync, By::FailedCall),
+    (Mutation::SkipTakeBack, By::FailedCall),
+    (Mutation::SkipTakeBackSync, By::FailedCall),
+    (Mutation::SkipSuspectNote, By::FailedCall),
+    (Mutation::SkipMendSync, By::FailedCall),
+    (Mutation::SkipMendDirSync, By::FailedCall),
+    (Mutation::SkipHeaderSync, By::PowerCuts),
+    (Mutation::SkipSegmentDirSync, By::PowerCuts),
+    (Mutation::SkipFooterSync, By::PowerCuts),
+    (Mutation::SkipUndoSegment, By::FailedCall),
+    (Mutation::SkipUndoDirSync, By::FailedCall),
+    (Mutation::SkipStopInDoubt, By::FailedKind),
+    (Mutation::SkipOpenDirSync, By::Kill),
+    (Mutation::SkipTailSync, By::Kill),
+    (Mutation::SkipTailCut, By::PowerCuts),
+    (Mutation::SkipTornTailEpoch, By::Flip),
+    (Mutation::SkipDamageEpoch, By::Flip),
+    (Mutation::SkipPositionsSkip, By::Flip),
+    (Mutation::SkipHoleCheck, By::PowerCuts),
+    (Mutation::SkipOpeningEnd, By::PowerCuts),
+    (Mutation::SkipTrimOrder, By::PowerCuts),
+    (Mutation::TrimFileFirst, By::PowerCuts),
+    (Mutation::SkipTrimDirSync, By::PowerCuts),
+    (Mutation::SkipReissueOrder, By::PowerCuts),
+    (Mutation::SkipRemovedFilter, By::FailedCall),
+    (Mutation::SkipFrameCrc, By::Flip),
+    (Mutation::SkipPlaceInCrc, By::Forge),
+    (Mutation::SkipHeaderCrc, By::Flip),
+    (Mutation::SkipFooterCheck, By::Flip),
+    (Mutation::SkipEntryHash, By::Forge),
+    (Mutation::SkipChainCheck, By::Forge),
+];
+
+#[test]
+fn every_bug_that_is_put_into_the_journal_is_caught() {
+    for by in [By::Kill, By::Flip, By::Forge] {
+        assert_eq!(caught(by), None, "{by:?}: without a bug nothing is caught");
+    }
+    let mut table = String::from("| mutation | caught by | tries until caught |\n|---|---|---|\n");
+    let mut missed = Vec::new();
+    let only = std::env::var("MUTATION").ok();
+    for (mutation, by) in BUGS.iter().filter(|(m, _)| only.as_ref().is_none_or(|only| *only == format!("{m:?}"))) {
+        match with(*mutation, || caught(*by)) {
+            Some((tries, what)) => {
+                println!("{mutation:?} | {} | {tries} | {what}", by.as_str());
+                let _ = writeln!(table, "| `{mutation:?}` | {} | {tries} |", by.as_str());
+            }
+            None => {
+                println!("{mutation:?} | {} | NOT CAUGHT", by.as_str());
+                missed.push(*mutation);
+            }
+        }
+    }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+    if std::env::var_os("HOLDFAST_UPDATE_DOCS").is_some() {
+        update(&table);
+    }
+}
+
+/// How many states or runs it took until a promise was broken, and which.
+fn caught(by: By) -> Option<(usize, String)> {
+    match by {
+        By::PowerCuts => {
+            let kills = |step: &Step| matches!(step, Step::Kill(_));
+            let random = (0..8).map(|seed| script(seed, 60).into_iter().filter(|step| !kills(step)).collect());
+            let scripts = [trims(), reissues()].into_iter().chain(random);
+            scripts.zip(0..).try_fold(0, |tries, (steps, seed): (Vec<Step>, _)| power_cuts(&steps, seed, tries)).err()
+        }
+        By::Kill => (0..16)
+            .try_fold(0, |tries, calls| {
+                let steps = [vec![Step::Own; 14], vec![Step::Kill(calls)], vec![Step::Own; 9], vec![Step::Receipts]];
+                power_cuts(&steps.concat(), 1, tries)
+            })
+            .err(),
+        By::FailedCall => failing(&every_call_once(), 14),
+        By::FailedKind => failing(&every_kind_for_good(), 4),
+        By::Flip => flipped(),
+        By::Forge => forged(),
+    }
+}
+
+fn trims() -> Vec<Step> {
+    let mut steps = vec![Step::Own, Step::Own];
+    steps.extend([Step::File(4); 9]);
+    steps.extend([Step::Receipts; 6]);
+    steps.extend([Step::Advance, Step::Trim]);
+    steps
+}
+
+fn reissues() -> Vec<Step> {
+    [[Step::Own; 4], [Step::Own, Step::Epoch, Step::Reissue, Step::Reissue]].concat()
+}
+
+fn power_cuts(steps: &[Step], seed: u64, before: usize) -> Result<usize, (usize, String)> {
+    let mut trial = Trial::new(seed);
+    if seed % 2 == 1 {
+        trial = trial.sealed();
+    }
+    if let Err(e) = trial.run(steps) {
+        return Err((before + 1, e.0.to_string()));
+    }
+    let recorded = trial.finish();
+    if let Some(error) = recorded.errors.first() {
+        return Err((before + 1, error.clone()));
+    }
+    let found = Examination { seed, violations_max: 1, ..Examination::default() }.of(&recorded);
+    match found.violations.into_iter().next() {
+        Some(violation) => Err((before + found.checked, first_line(&violation.what))),
+        None => Ok(before + found.checked),
+    }
+}
+
+fn failing(faults: &[simkit::Fault], near: usize) -> Option<(usize, String)> {
+    let found = try_faults(faults, near);
+    found.broken.first().map(|(_, what)| (found.runs, first_line(what)))
+}
+
+fn flipped() -> Option<(usize, String)> {
+    let mut tries = 0;
+    for seal in [Seal::Plain, Seal::Sealed] {
+        let specimen = Specimen::new(seal, 16 << 10);
+        let files = specimen.files();
+        // Where numbers are hidden by what is damaged last.
+        let (path, bytes) = files.last().expect("it has files");
+        for at in (bytes.len().saturating_sub(2500)..bytes.len()).step_by(3) {
+            tries += 1;
+            let cut = |disk: &PretendDisk| disk.plant(path, Some(&bytes[..at]));
+            let flip = |disk: &PretendDisk| disk.plant(path, Some(&flip(bytes, at)));
+            // A cut between two frames is for a peer's receipt to tell.
+            let next = specimen.after(cut).and_then(|harm| match harm.noticed {
+                true => specimen.next_number_after(cut).map(drop),
+                false => Ok(()),
+            });
+            if let Err(e) = next.and_then(|()| specimen.next_number_after(flip)) {
+                return Some((tries, first_line(&e)));
+            }
+        }
+        match specimen.flip_every_byte(5, |at| 1 << (at % 8)) {
+            Ok(flips) => tries += flips.flips,
+            Err(e) => return Some((tries, first_line(&e))),
+        }
+    }
+    None
+}
+
+fn flip(bytes: &[u8], at: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at] ^= 0x10;
+    bytes
+}
+
+/// What a checksum of its own does not show.
+fn forged() -> Option<(usize, String)> {
+    let specimen = Specimen::new(Seal::Plain, 48 << 10);
+    let files = specimen.files();
+    let file =
+        |number: u32| files.iter().find(|(path, _)| path.ends_with(format!("{number:08}.seg"))).expect("it is there");
+    let mut tries = 0;
+    // A block of one file lands in another, at the same place.
+    for (from, to) in [(1, 2), (2, 3), (3, 1)] {
+        tries += 1;
+        let ((_, from), (path, bytes)) = (file(from), file(to));
+        let mut misdirected = bytes.clone();
+        misdirected[4096..8192].copy_from_slice(&from[4096..8192]);
+        if let Err(e) = specimen.after(|disk| disk.plant(path, Some(&misdirected))) {
+            return Some((tries, first_line(&e)));
+        }
+    }
+    for (segment, offset) in specimen.entry_frames() {
+        let (path, bytes) = file(segment);
+        for with_hash in [false, true] {
+            tries += 1;
+            let forged = forge(bytes, segment, offset, with_hash);
+            let found = specimen.verify_after(|disk| disk.plant(path, Some(&forged)));
+            let told = |what: &str| found.iter().any(|finding| finding.contains(what));
+            let noticed = if with_hash { told("hash chain") } else { told("another hash") };
+            if !noticed {
+                return Some((tries, format!("verify says {found:?} of a forged entry")));
+            }
+        }
+    }
+    None
+}
+
+/// Changes an entry and makes its checksum right again, and its hash too.
+fn forge(bytes: &[u8], segment: u32, offset: u64, with_hash: bool) -> Vec<u8> {
+    const HEAD: usize = 12;
+    const HASH: std::ops::Range<usize> = 10..26;
+    let mut bytes = bytes.to_vec();
+    let at = offset as usize;
+    let len = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().expect("four bytes"));
+    let kind = bytes[at + 2];
+    let payload = &mut bytes[at + HEAD..at + HEAD + len as usize];
+    // The last byte is one of the body.
+    *payload.last_mut().expect("it has a body") ^= 1;
+    if with_hash {
+        let start = (26..payload.len()).find(|start| wire::decode_entry(&payload[*start..]).is_ok()).expect("an entry");
+        let hash = wire::entry_hash(&payload[start..]).expect("an entry");
+        payload[HASH].copy_from_slice(&hash.0);
+    }
+    let mut crc = crc32c::crc32c_append(crc32c::crc32c(&NODE.0), &segment.to_le_bytes());
+    crc = crc32c::crc32c_append(crc, &offset.to_le_bytes());
+    crc = crc32c::crc32c_append(crc, &[kind, 0]);
+    crc = crc32c::crc32c_append(crc, &len.to_le_bytes());
+    crc = crc32c::crc32c_append(crc, payload);
+    bytes[at + 8..at + 12].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+const BEGIN: &str = "<!-- mutations: begin -->\n";
+const END: &str = "<!-- mutations: end -->\n";
+
+/// Puts the table between its marks; the file is made when there is none.
+fn update(table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/durability.md");
+    let old = std::fs::read_to_string(&path)
+        .unwrap_or_else(|_| format!("# Durability\n\n## Bugs that the fault kit catches\n\n{BEGIN}{END}"));
+    let (before, rest) = old.split_once(BEGIN).expect("docs/durability.md has the first mark");
+    let (_, after) = rest.split_once(END).expect("docs/durability.md has the second mark");
+    std::fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).expect("docs can be written");
+}
