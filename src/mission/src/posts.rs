@@ -838,8 +838,9 @@ impl Core {
                     "Can not delete a post in a deleted channel.",
                 ));
             }
+            // The root first: each reply then raises it.
             let sql = "SELECT * FROM posts WHERE (id = ?1 OR (root_id = ?1 AND root_id <> '')) AND original_id = '' AND delete_at = 0
-                       ORDER BY create_at, id";
+                       ORDER BY id <> ?1, create_at, id";
             for mut post in all(&tx.db, sql, [id.as_str()], post_row)? {
                 let before = post.version;
                 let mut props = post.props_map();
