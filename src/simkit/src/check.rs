@@ -305,7 +305,7 @@ pub struct Examination {
     pub last_calls: usize,
     /// Also the moments after so many calls behind each failed one.
     pub near_failures: usize,
-    /// A workload that ends well must leave nothing undecided.
+    /// A workload that ends well must leave nothing undecided, and must not have made a name durable before the content.
     pub clean_close: bool,
     /// At each moment no more states than this, the first of which lose all and keep all.
     pub states_max: usize,
@@ -388,6 +388,16 @@ impl Examination {
                 let ended = recorded.ended_well && l + 1 == recorded.legs.len() && boundary.calls == calls.len();
                 if thread == 0 && self.clean_close && ended && !boundary.undecided.is_empty() {
                     let what = format!("it was closed with {:?} undecided", boundary.undecided);
+                    findings.violations.push(Violation { state: format!("{l}/{}", boundary.calls), what });
+                }
+                let named = matches!(calls.get(boundary.calls.wrapping_sub(1)), Some(Call::SyncDir { .. }));
+                if thread == 0
+                    && self.clean_close
+                    && recorded.ended_well
+                    && named
+                    && !boundary.hollow_files().is_empty()
+                {
+                    let what = format!("the name of {:?} is durable before its content", boundary.hollow_files());
                     findings.violations.push(Violation { state: format!("{l}/{}", boundary.calls), what });
                 }
                 findings.calls += 1;

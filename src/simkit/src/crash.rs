@@ -66,6 +66,11 @@ impl Boundary {
         self.keeps.len()
     }
 
+    /// Files that a power cut would leave empty, with their names.
+    pub fn hollow_files(&self) -> Vec<std::path::PathBuf> {
+        self.media.hollow_files().map(std::path::Path::to_owned).collect()
+    }
+
     /// What the power cut decided in one of them.
     pub fn keeps(&self, state: usize) -> &[Keep] {
         &self.keeps[state]

@@ -256,6 +256,12 @@ impl Media {
         all.into_iter().map(|(_, what)| what).collect()
     }
 
+    /// Files whose names are durable and of whose content nothing is.
+    pub(crate) fn hollow_files(&self) -> impl Iterator<Item = &Path> {
+        let hollow = |file: &u64| self.files.get(file).is_some_and(|c| c.durable.is_empty() && !c.changes.is_empty());
+        self.durable_names.iter().filter(move |(_, file)| hollow(file)).map(|(path, _)| path.as_path())
+    }
+
     /// The disk after a power cut that keeps so much of each undecided change, all of it durable.
     pub(crate) fn after(&self, keeps: &[Keep]) -> Self {
         let in_files = self.files.values().flat_map(|content| &content.changes).map(|c| (c.at, c.fate));
