@@ -17,6 +17,7 @@ mod full_disk;
 mod http;
 mod node;
 mod outage;
+mod purge;
 mod relay;
 mod storage;
 mod surface;

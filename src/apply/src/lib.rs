@@ -17,15 +17,17 @@
 //! Start reading at [`Apply::run`].
 
 mod parked;
+mod purge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use journal::{AppendError, Consumer, Journal, ReadError, Received};
 use mission::{Applied, Core, Incoming, LedgerRow, Replica, StagedFile, StoreError};
-use model::event::FileState;
+use model::event::{FileState, PurgeState};
 use model::{
     ChunkName, Clock, Entry, EntryId, Epoch, Event, HybridClock, Kind, LocalPos, Manifest, NodeId, Outcome, RangeSet,
 };
@@ -35,7 +37,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use wire::chunk::RebuildError;
 
-use parked::{Accounted, Parked, WaitsFor};
+use parked::{Accounted, Lane, Parked, WaitsFor};
+use purge::Purging;
+pub use purge::{Holdings, PurgeDone, PurgeError, PurgeReceipt, PurgeRequest, PurgeStatus, PurgeTarget};
 
 /// Entries of one transaction: long enough to share an fsync, short enough that readers never wait noticeably.
 const BATCH: usize = 64;
@@ -116,7 +120,12 @@ struct Shared {
     me: NodeId,
     journal: Journal,
     consumer: Consumer,
+    core: Core,
     replica: Replica,
+    /// Orders to purge are to be carried out.
+    purges_open: AtomicBool,
+    /// Something was purged once: what arrives is looked at with that in mind.
+    ever_purged: AtomicBool,
     /// Files whose last chunk has arrived since they were parked.
     complete: Mutex<BTreeSet<EntryId>>,
     ended: Mutex<Ended>,
@@ -142,6 +151,13 @@ impl Shared {
             None => ended.ledger.push(LedgerRow { origin, epoch, outcome, ranges: numbers.clone() }),
         }
         drop(ended);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// An order was taken up.
+    fn open_purges(&self) {
+        self.ever_purged.store(true, Ordering::SeqCst);
+        self.purges_open.store(true, Ordering::SeqCst);
         self.changed.send_modify(|n| *n += 1);
     }
 }
@@ -207,6 +223,7 @@ pub struct Apply {
     options: ApplyOptions,
     shared: Arc<Shared>,
     parked: Parked,
+    purging: Purging,
     next: LocalPos,
     /// Late posts were applied and not announced yet.
     announce: bool,
@@ -250,7 +267,10 @@ impl Apply {
             me: options.core.node(),
             journal: options.journal.clone(),
             consumer,
+            core: options.core.clone(),
             replica,
+            purges_open: AtomicBool::new(!options.core.purges(true)?.is_empty()),
+            ever_purged: AtomicBool::new(!options.core.purges(false)?.is_empty()),
             complete: Mutex::default(),
             ended,
             changed: watch::Sender::new(0),
@@ -261,6 +281,7 @@ impl Apply {
                 options,
                 shared,
                 parked: Parked::default(),
+                purging: Purging::default(),
                 next,
                 announce: false,
                 recheck: true,
@@ -327,14 +348,14 @@ impl Apply {
 
     fn pass(&mut self) -> Result<Pass, ApplyError> {
         let mut ready = Vec::new();
+        let purged = self.shared.purges_open.load(Ordering::SeqCst) && self.carry_out_purges()?;
         // Taken before the journal is read: every one of these numbers is met, waits, or can never be met.
         let received = self.options.journal.received_from_all();
         self.retry_parked(&mut ready)?;
         if ready.len() < BATCH {
             self.read_new(&mut ready)?;
         }
-        let progressed = !ready.is_empty();
-        let mut progressed = progressed;
+        let mut progressed = !ready.is_empty();
         if progressed {
             self.apply(ready)?;
         } else if self.next >= self.options.journal.head() {
@@ -347,7 +368,7 @@ impl Apply {
         if !progressed {
             self.options.health.report(CHECK, Verdict::ok("received entries are applied"));
         }
-        Ok(Pass { progressed: progressed || self.next < self.options.journal.head() })
+        Ok(Pass { progressed: progressed || purged || self.next < self.options.journal.head() })
     }
 
     /// Parked entries that can go.
@@ -456,8 +477,18 @@ impl Apply {
             self.parked.park(pos, id, lane, WaitsFor::Earlier);
             return Ok(());
         }
-        let item = match wire::decode_event(&entry) {
+        let decoded = wire::decode_event(&entry);
+        if let Ok(event) = &decoded
+            && self.shared.ever_purged.load(Ordering::SeqCst)
+            && let Some(order) = self.shared.replica.is_purged(event)?
+        {
+            let kind = entry.header.kind;
+            ready.push(Ready { id, pos, lane, kind, item: Item::Late(Box::new((entry, order))) });
+            return Ok(());
+        }
+        let item = match decoded {
             Err(e) => Item::Unusable(e.to_string(), entry.body),
+            Ok(Event::Purge(order)) => Item::Purge(Box::new(order)),
             Ok(Event::File(file)) => match self.content(&file)? {
                 Content::Incomplete => {
                     self.parked.park(pos, id, lane, WaitsFor::Chunks);
@@ -468,7 +499,7 @@ impl Apply {
             },
             Ok(event) => Item::Event(Box::new(event), None),
         };
-        ready.push(Ready { id, kind: entry.header.kind, item });
+        ready.push(Ready { id, pos, lane, kind: entry.header.kind, item });
         Ok(())
     }
 
@@ -508,6 +539,7 @@ impl Apply {
         let replica = self.shared.replica.clone();
         let mut incoming = Vec::new();
         let mut ids = Vec::new();
+        let mut late_ones = Vec::new();
         let late_before =
             self.options.clock.now().0 - i64::from(self.options.core.settings().late_after_seconds) * 1_000;
         for one in ready {
@@ -521,8 +553,16 @@ impl Apply {
                     replica.quarantine(one.id, one.kind, &reason, &body)?;
                     self.ended(one.id, Outcome::Quarantined, Some(&reason));
                 }
+                Item::Purge(order) => {
+                    // Its end is noted when nothing is left here; until then the cursor stays before it.
+                    replica.begin_purge(&order, one.id)?;
+                    self.parked.park(one.pos, one.id, one.lane, WaitsFor::Purge);
+                    self.shared.open_purges();
+                }
+                Item::Late(late) => late_ones.push(*late),
             }
         }
+        self.remove_late(late_ones)?;
         if incoming.is_empty() {
             return Ok(());
         }
@@ -536,6 +576,8 @@ impl Apply {
                     }
                 }
                 Applied::AlreadyAccounted => {}
+                // Purged a moment ago: the order is open, and looks for it in the journal once more.
+                Applied::Purged => self.shared.note(id.origin, id.epoch, Outcome::Purged, &one(id)),
                 Applied::Quarantined { reason } => self.ended(id, Outcome::Quarantined, Some(&reason)),
             }
         }
@@ -557,8 +599,12 @@ impl Apply {
             }
         }
         metrics.apply_held_entries.set_count((label,), self.parked.count(id.origin) as u64);
-        self.shared.note(id.origin, id.epoch, outcome, &RangeSet::from(id.seq.get()..=id.seq.get()));
+        self.shared.note(id.origin, id.epoch, outcome, &one(id));
     }
+}
+
+fn one(id: EntryId) -> RangeSet {
+    RangeSet::from(id.seq.get()..=id.seq.get())
 }
 
 /// Numbers of each origin and epoch.
@@ -587,6 +633,8 @@ fn unmet(journal: &Journal, accounted: &Accounted, mut next: LocalPos) -> Result
 /// An entry that goes into this pass.
 struct Ready {
     id: EntryId,
+    pos: LocalPos,
+    lane: Lane,
     kind: Kind,
     item: Item,
 }
@@ -594,6 +642,9 @@ struct Ready {
 enum Item {
     Event(Box<Event>, Option<StagedFile>),
     Unusable(String, Vec<u8>),
+    Purge(Box<PurgeState>),
+    /// Of an object that was purged.
+    Late(Box<(Entry, PurgeState)>),
 }
 
 enum Content {
@@ -708,6 +759,88 @@ mod tests {
         let at = bytes.windows(body.len()).position(|w| w == body.as_bytes()).unwrap();
         bytes[at] ^= 1;
         std::fs::write(path, bytes).unwrap();
+    }
+
+    fn entry(n: u64, event: &Event) -> Foreign {
+        let header = Header {
+            id: id(n),
+            source: SourcePosition(Hlc(n)),
+            stream: event.stream(),
+            causes: Vec::new(),
+            precedence: if event.kind() == Kind::Purge { Precedence::Flash } else { Precedence::Routine },
+            captured: Hlc(n),
+            origin_time: UnixMillis(1),
+            expiry: None,
+            supersedes: None,
+            label: Label::directory(),
+            kind: event.kind(),
+            mint_salt: 1,
+        };
+        let body = wire::encode_event(event, PEER, 1);
+        let bytes = wire::encode_entry(&Entry { header, body });
+        Foreign { bytes: bytes.into(), object: Some(event.object().key()) }
+    }
+
+    fn post(message: &str) -> Event {
+        Event::Post(model::event::PostState {
+            version: model::Version { at: Hlc(5), by: PEER },
+            id: Id::from_block([5; 16]),
+            channel_id: Id::from_block([6; 16]),
+            user_id: Id::from_block([7; 16]),
+            root_id: None,
+            create_at: UnixMillis(1),
+            update_at: UnixMillis(1),
+            edit_at: UnixMillis(0),
+            delete_at: UnixMillis(0),
+            message: message.to_owned(),
+            kind: String::new(),
+            props: String::new(),
+            hashtags: String::new(),
+            is_pinned: false,
+            files: Vec::new(),
+            priority: None,
+        })
+    }
+
+    #[test]
+    fn an_order_that_overtakes_what_it_purges_keeps_it_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, core) = (journal(dir.path()), core(&dir.path().join("core")));
+        let (apply, handle, health) = apply(&journal, &core);
+        let numbers = model::event::EntryNumbers { origin: PEER, epoch: Epoch::FIRST, numbers: RangeSet::from(1..=1) };
+        let order = Event::Purge(PurgeState {
+            version: model::Version { at: Hlc(9), by: PEER },
+            id: Id::from_block([9; 16]),
+            at: UnixMillis(9),
+            by: "duty officer".to_owned(),
+            reason: "spilled".to_owned(),
+            posts: vec![Id::from_block([5; 16])],
+            files: Vec::new(),
+            entries: vec![numbers],
+            keep_files: false,
+            everywhere_used: false,
+            label: None,
+            channel_id: None,
+        });
+        journal.append_foreign(entry(3, &order)).wait().unwrap();
+        let apply = rest(apply);
+        // The original, by its number, and an edit that the order did not know of.
+        let original = journal.append_foreign(entry(1, &post("spilled text, as first written"))).wait().unwrap();
+        assert_eq!(original, journal::ForeignOutcome::AlreadyHeld);
+        journal.append_foreign(entry(2, &post("spilled text, as edited"))).wait().unwrap();
+        rest(apply);
+        let ledger = handle.ledger(PEER);
+        let ended = |outcome| ledger.iter().find(|row| row.1 == outcome).map(|row| row.2.clone());
+        assert_eq!(ended(Outcome::Applied), Some(RangeSet::from(3..=3)));
+        assert_eq!(ended(Outcome::Purged), Some(RangeSet::from(1..=2)));
+        assert_eq!(ended(Outcome::Quarantined), None);
+        let status = &handle.purges().unwrap()[0];
+        assert!(status.done_at.is_some() && status.origin == Some(PEER), "{status:?}");
+        assert!(health.checks().iter().all(|check| check.grade == telemetry::Grade::Ok));
+        for segment in std::fs::read_dir(dir.path().join("journal/segments")).unwrap().map(Result::unwrap) {
+            let bytes = std::fs::read(segment.path()).unwrap();
+            assert!(!bytes.windows(12).any(|w| w == b"spilled text"), "{:?}", segment.path());
+        }
     }
 
     fn kept_aside(core: &Core) -> Vec<u64> {

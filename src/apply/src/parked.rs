@@ -47,6 +47,19 @@ pub(crate) enum WaitsFor {
     Chunks,
     /// An earlier entry of the same lane.
     Earlier,
+    /// An order to purge, until it is carried out.
+    Purge,
+}
+
+impl WaitsFor {
+    /// Does what comes behind it wait too? A file's bytes may take hours; nothing in its lane but other files' bytes,
+    /// which need no order. Nothing waits for a purge.
+    fn holds_lane(&self) -> bool {
+        match self {
+            Self::Cause(_) | Self::Earlier => true,
+            Self::Chunks | Self::Purge => false,
+        }
+    }
 }
 
 /// Parked entries by position. Bounded by what the journal holds: about 100 bytes for each.
@@ -59,8 +72,7 @@ pub(crate) struct Parked {
 impl Parked {
     /// Sets an entry aside.
     pub(crate) fn park(&mut self, pos: LocalPos, id: EntryId, lane: Lane, waits_for: WaitsFor) {
-        // A file's bytes may take hours; nothing in its lane but other files' bytes, which need no order.
-        if waits_for != WaitsFor::Chunks {
+        if waits_for.holds_lane() {
             self.lanes.entry(lane).or_default().insert((id.epoch, id.seq));
         }
         self.by_pos.insert(pos, (id, lane, waits_for));
@@ -75,6 +87,14 @@ impl Parked {
             if set.is_empty() {
                 self.lanes.remove(&lane);
             }
+        }
+    }
+
+    /// As [`Parked::release`], by identity.
+    pub(crate) fn release_entry(&mut self, id: EntryId) {
+        let place = self.by_pos.iter().find(|(_, (parked, ..))| *parked == id).map(|(pos, _)| *pos);
+        if let Some(pos) = place {
+            self.release(pos);
         }
     }
 
@@ -95,7 +115,7 @@ impl Parked {
 
     /// Positions waiting for entries or for their lane, in order.
     pub(crate) fn waiting_for_entries(&self) -> Vec<LocalPos> {
-        self.by_pos.iter().filter(|(_, (.., w))| *w != WaitsFor::Chunks).map(|(pos, _)| *pos).collect()
+        self.by_pos.iter().filter(|(_, (.., w))| w.holds_lane()).map(|(pos, _)| *pos).collect()
     }
 
     /// Positions waiting for file bytes, of the entries that `which` wants.

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use journal::{AppendError, Draft, FileInProgress, Journal, Ticket};
 use mission::{Core, OutboxRow, StoreError};
-use model::event::FileState;
+use model::event::{FileState, PurgeState};
 use model::{Clock, Event, Hlc, Label, Manifest, ObjectRef, Precedence, Sensitive, SourcePosition, SupersessionKey};
 use telemetry::{Health, Metrics, Verdict};
 use tokio_util::sync::CancellationToken;
@@ -263,7 +263,9 @@ impl CaptureOptions {
         follows: Option<SourcePosition>,
     ) -> Result<(Draft, Option<FileInProgress>), CaptureError> {
         let place = self.place(&row.event)?;
-        let label = policy::label(&self.settings, &place);
+        // Where the content could go, the order to remove it goes, whatever the rules are by now.
+        let known = order_in(&row.event).and_then(|order| order.label.clone());
+        let label = known.unwrap_or_else(|| policy::label(&self.settings, &place));
         let precedence = policy::precedence(&self.settings, &row.event, &place);
         let mut event = row.event.clone();
         let mut in_progress = None;
@@ -329,7 +331,10 @@ impl CaptureOptions {
     }
 
     fn place(&self, event: &Event) -> Result<Place, CaptureError> {
-        Ok(match event.stream() {
+        let channel = order_in(event).and_then(|order| order.channel_id).map(model::StreamId::Channel);
+        let stream = channel.unwrap_or_else(|| event.stream());
+        Ok(match stream {
+            model::StreamId::Purge => Place::Unknown,
             model::StreamId::Directory => Place::Directory,
             model::StreamId::Team(id) => self.core.team_name(id)?.map_or(Place::Unknown, |team| Place::Team { team }),
             model::StreamId::Channel(id) => match self.core.channel_place(id)? {
@@ -346,6 +351,10 @@ impl CaptureOptions {
     }
 }
 
+fn order_in(event: &Event) -> Option<&PurgeState> {
+    if let Event::Purge(order) = event { Some(order) } else { None }
+}
+
 /// Later states of a user, team or channel make an unsent earlier one moot. The creating state never is: other
 /// entries have it as a cause. Posts and reactions never are either: the record keeps every edit.
 fn is_update(event: &Event) -> bool {
@@ -353,7 +362,12 @@ fn is_update(event: &Event) -> bool {
         Event::User(s) => s.update_at > s.create_at,
         Event::Team(s) => s.update_at > s.create_at,
         Event::Channel(s) => s.update_at > s.create_at,
-        Event::TeamMember(_) | Event::ChannelMember(_) | Event::Post(_) | Event::Reaction(_) | Event::File(_) => false,
+        Event::TeamMember(_)
+        | Event::ChannelMember(_)
+        | Event::Post(_)
+        | Event::Reaction(_)
+        | Event::File(_)
+        | Event::Purge(_) => false,
     }
 }
 
@@ -526,7 +540,8 @@ mod tests {
                 | Event::Channel(_)
                 | Event::ChannelMember(_)
                 | Event::Post(_)
-                | Event::Reaction(_) => None,
+                | Event::Reaction(_)
+                | Event::Purge(_) => None,
             };
             events.filter_map(file).collect()
         }

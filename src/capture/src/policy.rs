@@ -54,6 +54,7 @@ pub(crate) fn precedence(settings: &CaptureSettings, event: &Event, place: &Plac
         Event::User(_) | Event::Team(_) | Event::TeamMember(_) | Event::Channel(_) | Event::ChannelMember(_) => {
             Precedence::Priority
         }
+        Event::Purge(_) => Precedence::Flash,
         Event::File(_) => Precedence::Deferred,
         Event::Reaction(_) => by_place(settings, place),
         Event::Post(post) => {

@@ -123,6 +123,7 @@ impl Talks for Conversations {
             retry_at: None,
             wake: None,
             damage_told: 0,
+            purged_told: 0,
         })
     }
 
@@ -180,7 +181,7 @@ fn receiver_state(journal: &Journal, ledger: &dyn Ledger, peer: NodeId) -> Resul
 /// Something on its way into the journal.
 enum Append {
     Entry(Incoming),
-    Chunk(ChunkName, Arc<[u8]>),
+    Chunk(ChunkName, Arc<[u8]>, EntryId),
     Retain(ChunkName),
     Restore(Incoming),
 }
@@ -188,7 +189,7 @@ enum Append {
 /// What became of it.
 enum Appended {
     Entry(Incoming, Result<ForeignOutcome, AppendError>),
-    Chunk(ChunkName, Arc<[u8]>, Result<ChunkPut, AppendError>),
+    Chunk(ChunkName, Arc<[u8]>, EntryId, Result<ChunkPut, AppendError>),
     Retain(ChunkName, Result<bool, AppendError>),
     Restore(Incoming, Result<bool, AppendError>),
 }
@@ -225,6 +226,8 @@ pub(crate) struct Conversation {
     wake: Option<Duration>,
     /// [`Journal::damage_changes`] when the session was told.
     damage_told: u64,
+    /// How many own numbers were purged when the session was told.
+    purged_told: u64,
 }
 
 impl Talk for Conversation {
@@ -233,6 +236,7 @@ impl Talk for Conversation {
         self.consumer.begin_session();
         self.tell_ended();
         self.tell_damage(now.mono);
+        self.tell_purged();
         self.session.connected(now);
         self.finals_due = true;
         self.perform(now)
@@ -302,6 +306,9 @@ impl Talk for Conversation {
         let now = self.now(mono);
         self.wake = None;
         for _ in 0..ATTEMPTS_MAX {
+            if self.purged_told != self.journal.purged_count() {
+                self.tell_purged();
+            }
             let waiting = self.session.waiting(&self.outbound, now).map_err(|e| refusal(&e.into()))?;
             self.perform(now)?;
             // Reading ahead may have met damage: what it hides is told on this connection.
@@ -376,6 +383,15 @@ impl Conversation {
         self.retry_at = Some(mono + RETRY_AFTER);
     }
 
+    /// What was purged is not sent any more, not even what was read ahead.
+    fn tell_purged(&mut self) {
+        // Counted before: what is purged meanwhile is told the next time.
+        self.purged_told = self.journal.purged_count();
+        for (epoch, numbers) in self.journal.purged() {
+            self.session.lost(epoch, Outcome::Purged, &numbers);
+        }
+    }
+
     /// What was damaged here is asked for where the peer holds it, and wanted once more where it is the peer's. What
     /// nobody holds never reaches the peer unless it did already; told, so that nothing there waits for it.
     fn tell_damage(&mut self, mono: Duration) {
@@ -430,9 +446,9 @@ impl Conversation {
                 let ticket = self.journal.append_foreign(Foreign { bytes: Arc::clone(&incoming.bytes), object });
                 Box::pin(async move { Appended::Entry(incoming, ticket.await) })
             }
-            Append::Chunk(name, bytes) => {
-                let ticket = self.journal.put_chunk(name, &bytes);
-                Box::pin(async move { Appended::Chunk(name, bytes, ticket.await) })
+            Append::Chunk(name, bytes, file) => {
+                let ticket = self.journal.put_chunk_of(file, name, &bytes);
+                Box::pin(async move { Appended::Chunk(name, bytes, file, ticket.await) })
             }
             Append::Retain(name) => {
                 self.retains += 1;
@@ -469,7 +485,11 @@ impl Conversation {
                     }
                     continue;
                 }
-                Appended::Chunk(name, _, Ok(_)) => {
+                Appended::Chunk(name, .., Ok(ChunkPut::Purged)) => {
+                    self.session.chunks_not_stored(&[name]);
+                    continue;
+                }
+                Appended::Chunk(name, .., Ok(ChunkPut::Stored | ChunkPut::AlreadyHeld)) => {
                     chunks.push(name);
                     continue;
                 }
@@ -500,7 +520,7 @@ impl Conversation {
                 }
                 Appended::Restore(incoming, Err(e)) => (Append::Restore(incoming), e),
                 Appended::Entry(incoming, Err(e)) => (Append::Entry(incoming), e),
-                Appended::Chunk(name, bytes, Err(e)) => (Append::Chunk(name, bytes), e),
+                Appended::Chunk(name, bytes, file, Err(e)) => (Append::Chunk(name, bytes, file), e),
                 Appended::Retain(name, Err(e)) => {
                     self.retains -= 1;
                     (Append::Retain(name), e)
@@ -509,7 +529,7 @@ impl Conversation {
             match append {
                 append if error.is_retryable() => self.stalled.push(append),
                 Append::Entry(incoming) => self.session.entries_not_stored(&[incoming.entry.header.id]),
-                Append::Chunk(name, _) => self.session.chunks_not_stored(&[name]),
+                Append::Chunk(name, ..) => self.session.chunks_not_stored(&[name]),
                 Append::Retain(_) => self.files_due = true,
                 // Asked for again over the next connection.
                 Append::Restore(_) => {}
@@ -548,7 +568,7 @@ impl Conversation {
         while let Some(output) = self.session.poll() {
             match output {
                 Output::Store(incoming) => self.append(Append::Entry(incoming)),
-                Output::StoreChunk { name, bytes } => self.append(Append::Chunk(name, bytes.into())),
+                Output::StoreChunk { name, bytes, file } => self.append(Append::Chunk(name, bytes.into(), file)),
                 Output::RetainChunk(name) => self.append(Append::Retain(name)),
                 Output::RecordStored { epoch, ranges } => self.consumer.record_stored(epoch, &ranges),
                 Output::RecordOutcome { epoch, outcome, ranges } => {

@@ -3,18 +3,20 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use apply::{PurgeReceipt, PurgeRequest, PurgeStatus, PurgeTarget};
 use capture::{CaptureSettings, ChannelKind, ReleaseRule};
 use carrier::{CarrierSettings, Emission, SystemClock};
 use edge::{Environment, Site, SiteConfig};
 use hub::Hub;
 use mission::types::{ClientInfo, Login, NewPost, NewPostMetadata, NewTeam, NewUser, PostPatch, Priority, Session};
 use mission::{Core, Snapshot};
-use model::BitsPerSecond;
+use model::{BitsPerSecond, Id, Outcome};
 use telemetry::{Health, Metrics};
+use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -152,4 +154,204 @@ async fn what_is_written_on_either_side_is_on_both_after_an_outage() {
     }
     edge.stop().await;
     hub.stop().await;
+}
+
+/// Files below the directory that hold the bytes.
+fn holding(dir: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(holding(&path, bytes));
+        // A file that goes while it is looked for is gone.
+        } else if std::fs::read(&path).is_ok_and(|read| read.windows(bytes.len()).any(|w| w == bytes)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Two sites that are joined, a user at the edge and a channel.
+struct Sites {
+    hub: Hub,
+    edge: Site,
+    hub_dir: TempDir,
+    edge_dir: TempDir,
+    alice: Session,
+    square: String,
+}
+
+impl Sites {
+    async fn joined() -> Self {
+        let (hub_dir, edge_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut at_hub = config(hub_dir.path(), "bravo");
+        at_hub.carrier.listen = Some("127.0.0.1:0".parse().unwrap());
+        let hub = Hub::start(at_hub, environment()).await.unwrap();
+        let edge = Site::start(config(edge_dir.path(), "alpha"), environment()).await.unwrap();
+        let invitation = hub.invite(&"alpha".parse().unwrap(), None, Duration::from_secs(60)).unwrap();
+        edge.join(&invitation.token.0, PATIENCE).await.unwrap();
+        let alice = sign_in(edge.core(), "alice");
+        let team = NewTeam {
+            name: "mission".to_owned(),
+            display_name: "mission".to_owned(),
+            kind: "O".to_owned(),
+            ..NewTeam::default()
+        };
+        let team = edge.core().create_team(&alice, &team).unwrap();
+        let square = edge.core().channel_by_name(&alice, team.id, "town-square", false).unwrap().id.to_string();
+        let sites = Self { hub, edge, hub_dir, edge_dir, alice, square };
+        sites.say("before").await;
+        sites
+    }
+
+    /// Posts and waits until the hub has it.
+    async fn say(&self, text: &str) -> Id {
+        let id = self.edge.core().create_post(&self.alice, &post(&self.square, text), true).unwrap().id;
+        until("a post reached the hub", || snapshot(self.hub.site().core()).posts.contains_key(id.as_str())).await;
+        id
+    }
+
+    fn order(&self, site: &Site, id: Id) {
+        let target = PurgeTarget::Object(id);
+        let (by, reason) = ("duty officer".to_owned(), "spilled".to_owned());
+        let request = PurgeRequest { target, by, reason, keep_files: false, everywhere_used: false };
+        let ids = site.applied().order_purge(&request).unwrap();
+        assert_eq!(ids.len(), 1);
+    }
+
+    async fn done_everywhere(&self) {
+        until("the order is carried out on both sides", || {
+            let (up, down) = (self.edge.applied().purges().unwrap(), self.hub.site().applied().purges().unwrap());
+            let ended = |s: &PurgeStatus| s.receipts.values().all(|r| *r == PurgeReceipt::Ended(Outcome::Applied));
+            let done = |s: &PurgeStatus| s.done_at.is_some() && ended(s);
+            up.len() == down.len() && !up.is_empty() && up.iter().chain(&down).all(done)
+        })
+        .await;
+    }
+
+    /// Nothing is held, the sums are right, the journals are sound and the sites are equal but for posts of these ids.
+    async fn settled(&self, but_for: &[Id]) {
+        until("nothing is held on either side", || {
+            let up = self.edge.equation(self.hub.site().node()).unwrap().unwrap();
+            let down = self.hub.site().equation(self.edge.node()).unwrap().unwrap();
+            up.held() == 0 && down.held() == 0
+        })
+        .await;
+        for site in [&self.edge, self.hub.site()] {
+            let peer = if site.node() == self.edge.node() { self.hub.site().node() } else { self.edge.node() };
+            let equation = site.equation(peer).unwrap().unwrap();
+            let t = &equation.journal.total;
+            let ended = t.applied + t.quarantined + t.expired + t.superseded + t.withheld + t.purged;
+            assert_eq!(equation.accepted(), ended, "{equation:?}");
+            assert_eq!(t.quarantined, 0, "{equation:?}");
+            let verified = site.journal().verify(&mut |_| {}).unwrap();
+            assert!(verified.is_clean(), "{:?}", verified.findings);
+        }
+        let (mut a, mut b) = (snapshot(self.edge.core()), snapshot(self.hub.site().core()));
+        for snapshot in [&mut a, &mut b] {
+            but_for.iter().for_each(|id| drop(snapshot.posts.remove(id.as_str())));
+        }
+        assert_eq!(a, b);
+    }
+
+    async fn stop(self) {
+        self.edge.stop().await;
+        self.hub.stop().await;
+    }
+}
+
+const SPILL: &str = "the courier meets at grid 38SMB4595 at first light";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_purged_post_and_its_file_are_in_no_file_of_either_side() {
+    let sites = Sites::joined().await;
+    let (edge, hub) = (&sites.edge, sites.hub.site());
+    let bytes: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    let mut upload = edge.core().begin_upload(&sites.alice, sites.square.parse().unwrap(), "courier-plan.bin").unwrap();
+    upload.write_all(&bytes).unwrap();
+    let file = upload.finish().unwrap();
+    let new = NewPost { file_ids: vec![file.id.to_string()], ..post(&sites.square, SPILL) };
+    let spilled = edge.core().create_post(&sites.alice, &new, true).unwrap().id;
+    edge.core().save_reaction(&sites.alice, sites.alice.user_id, spilled, "thumbsup").unwrap();
+    let edit = PostPatch { message: Some(format!("{SPILL}, or later")), ..PostPatch::default() };
+    edge.core().patch_post(&sites.alice, spilled, &edit).unwrap();
+    until("the file is at the hub", || hub.core().file_path(file.id).unwrap().is_some()).await;
+    until("both sides are equal", || snapshot(edge.core()) == snapshot(hub.core())).await;
+    let probes: [&[u8]; 4] = [SPILL.as_bytes(), b"or later", &bytes[1_000..1_100], b"courier-plan"];
+    for dir in [&sites.edge_dir, &sites.hub_dir] {
+        assert!(probes.iter().any(|probe| !holding(dir.path(), probe).is_empty()), "it is there to be found");
+    }
+    sites.order(edge, spilled);
+    sites.done_everywhere().await;
+    for dir in [&sites.edge_dir, &sites.hub_dir] {
+        for probe in probes {
+            let found = holding(dir.path(), probe);
+            assert!(found.is_empty(), "{}: {found:?}", String::from_utf8_lossy(probe));
+        }
+    }
+    for site in [edge, hub] {
+        let gone = &snapshot(site.core()).posts[spilled.as_str()];
+        assert_eq!((gone["message"].as_str(), gone["delete_at"].as_i64() > Some(0)), (Some(""), true));
+        assert_eq!(site.core().file_path(file.id).unwrap(), None);
+        let done = site.applied().purges().unwrap().remove(0).done;
+        assert!(done.journal.entries >= 3 && done.journal.chunks >= 1, "{done:?}");
+    }
+    sites.say("after").await;
+    sites.settled(&[]).await;
+    sites.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_order_given_while_the_link_is_silent_takes_the_content_here_at_once_and_there_later() {
+    let sites = Sites::joined().await;
+    let spilled = sites.say(SPILL).await;
+    sites.edge.carrier().set_emission(Emission::Silent).unwrap();
+    sites.order(&sites.edge, spilled);
+    until("the edge is clean", || sites.edge.applied().purges().unwrap()[0].done_at.is_some()).await;
+    assert!(holding(sites.edge_dir.path(), SPILL.as_bytes()).is_empty());
+    let waiting = sites.edge.applied().purges().unwrap().remove(0);
+    assert!(waiting.receipts.values().all(|r| *r == PurgeReceipt::Waiting), "{waiting:?}");
+    assert_eq!(snapshot(sites.hub.site().core()).posts[spilled.as_str()]["message"], SPILL);
+    sites.edge.carrier().set_emission(Emission::Normal).unwrap();
+    sites.done_everywhere().await;
+    assert!(holding(sites.hub_dir.path(), SPILL.as_bytes()).is_empty());
+    sites.settled(&[]).await;
+    sites.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_purged_before_it_was_sent_never_crosses_and_counts_as_purged() {
+    let sites = Sites::joined().await;
+    sites.edge.carrier().set_emission(Emission::Silent).unwrap();
+    let spilled = sites.edge.core().create_post(&sites.alice, &post(&sites.square, SPILL), true).unwrap().id;
+    let answer = NewPost { root_id: spilled.to_string(), ..post(&sites.square, "a reply that needs it") };
+    let answer = sites.edge.core().create_post(&sites.alice, &answer, true).unwrap().id;
+    let peer = sites.hub.site().node();
+    until("both are captured", || sites.edge.equation(peer).unwrap().unwrap().capturing == 0).await;
+    sites.order(&sites.edge, spilled);
+    until("the edge is clean", || sites.edge.applied().purges().unwrap()[0].done_at.is_some()).await;
+    sites.edge.carrier().set_emission(Emission::Normal).unwrap();
+    sites.done_everywhere().await;
+    until("the reply is not held by what it needs", || {
+        snapshot(sites.hub.site().core()).posts.contains_key(answer.as_str())
+    })
+    .await;
+    assert!(!snapshot(sites.hub.site().core()).posts.contains_key(spilled.as_str()));
+    assert!(holding(sites.hub_dir.path(), SPILL.as_bytes()).is_empty());
+    sites.settled(&[spilled]).await;
+    assert_eq!(sites.edge.equation(peer).unwrap().unwrap().journal.total.purged, 1);
+    sites.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_hub_purges_what_an_edge_wrote_and_the_edge_obeys() {
+    let sites = Sites::joined().await;
+    let spilled = sites.say(SPILL).await;
+    sites.order(sites.hub.site(), spilled);
+    sites.done_everywhere().await;
+    for dir in [&sites.edge_dir, &sites.hub_dir] {
+        assert!(holding(dir.path(), SPILL.as_bytes()).is_empty());
+    }
+    sites.settled(&[]).await;
+    sites.stop().await;
 }

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use keys::DataKeys;
 use model::{
-    ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Precedence,
-    RangeSet, Seq,
+    ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Outcome,
+    Precedence, RangeSet, Seq,
 };
 
 use wire::{BodyHash, EntryHead, OwnEntries, WireError};
@@ -33,6 +33,7 @@ use crate::holds::{Covered, HoldFrame};
 use crate::load::{create_segment, footer_of, note_suspect, segments_dir};
 use crate::mutations::{Mutation, is, unless};
 use crate::pages::{PageCache, RowsAt};
+use crate::purge::PurgeFrame;
 use crate::quarantine::Lost;
 use crate::reserve::{Need, Reserve, is_full, tail_bytes_max};
 use crate::rewrite::{self, Rewritten};
@@ -75,7 +76,8 @@ pub(crate) enum Request {
     Foreign(Foreign, Completer<ForeignOutcome>),
     Epoch(EpochReason, Completer<Epoch>),
     Reissue(Vec<EntryId>, Completer<Vec<(EntryId, Appended)>>),
-    Chunk(PackedChunk, Completer<ChunkPut>),
+    /// With the file of a peer that it is for, if it is for one.
+    Chunk(PackedChunk, Option<EntryId>, Completer<ChunkPut>),
     Retain(ChunkName, Completer<bool>),
     RemoveConsumer(String, Completer<bool>),
     /// Sets a hold or takes it away.
@@ -89,6 +91,10 @@ pub(crate) enum Request {
     Replace(Rewritten, Completer<bool>),
     Restore(Foreign, Completer<bool>),
     Forget(Lost, Completer<()>),
+    /// Notes durably what is to be purged.
+    BeginPurge(Box<PurgeFrame>, Completer<()>),
+    /// Notes durably that what was to be purged is gone.
+    EndPurge(Completer<()>),
 }
 
 impl Request {
@@ -97,17 +103,18 @@ impl Request {
         match self {
             Self::Own(draft, _, _) => SMALL + draft.body.len(),
             Self::Foreign(foreign, _) => SMALL + foreign.bytes.len(),
-            Self::Chunk(chunk, _) => chunk.bytes(),
+            Self::Chunk(chunk, ..) => chunk.bytes(),
             Self::Reissue(ids, _) => SMALL + ids.len() * 32,
             Self::Restore(foreign, _) => SMALL + foreign.bytes.len(),
             Self::Forget(lost, _) => SMALL + lost.len() * SMALL,
+            Self::BeginPurge(frame, _) => SMALL + frame.chunks.len() * ChunkName::LEN,
             Self::Epoch(..)
             | Self::Retain(..)
             | Self::RemoveConsumer(..)
             | Self::Hold(..)
             | Self::Flush(_)
             | Self::Trim(_) => SMALL,
-            Self::UseKeys(..) | Self::Replace(..) => SMALL,
+            Self::UseKeys(..) | Self::Replace(..) | Self::EndPurge(_) => SMALL,
         }
     }
 
@@ -117,7 +124,7 @@ impl Request {
             Self::Foreign(_, c) => c.complete(Err(e)),
             Self::Epoch(_, c) => c.complete(Err(e)),
             Self::Reissue(_, c) => c.complete(Err(e)),
-            Self::Chunk(_, c) => c.complete(Err(e)),
+            Self::Chunk(.., c) => c.complete(Err(e)),
             Self::Retain(_, c) => c.complete(Err(e)),
             Self::RemoveConsumer(_, c) => c.complete(Err(e)),
             Self::Hold(_, c) => c.complete(Err(e)),
@@ -127,6 +134,7 @@ impl Request {
             Self::Replace(_, c) => c.complete(Err(e)),
             Self::Restore(_, c) => c.complete(Err(e)),
             Self::Forget(_, c) => c.complete(Err(e)),
+            Self::BeginPurge(_, c) | Self::EndPurge(c) => c.complete(Err(e)),
         }
     }
 }
@@ -274,6 +282,8 @@ pub(crate) struct Shared {
     pub(crate) at_rest: Mutex<AtRest>,
     /// When sealed segments were verified.
     pub(crate) verified: Mutex<Verified>,
+    /// Held while a purge is carried out.
+    pub(crate) purging: Mutex<()>,
 }
 
 pub(crate) struct Place {
@@ -295,7 +305,7 @@ pub(crate) struct Committer {
     pub(crate) segment_bytes: u64,
     /// An epoch that must begin before anything is numbered.
     pub(crate) pending_epoch: Option<EpochReason>,
-    creators: HashMap<ObjectKey, EntryId>,
+    pub(crate) creators: HashMap<ObjectKey, EntryId>,
     own: OwnEntries,
     /// How many requests the last commit answered.
     answered: usize,
@@ -470,7 +480,7 @@ impl Committer {
                     }
                     Err(e) => self.shared.queue.figures.refuse(completer, e),
                 },
-                Request::Chunk(chunk, completer) => match self.plan_chunk(batch, &chunk) {
+                Request::Chunk(chunk, file, completer) => match self.plan_chunk(batch, &chunk, file) {
                     Ok(put) => batch.answer(completer, put),
                     Err(e) => self.shared.queue.figures.refuse(completer, e),
                 },
@@ -523,11 +533,22 @@ impl Committer {
                     completer.complete(self.trim());
                     *batch = self.begin();
                 }
+                Request::BeginPurge(frame, completer) => {
+                    self.commit_planned(batch).ok();
+                    completer.complete(self.begin_purge(*frame));
+                    *batch = self.begin();
+                }
+                Request::EndPurge(completer) => {
+                    let frame = PurgeFrame::done();
+                    batch.urgent = true;
+                    batch.push(FrameKind::Purge, &[&to_cbor(&frame)], Record::Purge(Box::new(frame)));
+                    batch.answer(completer, ());
+                }
             }
         }
     }
 
-    fn begin(&mut self) -> Batch {
+    pub(crate) fn begin(&mut self) -> Batch {
         let (base, sealer, next_pos, epoch, highest_source) = {
             let view = self.shared.log.read();
             let state = &view.state;
@@ -697,8 +718,7 @@ impl Committer {
         let held = match batch.received.get(&id) {
             Some(hash) => Some(Some(*hash)),
             None if self.shared.log.read().state.has_received(&id) => {
-                let held = self.shared.log.entry(&id).map_err(|e| AppendError::Unreadable(e.0))?;
-                Some(held.map(|held| held.prefix.hash))
+                Some(self.shared.log.hash_of(&id).map_err(|e| AppendError::Unreadable(e.0))?)
             }
             None => None,
         };
@@ -734,7 +754,15 @@ impl Committer {
         Ok(appended)
     }
 
-    fn plan_chunk(&mut self, batch: &mut Batch, chunk: &PackedChunk) -> Result<ChunkPut, AppendError> {
+    fn plan_chunk(
+        &mut self,
+        batch: &mut Batch,
+        chunk: &PackedChunk,
+        file: Option<EntryId>,
+    ) -> Result<ChunkPut, AppendError> {
+        if file.is_some_and(|file| self.shared.log.read().state.is_purged(&file)) {
+            return Ok(ChunkPut::Purged);
+        }
         if chunk.bytes() > CHUNK_BYTES_MAX + 64 {
             let (bytes, max) = (chunk.bytes() as u64, CHUNK_BYTES_MAX as u64);
             return Err(AppendError::TooLarge { what: "chunk", bytes, max });
@@ -757,6 +785,9 @@ impl Committer {
     fn plan_needed(&mut self, batch: &mut Batch, name: &ChunkName) -> Result<bool, AppendError> {
         if batch.chunks.contains(name) || batch.needed.contains(name) {
             return Ok(true);
+        }
+        if self.shared.log.read().state.is_purging_chunk(name) {
+            return Ok(false);
         }
         // Unpacked, so that a damaged copy counts as none and is put again.
         let held = self.shared.log.chunk(name).map_err(|e| AppendError::Unreadable(e.0))?;
@@ -807,7 +838,7 @@ impl Committer {
     }
 
     /// Makes the batch durable, shows it to readers, answers.
-    fn commit(&mut self, mut batch: Batch) -> Result<(), AppendError> {
+    pub(crate) fn commit(&mut self, mut batch: Batch) -> Result<(), AppendError> {
         batch.mark_needed();
         let Batch { base, buf, records, mut answers, asked, consumers, urgent, .. } = batch;
         if is(Mutation::AckBeforeSync) {
@@ -825,7 +856,10 @@ impl Committer {
                 self.shared.moot.note(record);
                 if let Record::Renumbered(frame) = record {
                     let sets: Vec<_> = frame.numbers.iter().map(|(e, p)| (*e, crate::format::join(p))).collect();
-                    view.supersede_for_all(&sets);
+                    view.end_for_all(Outcome::Superseded, &sets);
+                }
+                if let Record::Purge(frame) = record {
+                    view.end_for_all(Outcome::Purged, &frame.own_sets());
                 }
             }
             view.tail.end = base + buf.len() as u64;
@@ -935,7 +969,7 @@ impl Committer {
         }
     }
 
-    fn roll(&mut self) -> io::Result<()> {
+    pub(crate) fn roll(&mut self) -> io::Result<()> {
         let (number, chain, state) = {
             let view = self.shared.log.read();
             (view.tail.number + 1, view.tail.growing.summary.chain_end, view.state.clone())
@@ -1011,6 +1045,11 @@ impl Committer {
     /// Removes the oldest segments that nobody needs.
     fn trim(&mut self) -> Result<TrimReport, AppendError> {
         let mut report = TrimReport::default();
+        if !self.shared.log.read().state.purging.is_empty() {
+            // It would carry chunks on that are to go.
+            report.waiting_for.push("a purge that is under way".to_owned());
+            return Ok(report);
+        }
         let sealed: Vec<Arc<Segment>> = self.shared.log.read().sealed.values().cloned().collect();
         let mut going = Vec::new();
         for segment in sealed {

@@ -34,6 +34,9 @@ impl Consumer {
             for (epoch, set) in &view.state.renumbered {
                 account.record(Outcome::Superseded, *epoch, set, view.parts());
             }
+            for (epoch, set) in &view.state.purged {
+                account.record(Outcome::Purged, *epoch, set, view.parts());
+            }
             if account.state.required != required {
                 account.state.required = required;
                 account.version += 1;

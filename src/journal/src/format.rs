@@ -33,13 +33,17 @@
 //! 10 snapshot      CBOR [`SnapshotFrame`]; ends the group of frames with which a segment begins
 //! 11 footer        CBOR [`crate::summary::Summary`], packed
 //! 12 hold          CBOR [`HoldFrame`]: a legal hold that was set or taken away
+//! 13 purged entry  as an entry, of the same length; in the body's place CBOR [`PurgeNote`] and zeros
+//! 14 purged chunk  as a chunk, of the same length; zeros behind the name
 //! 15 restored      as 1: an own entry again, whose first copy was damaged
 //! 16 damage note   CBOR [`DamageNote`]: received numbers that were damaged before they were used, and count as not received
 //! 17 rows          classes and sizes of a page of own entries ([`crate::pages`])
+//! 18 purge         CBOR [`PurgeFrame`]: content that must go, written before it goes and once more when it is gone
+//! 19 purged restored  as 13, of a restored entry
 //! ```
 //! A segment begins with all that must be known without the segments before it: received sets, consumers, snapshot.
 //! The chain is `c(n) = BLAKE3(c(n-1) | entry hash)` over the entries in order, starting with zeros; it covers hashes, so
-//! that content can be purged one day and the chain still verifies.
+//! that content can be purged and the chain still verifies (see `purge`).
 
 use std::collections::BTreeMap;
 
@@ -49,6 +53,7 @@ use model::{ChunkName, EntryHash, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKe
 
 use crate::holds::HoldFrame;
 use crate::mutations::{Mutation, is};
+use crate::purge::PurgeFrame;
 use crate::sealer::Sealer;
 use crate::types::Chunks;
 
@@ -218,13 +223,17 @@ pub(crate) enum FrameKind {
     Snapshot = 10,
     Footer = 11,
     Hold = 12,
+    PurgedEntry = 13,
+    PurgedChunk = 14,
     Restored = 15,
     DamageNote = 16,
     Rows = 17,
+    Purge = 18,
+    PurgedRestored = 19,
 }
 
 impl FrameKind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 19] = [
         Self::Entry,
         Self::Chunk,
         Self::ChunksNeeded,
@@ -237,14 +246,23 @@ impl FrameKind {
         Self::Snapshot,
         Self::Footer,
         Self::Hold,
+        Self::PurgedEntry,
+        Self::PurgedChunk,
         Self::Rows,
         Self::Restored,
         Self::DamageNote,
+        Self::Purge,
+        Self::PurgedRestored,
     ];
 
     /// Does a frame of this kind hold an entry?
     pub(crate) fn is_entry(kind: u8) -> bool {
         kind == Self::Entry as u8 || kind == Self::Restored as u8
+    }
+
+    /// Is the hash of such a frame's entry part of the chain?
+    pub(crate) fn is_chained(kind: u8) -> bool {
+        Self::is_entry(kind) || kind == Self::PurgedEntry as u8 || kind == Self::PurgedRestored as u8
     }
 
     /// Is a frame of the other kind read where this one is asked for? Restored entries are entries.
@@ -297,6 +315,12 @@ pub(crate) enum Record {
     Hold(Box<HoldFrame>),
     Restored(Box<EntryRecord>),
     DamageNote(DamageNote),
+    /// Accounted for and ordered as the entry that it was.
+    PurgedEntry(Box<EntryRecord>),
+    PurgedChunk,
+    /// Left of a restored entry.
+    PurgedRestored(Box<EntryRecord>),
+    Purge(Box<PurgeFrame>),
 }
 
 #[derive(Clone, Debug)]
@@ -470,7 +494,7 @@ pub(crate) struct ConsumerFrame {
     pub(crate) trimmed: Vec<Vec<u64>>,
 }
 
-#[derive(Clone, Debug, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct ReceivedFrame {
     #[n(0)]
     pub(crate) origin: NodeId,
@@ -507,6 +531,12 @@ pub(crate) struct SnapshotFrame {
     pub(crate) next_pos: u64,
     #[n(5)]
     pub(crate) trimmed_through: u32,
+    /// Own numbers whose entries were purged.
+    #[n(6)]
+    pub(crate) purged: BTreeMap<Epoch, Pieces>,
+    /// Purged numbers of each other origin.
+    #[n(7)]
+    pub(crate) purged_foreign: Vec<ReceivedFrame>,
 }
 
 #[derive(Clone, Copy, Debug, Encode, Decode)]
@@ -534,6 +564,7 @@ impl Record {
             FrameKind::Entry => Self::Entry(entry()?),
             FrameKind::Restored => Self::Restored(entry()?),
             FrameKind::DamageNote => Self::DamageNote(minicbor::decode(payload).ok()?),
+            FrameKind::PurgedRestored => Self::PurgedRestored(entry()?),
             FrameKind::Chunk => Self::Chunk(name()?),
             FrameKind::ChunksNeeded => {
                 let (prints, rest) = payload.as_chunks::<8>();
@@ -549,6 +580,9 @@ impl Record {
             FrameKind::Rows => Self::Rows,
             FrameKind::Footer => Self::Footer,
             FrameKind::Hold => crate::holds::decode(payload)?,
+            FrameKind::PurgedEntry => Self::PurgedEntry(entry()?),
+            FrameKind::PurgedChunk => Self::PurgedChunk,
+            FrameKind::Purge => Self::Purge(minicbor::decode(payload).ok()?),
         })
     }
 }

@@ -314,6 +314,11 @@ fn checksum(key: &[u8], value: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), value)
 }
 
+/// Where a damaged index is put.
+pub(crate) fn damaged_dir(dir: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.damaged", dir.display()))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -323,7 +328,7 @@ pub(crate) fn move_aside(dir: &Path) -> std::io::Result<()> {
     if !dir.exists() {
         return Ok(());
     }
-    let aside = PathBuf::from(format!("{}.damaged", dir.display()));
+    let aside = damaged_dir(dir);
     if aside.exists() {
         fs::remove_dir_all(&aside)?;
     }

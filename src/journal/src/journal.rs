@@ -161,6 +161,7 @@ impl Journal {
             place: Place { disk: Arc::clone(&disk), dir: dir.clone(), rewriting: Mutex::default() },
             at_rest: Mutex::new(at_rest),
             verified: Mutex::new(Verified::load(&*disk, &dir)),
+            purging: Mutex::default(),
         });
         let mut committer = Committer::new(Arc::clone(&shared), disk, clock, dir, segment_bytes, reason);
         committer.begin_pending_epoch();
@@ -168,8 +169,14 @@ impl Journal {
         report.bytes = shared.log.read().bytes();
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || committer.run());
         let thread = thread.map_err(disk_error("starting the journal's thread"))?;
-        let inner = Inner { shared, committer: Mutex::new(Some(thread)), next_token: AtomicU64::new(1), _lock: lock };
-        Ok((Self(Arc::new(inner)), report))
+        let committer = Mutex::new(Some(thread));
+        let next_token = AtomicU64::new(1);
+        let journal = Self(Arc::new(Inner { shared, committer, next_token, _lock: lock }));
+        if let Err(e) = journal.finish_purges() {
+            // What was to go is still listed, and the next purge takes it along.
+            tracing::error!(error = %e, "a purge that was begun before is not finished");
+        }
+        Ok((journal, report))
     }
 
     /// Whose journal it is.
@@ -229,6 +236,15 @@ impl Journal {
 
     /// Appends a chunk unless it is held. Compresses it on the caller's thread.
     pub fn put_chunk(&self, name: ChunkName, bytes: &[u8]) -> Ticket<ChunkPut> {
+        self.put_chunk_for(None, name, bytes)
+    }
+
+    /// As [`Journal::put_chunk`], for a file of a peer: refused as [`ChunkPut::Purged`] once that was purged.
+    pub fn put_chunk_of(&self, file: EntryId, name: ChunkName, bytes: &[u8]) -> Ticket<ChunkPut> {
+        self.put_chunk_for(Some(file), name, bytes)
+    }
+
+    fn put_chunk_for(&self, file: Option<EntryId>, name: ChunkName, bytes: &[u8]) -> Ticket<ChunkPut> {
         if bytes.len() > CHUNK_BYTES_MAX {
             let (completer, ticket) = ticket();
             let (bytes, max) = (bytes.len() as u64, CHUNK_BYTES_MAX as u64);
@@ -236,7 +252,7 @@ impl Journal {
             return ticket;
         }
         let packed = PackedChunk::pack(name, bytes);
-        self.ask(|completer| Request::Chunk(packed, completer))
+        self.ask(|completer| Request::Chunk(packed, file, completer))
     }
 
     /// For a receiver that answers "have": true when the chunk is held, and it then stays as if it had been put here.
@@ -375,6 +391,16 @@ impl Journal {
         sets
     }
 
+    /// Own numbers whose entries were purged: they are never sent (again), and end so for every consumer.
+    pub fn purged(&self) -> BTreeMap<Epoch, RangeSet> {
+        self.log().read().state.purged.clone()
+    }
+
+    /// How many numbers [`Journal::purged`] has.
+    pub fn purged_count(&self) -> u64 {
+        self.log().read().state.purged.values().map(RangeSet::count).sum()
+    }
+
     /// Grows whenever it changes what is damaged, missed or asked for again.
     pub fn damage_changes(&self) -> u64 {
         self.log().damage_changes()
@@ -385,7 +411,7 @@ impl Journal {
     /// # Errors
     /// When the journal cannot be read.
     pub fn hash_of(&self, id: EntryId) -> Result<Option<EntryHash>, ReadError> {
-        Ok(self.log().entry(&id)?.map(|held| held.prefix.hash))
+        self.log().hash_of(&id)
     }
 
     /// The durable consumer of this name; registered when new, `required` updated when it differs.
@@ -394,6 +420,14 @@ impl Journal {
     /// When the registration cannot be made durable.
     pub fn consumer(&self, name: &str, required: bool) -> Result<Consumer, AppendError> {
         Consumer::register(self, name, required)
+    }
+
+    /// How far an own entry is at a consumer: is it durable there, and how did it end, if it did?
+    pub fn receipt(&self, consumer: &str, epoch: Epoch, seq: Seq) -> (bool, Option<model::Outcome>) {
+        let view = self.log().read();
+        let Some(account) = view.state.consumers.get(consumer) else { return (false, None) };
+        let stored = account.state.stored.get(&epoch).is_some_and(|set| set.contains(seq.get()));
+        (stored, account.outcome_of(epoch, seq.get()))
     }
 
     /// Forgets a consumer: trimming does not wait for it any more. False when there was none of this name.

@@ -34,6 +34,7 @@ pub mod mutations;
 #[cfg(not(feature = "mutations"))]
 mod mutations;
 mod pages;
+mod purge;
 mod quarantine;
 mod reader;
 mod reserve;
@@ -58,6 +59,7 @@ pub use error::{AppendError, OpenError, ReadError};
 pub use expiry::Settled;
 pub use holds::Hold;
 pub use journal::{FileInProgress, Journal, OutboundView, Subscription};
+pub use purge::{PurgeOrder, PurgeReport};
 pub use quarantine::{Missed, QuarantineReport, QuarantinedNumbers, QuarantinedPlace};
 pub use reader::Reader;
 pub use reserve::{Space, SpaceCause};

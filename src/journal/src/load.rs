@@ -293,8 +293,8 @@ impl Loading<'_> {
     /// A last file that is damaged and holds nothing but its opening snapshot never took part: its creation was cut short.
     /// (Or nothing else is left of it; then a new epoch begins as after any loss, and the file is kept.)
     fn set_aside_unborn(&mut self, candidates: &mut Vec<Candidate>) -> Result<(), OpenError> {
-        const OPENING: [FrameKind; 4] =
-            [FrameKind::Received, FrameKind::Consumer, FrameKind::Hold, FrameKind::Snapshot];
+        const OPENING: [FrameKind; 5] =
+            [FrameKind::Received, FrameKind::Consumer, FrameKind::Hold, FrameKind::Purge, FrameKind::Snapshot];
         while let Some(candidate) = candidates.last() {
             // Without its lock nothing of it can be read, nor written to it.
             let lock_lost = candidate.sealer.lock().is_none();
@@ -343,7 +343,7 @@ impl Loading<'_> {
             let mut frames = 0;
             while let Some(Found::Frame { kind, payload, .. }) = scanner.next().map_err(reading(candidate))? {
                 match Record::decode(kind, &payload) {
-                    Some(Record::Received(_) | Record::Consumer(_) | Record::Hold(_)) => frames += 1,
+                    Some(Record::Received(_) | Record::Consumer(_) | Record::Hold(_) | Record::Purge(_)) => frames += 1,
                     Some(Record::Snapshot(snapshot)) if snapshot.group == frames => return Ok(i),
                     _ => break,
                 }

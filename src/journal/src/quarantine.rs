@@ -224,6 +224,13 @@ impl Quarantine {
         self.disk.sync_dir(&self.dir)
     }
 
+    /// Removes the copies of what is damaged in a segment. Returns how many there were.
+    pub(crate) fn remove_of(&self, segment: u32) -> u32 {
+        let places: Vec<_> = self.lock().places.keys().filter(|at| at.0 == segment).copied().collect();
+        places.iter().for_each(|at| self.remove(*at));
+        places.len() as u32
+    }
+
     /// Takes a place off the list whose bytes are whole again.
     fn remove(&self, at: (u32, u64)) {
         let Some(place) = self.lock().places.remove(&at) else { return };
@@ -538,10 +545,10 @@ impl Log {
         let mut scanner = Scanner::new(segment.window());
         while let Some(found) = scanner.next().map_err(failed)? {
             match found {
-                Found::Frame { kind, payload, .. } if FrameKind::is_entry(kind) => {
+                Found::Frame { kind, payload, .. } if FrameKind::is_chained(kind) => {
                     let Some((prefix, _)) = EntryPrefix::decode(&payload) else { return Ok(None) };
                     chain = link_chain(&chain, &prefix.hash);
-                    entries += u64::from(kind == FrameKind::Entry as u8);
+                    entries += u64::from(kind == FrameKind::Entry as u8 || kind == FrameKind::PurgedEntry as u8);
                 }
                 Found::Frame { .. } => {}
                 Found::Damaged { .. } => {
@@ -567,7 +574,8 @@ impl Committer {
             return Err(AppendError::Malformed(format!("{id} is no entry of this node")));
         }
         let missing = self.shared.log.read().unreadable().get(&id.epoch).is_some_and(|set| set.contains(id.seq.get()));
-        if !missing || batch.received.contains_key(&id) {
+        let purged = self.shared.log.read().state.purged.get(&id.epoch).is_some_and(|set| set.contains(id.seq.get()));
+        if !missing || purged || batch.received.contains_key(&id) {
             return Ok(false);
         }
         self.room(batch, Need::Entry(header.precedence), returned.bytes.len())?;

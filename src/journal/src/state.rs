@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{EntryId, Epoch, Hlc, LocalPos, NodeId, Outcome, RangeSet, Seq};
+use model::{ChunkName, EntryId, Epoch, Hlc, LocalPos, NodeId, Outcome, RangeSet, Seq};
 
 use crate::format::{
     ConsumerFrame, EpochOpened, EpochState, FrameKind, ReceivedFrame, Record, RenumberedFrame, SnapshotFrame, join,
@@ -11,6 +11,7 @@ use crate::format::{
 };
 use crate::holds::{Hold, HoldFrame};
 use crate::pages::Part;
+use crate::purge::PurgeFrame;
 use crate::sealer::Sealer;
 use crate::summary::{Numbers, Page, Summary, Tally};
 use crate::types::{ConsumerState, EpochReason, OwnEpoch};
@@ -30,6 +31,12 @@ pub(crate) struct State {
     /// Own numbers whose entries stand once more behind damaged ones; of segments that exist.
     pub(crate) restored: Numbers,
     pub(crate) holds: BTreeMap<String, Hold>,
+    /// Own numbers whose content was purged: they end so for every consumer.
+    pub(crate) purged: BTreeMap<Epoch, RangeSet>,
+    /// Numbers of others whose content was purged: what still comes of them is not stored.
+    pub(crate) purged_foreign: BTreeMap<(NodeId, Epoch), RangeSet>,
+    /// Purges that were begun and are not done.
+    pub(crate) purging: Vec<PurgeFrame>,
 }
 
 /// A consumer and its sums.
@@ -85,7 +92,7 @@ impl Counted {
 impl State {
     pub(crate) fn apply(&mut self, record: &Record) {
         match record {
-            Record::Entry(entry) => {
+            Record::Entry(entry) | Record::PurgedEntry(entry) => {
                 self.next_pos = self.next_pos.max(entry.pos + 1);
                 let id = entry.header.id;
                 if entry.own {
@@ -122,8 +129,14 @@ impl State {
                 self.highest_source = self.highest_source.max(snapshot.highest_source);
                 self.next_pos = self.next_pos.max(snapshot.next_pos);
                 self.trimmed_through = self.trimmed_through.max(snapshot.trimmed_through);
+                for (epoch, pieces) in &snapshot.purged {
+                    self.purged.entry(*epoch).or_default().union_with(&join(pieces));
+                }
+                for ReceivedFrame { origin, epoch, numbers } in &snapshot.purged_foreign {
+                    self.purged_foreign.entry((*origin, *epoch)).or_default().union_with(numbers);
+                }
             }
-            Record::Restored(entry) => {
+            Record::Restored(entry) | Record::PurgedRestored(entry) => {
                 self.next_pos = self.next_pos.max(entry.pos + 1);
                 let id = entry.header.id;
                 self.restored.entry(id.epoch).or_default().insert(id.seq.get());
@@ -136,7 +149,8 @@ impl State {
                 }
             }
             Record::Hold(frame) => frame.apply(&mut self.holds),
-            Record::Chunk(_) | Record::ChunksNeeded(_) | Record::Rows | Record::Footer => {}
+            Record::Purge(frame) => self.note_purge(frame),
+            Record::Chunk(_) | Record::ChunksNeeded(_) | Record::Rows | Record::Footer | Record::PurgedChunk => {}
         }
     }
 
@@ -167,6 +181,33 @@ impl State {
         self.received.get(&(id.origin, id.epoch)).is_some_and(|set| set.contains(id.seq.get()))
     }
 
+    /// Was this entry of another node purged?
+    pub(crate) fn is_purged(&self, id: &EntryId) -> bool {
+        self.purged_foreign.get(&(id.origin, id.epoch)).is_some_and(|set| set.contains(id.seq.get()))
+    }
+
+    /// Is a chunk about to go?
+    pub(crate) fn is_purging_chunk(&self, name: &ChunkName) -> bool {
+        self.purging.iter().any(|frame| frame.chunks.binary_search(name).is_ok())
+    }
+
+    fn note_purge(&mut self, frame: &PurgeFrame) {
+        if frame.done {
+            return self.purging.clear();
+        }
+        for (epoch, pieces) in &frame.own {
+            self.purged.entry(*epoch).or_default().union_with(&join(pieces));
+        }
+        for ReceivedFrame { origin, epoch, numbers } in &frame.foreign {
+            self.purged_foreign.entry((*origin, *epoch)).or_default().union_with(numbers);
+            self.received.entry((*origin, *epoch)).or_default().union_with(numbers);
+        }
+        // A segment that begins while it is under way repeats it.
+        if !self.purging.contains(frame) {
+            self.purging.push(frame.clone());
+        }
+    }
+
     /// Appends the group of frames with which a segment begins.
     pub(crate) fn push_group(&self, sealer: &Sealer, out: &mut Vec<u8>, base: u64) {
         let mut group = 0;
@@ -186,7 +227,16 @@ impl State {
             sealer.push(out, base, FrameKind::Hold, &[&to_cbor(&frame)]);
             group += 1;
         }
+        for purge in &self.purging {
+            sealer.push(out, base, FrameKind::Purge, &[&to_cbor(purge)]);
+            group += 1;
+        }
+        let foreign = self.purged_foreign.iter().flat_map(|((origin, epoch), set)| {
+            split(set).into_iter().map(|numbers| ReceivedFrame { origin: *origin, epoch: *epoch, numbers })
+        });
         let snapshot = SnapshotFrame {
+            purged: self.purged.iter().map(|(epoch, set)| (*epoch, split(set))).collect(),
+            purged_foreign: foreign.collect(),
             group,
             epochs: self
                 .epochs

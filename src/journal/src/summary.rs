@@ -374,7 +374,8 @@ impl Growing {
         let [ids, objects, supersedes, chunks, chunks_needed] = &mut Arc::make_mut(&mut self.tables).0;
         let summary = &mut self.summary;
         match record {
-            Record::Entry(entry) => {
+            Record::Entry(entry) | Record::PurgedEntry(entry) => {
+                let is_purged = matches!(record, Record::PurgedEntry(_));
                 summary.entries += 1;
                 summary.next_pos = summary.next_pos.max(entry.pos + 1);
                 summary.chain_end = link_chain(&summary.chain_end, &entry.hash);
@@ -387,13 +388,13 @@ impl Growing {
                 }
                 // What was received again after damage stands behind its damaged copy.
                 ids.insert(print_of_id(&entry.header.id), offset);
-                if let Some(object) = entry.object {
+                if let Some(object) = entry.object.filter(|_| !is_purged) {
                     objects.entry(print_of_object(object)).or_insert(offset);
                 }
                 if !entry.own {
                     summary.foreign += 1;
                 } else {
-                    if let Some(key) = entry.header.supersedes {
+                    if let Some(key) = entry.header.supersedes.filter(|_| !is_purged) {
                         supersedes.insert(print_of_supersession(key), offset);
                     }
                     let id = entry.header.id;
@@ -401,12 +402,12 @@ impl Growing {
                     self.note_own(id, entry.class, entry.bytes_to_send(), entry.pos, before);
                 }
             }
-            Record::Restored(entry) => {
+            Record::Restored(entry) | Record::PurgedRestored(entry) => {
                 summary.next_pos = summary.next_pos.max(entry.pos + 1);
                 summary.chain_end = link_chain(&summary.chain_end, &entry.hash);
                 summary.positions.push((entry.pos, offset));
                 ids.insert(print_of_id(&entry.header.id), offset);
-                if let Some(object) = entry.object {
+                if let Some(object) = entry.object.filter(|_| matches!(record, Record::Restored(_))) {
                     objects.entry(print_of_object(object)).or_insert(offset);
                 }
                 // Counted where its first copy stood; a scan of its class has to come by here all the same.
@@ -419,6 +420,8 @@ impl Growing {
                 summary.chunks += 1;
                 chunks.insert(print_of_chunk(name), offset);
             }
+            // Its place is still counted, so that the footer needs no change.
+            Record::PurgedChunk => summary.chunks += 1,
             Record::ChunksNeeded(prints) => {
                 summary.chunks_needed += prints.len() as u64;
                 for print in prints {
@@ -435,6 +438,7 @@ impl Growing {
             | Record::Rows
             | Record::DamageNote(_)
             | Record::Hold(_)
+            | Record::Purge(_)
             | Record::Footer => {}
         }
     }

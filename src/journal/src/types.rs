@@ -111,6 +111,8 @@ pub enum ChunkPut {
     Stored,
     /// It was held already; what is held was marked as needed from here on.
     AlreadyHeld,
+    /// Not stored: the file that it is for was purged.
+    Purged,
 }
 
 /// Why an epoch began. The numbers are part of the format.
@@ -332,6 +334,10 @@ pub struct VerifyReport {
     pub entries: u64,
     /// Chunks that unpack.
     pub chunks: u64,
+    /// Entries whose content was purged; what is left of them fits their hash where it still says so.
+    pub purged_entries: u64,
+    /// Chunks that were purged.
+    pub purged_chunks: u64,
     /// What is wrong, capped at [`VerifyReport::FINDINGS_MAX`].
     pub findings: Vec<Finding>,
     /// All findings, those beyond the cap too.

@@ -6,6 +6,7 @@ use crate::error::ReadError;
 use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES, SegmentHeader, link_chain};
 use crate::mutations::{Mutation, is};
 use crate::pages::RowsAt;
+use crate::purge;
 use crate::scan::{Found, Scanner, Window};
 use crate::summary::{Growing, Summary};
 use crate::types::{Finding, Progress, VerifyReport};
@@ -88,10 +89,20 @@ impl Checking<'_> {
                 self.find(number, offset, format!("a frame of kind {kind} cannot be read"));
                 continue;
             };
-            if let Record::Entry(entry) | Record::Restored(entry) = &record {
-                self.report.entries += 1;
+            if let Record::Entry(entry)
+            | Record::Restored(entry)
+            | Record::PurgedEntry(entry)
+            | Record::PurgedRestored(entry) = &record
+            {
                 let bytes = EntryPrefix::decode(&payload).map(|(_, bytes)| bytes).unwrap_or_default();
-                if wire::entry_hash(bytes).ok() != Some(entry.hash) && !is(Mutation::SkipEntryHash) {
+                let good = if FrameKind::is_entry(kind) {
+                    self.report.entries += 1;
+                    wire::entry_hash(bytes).ok() == Some(entry.hash) || is(Mutation::SkipEntryHash)
+                } else {
+                    self.report.purged_entries += 1;
+                    purge::fits_hash(bytes, entry.hash)
+                };
+                if !good {
                     self.find(number, offset, format!("entry {} has another hash", entry.header.id));
                 }
                 if entry.own != (entry.header.id.origin == self.log.node) || entry.class != entry.header.precedence {
@@ -118,6 +129,7 @@ impl Checking<'_> {
                     self.find(number, offset, "a chunk does not unpack");
                 }
             }
+            self.report.purged_chunks += u64::from(matches!(record, Record::PurgedChunk));
             seen.note(&record, offset, |epoch| summary.own_before(epoch));
         }
         if chain != summary.chain_end && !is(Mutation::SkipChainCheck) {

@@ -7,13 +7,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::{
-    ChunkName, DiskFile, Entry, EntryId, Epoch, LocalPos, NodeId, ObjectKey, Outcome, Precedence, RangeSet,
+    ChunkName, DiskFile, Entry, EntryHash, EntryId, Epoch, LocalPos, NodeId, ObjectKey, Outcome, Precedence, RangeSet,
     SupersessionKey, UnixMillis,
 };
 
 use crate::error::ReadError;
 use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES};
-use crate::index::{Index, IndexError, MemoryIndex, Sealed, SledIndex, move_aside};
+use crate::index::{Index, IndexError, MemoryIndex, Sealed, SledIndex, damaged_dir, move_aside};
 use crate::pages::{Part, RowsAt};
 use crate::quarantine::Quarantine;
 use crate::scan::{Found, Scanner, Window, frame_at};
@@ -117,12 +117,12 @@ impl View {
         self.state.consumers = accounts;
     }
 
-    /// Own numbers that were given up count as superseded for every consumer.
-    pub(crate) fn supersede_for_all(&mut self, sets: &[(Epoch, RangeSet)]) {
+    /// Own numbers that were given up, or purged, end so for every consumer.
+    pub(crate) fn end_for_all(&mut self, outcome: Outcome, sets: &[(Epoch, RangeSet)]) {
         let mut accounts = std::mem::take(&mut self.state.consumers);
         for account in accounts.values_mut() {
             for (epoch, set) in sets {
-                account.record(Outcome::Superseded, *epoch, set, self.parts());
+                account.record(outcome, *epoch, set, self.parts());
             }
         }
         self.state.consumers = accounts;
@@ -370,6 +370,15 @@ impl Log {
         }
     }
 
+    /// Removes an index that was moved aside because of damage.
+    pub(crate) fn remove_damaged_index(&self) -> io::Result<()> {
+        let Some(index) = &self.index else { return Ok(()) };
+        match lock(index).dir.as_deref().map(damaged_dir).map(std::fs::remove_dir_all) {
+            Some(Err(e)) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// Does the index find the entry where it stands? For verify.
     pub(crate) fn index_agrees(&self, segment: &Segment, id: &EntryId, offset: u64) -> bool {
         let Some(index) = &self.index else { return true };
@@ -434,6 +443,21 @@ impl Log {
         };
         let held = self.held(self.frame(Table::Ids, print_of_id(id), false, wanted)?);
         Ok(held.filter(|held| held.entry.header.id == *id))
+    }
+
+    /// Hash of an entry that is held, or of which the purge left its place.
+    pub(crate) fn hash_of(&self, id: &EntryId) -> Result<Option<EntryHash>, ReadError> {
+        let frame = self.frame(Table::Ids, print_of_id(id), false, |summary| summary.entries > 0)?;
+        let record = frame.and_then(|frame| Record::decode(frame.kind, &frame.payload));
+        Ok(match record {
+            Some(
+                Record::Entry(entry)
+                | Record::Restored(entry)
+                | Record::PurgedEntry(entry)
+                | Record::PurgedRestored(entry),
+            ) if entry.header.id == *id => Some(entry.hash),
+            _ => None,
+        })
     }
 
     pub(crate) fn creator(&self, key: ObjectKey) -> Result<Option<EntryId>, ReadError> {

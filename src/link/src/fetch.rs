@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use model::{ChunkName, Entry, EntryId, Epoch, Event, Label, Manifest, NodeId, Outbound, OutboundError, Seq};
+use model::{ChunkName, Entry, EntryId, Epoch, Event, Label, Manifest, NodeId, Outbound, OutboundError, RangeSet, Seq};
 use wire::chunk::{CHUNK_BYTES_MAX, Namer, check_list_len, check_manifest, read_name_list};
 use wire::frame::{Assembly, Frame, Slice, Unavailable, Want};
 
@@ -235,7 +235,8 @@ impl Fetch {
             return Err(LinkError::Protocol("a chunk whose content does not match its name"));
         }
         self.storing.insert(name);
-        outputs.push_back(Output::StoreChunk { name, bytes });
+        let file = EntryId { origin: self.peer, epoch: slice.epoch, seq: slice.seq };
+        outputs.push_back(Output::StoreChunk { name, bytes, file });
         Ok(())
     }
 
@@ -252,6 +253,20 @@ impl Fetch {
         self.wants.retain(|want| (want.epoch, want.seq) != number);
         self.stale = true;
         outputs.push_back(Output::FileUnavailable(EntryId { origin: self.peer, epoch: number.0, seq: number.1 }));
+    }
+
+    /// These files of the peer were purged: nothing of them is fetched (on).
+    pub(crate) fn forget(&mut self, epoch: Epoch, numbers: &RangeSet) {
+        let is_gone = |(of, seq): &Number| *of == epoch && numbers.contains(seq.get());
+        self.arriving.retain(|number, _| !is_gone(number));
+        self.queued.retain(|(number, _)| !is_gone(number));
+        for (_, active) in self.active.extract_if(.., |(number, _)| is_gone(number)) {
+            // Another file may need the same chunk, and asks for it itself then.
+            self.partial.retain(|(name, _)| !active.need.contains_key(name));
+            self.asked.retain(|name| !active.need.contains_key(name));
+            self.stale = true;
+        }
+        self.wants.retain(|want| !is_gone(&(want.epoch, want.seq)));
     }
 
     pub(crate) fn stored(&mut self, names: &[ChunkName]) {

@@ -21,6 +21,8 @@ pub enum Output {
         name: ChunkName,
         /// Its plain bytes.
         bytes: Vec<u8>,
+        /// The file that it is for: when that was purged, the chunk must not be stored.
+        file: EntryId,
     },
     /// The chunk is needed by a file of the peer and held already: keep it as if it had been stored for this file.
     RetainChunk(ChunkName),

@@ -44,11 +44,11 @@ impl EpochProgress {
     }
 }
 
-/// Told by the sender in a skip, never applied by the receiver.
+/// Told by the sender in a skip, never applied by the receiver. What was purged may have been received all the same.
 pub(crate) fn is_skip(outcome: Outcome) -> bool {
     match outcome {
-        Outcome::Expired | Outcome::Superseded | Outcome::Withheld => true,
-        Outcome::Applied | Outcome::Quarantined | Outcome::Purged => false,
+        Outcome::Expired | Outcome::Superseded | Outcome::Withheld | Outcome::Purged => true,
+        Outcome::Applied | Outcome::Quarantined => false,
     }
 }
 

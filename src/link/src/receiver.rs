@@ -240,6 +240,10 @@ impl Receiver {
             return Err(LinkError::Protocol("a skip for an entry that was sent"));
         }
         self.admit(epoch)?;
+        if outcome == Outcome::Purged {
+            // What came of it before stays nowhere, not even in parts.
+            self.partial.retain(|((of, n), _)| *of != epoch || !ranges.contains(*n));
+        }
         let mut known = self.progress.get(&epoch).map(EpochProgress::known).unwrap_or_default();
         let again = ranges.intersection(&known);
         if !again.is_empty()

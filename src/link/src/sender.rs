@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use model::{
-    EntryId, Epoch, Hlc, Kind, Label, LocalPos, NodeId, Outbound, OutboundError, Outcome, Outgoing, Precedence,
+    EntryId, Epoch, Event, Hlc, Kind, Label, LocalPos, NodeId, Outbound, OutboundError, Outcome, Outgoing, Precedence,
     RangeSet, Seq,
 };
 use wire::Frame;
@@ -269,6 +269,18 @@ impl Sender {
         let lost = self.lost.entry((epoch, outcome)).or_default();
         let new = numbers.difference(lost);
         lost.union_with(&new);
+        if outcome == Outcome::Purged {
+            let is_gone = |o: &Outgoing| {
+                let id = o.entry.header.id;
+                id.epoch == epoch && numbers.contains(id.seq.get())
+            };
+            self.queues.iter_mut().for_each(|queue| queue.ahead.retain(|o| !is_gone(o)));
+            for cutting in &mut self.cutting {
+                if cutting.as_ref().is_some_and(|cutting| is_gone(&cutting.entry)) {
+                    *cutting = None;
+                }
+            }
+        }
         if is_up {
             let mut settled = self.progress.get(&epoch).map(EpochProgress::known).unwrap_or_default();
             settled.union_with(&self.in_flight.range((epoch, 0)..=(epoch, u64::MAX)).map(|((_, n), _)| *n).collect());
@@ -477,7 +489,10 @@ impl Sender {
             return Fate::Settled;
         }
         if h.label == Label::local() || !self.labels.contains(&h.label) {
-            return Fate::Skip(Outcome::Withheld);
+            // A purge goes wherever what it purges went, whatever may go there by now.
+            if h.kind != Kind::Purge || !self.has_what_it_purges(o) {
+                return Fate::Skip(Outcome::Withheld);
+            }
         }
         // What was sent once may be stored at the peer without our knowing: only a receipt ends it.
         if self.sent_here.get(&epoch).is_some_and(|set| set.contains(n)) {
@@ -490,6 +505,17 @@ impl Sender {
             return Fate::Skip(Outcome::Superseded);
         }
         Fate::Send
+    }
+
+    /// Did the peer get any own entry that this order is about?
+    fn has_what_it_purges(&self, o: &Outgoing) -> bool {
+        let Ok(Event::Purge(order)) = wire::decode_event(&o.entry) else { return false };
+        let mut own = order.entries.iter().filter(|entries| entries.origin == self.me);
+        own.any(|entries| {
+            let Some(progress) = self.progress.get(&entries.epoch) else { return false };
+            let got = [Outcome::Applied, Outcome::Quarantined].iter().filter_map(|o| progress.outcomes.get(o));
+            got.chain([&progress.stored]).any(|set| !set.intersection(&entries.numbers).is_empty())
+        })
     }
 
     fn skip(&mut self, o: &Outgoing, outcome: Outcome) {

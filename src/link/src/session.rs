@@ -304,6 +304,9 @@ impl Session {
     /// The ledger says that these entries of the peer ended so, durably.
     pub fn finals(&mut self, epoch: Epoch, outcome: Outcome, ranges: &RangeSet, now: Now) {
         self.receiver.finals(epoch, outcome, ranges, now.mono);
+        if outcome == Outcome::Purged {
+            self.fetch.forget(epoch, ranges);
+        }
     }
 
     /// Chunks of an [`Output::StoreChunk`] are durable.
@@ -330,8 +333,8 @@ impl Session {
         self.sender.appended();
     }
 
-    /// The journal cannot give these own numbers any more: their entries are damaged ([`Outcome::Quarantined`]) or were
-    /// trimmed before this peer had them ([`Outcome::Expired`]). The peer is told, so that nothing waits for them there;
+    /// The journal cannot give these own numbers any more: their entries are damaged ([`Outcome::Quarantined`]), were
+    /// purged, or were trimmed before this peer had them ([`Outcome::Expired`]). The peer is told, so that nothing waits for them there;
     /// they are recorded when it confirms. Repeating it is harmless.
     pub fn lost(&mut self, epoch: Epoch, outcome: Outcome, numbers: &RangeSet) {
         self.sender.lost(epoch, outcome, numbers, self.connection.as_ref().is_some_and(Connection::is_up));

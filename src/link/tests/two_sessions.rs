@@ -240,7 +240,7 @@ impl Node {
                     assert!(!self.storing.iter().any(|s| s.entry.header.id == id), "{id} is being stored twice");
                     self.storing.push(incoming);
                 }
-                Output::StoreChunk { name, bytes } => {
+                Output::StoreChunk { name, bytes, file: _ } => {
                     self.disk.chunks.insert(name, bytes.into());
                     self.session.chunks_stored(&[name]);
                 }

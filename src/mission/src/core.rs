@@ -344,6 +344,21 @@ impl Core {
         Ok(value)
     }
 
+    /// Gives free pages back and empties the write-ahead log: neither holds old content then.
+    pub(crate) fn scrub_database(&self) -> Result<(), StoreError> {
+        let writer = lock(&self.0.writer);
+        let mut vacuum = writer.db.prepare("PRAGMA incremental_vacuum")?;
+        let mut steps = vacuum.query([])?;
+        while steps.next()?.is_some() {}
+        drop(steps);
+        drop(vacuum);
+        let busy: i64 = writer.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;
+        match busy {
+            0 => Ok(()),
+            _ => Err(StoreError("the write-ahead log is in use by a long read".to_owned())),
+        }
+    }
+
     /// The highest hybrid clock reading that an outbox row ever had.
     pub fn highest_outbox_hlc(&self) -> Hlc {
         lock(&self.0.writer).last_at
@@ -434,6 +449,10 @@ fn connect(dir: &Path, writer: bool) -> rusqlite::Result<Connection> {
     db.busy_timeout(std::time::Duration::from_secs(10))?;
     db.set_prepared_statement_cache_capacity(256);
     if writer {
+        // What is deleted is overwritten, and free pages are given back: a purge must leave nothing in them. The second
+        // can only be chosen before the first table is made.
+        db.pragma_update(None, "secure_delete", "ON")?;
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
     }

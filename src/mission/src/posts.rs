@@ -313,6 +313,13 @@ impl Tx<'_> {
              WHERE id IN (SELECT value FROM json_each(?4))",
             params![row.id.as_str(), row.channel_id.as_str(), row.delete_at, id_array(&row.file_ids)],
         )?;
+        // The bytes of a purged one will never be here.
+        run(
+            &self.db,
+            "UPDATE files SET delete_at = update_at + 1 WHERE delete_at = 0 AND id IN (SELECT value FROM json_each(?1))
+             AND id IN (SELECT id FROM purged)",
+            [id_array(&row.file_ids)],
+        )?;
         run(
             &self.db,
             "UPDATE files SET delete_at = ?2, update_at = ?2 WHERE post_id = ?1 AND post_id <> '' AND delete_at = 0

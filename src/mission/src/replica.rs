@@ -34,7 +34,7 @@ use crate::users::{new_row, user_row_by_id};
 /// Access to replication, from [`Core::replica`].
 #[derive(Clone)]
 pub struct Replica {
-    core: Core,
+    pub(crate) core: Core,
 }
 
 /// One entry of another node.
@@ -55,6 +55,8 @@ pub enum Applied {
     Applied,
     /// It was accounted for before; nothing changed.
     AlreadyAccounted,
+    /// Its object was purged before it came; nothing changed.
+    Purged,
     /// It can never be applied here and is kept aside.
     Quarantined {
         /// Why.
@@ -107,7 +109,7 @@ fn impossible<T>(reason: impl Into<String>) -> Result<T, Fail> {
     Err(Fail::Impossible(reason.into()))
 }
 
-type Ledger = BTreeMap<(NodeId, Epoch), BTreeMap<Outcome, RangeSet>>;
+pub(crate) type Ledger = BTreeMap<(NodeId, Epoch), BTreeMap<Outcome, RangeSet>>;
 
 impl Core {
     /// The side that other nodes' entries come in by.
@@ -135,6 +137,7 @@ impl Replica {
                 let result = self.apply_one(tx, item)?;
                 let outcome = match &result {
                     Applied::Quarantined { .. } => Outcome::Quarantined,
+                    Applied::Purged => Outcome::Purged,
                     Applied::Applied | Applied::AlreadyAccounted => Outcome::Applied,
                 };
                 epoch_of(tx, &mut ledger, id.origin, id.epoch)?.entry(outcome).or_default().insert(seq);
@@ -148,6 +151,9 @@ impl Replica {
     fn apply_one(&self, tx: &mut Tx<'_>, item: Incoming) -> Result<Applied, StoreError> {
         let Incoming { id, event, content } = item;
         tx.core.hybrid.observe(event.version().at, UnixMillis(tx.now));
+        if tx.is_purged(&event)? {
+            return Ok(Applied::Purged);
+        }
         tx.db.execute_batch("SAVEPOINT item")?;
         let told = tx.broadcasts.len();
         let result = match &event {
@@ -159,6 +165,7 @@ impl Replica {
             Event::Post(s) => tx.apply_post(s, id.origin),
             Event::Reaction(s) => tx.apply_reaction(s),
             Event::File(s) => self.apply_file(tx, s, content.as_ref()),
+            Event::Purge(_) => impossible("an order to purge is carried out, not applied"),
         };
         match result {
             Ok(()) => {
@@ -312,7 +319,7 @@ fn put_aside(tx: &Tx<'_>, id: EntryId, kind: Kind, reason: &str, body: &[u8]) ->
     Ok(())
 }
 
-fn epoch_of<'l>(
+pub(crate) fn epoch_of<'l>(
     tx: &Tx<'_>,
     ledger: &'l mut Ledger,
     origin: NodeId,
@@ -334,7 +341,7 @@ fn epoch_of<'l>(
     }
 }
 
-fn save_ledger(tx: &Tx<'_>, ledger: &Ledger) -> rusqlite::Result<()> {
+pub(crate) fn save_ledger(tx: &Tx<'_>, ledger: &Ledger) -> rusqlite::Result<()> {
     for ((origin, epoch), sets) in ledger {
         for (outcome, ranges) in sets {
             let bytes = minicbor::to_vec(ranges).expect("writing to a Vec cannot fail");

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
-const STEPS: &[&str] = &[V1, V2, V3];
+const STEPS: &[&str] = &[V1, V2, V3, V4];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -129,4 +129,15 @@ CREATE INDEX files_by_channel ON files (channel_id) WHERE post_id <> '' AND dele
 const V3: &str = "
 ALTER TABLE outbox ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX outbox_aside ON outbox (at) WHERE aside > 0;
+";
+
+/// Orders to remove content, and what went under them: it must not come back.
+const V4: &str = "
+CREATE TABLE purges (
+    id TEXT PRIMARY KEY, event BLOB NOT NULL, origin BLOB NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
+    begun_at INTEGER NOT NULL, barrier INTEGER NOT NULL, blobs TEXT NOT NULL, done_at INTEGER NOT NULL,
+    report TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE purged (
+    id TEXT PRIMARY KEY, purge TEXT NOT NULL, with_files INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX files_by_hash ON files (hash) WHERE hash <> '';
 ";

@@ -74,6 +74,8 @@ pub enum StreamId {
     Team(Id),
     /// A channel, its membership, posts, reactions and files.
     Channel(Id),
+    /// Orders to remove content: they wait for nothing else.
+    Purge,
 }
 
 impl fmt::Display for StreamId {
@@ -82,6 +84,7 @@ impl fmt::Display for StreamId {
             Self::Directory => f.write_str("directory"),
             Self::Team(id) => write!(f, "team:{id}"),
             Self::Channel(id) => write!(f, "channel:{id}"),
+            Self::Purge => f.write_str("purge"),
         }
     }
 }
@@ -119,11 +122,13 @@ pub enum Kind {
     Reaction = 7,
     /// The bytes of a file, as a manifest of chunks.
     File = 8,
+    /// An order to remove content.
+    Purge = 9,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::User,
         Self::Team,
         Self::TeamMember,
@@ -132,6 +137,7 @@ impl Kind {
         Self::Post,
         Self::Reaction,
         Self::File,
+        Self::Purge,
     ];
 
     /// The kind with this number.
@@ -150,6 +156,7 @@ impl Kind {
             Self::Post => "post",
             Self::Reaction => "reaction",
             Self::File => "file",
+            Self::Purge => "purge",
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::{Id, IdContext, Kind, Manifest, ObjectKey, StreamId, UnixMillis, Version};
+use crate::{Epoch, Id, IdContext, Kind, Label, Manifest, NodeId, ObjectKey, RangeSet, StreamId, UnixMillis, Version};
 
 /// The state of one object after a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,7 @@ pub enum Event {
     Post(PostState),
     Reaction(ReactionState),
     File(FileState),
+    Purge(PurgeState),
 }
 
 /// A user's public profile. No roles and no credentials: those are each node's own.
@@ -285,6 +286,63 @@ pub struct FileState {
     pub content: Option<Manifest>,
 }
 
+/// An order to remove content everywhere it went. It carries no content itself.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "IdContext")]
+pub struct PurgeState {
+    /// Also the version that the emptied posts have from then on.
+    #[n(0)]
+    pub version: Version,
+    /// Identity of the order.
+    #[n(1)]
+    pub id: Id,
+    /// When it was given.
+    #[n(2)]
+    pub at: UnixMillis,
+    /// Who gave it.
+    #[n(3)]
+    pub by: String,
+    /// Why.
+    #[n(4)]
+    pub reason: String,
+    /// Posts that go, with their edits and reactions.
+    #[n(5)]
+    pub posts: Vec<Id>,
+    /// Files whose bytes go, those of the posts among them.
+    #[n(6)]
+    pub files: Vec<Id>,
+    /// Entries that hold the content, as far as the node that gave the order knows them: a receiver takes none of them
+    /// in afterwards.
+    #[n(7)]
+    pub entries: Vec<EntryNumbers>,
+    /// The files of the posts stay.
+    #[n(8)]
+    pub keep_files: bool,
+    /// Other files with the same bytes go too, and chunks that other files share.
+    #[n(9)]
+    pub everywhere_used: bool,
+    /// Release label of the content, so that the order goes where the content could go.
+    #[n(10)]
+    pub label: Option<Label>,
+    /// Channel of the content: its release rule decides where no label is known.
+    #[n(11)]
+    pub channel_id: Option<Id>,
+}
+
+/// Numbers of one epoch of one origin.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EntryNumbers {
+    /// Whose.
+    #[n(0)]
+    pub origin: NodeId,
+    /// Of which numbering.
+    #[n(1)]
+    pub epoch: Epoch,
+    /// Which.
+    #[n(2)]
+    pub numbers: RangeSet,
+}
+
 /// Which object an event is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "each variant holds the object's key")]
@@ -297,6 +355,7 @@ pub enum ObjectRef {
     Post(Id),
     Reaction(Id, Id, String),
     File(Id),
+    Purge(Id),
 }
 
 impl ObjectRef {
@@ -318,6 +377,7 @@ impl ObjectRef {
             Self::Post(a) => put(Kind::Post, &[a.as_str()]),
             Self::Reaction(a, b, emoji) => put(Kind::Reaction, &[a.as_str(), b.as_str(), emoji]),
             Self::File(a) => put(Kind::File, &[a.as_str()]),
+            Self::Purge(a) => put(Kind::Purge, &[a.as_str()]),
         }
         let mut first = [0u8; 8];
         first.copy_from_slice(&hash.finalize().as_bytes()[..8]);
@@ -337,6 +397,7 @@ impl Event {
             Self::Post(_) => Kind::Post,
             Self::Reaction(_) => Kind::Reaction,
             Self::File(_) => Kind::File,
+            Self::Purge(_) => Kind::Purge,
         }
     }
 
@@ -351,6 +412,7 @@ impl Event {
             Self::Post(s) => ObjectRef::Post(s.id),
             Self::Reaction(s) => ObjectRef::Reaction(s.post_id, s.user_id, s.emoji_name.clone()),
             Self::File(s) => ObjectRef::File(s.stub.id),
+            Self::Purge(s) => ObjectRef::Purge(s.id),
         }
     }
 
@@ -365,6 +427,7 @@ impl Event {
             Self::Post(s) => s.version,
             Self::Reaction(s) => s.version,
             Self::File(s) => s.version,
+            Self::Purge(s) => s.version,
         }
     }
 
@@ -379,6 +442,7 @@ impl Event {
             Self::Post(s) => StreamId::Channel(s.channel_id),
             Self::Reaction(s) => StreamId::Channel(s.channel_id),
             Self::File(s) => StreamId::Channel(s.channel_id),
+            Self::Purge(_) => StreamId::Purge,
         }
     }
 
@@ -386,7 +450,8 @@ impl Event {
     /// whose file has not arrived is shown with a placeholder.
     pub fn needs(&self) -> Vec<ObjectRef> {
         match self {
-            Self::User(_) | Self::Team(_) => Vec::new(),
+            // A purge waits for nothing, not even for what it purges.
+            Self::User(_) | Self::Team(_) | Self::Purge(_) => Vec::new(),
             Self::TeamMember(s) => vec![ObjectRef::Team(s.team_id), ObjectRef::User(s.user_id)],
             Self::Channel(s) => {
                 let team = s.team_id.map(ObjectRef::Team);
@@ -417,6 +482,7 @@ impl Event {
             Self::Post(s) => minicbor::to_vec_with(s, ctx),
             Self::Reaction(s) => minicbor::to_vec_with(s, ctx),
             Self::File(s) => minicbor::to_vec_with(s, ctx),
+            Self::Purge(s) => minicbor::to_vec_with(s, ctx),
         }
         .expect(INFALLIBLE)
     }
@@ -435,6 +501,7 @@ impl Event {
             Kind::Post => Self::Post(minicbor::decode_with(bytes, ctx)?),
             Kind::Reaction => Self::Reaction(minicbor::decode_with(bytes, ctx)?),
             Kind::File => Self::File(minicbor::decode_with(bytes, ctx)?),
+            Kind::Purge => Self::Purge(minicbor::decode_with(bytes, ctx)?),
         })
     }
 }

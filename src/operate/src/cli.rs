@@ -41,6 +41,8 @@ pub enum Verb {
     /// Emission control: what may leave this node. The state survives restarts.
     #[command(subcommand)]
     Link(Link),
+    /// Remove a spilled post or file here and wherever it went. Shows first what would go; needs a running node.
+    Purge(Purge),
     /// The configuration file.
     #[command(subcommand)]
     Config(Config),
@@ -283,6 +285,58 @@ pub enum Link {
     Resume,
     /// Show what may leave.
     Status(Format),
+}
+
+/// `purge`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Purge {
+    /// What to do besides giving an order.
+    #[command(subcommand)]
+    pub verb: Option<PurgeVerb>,
+    /// The order.
+    #[command(flatten)]
+    pub order: PurgeOrder,
+}
+
+/// `purge ID`
+#[derive(Debug, Args)]
+pub struct PurgeOrder {
+    /// A post's or file's id; or an entry, by its place in the journal or as origin/epoch/number: then the post or
+    /// file that it is about goes.
+    #[arg(value_name = "ID")]
+    pub target: Option<String>,
+    /// Why. Kept in the tombstones and told to every node: write nothing of the content here.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Who orders it; by default the name of the user who is signed in.
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Leave the post's files.
+    #[arg(long)]
+    pub keep_files: bool,
+    /// Take other files with the same bytes along, and parts that other files share.
+    #[arg(long)]
+    pub everywhere_used: bool,
+    /// Do it; without this nothing is changed unless a person at the terminal agrees.
+    #[arg(long)]
+    pub yes: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub format: Format,
+}
+
+/// `purge VERB`
+#[derive(Debug, Subcommand)]
+pub enum PurgeVerb {
+    /// Show the orders, and how far each is at each node. Ends with 3 while some node is not done.
+    Status {
+        /// Only this order.
+        id: Option<String>,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 /// `config`

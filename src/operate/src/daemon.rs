@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use apply::{Holdings, PurgeReceipt, PurgeStatus};
 use carrier::{Emission, PeerState, PeerStatus, SystemClock, consumer_name};
 use edge::{Environment, Site, SiteConfig};
 use hub::Hub;
@@ -17,7 +18,8 @@ use tracing::{error, info, warn};
 
 use crate::accounts;
 use crate::admin::{
-    self, Control, HoldChange, HoldChanged, InviteRequest, Joined, NewPassword, NewUser, Peers, Token, UserAdded,
+    self, Control, HoldChange, HoldChanged, InviteRequest, Joined, NewPassword, NewUser, Peers, PurgeAtNode,
+    PurgeOrdered, PurgeRequest, PurgeState, PurgeView, Purges, Token, UserAdded,
 };
 use crate::config::{self, Role, Settings};
 use crate::exit::{Done, Exit, Failure, chain};
@@ -310,6 +312,57 @@ impl Running {
             drop(all);
             self.health.report(&format!("link {}", peer.name), verdict(&peer.state));
         }
+        self.look_at_purges();
+    }
+
+    fn purge_view(&self, status: PurgeStatus) -> PurgeView {
+        let name =
+            |node: NodeId| self.registry.get(node).map_or_else(|| node.to_string(), |peer| peer.name.to_string());
+        let order = &status.order;
+        let at_node = |peer: keys::Peer| {
+            let receipt = status.receipts.get(&consumer_name(peer.node)).copied().unwrap_or(PurgeReceipt::Waiting);
+            PurgeAtNode { name: peer.name.to_string(), state: purge_state(receipt) }
+        };
+        PurgeView {
+            id: order.id.to_string(),
+            at: order.at,
+            by: order.by.clone(),
+            reason: order.reason.clone(),
+            posts: order.posts.iter().map(ToString::to_string).collect(),
+            files: order.files.iter().map(ToString::to_string).collect(),
+            origin: status.origin.map(name),
+            done_at: status.done_at,
+            nodes: match status.origin {
+                None => self.registry.list().into_iter().map(at_node).collect(),
+                Some(_) => Vec::new(),
+            },
+            done: status.done,
+        }
+    }
+
+    /// Content that an order has not reached is the worst place for an order to wait unseen.
+    fn look_at_purges(&self) {
+        let purges = match Control::purges(self) {
+            Ok(purges) => purges.purges,
+            Err(e) => return warn!(reason = e.text, "the orders to purge could not be read"),
+        };
+        let mut waiting: BTreeMap<String, u64> = BTreeMap::new();
+        for node in purges.iter().flat_map(|purge| &purge.nodes) {
+            *waiting.entry(node.name.clone()).or_default() += u64::from(!node.state.is_final());
+        }
+        for (name, count) in &waiting {
+            self.metrics.purges_waiting.set_count((telemetry::PeerName::new(name),), *count);
+        }
+        let behind: Vec<String> =
+            waiting.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} ({n})")).collect();
+        let verdict = match behind.is_empty() {
+            true => Verdict::ok("no order to purge waits for a node"),
+            false => Verdict::degraded(
+                format!("orders to purge wait for {}; the content may still be there", behind.join(", ")),
+                "bring the link up; `holdfast purge status` shows which orders and how far they are",
+            ),
+        };
+        self.health.report("purge receipts", verdict);
     }
 
     fn peer_facts(&self, peer: &PeerStatus, capturing: u64) -> Result<PeerFacts, Failure> {
@@ -350,6 +403,39 @@ impl Running {
             }),
         })
     }
+}
+
+fn purge_state(receipt: PurgeReceipt) -> PurgeState {
+    match receipt {
+        PurgeReceipt::Waiting => PurgeState::Waiting,
+        PurgeReceipt::Sent => PurgeState::Sent,
+        PurgeReceipt::Ended(Outcome::Applied) => PurgeState::Done,
+        PurgeReceipt::Ended(Outcome::Withheld) => PurgeState::NotReleased,
+        PurgeReceipt::Ended(Outcome::Quarantined | Outcome::Expired | Outcome::Superseded | Outcome::Purged) => {
+            PurgeState::Failed
+        }
+    }
+}
+
+fn purge_request(request: &PurgeRequest) -> Result<apply::PurgeRequest, Failure> {
+    let wrong = |what: String, next: &str| Failure::with(Exit::Usage, format!("{what}; nothing was changed"), next);
+    if request.reason.trim().is_empty() {
+        return Err(wrong("an order to purge needs a reason".to_owned(), "give one with --reason"));
+    }
+    let target = match request.target.parse::<model::Id>() {
+        Ok(id) => apply::PurgeTarget::Object(id),
+        Err(_) => apply::PurgeTarget::Entry(crate::verbs::parse_which(&request.target).ok_or_else(|| {
+            let next = "give the id of a post or file, or an entry as `holdfast journal list` shows it";
+            wrong(format!("`{}` names no post, file or entry", request.target), next)
+        })?),
+    };
+    Ok(apply::PurgeRequest {
+        target,
+        by: request.by.clone(),
+        reason: request.reason.clone(),
+        keep_files: request.keep_files,
+        everywhere_used: request.everywhere_used,
+    })
 }
 
 /// What the state of a link means for the operator. Silence is an order that was given: it is no defect.
@@ -472,6 +558,23 @@ impl Control for Running {
         // What is missed is asked for at once, and what was given up is told.
         self.carrier.notify_finals();
         Ok(done)
+    }
+
+    fn preview_purge(&self, request: &PurgeRequest) -> Result<Holdings, Failure> {
+        self.applied.preview_purge(&purge_request(request)?).map_err(|e| Failure::new(chain(&e), e.next_step()))
+    }
+
+    fn order_purge(&self, request: &PurgeRequest) -> Result<PurgeOrdered, Failure> {
+        let ordered = self.applied.order_purge(&purge_request(request)?);
+        let ids = ordered.map_err(|e| Failure::new(chain(&e), e.next_step()))?;
+        self.metrics.purges_ordered_total.add((), ids.len() as u64);
+        Ok(PurgeOrdered { ids: ids.iter().map(ToString::to_string).collect() })
+    }
+
+    fn purges(&self) -> Result<Purges, Failure> {
+        let failed = |e: apply::PurgeError| Failure::new(chain(&e), e.next_step());
+        let purges = self.applied.purges().map_err(failed)?.into_iter().map(|status| self.purge_view(status));
+        Ok(Purges { schema: Purges::SCHEMA.to_owned(), purges: purges.collect() })
     }
 
     async fn join(&self, token: &str) -> Result<Joined, Failure> {

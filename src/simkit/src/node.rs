@@ -352,7 +352,7 @@ impl SimNode {
                         let foreign = Foreign { bytes: incoming.bytes, object: None };
                         tickets.push((incoming.entry.header.id, process.journal.append_foreign(foreign)));
                     }
-                    Output::StoreChunk { name, bytes } => {
+                    Output::StoreChunk { name, bytes, file: _ } => {
                         process.journal.put_chunk(name, &bytes).wait()?;
                         process.session.chunks_stored(&[name]);
                     }

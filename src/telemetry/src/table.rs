@@ -64,6 +64,11 @@ metrics! {
     apply_refetched_entries_total: Counter [origin: PeerName] "Entries of a peer that were damaged here before they were applied, and are asked for again.",
     apply_late_posts_total: Counter [origin: PeerName] "Posts that were applied long after they were written.",
 
+    purges_ordered_total: Counter [] "Orders to purge content that were given on this node.",
+    purges_done_total: Counter [] "Orders, of this node and of its peers, that were carried out on this node.",
+    purges_open: Gauge [] "Orders that are not carried out on this node yet.",
+    purges_waiting: Gauge [peer: PeerName] "Orders of this node without a final receipt of the peer.",
+
     mission_objects: Gauge [object: ObjectCount] "Objects in the mission core.",
     mission_websocket_connections: Gauge [] "Clients connected to the event stream.",
     mission_http_requests_total: Counter [kind: RequestKind, status: StatusClass] "Requests answered by the mission core.",

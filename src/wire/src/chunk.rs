@@ -259,6 +259,33 @@ pub fn name_list<B: AsRef<[u8]>, E>(
     Ok(names)
 }
 
+/// Every chunk of a file that can be named: its content's and those of its name lists. Lists that are not held or make no
+/// sense name nothing.
+///
+/// # Errors
+/// When `get` fails.
+pub fn every_name<B: AsRef<[u8]>, E>(
+    manifest: &Manifest,
+    mut get: impl FnMut(&ChunkName) -> Result<Option<B>, E>,
+) -> Result<Vec<ChunkName>, E> {
+    let mut all = manifest.chunks.clone();
+    let mut names = manifest.chunks.clone();
+    for level in (0..manifest.level.min(LEVEL_MAX)).rev() {
+        let mut list = Vec::new();
+        for name in &names {
+            let Some(chunk) = get(name)? else { return Ok(all) };
+            list.extend_from_slice(chunk.as_ref());
+            if check_list_len(manifest, level, list.len()).is_err() {
+                return Ok(all);
+            }
+        }
+        let Ok(below) = read_name_list(&list) else { return Ok(all) };
+        all.extend_from_slice(&below);
+        names = below;
+    }
+    Ok(all)
+}
+
 /// The names in a complete name list.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //! entry   = varint header length | header | body (the rest)
 //! header  = layout version (1)
 //!           flags        bits 0-2 precedence, 3 has expiry, 4 has supersession key,
-//!                        5-6 stream (0 directory, 1 team, 2 channel)
+//!                        5-6 stream (0 directory, 1 team, 2 channel, 3 purge)
 //!           same         bit 0 origin, 1 epoch, 2 label, 3 salt, 4 stream: as in the base; 0 in canonical bytes
 //!           kind         u8
 //!           origin       16 bytes                    unless same
@@ -86,8 +86,23 @@ pub fn decode_entry(bytes: &[u8]) -> Result<Entry, WireError> {
 /// # Errors
 /// When the bytes cannot be split into header and body.
 pub fn entry_hash(bytes: &[u8]) -> Result<EntryHash, WireError> {
-    let (header, body) = split(bytes)?;
-    Ok(hash_of(header, &BodyHash::of(body)))
+    Ok(hash_of(split(bytes)?.0, &body_hash(bytes)?))
+}
+
+/// Hash of the body of an entry in canonical bytes.
+///
+/// # Errors
+/// As for [`entry_hash`].
+pub fn body_hash(bytes: &[u8]) -> Result<BodyHash, WireError> {
+    Ok(BodyHash::of(split(bytes)?.1))
+}
+
+/// As [`entry_hash`], for an entry whose body is known by its hash alone: whatever stands behind the header does not count.
+///
+/// # Errors
+/// As for [`entry_hash`].
+pub fn entry_hash_with(bytes: &[u8], body: &BodyHash) -> Result<EntryHash, WireError> {
+    Ok(hash_of(split(bytes)?.0, body))
 }
 
 /// The share of a body in the hash of its entry.
@@ -98,6 +113,16 @@ impl BodyHash {
     /// Of these bytes.
     pub fn of(body: &[u8]) -> Self {
         Self(blake3::hash(body))
+    }
+
+    /// For keeping it.
+    pub fn to_bytes(self) -> [u8; 32] {
+        *self.0.as_bytes()
+    }
+
+    /// As it was kept.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(blake3::Hash::from_bytes(bytes))
     }
 }
 
@@ -155,6 +180,14 @@ impl OwnEntries {
     }
 }
 
+/// Length of the body of an entry in canonical bytes: it stands at the end.
+///
+/// # Errors
+/// As for [`entry_hash`].
+pub fn body_len(bytes: &[u8]) -> Result<usize, WireError> {
+    Ok(split(bytes)?.1.len())
+}
+
 /// The body of an entry of `origin` whose header says `mint_salt`.
 pub fn encode_event(event: &Event, origin: NodeId, mint_salt: u64) -> Vec<u8> {
     event.encode_with(&mut ids_of(origin, mint_salt))
@@ -202,6 +235,7 @@ fn stream_number(stream: &StreamId) -> u8 {
         StreamId::Directory => 0,
         StreamId::Team(_) => 1,
         StreamId::Channel(_) => 2,
+        StreamId::Purge => 3,
     }
 }
 
@@ -261,7 +295,7 @@ fn encode_header(h: &Header, base: Option<&Header>, cipher: Option<&IdCipher>) -
     }
     if same & SAME_STREAM == 0 {
         match &h.stream {
-            StreamId::Directory => {}
+            StreamId::Directory | StreamId::Purge => {}
             StreamId::Team(id) | StreamId::Channel(id) => {
                 let cipher = cipher.cloned().unwrap_or_else(|| IdCipher::for_node(h.id.origin));
                 put_cbor(&mut out, id, &mut EntryIds::with_cipher(cipher, h.mint_salt));
@@ -346,6 +380,7 @@ fn decode_header(bytes: &[u8], base: Option<&Header>) -> Result<Header, WireErro
     let stream = match (from_base(SAME_STREAM)?, flags >> STREAM_SHIFT) {
         (Some(b), number) if stream_number(&b.stream) == number => b.stream,
         (None, 0) => StreamId::Directory,
+        (None, 3) => StreamId::Purge,
         (None, 1) => StreamId::Team(r.cbor::<_, Id>(&mut ids_of(origin, mint_salt))?),
         (None, 2) => StreamId::Channel(r.cbor::<_, Id>(&mut ids_of(origin, mint_salt))?),
         _ => return Err(bad("an entry's stream")),

@@ -18,6 +18,9 @@
 //!  POST   /v1/keys/rewrite       null, again until it says `finished`     -> Rewriting
 //!  POST   /v1/stop               null: the node stops in order            -> {}
 //!  POST   /v1/journal            Upkeep                                   -> UpkeepDone
+//!  POST   /v1/purge/preview      PurgeRequest                             -> what would go
+//!  POST   /v1/purge              PurgeRequest                             -> {"ids"}
+//!  GET    /v1/purges             Purges
 //! ```
 //!
 //! A refusal has a status of 400 or above and the body [`Refusal`].
@@ -32,6 +35,7 @@ use crate::exit::Failure;
 use crate::rotation::{KeyList, Rewriting, Rotated};
 use crate::status::Status;
 use crate::upkeep::{Upkeep, UpkeepDone};
+use apply::{Holdings, PurgeDone};
 use carrier::Emission;
 
 /// File name below the data directory.
@@ -114,6 +118,24 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When the journal refuses.
     fn upkeep(&self, asked: &Upkeep) -> Result<UpkeepDone, Failure>;
+
+    /// What an order to purge would remove here. Reads the whole journal.
+    ///
+    /// # Errors
+    /// When nothing of that name is known.
+    fn preview_purge(&self, request: &PurgeRequest) -> Result<Holdings, Failure>;
+
+    /// Orders that content be removed, here and wherever it went.
+    ///
+    /// # Errors
+    /// When nothing of that name is known, or the order cannot be made durable.
+    fn order_purge(&self, request: &PurgeRequest) -> Result<PurgeOrdered, Failure>;
+
+    /// Orders to purge, the newest first.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn purges(&self) -> Result<Purges, Failure>;
 
     /// Enrols this node at the hub that issued the token. Not cancel-safe: it may have enrolled when dropped, and
     /// can then be repeated with the same token.
@@ -282,6 +304,122 @@ pub struct InvitationRow {
     pub name: String,
     /// Not valid after this.
     pub expires_at: UnixMillis,
+}
+
+/// Body of `POST /v1/purge` and of its preview.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PurgeRequest {
+    /// Id of a post or file, or an entry as in `journal show`.
+    pub target: String,
+    /// Who orders it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The post's files stay.
+    pub keep_files: bool,
+    /// Other files with the same bytes go too.
+    pub everywhere_used: bool,
+}
+
+/// Answer to `POST /v1/purge`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeOrdered {
+    /// The orders: one for each release label that the content has.
+    pub ids: Vec<String>,
+}
+
+/// Orders to purge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purges {
+    /// `holdfast.purges/1`.
+    pub schema: String,
+    /// The newest first.
+    pub purges: Vec<PurgeView>,
+}
+
+impl Purges {
+    /// Name of the form.
+    pub const SCHEMA: &'static str = "holdfast.purges/1";
+}
+
+/// One order and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeView {
+    /// Its id.
+    pub id: String,
+    /// When it was given.
+    pub at: UnixMillis,
+    /// Who gave it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Posts.
+    pub posts: Vec<String>,
+    /// Files.
+    pub files: Vec<String>,
+    /// The node that gave it; `None` for this one.
+    pub origin: Option<String>,
+    /// When nothing of the content was left here; `None` before.
+    pub done_at: Option<UnixMillis>,
+    /// What was done here.
+    pub done: PurgeDone,
+    /// For an order of this node: every enrolled peer.
+    pub nodes: Vec<PurgeAtNode>,
+}
+
+impl PurgeView {
+    /// Is nothing more to be done for it, here and at the nodes that it goes to?
+    pub fn is_done(&self) -> bool {
+        self.done_at.is_some() && self.nodes.iter().all(|node| node.state.is_final())
+    }
+}
+
+/// How far an order is at another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeAtNode {
+    /// The node's name.
+    pub name: String,
+    /// How far.
+    pub state: PurgeState,
+}
+
+/// How far an order is at another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PurgeState {
+    /// Not known to be there.
+    Waiting,
+    /// Durable there, not carried out yet.
+    Sent,
+    /// Nothing of the content is left there.
+    Done,
+    /// The content may not go there and never did.
+    NotReleased,
+    /// It could not carry it out: somebody has to look there.
+    Failed,
+}
+
+impl PurgeState {
+    /// Is there nothing to wait for?
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Done | Self::NotReleased => true,
+            Self::Waiting | Self::Sent | Self::Failed => false,
+        }
+    }
+}
+
+impl std::fmt::Display for PurgeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waiting: it does not have the order yet",
+            Self::Sent => "sent: it has the order and has not said that it is done",
+            Self::Done => "done",
+            Self::NotReleased => "nothing to do: the content may not go there",
+            Self::Failed => "failed: it could not carry the order out; see its log",
+        })
+    }
 }
 
 /// Body of every answer that refuses.

@@ -15,8 +15,8 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Control, EmissionChange, HoldChange, InviteRequest, JoinRequest, NewPassword, NewUser, Refusal, RemoveRequest,
-    SOCKET,
+    Control, EmissionChange, HoldChange, InviteRequest, JoinRequest, NewPassword, NewUser, PurgeRequest, Refusal,
+    RemoveRequest, SOCKET,
 };
 use crate::exit::Failure;
 use crate::upkeep::Upkeep;
@@ -111,6 +111,19 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
             post(|State(c): State<Arc<C>>, body: Body<Upkeep>| with(body, |b| blocking(move || c.upkeep(&b)))),
         )
         .route(
+            "/v1/purge/preview",
+            post(|State(c): State<Arc<C>>, body: Body<PurgeRequest>| {
+                with(body, |b| blocking(move || c.preview_purge(&b)))
+            }),
+        )
+        .route(
+            "/v1/purge",
+            post(|State(c): State<Arc<C>>, body: Body<PurgeRequest>| {
+                with(body, |b| blocking(move || c.order_purge(&b)))
+            }),
+        )
+        .route("/v1/purges", get(|State(c): State<Arc<C>>| blocking(move || c.purges())))
+        .route(
             "/v1/peers/join",
             post(|State(c): State<Arc<C>>, body: Body<JoinRequest>| {
                 with(body, |b| async move { answer(c.join(&b.token).await) })
@@ -161,11 +174,12 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::admin::{Joined, Password, Peers, Token, UserAdded, client};
+    use crate::admin::{Joined, Password, Peers, PurgeOrdered, Purges, Token, UserAdded, client};
     use crate::exit::Exit;
     use crate::rotation::{KeyList, Rewriting, Rotated};
     use crate::status::{Status, fixture};
     use crate::upkeep::UpkeepDone;
+    use apply::Holdings;
     use carrier::Emission;
 
     #[derive(Default)]
@@ -216,6 +230,15 @@ mod tests {
         }
         fn upkeep(&self, _: &Upkeep) -> Result<UpkeepDone, Failure> {
             Ok(UpkeepDone::Finished)
+        }
+        fn preview_purge(&self, _: &PurgeRequest) -> Result<Holdings, Failure> {
+            Ok(Holdings::default())
+        }
+        fn order_purge(&self, request: &PurgeRequest) -> Result<PurgeOrdered, Failure> {
+            Ok(PurgeOrdered { ids: vec![request.target.clone()] })
+        }
+        fn purges(&self) -> Result<Purges, Failure> {
+            Ok(Purges { schema: Purges::SCHEMA.to_owned(), purges: Vec::new() })
         }
         async fn join(&self, token: &str) -> Result<Joined, Failure> {
             let schema = "holdfast.joined/1".to_owned();

@@ -168,7 +168,7 @@ fn show_one(reader: &Reader, entry: &str, json: bool) -> Done {
 }
 
 /// A place as a number, or `origin/epoch/number`.
-fn parse_which(text: &str) -> Option<Which> {
+pub(crate) fn parse_which(text: &str) -> Option<Which> {
     if let Ok(pos) = text.parse::<u64>() {
         return (pos > 0).then_some(Which::Pos(LocalPos(pos)));
     }
@@ -200,12 +200,14 @@ fn verify(layout: &Layout, reader: &Reader, json: bool) -> Done {
         output::json(&Verified { schema: "holdfast.verify/1", clean, torn_tail_bytes, report: &report });
     } else {
         output::line(format!(
-            "{} in {} segments: {} frames, {} entries and {} chunks are good",
+            "{} in {} segments: {} frames, {} entries and {} chunks are good; {} entries and {} chunks were purged",
             show::bytes(report.bytes),
             report.segments,
             report.frames,
             report.entries,
-            report.chunks
+            report.chunks,
+            report.purged_entries,
+            report.purged_chunks
         ));
         for finding in &report.findings {
             output::line(format!("segment {} at byte {}: {}", finding.segment, finding.offset, finding.what));

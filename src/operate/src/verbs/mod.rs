@@ -8,12 +8,13 @@ mod init;
 mod journal;
 mod keys;
 mod link;
+mod purge;
 mod status;
 mod upkeep;
 mod user;
 mod zeroize;
 
-pub(crate) use self::journal::open as open_journal;
+pub(crate) use self::journal::{open as open_journal, parse_which};
 
 use crate::cli::{Cli, Verb};
 use crate::exit::{Done, Exit, Failure, chain};
@@ -36,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Status(format) => status::run(&layout, format.json),
         Verb::Journal(verb) => journal::run(&layout, verb),
         Verb::Link(verb) => link::run(&layout, verb),
+        Verb::Purge(purge) => purge::run(&layout, purge),
         Verb::Config(verb) => config::run(&layout, verb),
         Verb::Keys(verb) => keys::run(&layout, verb),
         Verb::Zeroize(args) => zeroize::run(&layout, args),
@@ -50,7 +52,7 @@ pub(crate) fn run(cli: Cli) -> Done {
 
 /// Does this verb print JSON, errors too?
 pub(crate) fn wants_json(verb: &Verb) -> bool {
-    use crate::cli::{Config, Enroll, Journal, JournalHold, Keys, Link, Quarantine};
+    use crate::cli::{Config, Enroll, Journal, JournalHold, Keys, Link, PurgeVerb, Quarantine};
     match verb {
         Verb::Status(format)
         | Verb::Enroll(Enroll::Invite { format, .. } | Enroll::List(format))
@@ -73,6 +75,10 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
         | Verb::Config(Config::Check(format))
         | Verb::Keys(Keys::List(format) | Keys::Rotate { format, .. })
         | Verb::Zeroize(crate::cli::Zeroize { format, .. }) => format.json,
+        Verb::Purge(purge) => match &purge.verb {
+            Some(PurgeVerb::Status { format, .. }) => format.json,
+            None => purge.order.format.json,
+        },
         Verb::Demo(options) => options.json,
         Verb::Journal(Journal::Export { .. })
         | Verb::Init(_)
@@ -133,6 +139,9 @@ mod tests {
             ("enroll invite bravo", Exit::Failed),
             ("enroll remove bravo", Exit::Failed),
             ("journal show x", Exit::Failed),
+            ("purge ybndrfg8ejkmcpqxot1uwisza3 --reason spill --yes", Exit::NotRunning),
+            ("purge status", Exit::NotRunning),
+            ("purge --reason spill", Exit::Usage),
             ("hub", Exit::Config),
         ] {
             assert_eq!(exit_of(&node, words), exit, "{words}");
