@@ -150,7 +150,7 @@ fn show_purge(purge: &PurgeView) {
     ));
     if j.damaged_bytes > 0 || j.set_aside_files > 0 {
         output::line(format!(
-            "  {:<16} might have held some of it: {} of damage overwritten, {} set aside files removed",
+            "  {:<16} might have held some of it: {} of damage, sealed with a lost key now, and {} copies, removed",
             "",
             show::bytes(j.damaged_bytes),
             j.set_aside_files
