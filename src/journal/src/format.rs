@@ -71,6 +71,9 @@ pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// Largest chunk: chunking cuts at 64 KiB, the rest is room for other cutters.
 pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;
 
+/// No journal has so many entries: a higher position is no position.
+const POSITION_MAX: u64 = 1 << 62;
+
 const MAGIC: &[u8; 8] = b"HOLDFSEG";
 const SEAL: &[u8; 4] = b"SEAL";
 pub(crate) const MARKER: [u8; 2] = [0x9e, 0x48];
@@ -375,7 +378,7 @@ impl EntryPrefix {
     /// The prefix, and the entry's bytes.
     pub(crate) fn decode(payload: &[u8]) -> Option<(Self, &[u8])> {
         let mut fields = Fields(payload);
-        let pos = fields.u64()?;
+        let pos = fields.u64().filter(|pos| *pos < POSITION_MAX)?;
         let [flags, class] = fields.array()?;
         let hash = EntryHash(fields.array()?);
         let object = if flags & OBJECT != 0 { Some(ObjectKey(fields.u64()?)) } else { None };

@@ -6,16 +6,19 @@
 pub mod samples;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
-use keys::Invite;
+use journal::{Reader, Which};
+use keys::{DataKeys, Invite};
 use link::{Lane, Now, Output, ReceiverState, SenderState, Session, SessionConfig};
 use model::{
     ChunkName, EntryHash, EntryId, Epoch, LocalPos, Manifest, NodeId, Outbound, OutboundError, Outgoing, Precedence,
     Scan, UnixMillis,
 };
+use simkit::PretendDisk;
 use wire::FrameBuffer;
 
 /// This node, and the peer whose bytes come in.
@@ -58,6 +61,26 @@ pub fn content(data: &[u8]) {
     if wire::chunk::read_manifest(&manifest, get, write).is_ok() {
         assert_eq!(blake3::hash(&out), manifest.content_hash, "another content was accepted");
     }
+}
+
+/// A segment file whose checksums are not compared, so that whatever stands in a frame is read.
+pub fn segment(data: &[u8]) {
+    use journal::mutations::{Mutation, with};
+    with(Mutation::SkipFrameCrc, || {
+        let disk = PretendDisk::default();
+        let dir = Path::new("/journal");
+        samples::put_file(&disk, &dir.join("segments/00000001.seg"), data);
+        let Ok(reader) = Reader::open(dir, Arc::new(disk), &DataKeys::none()) else { return };
+        let all = LocalPos::START..LocalPos(u64::MAX);
+        if let Ok(listed) = reader.list(all, 1_000) {
+            for entry in listed.into_iter().take(8) {
+                let _ = reader.show(Which::Id(entry.entry.header.id));
+            }
+        }
+        let _ = reader.accounting();
+        let _ = reader.verify(&mut |_| {});
+        reader.stats();
+    });
 }
 
 /// An enrolment token with a right checksum around foreign bytes, and foreign text.
@@ -126,7 +149,7 @@ fn carry_out(session: &mut Session, stored: &mut BTreeSet<EntryId>, now: Now) {
                 assert!(stored.insert(id), "{id} is to be stored twice");
                 session.entries_stored(&[id], now);
             }
-            Output::StoreChunk { name, bytes } => {
+            Output::StoreChunk { name, bytes, file: _ } => {
                 assert_eq!(samples::name_of(&bytes), name, "a chunk is to be stored under another name");
                 session.chunks_stored(&[name]);
             }
@@ -140,6 +163,8 @@ fn carry_out(session: &mut Session, stored: &mut BTreeSet<EntryId>, now: Now) {
             | Output::FileUnavailable(_)
             | Output::OfferFiles
             | Output::Close { .. }
+            | Output::Restore(_)
+            | Output::NotReturned { .. }
             | Output::Event(_) => {}
         }
     }
@@ -166,6 +191,10 @@ impl Outbound for Own<'_> {
 
     fn entry(&self, id: EntryId) -> Result<Option<Outgoing>, OutboundError> {
         Ok(self.0.iter().find(|o| o.entry.header.id == id).cloned())
+    }
+
+    fn received(&self, _id: EntryId) -> Result<Option<Outgoing>, OutboundError> {
+        Ok(None)
     }
 
     fn superseded(&self, _entry: &Outgoing) -> bool {

@@ -6,12 +6,14 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use std::{fs, io};
 
+use journal::{AtRest, Draft, Foreign, IndexPlace, Journal, JournalOptions, JournalSettings};
 use link::{Lane, Now, ReceiverState, SenderState, Session, SessionConfig};
 use model::event::{FileState, FileStub, PostState, ReactionState, UserState};
 use model::{
-    ChunkName, Entry, EntryId, Epoch, Event, Header, Hlc, Id, LocalPos, Manifest, NodeId, Outgoing, Precedence, Seq,
-    SourcePosition, UnixMillis, Version,
+    ChunkName, Disk as _, Entry, EntryId, Epoch, Event, Header, Hlc, Id, LocalPos, Manifest, NodeId, OpenMode,
+    Outgoing, Precedence, Seq, SourcePosition, UnixMillis, Version,
 };
+use simkit::{PretendDisk, VirtualClock};
 use wire::chunk::{Namer, build_manifest};
 
 use crate::{ME, Own, PEER};
@@ -218,6 +220,67 @@ fn conversation() -> Vec<u8> {
     bytes
 }
 
+/// Puts a file on a pretend disk.
+pub fn put_file(disk: &PretendDisk, path: &Path, bytes: &[u8]) {
+    disk.create_dir_all(path.parent().expect("a file stands in a directory")).expect("the disk works");
+    let file = disk.open(path, OpenMode::Create).expect("a new name");
+    file.append(bytes).expect("the disk works");
+}
+
+/// A journal's first segment: own and received entries, chunks, a consumer with receipts.
+fn segment() -> Vec<u8> {
+    let disk = PretendDisk::default();
+    let dir = Path::new("/journal");
+    let options = JournalOptions {
+        dir: dir.to_owned(),
+        node: ME,
+        disk: Arc::new(disk.clone()),
+        clock: Arc::new(VirtualClock::default()),
+        settings: JournalSettings::default(),
+        index: IndexPlace::Memory,
+        at_rest: AtRest::Plain,
+    };
+    let (journal, _) = Journal::open(options).expect("a new journal");
+    let consumer = journal.consumer("peer:sample", true).expect("it is registered");
+    for outgoing in entries(ME) {
+        let Header { id: _, source, stream, causes, precedence, captured, origin_time, expiry, .. } =
+            outgoing.entry.header.clone();
+        let Header { supersedes, label, kind, mint_salt, .. } = outgoing.entry.header.clone();
+        let draft = Draft {
+            source,
+            follows: None,
+            stream,
+            causes,
+            needs: Vec::new(),
+            precedence,
+            captured,
+            origin_time,
+            expiry,
+            supersedes,
+            label,
+            kind,
+            mint_salt,
+            body: outgoing.entry.body.clone(),
+            object: None,
+            chunks: None,
+        };
+        let appended = journal.append_own(draft).wait().expect("there is room");
+        consumer.record_stored(appended.id.epoch, &(appended.id.seq.get()..=appended.id.seq.get()).into());
+    }
+    for outgoing in entries(PEER) {
+        let foreign = Foreign { bytes: outgoing.bytes, object: None };
+        journal.append_foreign(foreign).wait().expect("there is room");
+    }
+    for (name, bytes) in OWN_CHUNKS.iter() {
+        journal.put_chunk(*name, bytes).wait().expect("there is room");
+    }
+    journal.flush().wait().expect("the disk works");
+    let file = disk.open(&dir.join("segments/00000001.seg"), OpenMode::Read).expect("the first segment");
+    let mut bytes = vec![0; file.len().expect("the disk works") as usize];
+    file.read_at(&mut bytes, 0).expect("the disk works");
+    bytes
+}
+
 /// Writes the corpora: one folder for each target.
 ///
 /// # Errors
@@ -232,6 +295,7 @@ pub fn write(dir: &Path) -> io::Result<()> {
     for (n, outgoing) in own.iter().enumerate() {
         put("entry", n, &outgoing.bytes)?;
     }
+    put("segment", 0, &segment())?;
     let talk = conversation();
     put("session", 0, &talk)?;
     let mut buffer = wire::FrameBuffer::default();
@@ -241,8 +305,8 @@ pub fn write(dir: &Path) -> io::Result<()> {
         put("frame", n, &frame.encode())?;
         n += 1;
     }
-    for (n, bytes) in [0, 10, 20_000, 400_000].into_iter().enumerate() {
-        let content = text(bytes);
+    let contents = [text(0), text(10), text(20_000), text(400_000), include_bytes!("sample.zip").to_vec()];
+    for (n, content) in contents.into_iter().enumerate() {
         let mut chunks = BTreeMap::new();
         let manifest = minicbor::to_vec(manifest_of(&content, &mut chunks)).expect("writing to a Vec cannot fail");
         let mut sample = (manifest.len() as u16).to_le_bytes().to_vec();
