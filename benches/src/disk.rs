@@ -95,6 +95,7 @@ fn text_len(event: &Event) -> usize {
         | Event::Channel(_)
         | Event::ChannelMember(_)
         | Event::Reaction(_)
-        | Event::File(_) => 0,
+        | Event::File(_)
+        | Event::Purge(_) => 0,
     }
 }
