@@ -36,6 +36,8 @@ mod talk;
 #[cfg(test)]
 mod tests;
 mod tls;
+#[cfg(test)]
+mod trial;
 
 pub use carrier::{Carrier, CarrierHandle, CarrierOptions, consumer_name};
 pub use clock::SystemClock;

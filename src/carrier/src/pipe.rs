@@ -30,7 +30,7 @@ use wire::frame::{FRAME_BYTES_MAX, Frame, FrameBuffer};
 
 use crate::quic::{self, SharedRate};
 
-/// Frames being received at the same time that are read from quinn; its flow control bounds their bytes to 8 MiB.
+/// Frames being received at the same time that are read from quinn; its flow control bounds their bytes to 16 MiB.
 const READING_MAX: usize = quic::STREAMS_MAX as usize;
 
 /// What is read from the control stream at a time: most control frames are much smaller.
@@ -170,18 +170,8 @@ impl Pipe {
     }
 
     /// Bytes that quinn may take before its queue would stand in the way of what comes later.
-    ///
-    /// A window's worth may be on its way. What is repeated stays here for a round trip or two more, so the loss of the path
-    /// comes on top: at 20 % a frame in two datagrams is repeated every third time.
     pub(crate) fn room(&self) -> u64 {
-        if self.sending.len() >= quic::STREAMS_MAX as usize / 2 {
-            return 0;
-        }
-        let path = self.connection.stats().path;
-        let window = quic::window_bytes(self.rate.get(), path.rtt);
-        // An outage loses everything; that says nothing about the path.
-        let lost_percent = (path.lost_packets * 100 / path.sent_packets.max(1)).min(30);
-        (window + window * 3 * lost_percent / 100).saturating_sub(self.outstanding_bytes)
+        quic::room(self.rate.get(), &self.connection.stats().path, self.outstanding_bytes, self.sending.len())
     }
 
     /// Is something on its way that the peer has not confirmed?

@@ -1,0 +1,303 @@
+//! Two ends of a connection over an imagined link, in virtual time: quinn's protocol state machines with our settings, our
+//! controller, shaper and governor. What a run says does not depend on the machine.
+
+mod figures;
+mod path;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use keys::NodeKey;
+use model::{BitsPerSecond, Precedence};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{EndpointConfig, ServerConfig};
+use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, StreamEvent, StreamId};
+use shaper::{Demand, Shaper};
+
+use crate::clock;
+use crate::governor::{Governor, Lane, Verdict};
+use crate::quic::{self, SharedRate};
+use crate::tls;
+use path::{Path, Weather};
+
+/// As in the conversation.
+const PATH_MTU: usize = 1_150;
+
+/// About what a session says first.
+const GREETING_BYTES: usize = 150;
+
+struct Site {
+    endpoint: Endpoint,
+    connection: Option<(ConnectionHandle, Connection)>,
+    server: Option<Arc<QuicServerConfig>>,
+    peer: SocketAddr,
+    governor: Governor,
+    rate: SharedRate,
+    shaper: Shaper,
+    /// A datagram that the governor has refused so far, and until when.
+    held: Option<(Vec<u8>, Instant)>,
+    /// Frames that the peer's end has not confirmed.
+    unconfirmed: HashMap<StreamId, u64>,
+    outstanding: u64,
+    /// Frames that are being received, with their bytes so far.
+    arriving: HashMap<StreamId, u64>,
+    greeted: bool,
+    /// Bytes that the application still wants to send.
+    backlog: u64,
+    delivered: u64,
+    /// When the last whole frame arrived.
+    last_arrival: Duration,
+}
+
+/// An edge (0) dials a hub (1).
+struct Trial {
+    base: Instant,
+    now: Duration,
+    sites: [Site; 2],
+    /// From the edge, from the hub.
+    paths: [Path; 2],
+}
+
+impl Trial {
+    /// `configured`: what both ends believe the link carries.
+    fn new(configured: BitsPerSecond, there: Weather, back: Weather, seed: u64) -> Self {
+        let base = clock::now();
+        let (edge_key, hub_key) = (NodeKey::generate(), NodeKey::generate());
+        let addresses: [SocketAddr; 2] = [([10, 0, 0, 1], 1_000).into(), ([10, 0, 0, 2], 2_000).into()];
+        let site = |index: usize| {
+            let mut config = EndpointConfig::default();
+            config.rng_seed(Some([seed as u8 ^ index as u8; 32]));
+            let server = (index == 1).then(|| tls::server(&hub_key));
+            let listening = server.clone().map(|s| Arc::new(ServerConfig::with_crypto(s)));
+            let governor = Governor::new(true, configured);
+            governor.assign(addresses[1 - index], &Arc::new(Lane::new(configured, base)));
+            Site {
+                endpoint: Endpoint::new(Arc::new(config), listening, true, None),
+                connection: None,
+                server,
+                peer: addresses[1 - index],
+                governor,
+                rate: SharedRate::new(configured),
+                shaper: Shaper::new(configured, PATH_MTU, shaper::Emission::Normal, Duration::ZERO),
+                held: None,
+                unconfirmed: HashMap::new(),
+                outstanding: 0,
+                arriving: HashMap::new(),
+                greeted: false,
+                backlog: 0,
+                delivered: 0,
+                last_arrival: Duration::ZERO,
+            }
+        };
+        let mut sites = [site(0), site(1)];
+        let mut config = quinn::ClientConfig::new(tls::client(&edge_key, hub_key.node_id(), tls::ALPN_SESSION));
+        config.transport_config(quic::transport(&sites[0].rate));
+        let dialled = sites[0].endpoint.connect(base, config, addresses[1], "holdfast").expect("a valid configuration");
+        sites[0].connection = Some(dialled);
+        let paths = [Path::new(there, seed), Path::new(back, seed ^ 0x5555)];
+        let mut trial = Self { base, now: Duration::ZERO, sites, paths };
+        trial.settle(0);
+        trial
+    }
+
+    /// Runs until `stop` says so, or until `end`. Returns whether `stop` did.
+    fn run(&mut self, end: Duration, mut stop: impl FnMut(&Self) -> bool) -> bool {
+        while self.now < end {
+            if stop(self) {
+                return true;
+            }
+            let timers = [self.wake_at(0), self.wake_at(1)].into_iter().flatten();
+            let Some(next) = timers.chain(self.paths.iter().filter_map(Path::next_arrival)).min() else { return false };
+            self.now = self.now.max(next);
+            for to in 0..2 {
+                while let Some(datagram) = self.paths[1 - to].receive(self.now) {
+                    self.receive(to, &datagram);
+                }
+                let at = self.instant();
+                if let Some((_, connection)) = &mut self.sites[to].connection
+                    && connection.poll_timeout().is_some_and(|due| due <= at)
+                {
+                    connection.handle_timeout(at);
+                }
+                self.settle(to);
+            }
+        }
+        false
+    }
+
+    fn instant(&self) -> Instant {
+        self.base + self.now
+    }
+
+    fn wake_at(&mut self, index: usize) -> Option<Duration> {
+        let site = &mut self.sites[index];
+        let (_, connection) = site.connection.as_mut()?;
+        let timer = connection.poll_timeout();
+        let lane = site.held.as_ref().map(|(_, at)| *at);
+        let due = timer.into_iter().chain(lane).min().map(|at| at.saturating_duration_since(self.base));
+        let wants = site.greeted && site.backlog > 0 && site.room() > 0;
+        let shaper = if wants { site.shaper.wake_at() } else { None };
+        due.into_iter().chain(shaper).min()
+    }
+
+    fn receive(&mut self, to: usize, datagram: &[u8]) {
+        let at = self.instant();
+        let site = &mut self.sites[to];
+        let mut answer = Vec::new();
+        let event = site.endpoint.handle(at, site.peer, None, None, BytesMut::from(datagram), &mut answer);
+        match event {
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some((ours, connection)) = &mut site.connection
+                    && *ours == handle
+                {
+                    connection.handle_event(event);
+                }
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                let Some(server) = &site.server else { return };
+                let mut config = ServerConfig::with_crypto(Arc::clone(server) as Arc<_>);
+                config.transport_config(quic::transport(&site.rate));
+                let accepted = site.endpoint.accept(incoming, at, &mut answer, Some(Arc::new(config)));
+                site.connection = accepted.ok();
+            }
+            Some(DatagramEvent::Response(_)) | None => {}
+        }
+    }
+
+    /// Lets one end do whatever it can do without time passing.
+    fn settle(&mut self, index: usize) {
+        let (at, now) = (self.instant(), self.now);
+        let site = &mut self.sites[index];
+        loop {
+            site.events(now);
+            site.application(now);
+            if !site.transmit(at, |datagram| self.paths[index].send(now, datagram)) {
+                break;
+            }
+        }
+    }
+}
+
+impl Site {
+    fn room(&self) -> u64 {
+        let Some((_, connection)) = &self.connection else { return 0 };
+        quic::room(self.rate.get(), &connection.stats().path, self.outstanding, self.unconfirmed.len())
+    }
+
+    fn events(&mut self, now: Duration) {
+        let Some((handle, connection)) = &mut self.connection else { return };
+        while let Some(event) = connection.poll_endpoint_events() {
+            if let Some(answer) = self.endpoint.handle_event(*handle, event) {
+                connection.handle_event(answer);
+            }
+        }
+        let mut readable = Vec::new();
+        while let Some(event) = connection.poll() {
+            match event {
+                Event::Connected => {
+                    let control = connection.streams().open(Dir::Uni).expect("the handshake brought credit");
+                    let mut stream = connection.send_stream(control);
+                    stream.set_priority(10).expect("it is open");
+                    assert_eq!(stream.write(&[0; GREETING_BYTES]).expect("it is open"), GREETING_BYTES);
+                }
+                Event::Stream(StreamEvent::Finished { id }) => {
+                    let bytes = self.unconfirmed.remove(&id).expect("it was sent");
+                    self.outstanding -= bytes;
+                }
+                Event::Stream(StreamEvent::Opened { .. }) => {
+                    while let Some(id) = connection.streams().accept(Dir::Uni) {
+                        self.arriving.insert(id, 0);
+                        readable.push(id);
+                    }
+                }
+                Event::Stream(StreamEvent::Readable { id }) => readable.push(id),
+                Event::ConnectionLost { reason } => panic!("the connection is lost: {reason}"),
+                Event::HandshakeDataReady
+                | Event::Stream(
+                    StreamEvent::Writable { .. } | StreamEvent::Stopped { .. } | StreamEvent::Available { .. },
+                )
+                | Event::DatagramReceived
+                | Event::DatagramsUnblocked => {}
+            }
+        }
+        for id in readable {
+            self.read(id, now);
+        }
+    }
+
+    fn read(&mut self, id: StreamId, now: Duration) {
+        let Some((_, connection)) = &mut self.connection else { return };
+        let Some(so_far) = self.arriving.get_mut(&id) else { return };
+        let mut stream = connection.recv_stream(id);
+        let Ok(mut chunks) = stream.read(true) else { return };
+        let whole = loop {
+            match chunks.next(usize::MAX) {
+                Ok(Some(chunk)) => *so_far += chunk.bytes.len() as u64,
+                Ok(None) => break true,
+                Err(_) => break false,
+            }
+        };
+        let _ = chunks.finalize();
+        if whole {
+            self.delivered += self.arriving.remove(&id).expect("it is there");
+            self.last_arrival = now;
+        } else if id.index() == 0 && *so_far >= GREETING_BYTES as u64 {
+            self.greeted = true;
+        }
+    }
+
+    /// Hands frames to the connection as the keeper does.
+    fn application(&mut self, now: Duration) {
+        while self.greeted && self.backlog > 0 && self.room() > 0 {
+            let mut demand = Demand::default();
+            demand.classes[Precedence::Routine.index()] = true;
+            let Some(grant) = self.shaper.grant(now, &demand) else { return };
+            let Some((_, connection)) = &mut self.connection else { return };
+            let bytes = (grant.bytes as u64).min(self.backlog);
+            let Some(id) = connection.streams().open(Dir::Uni) else { return };
+            let mut stream = connection.send_stream(id);
+            stream.set_priority(2).expect("it is open");
+            let mut frame = [Bytes::from(vec![0; bytes as usize])];
+            let written = stream.write_chunks(&mut frame).expect("the send window is wide").bytes;
+            assert_eq!(written as u64, bytes);
+            stream.finish().expect("it is open");
+            self.unconfirmed.insert(id, bytes);
+            self.outstanding += bytes;
+            self.backlog -= bytes;
+            self.shaper.spent(grant.lane, bytes as usize);
+        }
+    }
+
+    /// Returns whether something was sent.
+    fn transmit(&mut self, at: Instant, mut send: impl FnMut(Vec<u8>)) -> bool {
+        let mut sent = false;
+        loop {
+            let datagram = match self.held.take() {
+                Some((datagram, _)) => datagram,
+                None => {
+                    let Some((_, connection)) = &mut self.connection else { return sent };
+                    let mut buffer = Vec::new();
+                    if connection.poll_transmit(at, 1, &mut buffer).is_none() {
+                        return sent;
+                    }
+                    buffer
+                }
+            };
+            let pass = || -> Result<(), ()> {
+                send(datagram.clone());
+                Ok(())
+            };
+            match self.governor.submit(self.peer, datagram.len(), at, pass) {
+                Verdict::Sent | Verdict::Dropped => sent = true,
+                Verdict::NotBefore(free) => {
+                    self.held = Some((datagram, free));
+                    return sent;
+                }
+                Verdict::Failed(()) => unreachable!("the imagined socket takes everything"),
+            }
+        }
+    }
+}
