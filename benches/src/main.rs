@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! scripts/bench journal [CASE...] --> cases --rows, summary--> table on stdout, target/bench/journal.json
+//! scripts/bench posts                                                          target/bench/posts.json
 //! ```
-//! A case is a module with one `run`, and a line in [`JOURNAL`]. It takes sizes from [`Scale`], times with
+//! A case is a module with one `run`, and a line in [`JOURNAL`] or [`POSTS`]. It takes sizes from [`Scale`], times with
 //! [`clock::Stopwatch`], tells its progress on stderr and hands rows to the [`Bench`].
 //!
 //! Not here: judging. Nothing fails because a machine is slow; docs/benchmarks.md tells how to read the figures.
@@ -18,6 +19,7 @@ mod files;
 mod group;
 mod machine;
 mod open;
+mod posts;
 mod report;
 mod stores;
 
@@ -47,6 +49,10 @@ const JOURNAL: &[Case] = &[
     Case { name: "cuts", about: "the same with other sizes of chunks", run: files::cuts },
 ];
 
+/// What `bench posts` runs.
+const POSTS: &[Case] =
+    &[Case { name: "posts", about: "bytes of frames for one chat post, and where they go", run: posts::run }];
+
 #[derive(Parser)]
 #[command(name = "bench", about = "Measures Holdfast beside other stores and tools.")]
 struct Cli {
@@ -58,6 +64,8 @@ struct Cli {
 enum What {
     /// The journal.
     Journal(JournalArgs),
+    /// What a chat post costs on a direct hop.
+    Posts(PostsArgs),
     /// Opens the journal that the case `open` made and prints what that took.
     #[command(hide = true)]
     OpenOnce {
@@ -90,9 +98,23 @@ struct JournalArgs {
     dir: PathBuf,
 }
 
+#[derive(Args)]
+struct PostsArgs {
+    /// Few posts: shows that it runs, measures nothing worth reading.
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// More posts.
+    #[arg(long)]
+    full: bool,
+    /// Where the figures go.
+    #[arg(long, default_value = "target/bench/posts.json")]
+    out: PathBuf,
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().what {
         What::Journal(args) => journal(&args),
+        What::Posts(args) => posts(&args),
         What::OpenOnce { dir } => open_once(&dir),
     };
     match done {
@@ -109,12 +131,27 @@ fn open_once(dir: &Path) -> Result<(), Error> {
     Ok(serde_json::to_writer(std::io::stdout().lock(), &opened)?)
 }
 
-fn journal(args: &JournalArgs) -> Result<(), Error> {
-    let scale = match (args.quick, args.full) {
+fn scale(quick: bool, full: bool) -> Scale {
+    match (quick, full) {
         (true, _) => Scale::Quick,
         (_, true) => Scale::Full,
         _ => Scale::Normal,
-    };
+    }
+}
+
+/// Nothing of it is on a disk.
+fn posts(args: &PostsArgs) -> Result<(), Error> {
+    let scratch = tempfile::tempdir()?;
+    let mut bench = Bench::new(scale(args.quick, args.full), scratch.path())?;
+    for case in POSTS {
+        (case.run)(&mut bench)?;
+    }
+    bench.print();
+    bench.write(&args.out)
+}
+
+fn journal(args: &JournalArgs) -> Result<(), Error> {
+    let scale = scale(args.quick, args.full);
     if let Some(unknown) = args.cases.iter().find(|name| JOURNAL.iter().all(|case| case.name != *name)) {
         let known: Vec<String> = JOURNAL.iter().map(|case| format!("  {:<10} {}", case.name, case.about)).collect();
         return Err(format!("no case `{unknown}`; the cases are:\n{}", known.join("\n")).into());
@@ -151,6 +188,17 @@ mod tests {
         assert!(json["summary"].as_object().unwrap().contains_key("append64_vs_raw"));
         assert!(json["machine"]["filesystem"].is_string());
         assert_eq!(std::fs::read_dir(dir.path().join("data")).unwrap().count(), 0, "a case left something behind");
+    }
+
+    #[test]
+    fn posts_are_measured_before_and_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("posts.json");
+        posts(&PostsArgs { quick: true, full: false, out: out.clone() }).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap();
+        for figure in ["post_bytes_coalesced", "post_bytes_alone", "flash_wire_bytes", "post_bytes_alone_restarted"] {
+            assert!(json["summary"][figure].as_f64().is_some_and(|bytes| bytes > 5.0), "{figure}");
+        }
     }
 
     #[test]

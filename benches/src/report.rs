@@ -53,6 +53,15 @@ pub(crate) struct Summary {
     pub(crate) docx_edit_bytes: Option<f64>,
     /// Bytes stored for 5 MB edited in a file of 100 MB, over what `zstd --patch-from` needs.
     pub(crate) patch_ratio: Option<f64>,
+    /// Bytes of frames for a chat post that travels with 19 others, on a link with history.
+    pub(crate) post_bytes_coalesced: Option<f64>,
+    /// The same for one that travels alone.
+    pub(crate) post_bytes_alone: Option<f64>,
+    /// Both, after both sides were restarted.
+    pub(crate) post_bytes_coalesced_restarted: Option<f64>,
+    pub(crate) post_bytes_alone_restarted: Option<f64>,
+    /// What a flash message that travels alone takes of the network, IP header included.
+    pub(crate) flash_wire_bytes: Option<f64>,
 }
 
 /// One figure.
