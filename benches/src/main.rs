@@ -3,6 +3,7 @@
 //! ```text
 //! scripts/bench journal [CASE...] --> cases --rows, summary--> table on stdout, target/bench/journal.json
 //! scripts/bench posts                                                          target/bench/posts.json
+//! scripts/bench link --> the same of [`link`], on stdout and in target/bench/link.json
 //! ```
 //! A case is a module with one `run`, and a line in [`JOURNAL`] or [`POSTS`]. It takes sizes from [`Scale`], times with
 //! [`clock::Stopwatch`], tells its progress on stderr and hands rows to the [`Bench`].
@@ -17,6 +18,7 @@ mod disk;
 mod documents;
 mod files;
 mod group;
+mod link;
 mod machine;
 mod open;
 mod posts;
@@ -66,6 +68,8 @@ enum What {
     Journal(JournalArgs),
     /// What a chat post costs on a direct hop.
     Posts(PostsArgs),
+    /// The link, over emulated bad ones, beside other tools. Needs root and /dev/net/tun.
+    Link(link::LinkArgs),
     /// Opens the journal that the case `open` made and prints what that took.
     #[command(hide = true)]
     OpenOnce {
@@ -115,6 +119,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().what {
         What::Journal(args) => journal(&args),
         What::Posts(args) => posts(&args),
+        What::Link(args) => link::link(args),
         What::OpenOnce { dir } => open_once(&dir),
     };
     match done {

@@ -64,6 +64,31 @@ pub(crate) struct Summary {
     pub(crate) flash_wire_bytes: Option<f64>,
 }
 
+/// A value, or why there is none, and what the reader must know about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Figure {
+    value: Option<f64>,
+    note: Option<String>,
+}
+
+impl Figure {
+    /// It was not measured, and why.
+    pub(crate) fn missing(why: impl std::fmt::Display) -> Self {
+        Self { value: None, note: Some(why.to_string()) }
+    }
+
+    /// The same with a remark.
+    pub(crate) fn noted(self, note: impl Into<String>) -> Self {
+        Self { note: Some(note.into()), ..self }
+    }
+}
+
+impl From<f64> for Figure {
+    fn from(value: f64) -> Self {
+        Self { value: value.is_finite().then_some(value), note: None }
+    }
+}
+
 /// One figure.
 #[derive(Clone, Serialize)]
 struct Row {
@@ -71,14 +96,17 @@ struct Row {
     subject: String,
     #[serde(flatten)]
     params: Map<String, Value>,
-    value: f64,
+    /// Absent where it was not measured; then the note says why.
+    value: Option<f64>,
     unit: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
 }
 
 /// What the cases are given: how much to do, where, and whom to tell.
-pub(crate) struct Bench {
+pub(crate) struct Bench<S = Summary> {
     pub(crate) scale: Scale,
-    pub(crate) summary: Summary,
+    pub(crate) summary: S,
     /// Loads and subjects that were asked for; empty for all.
     pub(crate) loads: Vec<String>,
     pub(crate) subjects: Vec<String>,
@@ -87,14 +115,14 @@ pub(crate) struct Bench {
     rows: Vec<Row>,
 }
 
-impl Bench {
+impl<S: Default + Serialize> Bench<S> {
     pub(crate) fn new(scale: Scale, dir: &Path) -> Result<Self, Error> {
         std::fs::create_dir_all(dir)?;
         let machine = Machine::here(dir);
         tell(&machine.line());
         Ok(Self {
             scale,
-            summary: Summary::default(),
+            summary: S::default(),
             loads: Vec::new(),
             subjects: Vec::new(),
             dir: dir.to_owned(),
@@ -117,8 +145,21 @@ impl Bench {
         value: f64,
         unit: &'static str,
     ) {
+        self.figure(case, subject, params, value.into(), unit);
+    }
+
+    /// The same for a figure that may be missing.
+    pub(crate) fn figure(
+        &mut self,
+        case: &'static str,
+        subject: impl Into<String>,
+        params: &[(&str, Value)],
+        figure: Figure,
+        unit: &'static str,
+    ) {
         let params = params.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        self.rows.push(Row { case, subject: subject.into(), params, value, unit });
+        let Figure { value, note } = figure;
+        self.rows.push(Row { case, subject: subject.into(), params, value, unit, note });
     }
 
     /// Prints one table for each case, then the summary.
@@ -132,8 +173,8 @@ impl Bench {
         }
         let summary = serde_json::to_value(&self.summary).unwrap_or_default();
         text += "\nsummary\n";
-        for (name, value) in summary.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-            text += &format!("  {name:<26} {}\n", figure(value.as_f64().unwrap_or_default()));
+        for (name, value) in leaves("", &summary) {
+            text += &format!("  {name:<26} {}\n", figure(value));
         }
         // Nobody to tell when stdout is closed.
         let _ = std::io::stdout().lock().write_all(text.as_bytes());
@@ -155,7 +196,7 @@ impl Bench {
             }
         }
         let names: BTreeSet<&String> = names.into_iter().collect();
-        let head = names.iter().map(|name| name.as_str()).chain(["subject"]).chain(units.iter().copied());
+        let head = names.iter().map(|name| name.as_str()).chain(["subject"]).chain(units.iter().copied()).chain([""]);
         let mut lines: Vec<Vec<String>> = vec![head.map(str::to_owned).collect()];
         for (subject, params) in keys {
             let text = |value: Option<&Value>| match value {
@@ -167,8 +208,10 @@ impl Bench {
             line.push(subject.to_owned());
             for unit in &units {
                 let row = rows.iter().find(|r| r.subject == subject && r.params == *params && r.unit == *unit);
-                line.push(row.map_or(String::new(), |row| figure(row.value)));
+                line.push(row.and_then(|row| row.value).map_or(String::new(), figure));
             }
+            let own = rows.iter().filter(|r| r.subject == subject && r.params == *params);
+            line.push(own.filter_map(|row| row.note.as_deref()).collect::<Vec<_>>().join("; "));
             lines.push(line);
         }
         let widths: Vec<usize> =
@@ -177,6 +220,8 @@ impl Bench {
         for line in lines {
             let cells = line.iter().zip(&widths).enumerate().map(|(i, (cell, width))| match i == names.len() {
                 true => format!("{cell:<width$}"),
+                // Notes are as long as they are.
+                false if i + 1 == line.len() => cell.clone(),
                 false => format!("{cell:>width$}"),
             });
             out += &format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end());
@@ -187,10 +232,10 @@ impl Bench {
     /// Writes everything as JSON.
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
         #[derive(Serialize)]
-        struct File<'a> {
+        struct File<'a, S> {
             machine: &'a Machine,
             rows: &'a [Row],
-            summary: &'a Summary,
+            summary: &'a S,
         }
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
@@ -199,6 +244,15 @@ impl Bench {
         std::fs::write(path, serde_json::to_vec_pretty(&file)?)?;
         tell(&format!("written: {}", path.display()));
         Ok(())
+    }
+}
+
+/// The numbers of a summary with their names, those of nested objects after the object's.
+fn leaves(above: &str, value: &Value) -> Vec<(String, f64)> {
+    let below = |name: &str| if above.is_empty() { name.to_owned() } else { format!("{above} {name}") };
+    match value.as_object() {
+        Some(object) => object.iter().flat_map(|(name, value)| leaves(&below(name), value)).collect(),
+        None => value.as_f64().map(|value| (above.to_owned(), value)).into_iter().collect(),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::compare::{Picture, posts};
-use crate::http::{User, text};
+use crate::http::{User, plain, text};
 use crate::world::{Mission, PASSWORD, World, edit, enlist, noise, open_channel, react, reply, say, share};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,6 +35,8 @@ async fn what_a_user_does_at_the_edge_is_seen_at_the_hub_with_the_same_ids_autho
     assert_eq!(seen[&format!("post/{order}")]["is_pinned"], true);
     assert_eq!(seen[&format!("post/{urgent}")]["priority"]["priority"], "urgent");
     assert_eq!(seen[&format!("file/{file}")]["bytes"], 60_000);
+    let metrics = plain(world.hub.metrics_address(), "/metrics").await;
+    assert!(metrics.contains("holdfast_link_received_chunk_bytes_total{peer=\"alpha\"} 60000\n"), "{metrics}");
     assert!(!is_visible(&seen, &gone), "a deleted post is shown");
 }
 

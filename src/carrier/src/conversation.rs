@@ -489,7 +489,12 @@ impl Conversation {
                     self.session.chunks_not_stored(&[name]);
                     continue;
                 }
-                Appended::Chunk(name, .., Ok(ChunkPut::Stored | ChunkPut::AlreadyHeld)) => {
+                Appended::Chunk(name, bytes, _, Ok(ChunkPut::Stored)) => {
+                    self.metrics.link_received_chunk_bytes_total.add((self.label.clone(),), bytes.len() as u64);
+                    chunks.push(name);
+                    continue;
+                }
+                Appended::Chunk(name, .., Ok(ChunkPut::AlreadyHeld)) => {
                     chunks.push(name);
                     continue;
                 }

@@ -47,6 +47,7 @@ metrics! {
     link_sent_entries_total: Counter [peer: PeerName, precedence: Precedence] "Entries sent to the peer.",
     link_received_entries_total: Counter [peer: PeerName] "Entries that arrived from the peer for the first time.",
     link_duplicate_entries_total: Counter [peer: PeerName] "Entries that arrived from the peer again and were dropped.",
+    link_received_chunk_bytes_total: Counter [peer: PeerName] "Bytes of file content from the peer that became durable here, each chunk counted once.",
     link_reconnects_total: Counter [peer: PeerName] "Connections made with the peer.",
     link_bad_frames_total: Counter [peer: PeerName] "Frames from the peer that could not be read.",
     link_asked_again_entries_total: Counter [peer: PeerName] "Entries that the peer lost to damage after it had stored them, and that are sent again.",

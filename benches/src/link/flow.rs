@@ -1,0 +1,165 @@
+//! What a transfer delivered over time, and what it cost on the link.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::path::{Conditions, Fate, Passage};
+use super::tunnel::{Link, Span};
+use crate::report::percentile;
+
+/// Bytes that the receiving application has, over time on the link's clock.
+pub(crate) struct Delivered<'l> {
+    link: &'l Link,
+    samples: Mutex<Vec<(Duration, u64)>>,
+}
+
+impl<'l> Delivered<'l> {
+    pub(crate) fn new(link: &'l Link) -> Self {
+        Self { link, samples: Mutex::default() }
+    }
+
+    /// More bytes have arrived.
+    pub(crate) fn add(&self, bytes: u64) {
+        let mut samples = self.samples();
+        let total = samples.last().map_or(0, |(_, total)| *total) + bytes;
+        samples.push((self.link.now(), total));
+    }
+
+    /// So many bytes had arrived by `at`; nothing is noted while that does not change.
+    pub(crate) fn total(&self, at: Duration, total: u64) {
+        let mut samples = self.samples();
+        if samples.last().is_none_or(|(_, before)| *before < total) && total > 0 {
+            samples.push((at, total));
+        }
+    }
+
+    /// When the first byte was there.
+    pub(crate) fn first(&self) -> Option<Duration> {
+        self.samples().first().map(|(at, _)| *at)
+    }
+
+    /// Bytes and the exact time between the first and the last arrival within the span. Counting from an arrival to an
+    /// arrival keeps pieces that come whole (a chunk, an interval) from being cut by the span's ends.
+    pub(crate) fn within(&self, span: Span) -> Option<(u64, Span)> {
+        let samples = self.samples();
+        let mut inside = samples.iter().filter(|(at, _)| span.holds(*at));
+        let first = inside.next()?;
+        let last = inside.next_back()?;
+        Some((last.1 - first.1, Span { from: first.0, until: last.0 }))
+    }
+
+    fn samples(&self) -> std::sync::MutexGuard<'_, Vec<(Duration, u64)>> {
+        self.samples.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Header bytes of a full packet: what carries no payload however well a sender does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Headers {
+    /// IPv4 20, UDP 8, AEAD tag 16, QUIC short header and stream frame 12.
+    Quic,
+}
+
+impl Headers {
+    pub(crate) fn bytes(self) -> u32 {
+        match self {
+            Self::Quic => 56,
+        }
+    }
+}
+
+/// A steady flow over a span, from the emulator's records and the receiver's count.
+#[derive(Clone, Debug)]
+pub(crate) struct Steady {
+    /// Payload per second, bits.
+    pub(crate) goodput: f64,
+    /// goodput / (rate x (1 - loss) x (largest packet - headers) / largest packet).
+    pub(crate) share: f64,
+    /// Bytes that arrived beyond payload and headers, over the payload: needless repetitions, and everything that is neither.
+    pub(crate) redundant: f64,
+    /// Bytes sent backwards over bytes sent forwards.
+    pub(crate) acks: f64,
+    /// Sent, over what the link can take.
+    pub(crate) offered: f64,
+    /// Time that packets waited for the link, median and 95th percentile, milliseconds.
+    pub(crate) queue_ms: (f64, f64),
+    /// Largest packet, bytes.
+    pub(crate) packet: u32,
+}
+
+/// Judges the flow within `span`; `None` when nothing arrived in it.
+pub(crate) fn steady(
+    link: &Link,
+    conditions: &Conditions,
+    delivered: &Delivered<'_>,
+    headers: Headers,
+    span: Span,
+) -> Option<Steady> {
+    let (payload, exact) = delivered.within(span)?;
+    let (forward, back) = (link.forward(exact), link.back(exact));
+    let packet = forward.iter().map(|passage| passage.bytes).max()?;
+    let goodput = payload as f64 * 8.0 / exact.seconds();
+    let payload_share = f64::from(packet.saturating_sub(headers.bytes())) / f64::from(packet);
+    let ceiling = conditions.rate as f64 * (1.0 - conditions.loss.share()) * payload_share;
+    let arrived: Vec<&Passage> = forward.iter().filter(|passage| passage.fate == Fate::Delivered).collect();
+    let beyond = bytes(&arrived) - arrived.len() as f64 * f64::from(headers.bytes()) - payload as f64;
+    let sent = bytes(&forward.iter().collect::<Vec<_>>());
+    let mut waits: Vec<f64> = forward.iter().map(|passage| wait_ms(passage, conditions)).collect();
+    waits.sort_by(f64::total_cmp);
+    Some(Steady {
+        goodput,
+        share: goodput / ceiling,
+        redundant: (beyond / payload as f64).max(0.0),
+        acks: bytes(&back.iter().collect::<Vec<_>>()) / sent,
+        offered: sent * 8.0 / exact.seconds() / conditions.rate as f64,
+        queue_ms: (percentile(&waits, 50), percentile(&waits, 95)),
+        packet,
+    })
+}
+
+/// The most that was sent in any `window`, as a share of what the rate allows in it.
+pub(crate) fn fullest_window(sent: &[Passage], rate: u64, window: Duration) -> f64 {
+    let (mut first, mut held, mut most) = (0, 0_u64, 0_u64);
+    for passage in sent {
+        held += u64::from(passage.bytes);
+        while passage.at - sent[first].at > window {
+            held -= u64::from(sent[first].bytes);
+            first += 1;
+        }
+        most = most.max(held);
+    }
+    most as f64 * 8.0 / (rate as f64 * window.as_secs_f64())
+}
+
+fn bytes(passages: &[&Passage]) -> f64 {
+    passages.iter().map(|passage| f64::from(passage.bytes)).sum()
+}
+
+/// Time between being offered and the first bit's leaving.
+fn wait_ms(passage: &Passage, conditions: &Conditions) -> f64 {
+    let own = conditions.time_of(u64::from(passage.bytes));
+    passage.left.saturating_sub(passage.at).saturating_sub(own).as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fullest_window_is_found_wherever_it_lies() {
+        let at = |ms: u64| Passage {
+            at: Duration::from_millis(ms),
+            left: Duration::from_millis(ms),
+            bytes: 1_000,
+            fate: Fate::Delivered,
+        };
+        // A packet each 100 ms is 80 kbit/s; ten more between 5.0 and 5.1 s are not hidden by the quiet around them.
+        let mut sent: Vec<Passage> = (0..100).map(|n| at(100 * n)).collect();
+        sent.extend((0..10).map(|n| at(5_000 + 10 * n)));
+        sent.sort_by_key(|passage| passage.at);
+        let second = fullest_window(&sent, 80_000, Duration::from_secs(1));
+        assert!((second - 2.1).abs() < 0.01, "{second}");
+        let all = fullest_window(&sent, 80_000, Duration::from_secs(10));
+        assert!((all - 1.1).abs() < 0.01, "{all}");
+    }
+}
