@@ -148,7 +148,7 @@ impl CarrierHandle {
         self.shared.set_emission(emission)
     }
 
-    /// Sets the ceiling for what is sent to a peer, from the next datagram on and until the restart.
+    /// Sets the ceiling for what is sent over each link to a peer, from the next datagram on and until the restart.
     ///
     /// # Errors
     /// When the node is not enrolled.
@@ -168,7 +168,7 @@ impl CarrierHandle {
 
     /// Datagrams that emission control has held back since the start.
     pub fn suppressed(&self) -> u64 {
-        self.shared.plug.governor.suppressed()
+        self.shared.plug.governor().suppressed()
     }
 
     /// Where the socket is bound.

@@ -25,8 +25,7 @@ use link::{
     CloneDetector, CloneVerdict, EpochProgress, Incoming, Lane, LinkError, LinkEvent, Now, Output, ReceiverState,
     SenderState, Session, SessionConfig, StartEpochReason, Waiting,
 };
-use model::{BitsPerSecond, ChunkName, Clock, EntryId, Epoch, Event, NodeId, ObjectKey, Outcome, Precedence, RangeSet};
-use shaper::{Demand, Shaper};
+use model::{BitsPerSecond, ChunkName, Clock, EntryId, Epoch, Event, NodeId, ObjectKey, Outcome, RangeSet};
 use telemetry::Metrics;
 use tokio::sync::watch;
 use wire::frame::{ByeCode, Frame};
@@ -40,9 +39,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// A peer that claims an epoch far ahead of ours is followed this far at a time: each step is a durable write.
 const EPOCHS_PER_CLAIM: u32 = 64;
-
-/// Attempts to make a frame before the other events get their turn: what waits may turn out to be expired or withheld.
-const ATTEMPTS_MAX: usize = 8;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -82,7 +78,7 @@ impl Conversations {
 impl Talks for Conversations {
     type Talk = Conversation;
 
-    fn open(&self, peer: &Peer, rate: BitsPerSecond, now: Duration) -> Result<Conversation, String> {
+    fn open(&self, peer: &Peer, rate: BitsPerSecond) -> Result<Conversation, String> {
         let o = &self.options;
         let registered = o.journal.consumer(&consumer_name(peer.node), true);
         let consumer = registered.map_err(|e| format!("{e}; {}", e.next_step()))?;
@@ -101,8 +97,6 @@ impl Talks for Conversations {
             peer: peer.node,
             label: telemetry::PeerName::new(peer.name.as_str()),
             session: Session::new(config, sender, receiver),
-            // The keeper holds no connection while emission is not allowed.
-            shaper: Shaper::new(rate, PATH_MTU, shaper::Emission::Normal, now),
             journal: o.journal.clone(),
             outbound: o.journal.outbound(),
             consumer,
@@ -121,7 +115,6 @@ impl Talks for Conversations {
             files_due: true,
             stalled: Vec::new(),
             retry_at: None,
-            wake: None,
             damage_told: 0,
             purged_told: 0,
         })
@@ -139,9 +132,6 @@ impl Talks for Conversations {
         }
     }
 }
-
-/// A stream frame that fills a datagram of 1,200 bytes beside QUIC's own headers.
-const PATH_MTU: usize = 1_150;
 
 /// Link bytes are dear where the link is thin and the processor is where it is not: level 19 packs about 5 MB/s.
 fn compression(rate: BitsPerSecond) -> i32 {
@@ -199,7 +189,6 @@ pub(crate) struct Conversation {
     peer: NodeId,
     label: telemetry::PeerName,
     session: Session,
-    shaper: Shaper,
     journal: Journal,
     outbound: OutboundView,
     consumer: Consumer,
@@ -222,8 +211,6 @@ pub(crate) struct Conversation {
     /// What a full disk did not take; as bounded as `appends`.
     stalled: Vec<Append>,
     retry_at: Option<Duration>,
-    /// When the shaper has a grant for what waits.
-    wake: Option<Duration>,
     /// [`Journal::damage_changes`] when the session was told.
     damage_told: u64,
     /// How many own numbers were purged when the session was told.
@@ -245,7 +232,6 @@ impl Talk for Conversation {
     fn disconnected(&mut self) {
         self.session.disconnected();
         self.consumer.end_session();
-        self.wake = None;
     }
 
     fn received(&mut self, now: Duration, frame: Frame) -> Result<(), Refusal> {
@@ -302,59 +288,30 @@ impl Talk for Conversation {
         self.perform(now)
     }
 
-    fn next_frame(&mut self, mono: Duration, room: u64) -> Result<Option<(Lane, Frame)>, Refusal> {
+    fn waiting(&mut self, mono: Duration) -> Result<Waiting, Refusal> {
         let now = self.now(mono);
-        self.wake = None;
-        for _ in 0..ATTEMPTS_MAX {
-            if self.purged_told != self.journal.purged_count() {
-                self.tell_purged();
-            }
-            let waiting = self.session.waiting(&self.outbound, now).map_err(|e| refusal(&e.into()))?;
-            self.perform(now)?;
-            // Reading ahead may have met damage: what it hides is told on this connection.
-            if self.damage_told != self.journal.damage_changes() {
-                self.tell_damage(mono);
-                continue;
-            }
-            let demand = demand(&waiting, room > 0);
-            if demand == Demand::default() {
-                return Ok(None);
-            }
-            let Some(grant) = self.shaper.grant(mono, &demand) else {
-                self.wake = self.shaper.wake_at();
-                return Ok(None);
-            };
-            let lane = match grant.lane {
-                shaper::Lane::Control => Lane::Control,
-                shaper::Lane::Class(class) => Lane::Class(class),
-            };
-            let made = self.session.next_frame(lane, grant.bytes, &self.outbound, now);
-            let made = made.map_err(|e| refusal(&e.into()))?;
-            self.perform(now)?;
-            if let Some(frame) = made {
-                return Ok(Some((lane, frame)));
-            }
+        if self.purged_told != self.journal.purged_count() {
+            self.tell_purged();
         }
-        // More of the same: let the others have their turn first.
-        self.wake = Some(mono);
-        Ok(None)
+        let mut waiting = self.look_ahead(now)?;
+        // Reading ahead may have met damage: what it hides is told on this connection.
+        if self.damage_told != self.journal.damage_changes() {
+            self.tell_damage(mono);
+            waiting = self.look_ahead(now)?;
+        }
+        Ok(waiting)
     }
 
-    fn sent(&mut self, lane: Lane, frame_bytes: usize) {
-        let lane = match lane {
-            Lane::Control => shaper::Lane::Control,
-            Lane::Class(class) => shaper::Lane::Class(class),
-        };
-        // QUIC, UDP and IP add about 78 bytes to each 1,150 of a full datagram, and some to each stream.
-        self.shaper.spent(lane, frame_bytes + frame_bytes / 15 + 8);
+    fn next_frame(&mut self, mono: Duration, lane: Lane, bytes_max: usize) -> Result<Option<Frame>, Refusal> {
+        let now = self.now(mono);
+        let made = self.session.next_frame(lane, bytes_max, &self.outbound, now);
+        let made = made.map_err(|e| refusal(&e.into()))?;
+        self.perform(now)?;
+        Ok(made)
     }
 
     fn deadline(&self) -> Option<Duration> {
-        [self.session.poll_timeout(), self.retry_at, self.wake].into_iter().flatten().min()
-    }
-
-    fn set_rate(&mut self, rate: BitsPerSecond, now: Duration) {
-        self.shaper.set_rate(rate, now);
+        [self.session.poll_timeout(), self.retry_at].into_iter().flatten().min()
     }
 
     async fn wait(&mut self) {
@@ -374,6 +331,12 @@ impl Talk for Conversation {
 }
 
 impl Conversation {
+    fn look_ahead(&mut self, now: Now) -> Result<Waiting, Refusal> {
+        let waiting = self.session.waiting(&self.outbound, now).map_err(|e| refusal(&e.into()))?;
+        self.perform(now)?;
+        Ok(waiting)
+    }
+
     fn now(&self, mono: Duration) -> Now {
         Now { mono, wall: self.clock.now() }
     }
@@ -667,17 +630,6 @@ impl Conversation {
             LinkEvent::PeerLeft { code, text } => tracing::info!(peer = %self.peer, ?code, %text, "peer left"),
         }
     }
-}
-
-/// With no room, only what may pass everything: quinn's queue holds a window of bulk already.
-fn demand(waiting: &Waiting, room: bool) -> Demand {
-    let mut classes = waiting.classes;
-    if !room {
-        for class in [Precedence::Priority, Precedence::Routine, Precedence::Deferred] {
-            classes[class.index()] = false;
-        }
-    }
-    Demand { control: waiting.control, classes }
 }
 
 /// Does another connection help without an operator?

@@ -14,32 +14,20 @@ use quinn::{
 use tokio::time::timeout;
 
 use crate::governor::{Governor, Lane};
+use crate::pipe::CloseCode;
 use crate::quic::{self, SharedRate};
+use crate::settings::Outlet;
 use crate::socket::{self, GovernedSocket};
 use crate::tls;
 
-/// Codes with which a connection is closed, beside the text.
-pub(crate) mod code {
-    use quinn::VarInt;
-
-    /// The node is stopping, or is done with the connection.
-    pub(crate) const DONE: VarInt = VarInt::from_u32(0);
-    /// The peer is not admitted; dialling again soon is of no use.
-    pub(crate) const DENIED: VarInt = VarInt::from_u32(1);
-    /// Another connection of the same peer is newer.
-    pub(crate) const REPLACED: VarInt = VarInt::from_u32(2);
-    /// The peer did not keep to the protocol.
-    pub(crate) const PROTOCOL: VarInt = VarInt::from_u32(3);
-    /// The link is taken for dead; a new connection follows.
-    pub(crate) const DEAD: VarInt = VarInt::from_u32(4);
-}
-
-/// The node's end of all its links.
+/// The node's end of links: of all that have no outlet of their own, or of one that has.
 pub(crate) struct Plug {
     key: NodeKey,
     endpoint: Endpoint,
     server: Option<Arc<QuicServerConfig>>,
-    pub(crate) governor: Arc<Governor>,
+    governor: Arc<Governor>,
+    /// Names the socket at the governor.
+    number: u32,
 }
 
 /// A connection whose other side has proved its key.
@@ -61,6 +49,8 @@ pub(crate) enum DialError {
     Resolve(String),
     #[error("cannot dial {0}: {1}")]
     Local(SocketAddr, quinn::ConnectError),
+    #[error("the link's own address or interface cannot be used: {0}")]
+    Outlet(io::Error),
     #[error("no answer from {0}")]
     NoAnswer(SocketAddr),
     #[error("{0} is another node than the one enrolled")]
@@ -72,7 +62,17 @@ pub(crate) enum DialError {
 impl Plug {
     /// Binds the socket. Must be called within a tokio runtime.
     pub(crate) fn open(key: NodeKey, listen: Option<SocketAddr>, governor: Arc<Governor>) -> io::Result<Self> {
-        let socket = GovernedSocket::new(socket::bind(listen)?, Arc::clone(&governor))?;
+        Self::bound(key, listen, &Outlet::default(), governor)
+    }
+
+    /// A socket of its own for a link that leaves by `out`. Must be called within a tokio runtime.
+    pub(crate) fn beside(&self, out: &Outlet) -> io::Result<Self> {
+        Self::bound(self.key.clone(), None, out, Arc::clone(&self.governor))
+    }
+
+    fn bound(key: NodeKey, listen: Option<SocketAddr>, out: &Outlet, governor: Arc<Governor>) -> io::Result<Self> {
+        let number = governor.next_socket();
+        let socket = GovernedSocket::new(socket::bind(listen, out)?, number, out.dscp, Arc::clone(&governor))?;
         let server = listen.is_some().then(|| tls::server(&key));
         // Only makes the endpoint listen: each connection is accepted with settings of its own.
         let config = server.clone().map(|s| ServerConfig::with_crypto(s));
@@ -82,7 +82,21 @@ impl Plug {
             Arc::new(socket),
             Arc::new(TokioRuntime),
         )?;
-        Ok(Self { key, endpoint, server, governor })
+        Ok(Self { key, endpoint, server, governor, number })
+    }
+
+    pub(crate) fn governor(&self) -> &Governor {
+        &self.governor
+    }
+
+    /// Charges what goes to `address` through this socket to `lane`.
+    pub(crate) fn assign(&self, address: SocketAddr, lane: &Arc<Lane>) {
+        self.governor.assign((self.number, address), lane);
+    }
+
+    /// Forgets an address, unless it belongs to another lane by now.
+    pub(crate) fn release(&self, address: SocketAddr, lane: &Arc<Lane>) {
+        self.governor.release((self.number, address), lane);
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -104,7 +118,7 @@ impl Plug {
     ) -> Result<Proven, DialError> {
         let resolve = || DialError::Resolve(address.to_owned());
         let to = tokio::net::lookup_host(address).await.map_err(|_| resolve())?.next().ok_or_else(resolve)?;
-        self.governor.assign(to, lane);
+        self.assign(to, lane);
         let rate = SharedRate::new(lane.rate());
         let alpn = if session { tls::ALPN_SESSION } else { tls::ALPN_ENROLL };
         let mut config = quinn::ClientConfig::new(tls::client(&self.key, expected, alpn));
@@ -122,7 +136,7 @@ impl Plug {
         match result {
             Ok(connection) => proven(connection, rate).ok_or(DialError::OtherNode(to)),
             Err(e) => {
-                self.governor.release(to, lane);
+                self.release(to, lane);
                 Err(e)
             }
         }
@@ -142,7 +156,7 @@ impl Plug {
 
     /// Closes every connection and waits a moment for the word to get out.
     pub(crate) async fn close(&self) {
-        self.endpoint.close(code::DONE, b"the node is stopping");
+        self.endpoint.close(CloseCode::Done.number(), b"the node is stopping");
         let _ = timeout(CLOSE_GRACE, self.endpoint.wait_idle()).await;
     }
 }

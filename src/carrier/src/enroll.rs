@@ -20,8 +20,9 @@ use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use crate::clock::{self, jitter};
-use crate::endpoint::{DialError, Plug, Proven, code};
+use crate::endpoint::{DialError, Plug, Proven};
 use crate::governor::{Governor, Lane};
+use crate::pipe::CloseCode;
 use crate::{CarrierError, Emission};
 
 /// An ask and an answer are about 100 bytes; a refusal has two sentences.
@@ -175,9 +176,11 @@ async fn attempt(plug: &Plug, lane: &Arc<Lane>, options: &EnrollOptions<'_>) -> 
     let again = |e: &dyn std::fmt::Display| Attempt::Again(e.to_string());
     let proven = plug.dial(options.invite.hub, address, lane, false).await.map_err(|e| match e {
         DialError::OtherNode(_) => Attempt::Final(EnrollError::OtherNode { address: address.clone() }),
-        e @ (DialError::Resolve(_) | DialError::Local(..) | DialError::NoAnswer(_) | DialError::Lost(_)) => {
-            Attempt::Again(e.to_string())
-        }
+        e @ (DialError::Resolve(_)
+        | DialError::Local(..)
+        | DialError::Outlet(_)
+        | DialError::NoAnswer(_)
+        | DialError::Lost(_)) => Attempt::Again(e.to_string()),
     })?;
     let ask = Ask {
         version: VERSION,
@@ -194,7 +197,7 @@ async fn attempt(plug: &Plug, lane: &Arc<Lane>, options: &EnrollOptions<'_>) -> 
     };
     let bytes = timeout(ANSWER_PATIENCE, exchange).await.map_err(|_| again(&"the answer was lost"))??;
     let answer: Answer = minicbor::decode(&bytes).map_err(|_| Attempt::Final(EnrollError::Protocol))?;
-    proven.connection.close(code::DONE, b"");
+    proven.connection.close(CloseCode::Done.number(), b"");
     match answer {
         Answer::Refused { text, next_step } => Err(Attempt::Final(EnrollError::Refused { text, next_step })),
         Answer::Welcome { hub_name, chunk_secret } => Ok(Peer {
@@ -234,7 +237,7 @@ impl Desk {
             Some(admitted)
         };
         let served = timeout(ANSWER_PATIENCE, exchange).await;
-        proven.connection.close(code::DONE, b"");
+        proven.connection.close(CloseCode::Done.number(), b"");
         served.ok().flatten().flatten()
     }
 

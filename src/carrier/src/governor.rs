@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,9 @@ const SLACK: Duration = Duration::from_millis(10);
 /// Lanes of addresses that have not proved to be a peer. 1,024 handshakes at once are far more than a fleet
 /// of 1,000 edges starts in one moment; beyond it answers are dropped and repeated later.
 const STRANGERS_MAX: usize = 1024;
+
+/// A remote address as seen through one of this node's sockets: two links may lead to the same address.
+pub(crate) type Place = (u32, SocketAddr);
 
 /// One peer's share of the link, or one stranger's.
 #[derive(Debug)]
@@ -81,13 +84,14 @@ pub(crate) enum Verdict<E> {
 #[derive(Debug)]
 pub(crate) struct Governor {
     state: Mutex<State>,
+    sockets: AtomicU32,
 }
 
 #[derive(Debug)]
 struct State {
     open: bool,
-    lanes: HashMap<SocketAddr, Arc<Lane>>,
-    strangers: HashMap<SocketAddr, Arc<Lane>>,
+    lanes: HashMap<Place, Arc<Lane>>,
+    strangers: HashMap<Place, Arc<Lane>>,
     stranger_rate: BitsPerSecond,
     suppressed: u64,
 }
@@ -97,7 +101,13 @@ impl Governor {
     /// so that the answer to a handshake never exceeds what its link may carry.
     pub(crate) fn new(open: bool, stranger_rate: BitsPerSecond) -> Self {
         let (lanes, strangers) = (HashMap::new(), HashMap::new());
-        Self { state: Mutex::new(State { open, lanes, strangers, stranger_rate, suppressed: 0 }) }
+        let state = Mutex::new(State { open, lanes, strangers, stranger_rate, suppressed: 0 });
+        Self { state, sockets: AtomicU32::new(0) }
+    }
+
+    /// A number that no other socket has.
+    pub(crate) fn next_socket(&self) -> u32 {
+        self.sockets.fetch_add(1, Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,11 +127,11 @@ impl Governor {
         }
     }
 
-    /// Datagrams to `address` go over that peer's lane from here on. What a stranger's lane at this address
+    /// Datagrams to `place` go over that peer's lane from here on. What a stranger's lane at this place
     /// counted becomes the peer's.
-    pub(crate) fn assign(&self, address: SocketAddr, lane: &Arc<Lane>) {
+    pub(crate) fn assign(&self, place: Place, lane: &Arc<Lane>) {
         let mut state = self.state();
-        if let Some(stranger) = state.strangers.remove(&canonical(address)) {
+        if let Some(stranger) = state.strangers.remove(&canonical(place)) {
             let (up, down) = stranger.wire_bytes();
             lane.up.fetch_add(up, Ordering::Relaxed);
             lane.down.fetch_add(down, Ordering::Relaxed);
@@ -129,14 +139,14 @@ impl Governor {
             let mut free_at = lane.free_at();
             *free_at = (*free_at).max(busy_until);
         }
-        state.lanes.insert(canonical(address), Arc::clone(lane));
+        state.lanes.insert(canonical(place), Arc::clone(lane));
     }
 
-    /// Forgets an address, unless it belongs to another lane by now.
-    pub(crate) fn release(&self, address: SocketAddr, lane: &Arc<Lane>) {
+    /// Forgets a place, unless it belongs to another lane by now.
+    pub(crate) fn release(&self, place: Place, lane: &Arc<Lane>) {
         let mut state = self.state();
-        if state.lanes.get(&canonical(address)).is_some_and(|l| Arc::ptr_eq(l, lane)) {
-            state.lanes.remove(&canonical(address));
+        if state.lanes.get(&canonical(place)).is_some_and(|l| Arc::ptr_eq(l, lane)) {
+            state.lanes.remove(&canonical(place));
         }
     }
 
@@ -148,7 +158,7 @@ impl Governor {
     /// Sends one datagram of `payload_bytes` if it may leave at `now`. `send` must not block.
     pub(crate) fn submit<E>(
         &self,
-        to: SocketAddr,
+        to: Place,
         payload_bytes: usize,
         now: Instant,
         send: impl FnOnce() -> Result<(), E>,
@@ -166,7 +176,7 @@ impl Governor {
         if let Err(e) = send() {
             return Verdict::Failed(e);
         }
-        let bytes = wire_len(to, payload_bytes);
+        let bytes = wire_len(to.1, payload_bytes);
         let earliest = now.checked_sub(SLACK).unwrap_or(now);
         *free_at = (*free_at).max(earliest) + time_on_link(bytes, lane.rate());
         lane.up.fetch_add(bytes, Ordering::Relaxed);
@@ -174,18 +184,18 @@ impl Governor {
     }
 
     /// Counts what arrived.
-    pub(crate) fn received(&self, from: SocketAddr, payload_bytes: usize, datagrams: usize, now: Instant) {
+    pub(crate) fn received(&self, from: Place, payload_bytes: usize, datagrams: usize, now: Instant) {
         if let Some(lane) = self.state().lane(from, now) {
-            let bytes = payload_bytes as u64 + header_len(from) * datagrams as u64;
+            let bytes = payload_bytes as u64 + header_len(from.1) * datagrams as u64;
             lane.down.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 }
 
 impl State {
-    fn lane(&mut self, address: SocketAddr, now: Instant) -> Option<Arc<Lane>> {
-        let address = canonical(address);
-        if let Some(lane) = self.lanes.get(&address).or_else(|| self.strangers.get(&address)) {
+    fn lane(&mut self, place: Place, now: Instant) -> Option<Arc<Lane>> {
+        let place = canonical(place);
+        if let Some(lane) = self.lanes.get(&place).or_else(|| self.strangers.get(&place)) {
             return Some(Arc::clone(lane));
         }
         if self.strangers.len() >= STRANGERS_MAX {
@@ -196,14 +206,14 @@ impl State {
             return None;
         }
         let lane = Arc::new(Lane::new(self.stranger_rate, now));
-        self.strangers.insert(address, Arc::clone(&lane));
+        self.strangers.insert(place, Arc::clone(&lane));
         Some(lane)
     }
 }
 
 /// An IPv4 address and its IPv6-mapped form are one place.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+fn canonical((socket, address): Place) -> Place {
+    (socket, SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 /// IP and UDP headers of a datagram to or from `address`: 20 + 8 or 40 + 8 bytes.
@@ -225,8 +235,8 @@ mod tests {
 
     const OK: fn() -> Result<(), ()> = || Ok(());
 
-    fn address(port: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], port))
+    fn address(port: u16) -> Place {
+        (0, SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
     #[test]
@@ -289,6 +299,18 @@ mod tests {
         assert_eq!(governor.submit(address(60_000), 100, start, OK), Verdict::Dropped);
         let later = start + Duration::from_secs(2);
         assert_eq!(governor.submit(address(60_000), 100, later, OK), Verdict::Sent);
+    }
+
+    #[test]
+    fn two_links_to_one_address_have_their_own_lanes() {
+        let start = clock::now();
+        let governor = Governor::new(true, BitsPerSecond(9_600));
+        let [first, second] = [(1, address(1).1), (2, address(1).1)];
+        for place in [first, second] {
+            governor.assign(place, &Arc::new(Lane::new(BitsPerSecond(9_600), start)));
+            assert_eq!(governor.submit(place, 1_172, start, OK), Verdict::Sent);
+        }
+        assert!(matches!(governor.submit(first, 1_172, start, OK), Verdict::NotBefore(_)));
     }
 
     #[test]

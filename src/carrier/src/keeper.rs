@@ -1,56 +1,76 @@
-//! Keeps the connection with one peer: dials or takes what comes in, notices a dead link, obeys emission control.
+//! Keeps the links with one peer: dials or takes what comes in, notices a dead link, obeys emission control, and lets
+//! the conversation use them as if they were one.
 //!
 //! ```text
 //!            emission closed                    emission closed
-//!   Silent <----------------- Down/Connecting <----------------- Up
+//!   Silent <----------------- Down/Connecting <----------------- Up              each link by itself
 //!      `------- opened -------->  ^     | dialled or accepted     ^
 //!                                 |     `------------------------'
 //!                                 `-- closed, dead, refused: back-off with jitter, for ever
+//!
+//!   first link joined: talk.connected()      last one gone: talk.disconnected()
 //! ```
+//!
+//! Each connection begins with a [`Frame::Join`] in each direction. The dialling side names the session that the
+//! connection is to join; the other side answers with a name of its own for that session, which is another one when it
+//! had to begin anew (it was restarted, or took all links for dead). So both sides always agree on which connections carry one
+//! session. On the first link of a session the dialling side does not wait for the answer.
+//!
+//! What a link had not delivered when it ended, or was taken for dead, goes over another one. What it had delivered
+//! all the same arrives twice, which is harmless.
 
-use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use keys::{Peer, PeerRole};
-use model::{BitsPerSecond, Clock, UnixMillis};
-use quinn::ConnectionError;
+use bytes::Bytes;
+use keys::Peer;
+use link::{Lane as Class, Waiting};
+use model::{BitsPerSecond, Clock, Precedence, UnixMillis};
+use shaper::Demand;
+use shaper::plan::{self, Share};
 use telemetry::Metrics;
 use tokio::sync::{mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
+use wire::frame::{Frame, Join};
 
-use crate::backoff::Backoff;
-use crate::clock::{self, jitter};
-use crate::endpoint::{DialError, Plug, Proven, code};
-use crate::governor::{Lane, time_on_link};
-use crate::pipe::{Event, Pipe};
-use crate::quic::FULL_DATAGRAM;
+use crate::clock;
+use crate::endpoint::{DialError, Plug, Proven};
+use crate::governor::Lane;
+use crate::line::{Happened, Held, Line, Live, Packet, lane_of, poll_pipe};
+use crate::pipe::{CloseCode, Event, FrameNumber, Gone, Pipe};
+use crate::settings::{CarrierSettings, LINKS_MAX, LinkName, LinkPlan};
 use crate::talk::{Refusal, Talk};
 use crate::{Emission, PeerState};
 
 /// What is said to a node that is not, or no longer, in the registry.
 pub(crate) const NOT_ENROLLED: &str = "this node is not enrolled here; run `holdfast enroll`";
 
-/// Frames handed to quinn before other events get their turn.
+/// Frames handed to the links before other events get their turn.
 const FRAMES_PER_TURN: usize = 64;
+
+/// Connections of the peer that have not said yet which link they are.
+const GUESTS_MAX: usize = LINKS_MAX;
+
+/// How long they may take: one frame that follows the handshake at once, repeated for as long as a thin link may need.
+const GUEST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a keeper works with.
 pub(crate) struct Post<T> {
     pub(crate) plug: Arc<Plug>,
     pub(crate) peer: Peer,
-    /// Where to dial it; `None` for a peer that dials.
-    pub(crate) address: Option<String>,
-    pub(crate) lane: Arc<Lane>,
+    pub(crate) settings: Arc<CarrierSettings>,
     pub(crate) view: Arc<Mutex<View>>,
     pub(crate) talk: T,
     /// Connections the peer made.
-    pub(crate) accepted: mpsc::Receiver<Proven>,
+    pub(crate) accepted: mpsc::Receiver<Pipe>,
     pub(crate) emission: watch::Receiver<Emission>,
-    pub(crate) rate: watch::Receiver<BitsPerSecond>,
+    /// Set while running, for each link.
+    pub(crate) rate: watch::Receiver<Option<BitsPerSecond>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     /// Zero of the conversation's time.
@@ -61,124 +81,212 @@ pub(crate) struct Post<T> {
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) state: PeerState,
-    pub(crate) round_trip: Option<Duration>,
     pub(crate) last_heard: Option<UnixMillis>,
+    pub(crate) links: Vec<LinkView>,
 }
 
-struct Live {
+/// What the operator sees of one link.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkView {
+    pub(crate) name: LinkName,
+    pub(crate) state: PeerState,
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) round_trip: Option<Duration>,
+}
+
+/// The session that the present connections belong to.
+struct Meeting {
+    /// The dialling side's name for it.
+    session: u64,
+    /// The accepting side's; the dialling side learns it with the first answer.
+    answer: Option<u64>,
+    since: UnixMillis,
+    /// The peer's greeting has come; frames that overtook it wait.
+    greeted: bool,
+    early: Held,
+}
+
+/// A connection that the peer has made and not said yet which link it is.
+struct Guest {
     pipe: Pipe,
-    dialled: bool,
-    datagrams: u64,
-    /// When the last datagram was noticed, or when something began to wait for an answer, if that was later.
-    silent_since: Instant,
-    was_waiting: bool,
-    /// Taken for dead; the peer is the one to dial, or to speak again.
-    presumed_dead: bool,
+    held: Held,
+    until: Instant,
 }
 
-type Dialling = Pin<Box<dyn Future<Output = Result<Proven, DialError>> + Send>>;
+enum Place {
+    Line(usize),
+    Guest(usize),
+}
 
 pub(crate) struct Keeper<T> {
     post: Post<T>,
-    live: Option<Live>,
-    /// Where the present or last connection went: the lane is known there until the next one.
-    address: Option<SocketAddr>,
-    dialling: Option<Dialling>,
-    dial_at: Option<Instant>,
-    backoff: Backoff,
+    lines: Vec<Line>,
+    guests: VecDeque<Guest>,
+    meeting: Option<Meeting>,
+    /// What links that ended had not delivered, in the order in which it was sent.
+    again: VecDeque<Packet>,
+    next_number: FrameNumber,
+    /// Which link is asked first for what happened: each in turn.
+    turn: usize,
     /// More frames can be sent at once than one turn sends.
     more: bool,
-    /// When the peer was connected last; the start counts, since the node may have been restarted in between.
-    connected_last: Instant,
-    down_since: Option<UnixMillis>,
-    last: String,
+    /// When a shaper has a grant for what waits.
+    wake: Option<Duration>,
 }
 
 impl<T: Talk> Keeper<T> {
     pub(crate) fn new(post: Post<T>) -> Self {
-        let now = clock::now();
-        Self {
-            live: None,
-            address: None,
-            dialling: None,
-            dial_at: post.address.is_some().then_some(now),
-            backoff: Backoff::default(),
+        let (now, set) = (clock::now(), *post.rate.borrow());
+        let plans = post.settings.links_of(&post.peer);
+        let lines = plans.into_iter().map(|plan| new_line(plan, set, now, post.start)).collect();
+        let keeper = Self {
+            lines,
+            guests: VecDeque::new(),
+            meeting: None,
+            again: VecDeque::new(),
+            next_number: 0,
+            turn: 0,
             more: false,
-            connected_last: now,
-            down_since: None,
-            last: String::new(),
+            wake: None,
             post,
-        }
+        };
+        keeper.show();
+        keeper
     }
 
-    /// Keeps the connection until `stop`; then closes it with `farewell`.
+    /// Keeps the links until `stop`; then closes them with a farewell.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        self.show_state();
         loop {
             self.work();
-            let live_deadline = self.live.as_ref().map(Live::dead_at);
-            let talk_deadline = self.post.talk.deadline().map(|d| self.post.start + d);
-            let at_once = self.more.then(clock::now);
-            let wake = [live_deadline, talk_deadline, self.dial_at, at_once].into_iter().flatten().min();
+            let wake = self.wake_at();
+            self.turn = self.turn.wrapping_add(1);
+            let (lines, guests, turn) = (&mut self.lines, &mut self.guests, self.turn);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return self.farewell(),
                 Ok(()) = self.post.emission.changed() => self.on_emission(),
                 Ok(()) = self.post.rate.changed() => self.on_rate(),
-                Some(proven) = self.post.accepted.recv() => self.on_connected(proven, false),
-                result = maybe(&mut self.dialling) => self.on_dialled(result),
-                event = next_event(&mut self.live) => self.on_event(event),
+                Some(pipe) = self.post.accepted.recv() => self.on_guest(pipe),
+                (place, happened) = poll_fn(|cx| poll(lines, guests, turn, cx)) => self.on_happened(place, happened),
                 () = self.post.talk.wait() => {}
-                () = until(wake) => self.on_timer(),
+                () = until(wake) => {}
             }
+            self.on_time();
+            self.show();
         }
     }
 
-    /// Lets the conversation use the connection.
+    fn wake_at(&self) -> Option<Instant> {
+        let mut wake: Vec<Instant> = Vec::new();
+        for line in &self.lines {
+            wake.extend(line.live.as_ref().filter(|live| !live.presumed_dead).map(Live::dead_at));
+            wake.extend(line.dial_at);
+            wake.extend(self.keepalive_at(line));
+        }
+        wake.extend(self.guests.iter().map(|guest| guest.until));
+        wake.extend(self.post.talk.deadline().map(|at| self.post.start + at));
+        wake.extend(self.wake.map(|at| self.post.start + at));
+        wake.extend(self.more.then(clock::now));
+        wake.into_iter().min()
+    }
+
+    /// When a link should say that it lives. With one link that is the session's to do.
+    fn keepalive_at(&self, line: &Line) -> Option<Instant> {
+        let live = line.live.as_ref().filter(|live| live.joined && !live.presumed_dead)?;
+        let others = self.lines.iter().filter(|line| line.live.is_some()).count() > 1;
+        others.then(|| live.last_sent + link::limits::KEEPALIVE)
+    }
+
+    /// Lets the conversation use the links.
     fn work(&mut self) {
-        let talk = &mut self.post.talk;
-        let (live, now) = (&mut self.live, clock::now() - self.post.start);
-        if live.is_none() && !talk.needs_settling(now) {
-            return;
-        }
-        // Both may touch the disk; the other tasks of this thread move on meanwhile.
-        let outcome = block_in_place(|| {
-            talk.settle(now)?;
-            let Some(live) = live else { return Ok(false) };
-            for _ in 0..FRAMES_PER_TURN {
-                let Some((lane, frame)) = talk.next_frame(now, live.pipe.room())? else { return Ok(false) };
-                talk.sent(lane, live.pipe.send(lane, &frame));
-            }
-            Ok(true)
-        });
-        match outcome {
-            Ok(more) => self.more = more,
-            Err(refusal) => return self.refuse(&refusal),
-        }
-        let Some(live) = &mut self.live else { return };
-        if live.note(clock::now()) {
-            let mut view = self.post.view();
-            view.last_heard = Some(self.post.clock.now());
-            view.round_trip = Some(live.pipe.round_trip());
-            if std::mem::take(&mut live.presumed_dead) {
-                view.state = PeerState::Up { since: self.post.clock.now() };
+        let now = clock::now() - self.post.start;
+        if self.meeting.is_some() || self.post.talk.needs_settling(now) {
+            // Both may touch the disk; the other tasks of this thread move on meanwhile.
+            match block_in_place(|| self.pump(now)) {
+                Ok(more) => self.more = more,
+                Err(refusal) => return self.refuse(&refusal),
             }
         }
-        // The peer may have moved, or a middlebox given it another port: its rate goes with it.
-        let address = live.pipe.connection.remote_address();
-        self.follow(address);
+        let (wall, now) = (self.post.clock.now(), clock::now());
+        let mut heard = false;
+        for line in &mut self.lines {
+            let Some(live) = &mut line.live else { continue };
+            if live.note(now) {
+                heard = true;
+                if std::mem::take(&mut live.presumed_dead) {
+                    line.up_since = wall;
+                }
+            }
+            line.follow(&self.post.plug);
+        }
+        if heard {
+            self.post.view().last_heard = Some(wall);
+        }
     }
 
-    /// Charges what goes to `address` to this peer, and to it alone.
-    fn follow(&mut self, address: SocketAddr) {
-        if self.address == Some(address) {
-            return;
+    fn pump(&mut self, now: Duration) -> Result<bool, Refusal> {
+        self.post.talk.settle(now)?;
+        self.wake = None;
+        if self.meeting.is_none() {
+            return Ok(false);
         }
-        let governor = &self.post.plug.governor;
-        governor.assign(address, &self.post.lane);
-        if let Some(former) = self.address.replace(address) {
-            governor.release(former, &self.post.lane);
+        for _ in 0..FRAMES_PER_TURN {
+            if !self.send_next(now)? {
+                return Ok(false);
+            }
         }
+        Ok(true)
+    }
+
+    /// Sends one frame over whichever link may carry it. False when nothing can be sent now.
+    fn send_next(&mut self, now: Duration) -> Result<bool, Refusal> {
+        let waiting = self.post.talk.waiting(now)?;
+        let plan: Vec<plan::Link> = self.lines.iter().map(Line::to_plan).collect();
+        let shares = plan::shares(&plan);
+        let mut wake: Option<Duration> = None;
+        for at in plan::order(&plan) {
+            let (line, share) = (&mut self.lines[at], shares[at]);
+            let Some(live) = &line.live else { continue };
+            let demand = demand(&waiting, &self.again, !line.copies.is_empty(), share, live.pipe.room() > 0);
+            if demand == Demand::default() {
+                continue;
+            }
+            let Some(grant) = line.shaper.grant(now, &demand) else {
+                wake = [wake, line.shaper.wake_at()].into_iter().flatten().min();
+                continue;
+            };
+            let of_lane = |packet: &Packet| lane_of(packet.lane) == grant.lane;
+            let left_over = match self.again.iter().position(of_lane) {
+                Some(index) => self.again.remove(index),
+                None => line.copies.iter().position(of_lane).and_then(|index| line.copies.remove(index)),
+            };
+            let packet = match left_over {
+                Some(packet) => packet,
+                None => {
+                    let class = match grant.lane {
+                        shaper::Lane::Control => Class::Control,
+                        shaper::Lane::Class(class) => Class::Class(class),
+                    };
+                    // Nothing was made when what seemed to wait was expired or withheld: the next look finds more.
+                    let Some(frame) = self.post.talk.next_frame(now, class, grant.bytes)? else { return Ok(true) };
+                    let packet = self.packet(class, &frame);
+                    if class == Class::Class(Precedence::Flash) {
+                        let others = self.lines.iter_mut().zip(&shares).enumerate().filter(|(other, _)| *other != at);
+                        others.filter(|(_, (_, s))| s.classes[0]).for_each(|(_, (line, _))| line.copy(&packet));
+                    }
+                    packet
+                }
+            };
+            self.lines[at].send(packet, clock::now());
+            return Ok(true);
+        }
+        self.wake = wake;
+        Ok(false)
+    }
+
+    fn packet(&mut self, lane: Class, frame: &Frame) -> Packet {
+        self.next_number += 1;
+        Packet { number: self.next_number, lane, bytes: Bytes::from(frame.encode()) }
     }
 
     fn may_emit(&self) -> bool {
@@ -186,213 +294,370 @@ impl<T: Talk> Keeper<T> {
     }
 
     fn on_emission(&mut self) {
-        self.backoff.reset();
         if self.may_emit() {
-            self.dial_at = self.post.address.is_some().then(clock::now);
+            self.lines.iter_mut().for_each(|line| line.dial_soon(clock::now()));
         } else {
-            self.dialling = None;
-            self.dial_at = None;
-            self.drop_live(code::DONE, "");
+            self.guests.clear();
+            self.lines.iter_mut().for_each(Line::stop_dialling);
+            (0..self.lines.len()).for_each(|at| self.detach(at, CloseCode::Done, ""));
         }
-        self.show_state();
     }
 
     fn on_rate(&mut self) {
-        let rate = *self.post.rate.borrow_and_update();
-        self.post.lane.set_rate(rate);
-        self.post.talk.set_rate(rate, clock::now() - self.post.start);
-        if let Some(live) = &self.live {
-            live.pipe.set_rate(rate);
-        } else if self.dialling.is_none() && self.dial_at.is_some() {
-            self.backoff.reset();
-            self.dial_at = Some(clock::now());
+        let Some(rate) = *self.post.rate.borrow_and_update() else { return };
+        let (now, start, may_emit) = (clock::now(), self.post.start, self.may_emit());
+        for line in &mut self.lines {
+            line.set_rate(rate, now, start);
+            if !may_emit {
+                line.stop_dialling();
+            }
         }
     }
 
-    fn on_connected(&mut self, proven: Proven, dialled: bool) {
+    fn on_happened(&mut self, place: Place, happened: Happened) {
+        match (place, happened) {
+            (Place::Line(at), Happened::Dialled(Ok(proven))) => self.on_dialled(at, proven),
+            (Place::Line(at), Happened::Dialled(Err(error))) => self.on_not_dialled(at, error),
+            (Place::Line(at), Happened::Event(event)) => self.on_event(at, event),
+            (Place::Guest(at), Happened::Event(event)) => self.on_guest_event(at, event),
+            (Place::Guest(_), Happened::Dialled(_)) => {}
+        }
+    }
+
+    fn on_dialled(&mut self, at: usize, proven: Proven) {
         if !self.may_emit() {
             return;
         }
-        self.dialling = None;
-        self.dial_at = None;
-        // The newer one is alive; whether the older one is, nobody knows.
-        self.drop_live(code::REPLACED, "a newer connection of this node replaces this one");
-        let now = clock::now();
-        self.follow(proven.connection.remote_address());
-        proven.rate.set(self.post.lane.rate());
-        let pipe = Pipe::new(proven.connection, proven.rate);
-        let datagrams = pipe.datagrams_received();
-        self.live =
-            Some(Live { pipe, dialled, datagrams, silent_since: now, was_waiting: false, presumed_dead: false });
-        self.connected_last = now;
-        self.backoff.reset();
-        let talk = &mut self.post.talk;
-        let start = block_in_place(|| talk.connected(now - self.post.start));
+        let begins = self.meeting.is_none();
+        let session = self.meeting.get_or_insert_with(|| Meeting::new(None, self.post.clock.now())).session;
+        let link = self.lines[at].plan.name.to_string();
+        self.attach(at, Pipe::new(proven), begins, Join { session, link });
+        if begins {
+            self.begin();
+        }
+    }
+
+    fn on_not_dialled(&mut self, at: usize, error: DialError) {
+        let (line, now) = (&mut self.lines[at], clock::now());
+        tracing::debug!(peer = %self.post.peer.name, link = %line.plan.name, reason = %error, "dialling failed");
+        match error {
+            DialError::OtherNode(_) => {
+                line.refused(format!("{error}; check the address, or enroll anew if that node was replaced"), now);
+            }
+            DialError::Lost(gone) => self.on_gone(at, gone.into()),
+            DialError::Resolve(_) | DialError::Local(..) | DialError::Outlet(_) | DialError::NoAnswer(_) => {
+                line.dial_later(error.to_string(), now);
+            }
+        }
+    }
+
+    fn on_guest(&mut self, pipe: Pipe) {
+        if !self.may_emit() {
+            return;
+        }
+        if self.guests.len() >= GUESTS_MAX
+            && let Some(oldest) = self.guests.pop_front()
+        {
+            oldest.pipe.close(CloseCode::Replaced, "newer connections of this node replace this one");
+        }
+        self.guests.push_back(Guest { pipe, held: Held::default(), until: clock::now() + GUEST_PATIENCE });
+    }
+
+    fn on_guest_event(&mut self, at: usize, event: Event) {
+        let Some(guest) = self.guests.get_mut(at) else { return };
+        let refusal = match event {
+            Event::Frame(Frame::Join(join), _) => return self.admit(at, &join),
+            Event::Frame(frame, len) => match guest.held.keep(frame, len) {
+                true => return,
+                false => "the connection does not say which link it is".to_owned(),
+            },
+            Event::Delivered(_) => return,
+            Event::Unreadable(e) => format!("{e}; {}", e.next_step()),
+            Event::Closed(_) => String::new(),
+        };
+        if let Some(guest) = self.guests.remove(at) {
+            guest.pipe.close(CloseCode::Protocol, &refusal);
+        }
+    }
+
+    /// The peer has said which link its connection is.
+    fn admit(&mut self, guest: usize, join: &Join) {
+        let Some(mut guest) = self.guests.remove(guest) else { return };
+        let Some(at) = self.line_named(&join.link) else {
+            let text = format!("`{}` is no link, or more than the {LINKS_MAX} that a peer may have", join.link);
+            return guest.pipe.close(CloseCode::Denied, &text);
+        };
+        const NEWER: &str = "a newer connection of this node replaces this one";
+        let begins = self.meeting.as_ref().is_none_or(|meeting| meeting.session != join.session);
+        if begins {
+            // The newer one is alive; whether the older ones are, nobody knows.
+            (0..self.lines.len()).for_each(|at| self.detach(at, CloseCode::Replaced, NEWER));
+            self.meeting = Some(Meeting::new(Some(join.session), self.post.clock.now()));
+        } else {
+            self.detach_one(at, CloseCode::Replaced, NEWER);
+        }
+        let session = self.meeting.as_ref().and_then(|meeting| meeting.answer).unwrap_or_default();
+        let held = guest.held.take();
+        self.attach(at, guest.pipe, true, Join { session, link: join.link.clone() });
+        if begins {
+            self.begin();
+        }
+        held.into_iter().for_each(|(frame, len)| self.on_frame(at, frame, len));
+    }
+
+    /// The link of that name; the peer may have links that this side's configuration does not name.
+    fn line_named(&mut self, name: &str) -> Option<usize> {
+        if let Some(at) = self.lines.iter().position(|line| line.plan.name.as_str() == name) {
+            return Some(at);
+        }
+        if self.lines.len() >= LINKS_MAX {
+            return None;
+        }
+        let plan = self.post.settings.plain_link(&self.post.peer, name.parse().ok()?);
+        let set = *self.post.rate.borrow();
+        let mut line = new_line(plan, set, clock::now(), self.post.start);
+        line.stop_dialling();
+        self.lines.push(line);
+        Some(self.lines.len() - 1)
+    }
+
+    fn attach(&mut self, at: usize, pipe: Pipe, joined: bool, join: Join) {
+        let (now, wall) = (clock::now(), self.post.clock.now());
+        let packet = self.packet(Class::Control, &Frame::Join(join));
+        let line = &mut self.lines[at];
+        line.attach(Live::new(pipe, joined, now), &self.post.plug, now, wall);
+        line.send(packet, now);
+        self.post.view().last_heard = Some(wall);
         let name = telemetry::PeerName::new(self.post.peer.name.as_str());
         self.post.metrics.link_reconnects_total.inc((name,));
-        tracing::info!(peer = %self.post.peer.name, "link up");
-        let since = self.post.clock.now();
-        let mut view = self.post.view();
-        view.state = PeerState::Up { since };
-        view.last_heard = Some(since);
-        drop(view);
-        if let Err(refusal) = start {
+        tracing::info!(peer = %self.post.peer.name, link = %self.lines[at].plan.name, "link up");
+    }
+
+    /// The first link of a session is there.
+    fn begin(&mut self) {
+        let (talk, now) = (&mut self.post.talk, clock::now() - self.post.start);
+        if let Err(refusal) = block_in_place(|| talk.connected(now)) {
             self.refuse(&refusal);
         }
     }
 
-    fn on_dialled(&mut self, result: Result<Proven, DialError>) {
-        self.dialling = None;
-        match result {
-            Ok(proven) => self.on_connected(proven, true),
-            Err(e) => {
-                self.last = e.to_string();
-                tracing::debug!(peer = %self.post.peer.name, reason = %e, "dialling failed");
-                match e {
-                    DialError::OtherNode(_) => {
-                        let text = format!("{e}; check the address, or enroll anew if that node was replaced");
-                        self.refused(text);
-                    }
-                    DialError::Lost(gone) => self.on_gone(&gone),
-                    DialError::Resolve(_) | DialError::Local(..) | DialError::NoAnswer(_) => self.dial_later(),
-                }
-            }
-        }
-    }
-
-    fn on_event(&mut self, event: Event) {
+    fn on_event(&mut self, at: usize, event: Event) {
         match event {
-            Event::Delivered => {}
-            Event::Frame(frame) => {
-                let (talk, now) = (&mut self.post.talk, clock::now() - self.post.start);
-                if let Err(refusal) = block_in_place(|| talk.received(now, frame)) {
-                    self.refuse(&refusal);
-                }
+            Event::Delivered(number) => {
+                self.lines.iter_mut().for_each(|line| line.delivered(number));
+                self.again.retain(|packet| packet.number != number);
             }
+            Event::Frame(Frame::Join(join), _) => self.on_answer(at, &join),
+            Event::Frame(frame, len) => self.on_frame(at, frame, len),
             Event::Unreadable(e) => self.refuse(&Refusal { text: format!("{e}; {}", e.next_step()), retry: true }),
             Event::Closed(gone) => {
-                self.drop_live(code::DONE, "");
-                self.on_gone(&gone);
+                self.detach(at, CloseCode::Done, "");
+                self.on_gone(at, gone);
             }
         }
     }
 
-    fn on_timer(&mut self) {
-        let now = clock::now();
-        if self.dial_at.is_some_and(|at| at <= now) {
-            self.dial_at = None;
-            self.dial();
+    /// The peer says which session the connection has joined.
+    fn on_answer(&mut self, at: usize, join: &Join) {
+        let (dials, session) = (self.lines[at].plan.address.is_some(), join.session);
+        let Some(meeting) = &mut self.meeting else { return };
+        if !dials || (self.lines[at].live.as_ref().is_some_and(|live| live.joined) && meeting.answer == Some(session)) {
+            // Said twice is said once.
+            return;
         }
-        let dead = self.live.as_mut().is_some_and(|live| {
-            live.note(now);
-            live.dead_at() <= now
-        });
-        if dead {
-            self.last = "the link went silent".to_owned();
-            if self.live.as_ref().is_some_and(|live| live.dialled) {
-                self.drop_live(code::DEAD, "nothing was heard; a new connection follows");
-                self.dial_at = Some(now);
-                self.show_state();
-            } else if let Some(live) = &mut self.live {
-                // The peer dials when it notices. Until then this connection may still come back to life.
-                live.silent_since = now;
-                if !std::mem::replace(&mut live.presumed_dead, true) {
-                    let since = Some(self.post.clock.now());
-                    self.post.view().state = PeerState::Down { since, last: self.last.clone() };
+        let stale = meeting.answer.is_some_and(|answer| answer != session);
+        if stale {
+            // The peer knows nothing of what the other links carried.
+            let (own, since) = (meeting.session, self.post.clock.now());
+            let others = (0..self.lines.len()).filter(|other| *other != at);
+            let now = clock::now();
+            for other in others {
+                let line = &mut self.lines[other];
+                if line.live.is_some() {
+                    line.detach(CloseCode::Done, "the peer has begun a new session", now, since);
+                    line.dial_soon(now);
                 }
             }
+            self.forget_session();
+            self.meeting = Some(Meeting { session: own, ..Meeting::new(None, since) });
+        }
+        if let Some(meeting) = &mut self.meeting {
+            meeting.answer = Some(session);
+        }
+        let Some(live) = &mut self.lines[at].live else { return };
+        live.joined = true;
+        if stale {
+            live.under_way.clear();
+        }
+        let held = live.held.take();
+        if stale {
+            self.begin();
+        }
+        held.into_iter().for_each(|(frame, len)| self.on_frame(at, frame, len));
+    }
+
+    fn on_frame(&mut self, at: usize, frame: Frame, len: usize) {
+        let Some(live) = &mut self.lines[at].live else { return };
+        let Some(meeting) = &mut self.meeting else { return };
+        let greets = matches!(frame, Frame::Greet(_));
+        let in_time = match (live.joined, meeting.greeted || greets) {
+            (false, _) => live.held.keep(frame, len),
+            (true, false) => meeting.early.keep(frame, len),
+            (true, true) => {
+                let mut frames = vec![(frame, len)];
+                if greets && !std::mem::replace(&mut meeting.greeted, true) {
+                    frames.extend(meeting.early.take());
+                }
+                let (talk, now) = (&mut self.post.talk, clock::now() - self.post.start);
+                let taken = block_in_place(|| frames.into_iter().try_for_each(|(frame, _)| talk.received(now, frame)));
+                return if let Err(refusal) = taken {
+                    self.refuse(&refusal)
+                };
+            }
+        };
+        if !in_time {
+            self.refuse(&Refusal { text: "too much was sent before the greeting".to_owned(), retry: true });
         }
     }
 
-    fn dial(&mut self) {
-        let Some(address) = self.post.address.clone() else { return };
-        let (plug, lane, node) = (Arc::clone(&self.post.plug), Arc::clone(&self.post.lane), self.post.peer.node);
-        self.dialling = Some(Box::pin(async move { plug.dial(node, &address, &lane, true).await }));
-        self.show_state();
+    /// Honours deadlines that have passed.
+    fn on_time(&mut self) {
+        let (now, may_emit) = (clock::now(), self.may_emit());
+        self.guests.retain(|guest| guest.until > now);
+        for at in 0..self.lines.len() {
+            if may_emit && self.lines[at].dial_at.is_some_and(|dial_at| dial_at <= now) {
+                self.lines[at].dial(&self.post.plug, self.post.peer.node);
+            }
+            let dead = self.lines[at].live.as_mut().is_some_and(|live| {
+                live.note(now);
+                live.dead_at() <= now
+            });
+            if dead {
+                self.on_dead(at, now);
+            }
+            if self.keepalive_at(&self.lines[at]).is_some_and(|due| due <= now) {
+                let packet = self.packet(Class::Control, &Frame::KeepAlive);
+                self.lines[at].send(packet, now);
+            }
+        }
     }
 
-    fn dial_later(&mut self) {
-        if self.post.address.is_some() && self.may_emit() {
-            let now = clock::now();
-            let wait = self.backoff.next(now.duration_since(self.connected_last), jitter);
-            self.dial_at = Some(now + wait);
+    fn on_dead(&mut self, at: usize, now: Instant) {
+        let line = &mut self.lines[at];
+        line.last = "the link went silent".to_owned();
+        if line.plan.address.is_some() {
+            self.detach(at, CloseCode::Dead, "nothing was heard; a new connection follows");
+            self.lines[at].dial_at = Some(now);
+            return;
         }
-        self.show_state();
+        // The peer dials when it notices. Until then this connection may still come back to life.
+        if let Some(live) = &mut line.live {
+            live.silent_since = now;
+            if live.presumed_dead {
+                return;
+            }
+            let lost: Vec<Packet> = live.under_way.values().cloned().collect();
+            line.presume_dead(self.post.clock.now());
+            if self.lines.iter().any(|line| line.to_plan().usable) {
+                self.send_again(lost);
+            }
+        }
     }
 
     /// The connection ended, or did not come about.
-    fn on_gone(&mut self, gone: &ConnectionError) {
+    fn on_gone(&mut self, at: usize, gone: Gone) {
+        let (line, now) = (&mut self.lines[at], clock::now());
         match gone {
-            ConnectionError::ApplicationClosed(close) if close.error_code == code::DENIED => {
-                self.refused(String::from_utf8_lossy(&close.reason).into_owned());
+            Gone::Denied(text) => {
+                tracing::warn!(peer = %self.post.peer.name, link = %line.plan.name, reason = %text, "the link is refused");
+                line.refused(text, now);
             }
-            ConnectionError::ApplicationClosed(close) if !close.reason.is_empty() => {
-                self.last = String::from_utf8_lossy(&close.reason).into_owned();
-                self.dial_later();
-            }
-            ConnectionError::ApplicationClosed(_)
-            | ConnectionError::VersionMismatch
-            | ConnectionError::TransportError(_)
-            | ConnectionError::ConnectionClosed(_)
-            | ConnectionError::Reset
-            | ConnectionError::TimedOut
-            | ConnectionError::LocallyClosed
-            | ConnectionError::CidsExhausted => {
-                self.last = gone.to_string();
-                self.dial_later();
-            }
+            Gone::Lost(text) => line.dial_later(text, now),
         }
-    }
-
-    /// The other side does not want us: asked again from time to time, since its operator may change that.
-    fn refused(&mut self, text: String) {
-        tracing::warn!(peer = %self.post.peer.name, reason = %text, "the link is refused");
-        self.dial_at = self.post.address.is_some().then(|| clock::now() + self.backoff.refused(jitter));
-        self.post.view().state = PeerState::Denied { text };
     }
 
     /// We do not want the other side.
     fn refuse(&mut self, refusal: &Refusal) {
-        let close = if refusal.retry { code::PROTOCOL } else { code::DENIED };
-        self.drop_live(close, &refusal.text);
-        if refusal.retry {
-            self.last.clone_from(&refusal.text);
-            self.dial_later();
-        } else {
-            self.refused(refusal.text.clone());
+        let code = if refusal.retry { CloseCode::Protocol } else { CloseCode::Denied };
+        let now = clock::now();
+        if !refusal.retry {
+            tracing::warn!(peer = %self.post.peer.name, reason = %refusal.text, "the link is refused");
+        }
+        for at in 0..self.lines.len() {
+            let was_live = self.lines[at].live.is_some();
+            self.detach(at, code, &refusal.text);
+            let line = &mut self.lines[at];
+            match refusal.retry {
+                true if was_live => line.dial_later(refusal.text.clone(), now),
+                true => {}
+                false => line.refused(refusal.text.clone(), now),
+            }
         }
     }
 
-    fn drop_live(&mut self, close: quinn::VarInt, text: &str) {
-        let Some(live) = self.live.take() else { return };
-        self.more = false;
-        live.pipe.connection.close(close, text.as_bytes());
-        let now = clock::now();
-        self.connected_last = now;
-        self.down_since = Some(self.post.clock.now());
-        let talk = &mut self.post.talk;
-        block_in_place(|| talk.disconnected());
-        self.post.view().round_trip = None;
-        tracing::info!(peer = %self.post.peer.name, "link down");
+    /// A connection of a link ends; with the last one the session does.
+    fn detach(&mut self, at: usize, code: CloseCode, text: &str) {
+        if self.detach_one(at, code, text) && self.lines.iter().all(|line| line.live.is_none()) {
+            self.forget_session();
+            self.meeting = None;
+        }
     }
 
-    fn show_state(&self) {
-        let state = if !self.may_emit() {
-            PeerState::Silent
-        } else if self.live.is_some() {
-            return;
-        } else if self.dialling.is_some() {
-            PeerState::Connecting { last: self.last.clone() }
-        } else {
-            PeerState::Down { since: self.down_since, last: self.last.clone() }
-        };
-        self.post.view().state = state;
+    /// The same, though nothing may be left for the moment: another connection follows at once.
+    fn detach_one(&mut self, at: usize, code: CloseCode, text: &str) -> bool {
+        let line = &mut self.lines[at];
+        if line.live.is_none() {
+            return false;
+        }
+        let lost = line.detach(code, text, clock::now(), self.post.clock.now());
+        tracing::info!(peer = %self.post.peer.name, link = %line.plan.name, "link down");
+        self.send_again(lost);
+        true
+    }
+
+    fn send_again(&mut self, lost: Vec<Packet>) {
+        for packet in lost {
+            let elsewhere = self.lines.iter().any(|line| line.has(packet.number));
+            if !elsewhere && self.again.iter().all(|other| other.number != packet.number) {
+                self.again.push_back(packet);
+            }
+        }
+    }
+
+    fn forget_session(&mut self) {
+        self.again.clear();
+        self.lines.iter_mut().for_each(|line| line.copies.clear());
+        self.more = false;
+        self.wake = None;
+        let talk = &mut self.post.talk;
+        block_in_place(|| talk.disconnected());
+    }
+
+    fn show(&self) {
+        let may_emit = self.may_emit();
+        let links: Vec<LinkView> = self.lines.iter().map(|line| line.view(may_emit)).collect();
+        let since = self.meeting.as_ref().map(|meeting| meeting.since);
+        let state = whole(&links, since);
+        let mut view = self.post.view();
+        view.state = state;
+        view.links = links;
     }
 
     fn farewell(mut self) {
-        self.drop_live(code::DONE, "the node is stopping");
-        if let Some(address) = self.address {
-            self.post.plug.governor.release(address, &self.post.lane);
+        for at in 0..self.lines.len() {
+            self.detach(at, CloseCode::Done, "the node is stopping");
+            self.lines[at].forget_place();
+        }
+    }
+}
+
+impl Line {
+    fn view(&self, may_emit: bool) -> LinkView {
+        LinkView {
+            name: self.plan.name.clone(),
+            state: self.state(may_emit),
+            lane: Arc::clone(&self.lane),
+            round_trip: self.live.as_ref().map(|live| live.pipe.round_trip()),
         }
     }
 }
@@ -403,58 +668,84 @@ impl<T> Post<T> {
     }
 }
 
-impl Live {
-    /// Takes note of signs of life. Returns whether there was one.
-    fn note(&mut self, now: Instant) -> bool {
-        let waiting = self.pipe.is_waiting();
-        let datagrams = self.pipe.datagrams_received();
-        let heard = datagrams != self.datagrams;
-        if heard || (waiting && !self.was_waiting) {
-            self.silent_since = now;
+impl Meeting {
+    /// `theirs` is what the dialling side calls it; without it, this is the dialling side.
+    fn new(theirs: Option<u64>, since: UnixMillis) -> Self {
+        let session = theirs.unwrap_or_else(random);
+        Self { session, answer: theirs.map(|_| random()), since, greeted: false, early: Held::default() }
+    }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0u8; 8];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes once it has booted");
+    u64::from_le_bytes(bytes)
+}
+
+fn new_line(plan: LinkPlan, set: Option<BitsPerSecond>, now: Instant, start: Instant) -> Line {
+    let rate = set.unwrap_or(plan.rate);
+    Line::new(plan, rate, now, start)
+}
+
+/// What the peer's links amount to. `since`: when the session began.
+fn whole(links: &[LinkView], since: Option<UnixMillis>) -> PeerState {
+    let rank = |state: &PeerState| match state {
+        PeerState::Up { .. } => 0,
+        PeerState::Connecting { .. } => 1,
+        PeerState::Denied { .. } => 2,
+        PeerState::Silent => 3,
+        PeerState::Down { .. } => 4,
+    };
+    let best = links.iter().map(|link| &link.state).min_by_key(|state| rank(state)).cloned();
+    match (best, since) {
+        (Some(PeerState::Up { since: link }), session) => PeerState::Up { since: session.unwrap_or(link).max(link) },
+        (Some(state), _) => state,
+        (None, _) => PeerState::Down { since: None, last: String::new() },
+    }
+}
+
+/// What a link can be asked for. With no room, only what may pass everything: its queue holds a window of bulk already.
+fn demand(waiting: &Waiting, again: &VecDeque<Packet>, copies: bool, share: Share, room: bool) -> Demand {
+    let mut demand = Demand { control: waiting.control, classes: waiting.classes };
+    demand.classes[Precedence::Flash.index()] |= copies;
+    for packet in again {
+        match packet.lane {
+            Class::Control => demand.control = true,
+            Class::Class(class) => demand.classes[class.index()] = true,
         }
-        self.datagrams = datagrams;
-        self.was_waiting = waiting;
-        heard
     }
-
-    /// When the link counts as dead unless something is heard.
-    ///
-    /// While something waits for its acknowledgement: several round trips, several datagrams at the peer's pace, and
-    /// three seconds. QUIC itself would probe at doubling intervals and find a link that returns after
-    /// half a minute only half a minute later; a new connection finds it within seconds.
-    fn dead_at(&self) -> Instant {
-        let patience =
-            Duration::from_secs(3) + 4 * self.pipe.round_trip() + time_on_link(6 * FULL_DATAGRAM, self.pipe.rate());
-        let idle = if self.was_waiting { Duration::ZERO } else { link::limits::KEEPALIVE };
-        self.silent_since + idle + patience
+    demand.control &= share.control;
+    for class in Precedence::ALL {
+        let passes_all = class <= Precedence::Immediate;
+        demand.classes[class.index()] &= share.classes[class.index()] && (room || passes_all);
     }
+    demand
 }
 
-async fn next_event(live: &mut Option<Live>) -> Event {
-    match live {
-        Some(live) => live.pipe.next().await,
-        None => std::future::pending().await,
+fn poll(
+    lines: &mut [Line],
+    guests: &mut VecDeque<Guest>,
+    turn: usize,
+    cx: &mut Context<'_>,
+) -> Poll<(Place, Happened)> {
+    let count = lines.len();
+    for step in 0..count {
+        let at = (turn + step) % count;
+        if let Poll::Ready(happened) = lines[at].poll(cx) {
+            return Poll::Ready((Place::Line(at), happened));
+        }
     }
-}
-
-async fn maybe<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
+    for (at, guest) in guests.iter_mut().enumerate() {
+        if let Poll::Ready(event) = poll_pipe(&mut guest.pipe, cx) {
+            return Poll::Ready((Place::Guest(at), Happened::Event(event)));
+        }
     }
+    Poll::Pending
 }
 
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Where to dial a peer, if this node is the one to dial.
-pub(crate) fn dial_address(peer: &Peer, settings: &crate::CarrierSettings) -> Option<String> {
-    match peer.role {
-        PeerRole::Hub => settings.address_of(&peer.name, peer.address.as_deref()).map(str::to_owned),
-        PeerRole::Edge => None,
     }
 }

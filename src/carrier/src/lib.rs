@@ -1,8 +1,8 @@
 //! Moves link frames over QUIC; owns sockets and timers.
 //!
 //! ```text
-//!  link::Session -- frames --> talk --> keeper --> pipe --> quinn --> governor --> UDP
-//!                                (who says what)  (per peer)          (rate, emission: the last step)
+//!  link::Session -- frames --> talk --> keeper --> line --> pipe --> quinn --> governor --> UDP
+//!                                      (per peer)  (per link)                  (rate, emission: the last step)
 //! ```
 //!
 //! Invariants
@@ -10,7 +10,8 @@
 //! - No peer is sent more than its rate, all headers, handshakes, acknowledgements and repetitions included.
 //! - A peer is talked to only if its key is in the registry; it is told in words why not.
 //! - Nothing is confirmed to a peer before the journal has made it durable.
-//! - Dialling never gives up, and there is one connection per peer: the newest.
+//! - Dialling never gives up, and a link has one connection: the newest.
+//! - To the conversation the links of a peer are one: what one of them did not deliver goes over another.
 //!
 //! Not here: what to send (`link`), which of it first (`shaper`), where it rests (`journal`).
 //! Start reading at [`Carrier`], then `keeper`.
@@ -26,6 +27,7 @@ mod error;
 mod governor;
 mod keeper;
 mod ledger;
+mod line;
 mod net;
 mod pipe;
 mod quic;
@@ -45,5 +47,5 @@ pub use emission::{BadEmission, Emission};
 pub use enroll::{EnrollError, EnrollOptions, enroll_join};
 pub use error::CarrierError;
 pub use ledger::{Ledger, LedgerError};
-pub use settings::{CarrierSettings, PeerSettings};
-pub use status::{ClassBacklog, PeerState, PeerStatus};
+pub use settings::{BadLinkName, CarrierSettings, LinkName, LinkSettings, PeerSettings};
+pub use status::{ClassBacklog, LinkStatus, PeerState, PeerStatus};

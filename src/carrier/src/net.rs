@@ -16,10 +16,12 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::endpoint::{Plug, Proven, code};
+use crate::endpoint::{Plug, Proven};
 use crate::enroll::Desk;
-use crate::governor::{Governor, Lane};
-use crate::keeper::{Keeper, NOT_ENROLLED, Post, View, dial_address};
+use crate::governor::Governor;
+use crate::keeper::{Keeper, NOT_ENROLLED, Post, View};
+use crate::pipe::{CloseCode, Pipe};
+use crate::status::LinkStatus;
 use crate::talk::Talks;
 use crate::{CarrierError, CarrierSettings, Emission, PeerState, PeerStatus};
 
@@ -39,7 +41,7 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Shared {
     pub(crate) plug: Arc<Plug>,
     pub(crate) registry: Arc<PeerRegistry>,
-    pub(crate) settings: CarrierSettings,
+    pub(crate) settings: Arc<CarrierSettings>,
     pub(crate) data_dir: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
@@ -57,10 +59,10 @@ pub(crate) struct Shared {
 /// What is known of an enrolled peer while the node runs.
 struct Seat {
     peer: Peer,
-    lane: Arc<Lane>,
     view: Arc<Mutex<View>>,
-    rate: watch::Sender<BitsPerSecond>,
-    accepted: mpsc::Sender<Proven>,
+    /// Set while running.
+    rate: watch::Sender<Option<BitsPerSecond>>,
+    accepted: mpsc::Sender<Pipe>,
     stop: CancellationToken,
 }
 
@@ -86,7 +88,7 @@ impl Shared {
         let shared = Self {
             plug: Arc::new(plug),
             registry,
-            settings,
+            settings: Arc::new(settings),
             data_dir,
             clock,
             metrics,
@@ -97,30 +99,40 @@ impl Shared {
             finals: watch::Sender::new(0),
             start: clock::now(),
         };
-        shared.plug.governor.set_stranger_rate(shared.lowest_rate());
+        shared.plug.governor().set_stranger_rate(shared.lowest_rate());
         Ok(Arc::new(shared))
     }
 
-    fn rate_of(&self, peer: &Peer) -> BitsPerSecond {
-        let set = self.rates.lock().expect("nothing panics while holding the rates").get(&peer.node).copied();
-        set.unwrap_or_else(|| self.settings.rate_of(&peer.name))
+    fn rate_set(&self, peer: NodeId) -> Option<BitsPerSecond> {
+        self.rates.lock().expect("nothing panics while holding the rates").get(&peer).copied()
+    }
+
+    /// The lowest and the highest rate of a peer's links.
+    fn rates_of(&self, peer: &Peer) -> (BitsPerSecond, BitsPerSecond) {
+        let plain = self.settings.rate_of(&peer.name);
+        let links: Vec<BitsPerSecond> = match self.rate_set(peer.node) {
+            Some(set) => vec![set],
+            None => self.settings.links_of(peer).iter().map(|link| link.rate).collect(),
+        };
+        let lowest = links.iter().min().copied().unwrap_or(plain);
+        (lowest, links.iter().max().copied().unwrap_or(plain))
     }
 
     /// For whoever has not said yet who it is: it may be the peer with the thinnest link.
     fn lowest_rate(&self) -> BitsPerSecond {
-        let rates = self.registry.list().into_iter().map(|p| self.rate_of(&p));
+        let rates = self.registry.list().into_iter().map(|p| self.rates_of(&p).0);
         rates.chain([self.settings.rate]).min().unwrap_or(self.settings.rate)
     }
 
     pub(crate) fn set_emission(&self, emission: Emission) -> Result<(), CarrierError> {
         if !emission.may_emit() {
             // Silence first, paper later: once this returns nothing leaves.
-            self.plug.governor.set_open(false);
+            self.plug.governor().set_open(false);
             self.emission.send_replace(emission);
             return emission.save(&self.data_dir);
         }
         emission.save(&self.data_dir)?;
-        self.plug.governor.set_open(true);
+        self.plug.governor().set_open(true);
         self.emission.send_replace(emission);
         Ok(())
     }
@@ -131,10 +143,10 @@ impl Shared {
         }
         self.rates.lock().expect("nothing panics while holding the rates").insert(node, rate);
         if let Some(seat) = self.seats().get(&node) {
-            seat.lane.set_rate(rate);
-            seat.rate.send_replace(rate);
+            seat.view().links.iter().for_each(|link| link.lane.set_rate(rate));
+            seat.rate.send_replace(Some(rate));
         }
-        self.plug.governor.set_stranger_rate(self.lowest_rate());
+        self.plug.governor().set_stranger_rate(self.lowest_rate());
         Ok(())
     }
 
@@ -199,8 +211,8 @@ impl Shared {
             if seats.contains_key(&node) {
                 continue;
             }
-            let rate = self.rate_of(&peer);
-            let talk = match block_in_place(|| talks.open(&peer, rate, clock::now() - self.start)) {
+            let (_, highest) = self.rates_of(&peer);
+            let talk = match block_in_place(|| talks.open(&peer, highest)) {
                 Ok(talk) => talk,
                 Err(reason) => {
                     // Looked at again with the next figures, see `publish`.
@@ -210,17 +222,15 @@ impl Shared {
             };
             let (accepted, inbox) = mpsc::channel(ACCEPTED_MAX);
             let seat = Seat {
-                lane: Arc::new(Lane::new(rate, clock::now())),
                 view: Arc::new(Mutex::new(View::new())),
-                rate: watch::Sender::new(rate),
+                rate: watch::Sender::new(self.rate_set(node)),
                 accepted,
                 stop: stop.child_token(),
                 peer: peer.clone(),
             };
             let post = Post {
                 plug: Arc::clone(&self.plug),
-                address: dial_address(&peer, &self.settings),
-                lane: Arc::clone(&seat.lane),
+                settings: Arc::clone(&self.settings),
                 view: Arc::clone(&seat.view),
                 talk,
                 accepted: inbox,
@@ -235,7 +245,7 @@ impl Shared {
             seats.insert(node, Arc::new(seat));
         }
         drop(seats);
-        self.plug.governor.set_stranger_rate(self.lowest_rate());
+        self.plug.governor().set_stranger_rate(self.lowest_rate());
     }
 
     fn answer_door(
@@ -289,7 +299,7 @@ impl Shared {
         let door = self.seats().get(&proven.node).map(|seat| seat.accepted.clone());
         if let Some(door) = door {
             // Full or gone: the peer dials again.
-            let _ = door.try_send(proven);
+            let _ = door.try_send(Pipe::new(proven));
         }
     }
 
@@ -297,7 +307,8 @@ impl Shared {
         let seats: Vec<Arc<Seat>> = self.seats().values().cloned().collect();
         for seat in seats {
             let name = telemetry::PeerName::new(seat.peer.name.as_str());
-            let (up, down) = seat.lane.wire_bytes();
+            let status = seat.status();
+            let (up, down) = (status.wire_bytes_up, status.wire_bytes_down);
             let (old_up, old_down) = published.insert(seat.peer.node, (up, down)).unwrap_or_default();
             for (direction, bytes) in
                 [(Direction::Up, up.saturating_sub(old_up)), (Direction::Down, down.saturating_sub(old_down))]
@@ -305,9 +316,8 @@ impl Shared {
                 self.metrics.link_wire_bytes_total.add((name.clone(), direction), bytes);
                 self.metrics.link_goodput_bytes.set((name.clone(), direction), bytes as f64);
             }
-            let view = seat.view();
-            self.metrics.set_link_state(&name, view.state.metric());
-            match view.round_trip {
+            self.metrics.set_link_state(&name, status.state.metric());
+            match status.round_trip {
                 Some(rtt) => self.metrics.link_round_trip_seconds.set((name,), rtt.as_secs_f64()),
                 None => self.metrics.link_round_trip_seconds.forget((name,)),
             }
@@ -320,7 +330,7 @@ impl Shared {
 }
 
 async fn refuse(proven: &Proven, text: &str) {
-    proven.connection.close(code::DENIED, text.as_bytes());
+    proven.connection.close(CloseCode::Denied.number(), text.as_bytes());
     let _ = timeout(REFUSAL_PATIENCE, proven.connection.closed()).await;
 }
 
@@ -331,16 +341,17 @@ impl Seat {
 
     fn status(&self) -> PeerStatus {
         let view = self.view();
-        let (wire_bytes_up, wire_bytes_down) = self.lane.wire_bytes();
+        let links: Vec<LinkStatus> = view.links.iter().map(LinkStatus::of).collect();
         PeerStatus {
             node: self.peer.node,
             name: self.peer.name.clone(),
             state: view.state,
-            round_trip: view.round_trip,
-            wire_bytes_up,
-            wire_bytes_down,
+            round_trip: links.iter().filter_map(|link| link.round_trip).min(),
+            wire_bytes_up: links.iter().map(|link| link.wire_bytes_up).sum(),
+            wire_bytes_down: links.iter().map(|link| link.wire_bytes_down).sum(),
             last_heard: view.last_heard,
-            rate: self.lane.rate(),
+            rate: BitsPerSecond(links.iter().map(|link| link.rate.0).sum()),
+            links,
             backlog: None,
         }
     }
@@ -349,7 +360,7 @@ impl Seat {
 impl View {
     fn new() -> Self {
         let state = PeerState::Down { since: None, last: String::new() };
-        Self { state, round_trip: None, last_heard: None }
+        Self { state, last_heard: None, links: Vec::new() }
     }
 }
 

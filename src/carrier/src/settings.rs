@@ -1,10 +1,13 @@
 //! Configuration of the links.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
 
-use keys::PeerName;
-use model::{BitsPerSecond, Label};
+use keys::{Peer, PeerName, PeerRole};
+use model::{BitsPerSecond, Label, Precedence};
 
 /// Section `[carrier]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -42,9 +45,168 @@ pub struct PeerSettings {
     pub rate: Option<BitsPerSecond>,
     /// Release labels that it may get.
     pub labels: Option<Vec<Label>>,
+    /// The links to it, `[[carrier.peers.NAME.links]]`. Without any there is one, made of what stands above.
+    #[serde(deserialize_with = "distinct")]
+    pub links: Vec<LinkSettings>,
+}
+
+/// Section `[[carrier.peers.NAME.links]]`: one of several links to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkSettings {
+    /// What operators, and the peer, call it.
+    pub name: LinkName,
+    /// Where to dial the peer over it, as `host:port`, if not where the peer is dialled otherwise.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// Own address that it leaves from.
+    #[serde(default)]
+    pub bind: Option<IpAddr>,
+    /// Interface that it leaves through.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// Ceiling for everything sent over it, all headers included.
+    #[serde(default)]
+    pub rate: Option<BitsPerSecond>,
+    /// What a megabyte costs, in a unit of the operator's choice: bulk goes over the cheapest link that admits it.
+    #[serde(default)]
+    pub cost: u64,
+    /// What its one-way delay is about, in milliseconds, until it was measured.
+    #[serde(default)]
+    pub delay_ms: u64,
+    /// Classes that it carries; all when absent.
+    #[serde(default)]
+    pub classes: Option<BTreeSet<Precedence>>,
+    /// Differentiated services code point of its packets, 0 to 63.
+    #[serde(default, deserialize_with = "six_bits")]
+    pub dscp: u8,
+}
+
+/// Links of one peer. More would be a mistake; each costs a connection and its keepalives.
+pub(crate) const LINKS_MAX: usize = 8;
+
+fn distinct<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<LinkSettings>, D::Error> {
+    let links = <Vec<LinkSettings> as serde::Deserialize>::deserialize(d)?;
+    let names: BTreeSet<&LinkName> = links.iter().map(|link| &link.name).collect();
+    if names.len() < links.len() {
+        return Err(serde::de::Error::custom("two links of a peer have the same name"));
+    }
+    if links.len() > LINKS_MAX {
+        return Err(serde::de::Error::custom(format!("a peer has {LINKS_MAX} links at most")));
+    }
+    Ok(links)
+}
+
+fn six_bits<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u8, D::Error> {
+    let value = <u8 as serde::Deserialize>::deserialize(d)?;
+    let wrong = || serde::de::Error::custom(format!("{value} is no code point; 0 to 63 are"));
+    if value < 64 { Ok(value) } else { Err(wrong()) }
+}
+
+/// What a link is called: 1 to 32 of a-z, 0-9 and -.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(transparent)]
+pub struct LinkName(String);
+
+/// Text that is no name of a link.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no name for a link; use 1 to 32 of a-z, 0-9 and -")]
+pub struct BadLinkName(pub String);
+
+impl LinkName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Of the one link of a peer for which none are configured.
+    pub(crate) fn main() -> Self {
+        Self("main".to_owned())
+    }
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for LinkName {
+    type Err = BadLinkName;
+
+    fn from_str(s: &str) -> Result<Self, BadLinkName> {
+        let fits =
+            (1..=32).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if fits { Ok(Self(s.to_owned())) } else { Err(BadLinkName(s.to_owned())) }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for LinkName {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        <String as serde::Deserialize>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One link to a peer with everything that its settings leave to the peer's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LinkPlan {
+    pub(crate) name: LinkName,
+    /// Where to dial; `None` where the peer dials.
+    pub(crate) address: Option<String>,
+    pub(crate) out: Outlet,
+    pub(crate) rate: BitsPerSecond,
+    pub(crate) cost: u64,
+    pub(crate) delay: Duration,
+    /// By class.
+    pub(crate) admits: [bool; 5],
+}
+
+/// Which way packets leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outlet {
+    pub(crate) bind: Option<IpAddr>,
+    pub(crate) interface: Option<String>,
+    pub(crate) dscp: u8,
 }
 
 impl CarrierSettings {
+    /// The links to a peer, as configured.
+    pub(crate) fn links_of(&self, peer: &Peer) -> Vec<LinkPlan> {
+        let plain = self.plain_link(peer, LinkName::main());
+        let links = self.peers.get(&peer.name).map(|p| p.links.as_slice()).unwrap_or_default();
+        if links.is_empty() {
+            return vec![plain];
+        }
+        let of = |link: &LinkSettings| LinkPlan {
+            name: link.name.clone(),
+            address: plain.address.clone().map(|plain| link.address.clone().unwrap_or(plain)),
+            out: Outlet { bind: link.bind, interface: link.interface.clone(), dscp: link.dscp },
+            rate: link.rate.unwrap_or(plain.rate),
+            cost: link.cost,
+            delay: Duration::from_millis(link.delay_ms),
+            admits: Precedence::ALL.map(|class| link.classes.as_ref().is_none_or(|classes| classes.contains(&class))),
+        };
+        links.iter().map(of).collect()
+    }
+
+    /// A link that is nothing but what the peer's own settings say: the only one, or one that the peer has and this
+    /// side's configuration does not name.
+    pub(crate) fn plain_link(&self, peer: &Peer, name: LinkName) -> LinkPlan {
+        let address = match peer.role {
+            PeerRole::Hub => self.address_of(&peer.name, peer.address.as_deref()).map(str::to_owned),
+            PeerRole::Edge => None,
+        };
+        LinkPlan {
+            name,
+            address,
+            out: Outlet::default(),
+            rate: self.rate_of(&peer.name),
+            cost: 0,
+            delay: Duration::ZERO,
+            admits: [true; 5],
+        }
+    }
+
     /// The ceiling towards a peer.
     pub fn rate_of(&self, peer: &PeerName) -> BitsPerSecond {
         self.peers.get(peer).and_then(|p| p.rate).unwrap_or(self.rate)

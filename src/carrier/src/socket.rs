@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::clock;
 use crate::governor::{Governor, Verdict};
+use crate::settings::Outlet;
 
 thread_local! {
     /// Until when the lane is busy that refused the last datagram of this thread. quinn asks a connection's poller
@@ -28,18 +29,44 @@ thread_local! {
 pub(crate) struct GovernedSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     governor: Arc<Governor>,
+    number: u32,
+    /// The same socket, where packets carry a code point: quinn sets the whole traffic class of each datagram for ECN, and
+    /// so would undo it.
+    marked: Option<UdpSocket>,
 }
 
 impl GovernedSocket {
-    pub(crate) fn new(socket: UdpSocket, governor: Arc<Governor>) -> io::Result<Self> {
-        Ok(Self { inner: TokioRuntime.wrap_udp_socket(socket)?, governor })
+    /// `number` names it at the governor. `dscp` is what its packets carry, see [`bind`].
+    pub(crate) fn new(socket: UdpSocket, number: u32, dscp: u8, governor: Arc<Governor>) -> io::Result<Self> {
+        let marked = if dscp == 0 { None } else { Some(socket.try_clone()?) };
+        Ok(Self { inner: TokioRuntime.wrap_udp_socket(socket)?, governor, number, marked })
+    }
+
+    fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let Some(socket) = &self.marked else { return self.inner.try_send(transmit) };
+        let mapped = match (socket.local_addr()?, transmit.destination) {
+            (SocketAddr::V6(_), SocketAddr::V4(to)) => SocketAddr::from((to.ip().to_ipv6_mapped(), to.port())),
+            (SocketAddr::V4(_), to) | (SocketAddr::V6(_), to @ SocketAddr::V6(_)) => to,
+        };
+        socket.send_to(transmit.contents, mapped).map(|_| ())
     }
 }
 
-/// Binds where peers reach this node, or anywhere for a node that only dials.
-pub(crate) fn bind(listen: Option<SocketAddr>) -> io::Result<UdpSocket> {
+/// Binds where peers reach this node, or anywhere for a node that only dials, so that packets leave as `out` says.
+pub(crate) fn bind(listen: Option<SocketAddr>, out: &Outlet) -> io::Result<UdpSocket> {
     let open = |address: SocketAddr| -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if let Some(interface) = &out.interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
+        }
+        if out.dscp > 0 {
+            // The two low bits of the traffic class are ECN's.
+            let class = u32::from(out.dscp) << 2;
+            if address.is_ipv6() {
+                socket.set_tclass_v6(class)?;
+            }
+            socket.set_tos_v4(class)?;
+        }
         if address.is_ipv6() && address.ip().is_unspecified() {
             socket.set_only_v6(false)?;
         }
@@ -47,7 +74,7 @@ pub(crate) fn bind(listen: Option<SocketAddr>) -> io::Result<UdpSocket> {
         socket.bind(&address.into())?;
         Ok(socket.into())
     };
-    match listen {
+    match listen.or(out.bind.map(|own| SocketAddr::new(own, 0))) {
         Some(address) => open(address),
         // Both families where the box has both.
         None => open((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| open((Ipv4Addr::UNSPECIFIED, 0).into())),
@@ -60,9 +87,10 @@ impl AsyncUdpSocket for GovernedSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let verdict = self
-            .governor
-            .submit(transmit.destination, transmit.contents.len(), clock::now(), || self.inner.try_send(transmit));
+        let verdict =
+            self.governor.submit((self.number, transmit.destination), transmit.contents.len(), clock::now(), || {
+                self.send(transmit)
+            });
         match verdict {
             // Dropped is like lost on the way: quinn must not hear of it, or it would wait for the socket.
             Verdict::Sent | Verdict::Dropped => Ok(()),
@@ -83,7 +111,7 @@ impl AsyncUdpSocket for GovernedSocket {
         let count = ready!(self.inner.poll_recv(cx, bufs, meta))?;
         let now = clock::now();
         for m in &meta[..count] {
-            self.governor.received(m.addr, m.len, m.len.div_ceil(m.stride.max(1)), now);
+            self.governor.received((self.number, m.addr), m.len, m.len.div_ceil(m.stride.max(1)), now);
         }
         Poll::Ready(Ok(count))
     }

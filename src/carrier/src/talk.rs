@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use keys::Peer;
-use link::Lane;
+use link::{Lane, Waiting};
 use model::{BitsPerSecond, NodeId};
 use wire::frame::Frame;
 
@@ -13,10 +13,10 @@ use wire::frame::Frame;
 ///
 /// `now` is the time since the carrier's start. Calls may block on the disk, except `needs_settling`, `deadline` and `wait`.
 pub(crate) trait Talk: Send + 'static {
-    /// Frames can be exchanged from here on; an earlier connection is gone.
+    /// Frames can be exchanged from here on, over one link or several.
     fn connected(&mut self, now: Duration) -> Result<(), Refusal>;
 
-    /// What was sent and not confirmed may be lost.
+    /// The last link is gone. What was sent and not confirmed may be lost.
     fn disconnected(&mut self);
 
     /// A frame arrived.
@@ -28,17 +28,15 @@ pub(crate) trait Talk: Send + 'static {
     /// Carries out what has become due.
     fn settle(&mut self, now: Duration) -> Result<(), Refusal>;
 
-    /// The next frame to send, if there is one; with `room` at zero only urgent ones.
-    fn next_frame(&mut self, now: Duration, room: u64) -> Result<Option<(Lane, Frame)>, Refusal>;
+    /// What waits to be sent.
+    fn waiting(&mut self, now: Duration) -> Result<Waiting, Refusal>;
 
-    /// That frame takes so many bytes of its stream.
-    fn sent(&mut self, lane: Lane, frame_bytes: usize);
+    /// The next frame of a lane, of at most `bytes_max` (a very small maximum may be exceeded); `None` when what seemed
+    /// to wait turned out to be expired or withheld.
+    fn next_frame(&mut self, now: Duration, lane: Lane, bytes_max: usize) -> Result<Option<Frame>, Refusal>;
 
-    /// When `settle` and `next_frame` should be asked again although nothing happened.
+    /// When `settle` and `waiting` should be asked again although nothing happened.
     fn deadline(&self) -> Option<Duration>;
-
-    /// The ceiling for what is sent has changed.
-    fn set_rate(&mut self, rate: BitsPerSecond, now: Duration);
 
     /// Waits until something happened outside the connection, and takes note of it. Cancel-safe.
     fn wait(&mut self) -> impl Future<Output = ()> + Send;
@@ -50,7 +48,7 @@ pub(crate) trait Talks: Send + Sync {
     type Talk: Talk;
 
     /// The conversation with a peer that is enrolled. May block on the disk; a failure is tried again later.
-    fn open(&self, peer: &Peer, rate: BitsPerSecond, now: Duration) -> Result<Self::Talk, String>;
+    fn open(&self, peer: &Peer, rate: BitsPerSecond) -> Result<Self::Talk, String>;
 
     /// Forgets every peer but these. May block on the disk.
     fn retain(&self, enrolled: &BTreeSet<NodeId>);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use journal::{AtRest, Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk, Sums};
 use keys::{ChunkSecret, EntryIds, InviteBook, NodeKey, Peer, PeerName, PeerRegistry, PeerRole, TokenError};
-use link::Lane;
+use link::{Lane, Waiting};
 use model::event::{FileState, FileStub};
 use model::{
     BitsPerSecond, Clock, Entry, EntryId, Epoch, Event, Hlc, Id, Kind, NodeId, Outbound, Outcome, Precedence, RangeSet,
@@ -20,13 +20,14 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use wire::frame::{Frame, Greet, Receipt, Skip};
+use wire::frame::{Frame, Greet, Join, Receipt, Skip};
 
-use crate::endpoint::{Plug, Proven, code};
+use crate::endpoint::Plug;
 use crate::enroll::Desk;
 use crate::governor::{Governor, Lane as WireLane};
 use crate::keeper::NOT_ENROLLED;
 use crate::net::{NetOptions, Shared};
+use crate::pipe::{Event as PipeEvent, Gone, Pipe};
 use crate::talk::{Refusal, Talk, Talks};
 use crate::*;
 
@@ -48,6 +49,12 @@ impl Clock for FixedClock {
 #[derive(Default)]
 struct Script {
     unconfirmed: BTreeSet<u32>,
+    /// To be said in the present session.
+    later: std::ops::Range<u32>,
+    /// The next number heard is a reason to begin anew.
+    refuses: bool,
+    /// To be said as flash, once the session stands.
+    flash: BTreeSet<u32>,
     heard: BTreeSet<u32>,
     connections: u32,
 }
@@ -59,6 +66,13 @@ struct Scripted {
     out: VecDeque<(Lane, Frame)>,
 }
 
+/// A frame that says a number, of about a kilobyte.
+fn number(n: u32) -> (Lane, Frame) {
+    let ranges: RangeSet = (1..500).map(|n| 2 * n).collect();
+    let skip = Skip { epoch: Epoch(n), outcome: Outcome::Expired, ranges };
+    (Lane::Class(Precedence::Routine), Frame::Skip(skip))
+}
+
 impl Talk for Scripted {
     fn connected(&mut self, _: Duration) -> Result<(), Refusal> {
         let mut script = self.script.lock().unwrap();
@@ -67,12 +81,7 @@ impl Talk for Scripted {
         let greet = Greet { protocol: 1, node: self.me, boot: 1, epoch, next_seq, name: "scripted".to_owned() };
         self.out.clear();
         self.out.push_back((Lane::Control, Frame::Greet(greet)));
-        // About a kilobyte each.
-        let ranges: RangeSet = (1..500).map(|n| 2 * n).collect();
-        for n in &script.unconfirmed {
-            let skip = Skip { epoch: Epoch(*n), outcome: Outcome::Expired, ranges: ranges.clone() };
-            self.out.push_back((Lane::Class(Precedence::Routine), Frame::Skip(skip)));
-        }
+        script.unconfirmed.iter().for_each(|n| self.out.push_back(number(*n)));
         Ok(())
     }
 
@@ -83,6 +92,9 @@ impl Talk for Scripted {
     fn received(&mut self, _: Duration, frame: Frame) -> Result<(), Refusal> {
         let mut script = self.script.lock().unwrap();
         if let Frame::Skip(skip) = &frame {
+            if std::mem::take(&mut script.refuses) {
+                return Err(Refusal { text: "let us begin anew".to_owned(), retry: true });
+            }
             script.heard.insert(skip.epoch.0);
             let receipt = Receipt { part: 0, epoch: skip.epoch, stored: RangeSet::new(), outcomes: Vec::new() };
             self.out.push_front((Lane::Control, Frame::Receipt(receipt)));
@@ -98,24 +110,46 @@ impl Talk for Scripted {
     }
 
     fn settle(&mut self, _: Duration) -> Result<(), Refusal> {
+        let mut script = self.script.lock().unwrap();
+        let later = std::mem::take(&mut script.later);
+        script.unconfirmed.extend(later.clone());
+        later.for_each(|n| self.out.push_back(number(n)));
+        for n in std::mem::take(&mut script.flash) {
+            let skip = Skip { epoch: Epoch(n), outcome: Outcome::Expired, ranges: RangeSet::from(1..=1) };
+            self.out.push_back((Lane::Class(Precedence::Flash), Frame::Skip(skip)));
+        }
         Ok(())
     }
 
-    fn next_frame(&mut self, _: Duration, room: u64) -> Result<Option<(Lane, Frame)>, Refusal> {
-        let fits = self.out.front().is_some_and(|(lane, _)| *lane == Lane::Control || room > 0);
-        Ok(if fits { self.out.pop_front() } else { None })
+    fn waiting(&mut self, _: Duration) -> Result<Waiting, Refusal> {
+        let mut waiting = Waiting::default();
+        for (lane, _) in &self.out {
+            match lane {
+                Lane::Control => waiting.control = true,
+                Lane::Class(class) => waiting.classes[class.index()] = true,
+            }
+        }
+        Ok(waiting)
     }
 
-    fn sent(&mut self, _: Lane, _: usize) {}
+    fn next_frame(&mut self, _: Duration, lane: Lane, _: usize) -> Result<Option<Frame>, Refusal> {
+        let next = self.out.iter().position(|(l, _)| *l == lane);
+        Ok(next.and_then(|at| self.out.remove(at)).map(|(_, frame)| frame))
+    }
 
     fn deadline(&self) -> Option<Duration> {
         None
     }
 
-    fn set_rate(&mut self, _: BitsPerSecond, _: Duration) {}
-
     async fn wait(&mut self) {
-        std::future::pending().await
+        // The script changes without a word.
+        loop {
+            sleep(Duration::from_millis(5)).await;
+            let script = self.script.lock().unwrap();
+            if !script.later.is_empty() || !script.flash.is_empty() {
+                return;
+            }
+        }
     }
 }
 
@@ -127,7 +161,7 @@ struct Scripts {
 impl Talks for Scripts {
     type Talk = Scripted;
 
-    fn open(&self, _: &Peer, _: BitsPerSecond, _: Duration) -> Result<Scripted, String> {
+    fn open(&self, _: &Peer, _: BitsPerSecond) -> Result<Scripted, String> {
         Ok(Scripted { me: self.me, script: Arc::clone(&self.script), out: VecDeque::new() })
     }
 
@@ -153,13 +187,17 @@ impl Node {
     }
 
     fn start_in(dir: TempDir, name: &str, listens: bool, rate: BitsPerSecond, peers: Vec<Peer>, key: NodeKey) -> Self {
+        let listen = listens.then(|| "127.0.0.1:0".parse().unwrap());
+        Self::start_with(dir, name, CarrierSettings { listen, rate, ..CarrierSettings::default() }, peers, key)
+    }
+
+    fn start_with(dir: TempDir, name: &str, settings: CarrierSettings, peers: Vec<Peer>, key: NodeKey) -> Self {
         let registry = Arc::new(PeerRegistry::open(dir.path()).unwrap());
         peers.into_iter().for_each(|peer| registry.add(peer).unwrap());
-        let listen = listens.then(|| "127.0.0.1:0".parse().unwrap());
         let shared = Shared::new(NetOptions {
             key: key.clone(),
             registry: Arc::clone(&registry),
-            settings: CarrierSettings { listen, rate, ..CarrierSettings::default() },
+            settings,
             data_dir: dir.path().to_owned(),
             clock: Arc::new(FixedClock),
             metrics: Arc::new(Metrics::new()),
@@ -207,6 +245,21 @@ impl Node {
         matches!(self.state(), PeerState::Up { .. })
     }
 
+    fn says_flash(&self, numbers: std::ops::Range<u32>) {
+        self.script.lock().unwrap().flash.extend(numbers);
+    }
+
+    /// Sessions begun so far.
+    fn sessions(&self) -> u32 {
+        self.script.lock().unwrap().connections
+    }
+
+    fn links_up(&self) -> usize {
+        let status = self.shared.status().into_iter().next();
+        let up = |link: &LinkStatus| matches!(link.state, PeerState::Up { .. });
+        status.map_or(0, |peer| peer.links.iter().filter(|link| up(link)).count())
+    }
+
     async fn stopped(mut self) -> TempDir {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
@@ -234,6 +287,14 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
         }
     };
     timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
+/// The same, while a connection goes on.
+async fn until_with(what: &str, pipe: &mut Pipe, holds: impl Fn() -> bool) {
+    tokio::select! {
+        () = until(what, holds) => {}
+        () = async { loop { pipe.next().await; } } => {}
+    }
 }
 
 /// Forwards datagrams of one edge to a hub and back.
@@ -351,6 +412,107 @@ async fn everything_arrives_through_loss_and_an_outage() {
     hub.stopped().await;
 }
 
+/// An edge with two links to its hub, each through a relay of its own.
+struct TwoLinks {
+    edge: Node,
+    hub: Node,
+    radio: Relay,
+    satellite: Relay,
+}
+
+async fn two_links(links: impl FnOnce(&Relay, &Relay) -> serde_json::Value) -> TwoLinks {
+    let (edge_key, hub_key) = (NodeKey::generate(), NodeKey::generate());
+    let hub = Node::start("base", true, FAST, vec![peer(&edge_key, "alpha", PeerRole::Edge, None)], hub_key.clone());
+    let (radio, satellite) = (Relay::to(hub.address()).await, Relay::to(hub.address()).await);
+    let links = links(&radio, &satellite);
+    let settings = serde_json::json!({ "rate": "4Mbit/s", "peers": { "base": { "links": links } } });
+    let settings: CarrierSettings = serde_json::from_value(settings).unwrap();
+    // The address at enrolment leads nowhere: each link has its own.
+    let hub_peer = peer(&hub_key, "base", PeerRole::Hub, Some("127.0.0.1:9".parse().unwrap()));
+    let edge = Node::start_with(tempfile::tempdir().unwrap(), "alpha", settings, vec![hub_peer], edge_key);
+    TwoLinks { edge, hub, radio, satellite }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_lost_in_the_middle_is_a_non_event_while_another_lives() {
+    let TwoLinks { edge, hub, radio, satellite } = two_links(|radio, satellite| {
+        serde_json::json!([
+            { "name": "radio", "address": radio.address.to_string() },
+            { "name": "satellite", "address": satellite.address.to_string() },
+        ])
+    })
+    .await;
+    until("both links", || edge.links_up() == 2 && hub.links_up() == 2).await;
+    // About 600 kB: more than a second at the rate of both.
+    edge.script.lock().unwrap().later = 0..600;
+    until("a part of it", || hub.heard() > 100).await;
+    radio.set_down(true);
+    until("all of it", || hub.heard() == 600 && edge.confirmed()).await;
+    until("the edge sees what happened", || edge.links_up() == 1).await;
+    assert!(edge.is_up() && hub.is_up());
+    radio.set_down(false);
+    until("the link again", || edge.links_up() == 2 && hub.links_up() == 2).await;
+    assert_eq!((edge.sessions(), hub.sessions()), (1, 1), "the conversation noticed nothing");
+    assert!(satellite.up_datagrams() > 0);
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_takes_the_cheap_link_alone_and_flash_takes_both() {
+    let TwoLinks { edge, hub, radio, satellite } = two_links(|radio, satellite| {
+        serde_json::json!([
+            { "name": "radio", "address": radio.address.to_string() },
+            { "name": "satellite", "address": satellite.address.to_string(), "cost": 900, "dscp": 46,
+              "bind": "127.0.0.1", "classes": ["flash", "immediate"], "rate": "100kbit/s" },
+        ])
+    })
+    .await;
+    until("both links", || edge.links_up() == 2 && hub.links_up() == 2).await;
+    let before = satellite.state.up_bytes.load(Ordering::SeqCst);
+    edge.script.lock().unwrap().later = 0..100;
+    until("the bulk", || hub.heard() == 100 && edge.confirmed()).await;
+    let bulk = satellite.state.up_bytes.load(Ordering::SeqCst) - before;
+    assert!(bulk < 3_000, "nothing but QUIC's own upkeep: {bulk}");
+    // With the radio dead and nobody aware of it yet, flash is there at once.
+    radio.set_down(true);
+    edge.says_flash(1_000..1_001);
+    until("the flash", || hub.heard() == 101).await;
+    assert_eq!(edge.links_up(), 2, "the silence was not noticed yet");
+    // What only the radio may carry waits for it.
+    edge.script.lock().unwrap().later = 100..101;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(hub.heard(), 101);
+    radio.set_down(false);
+    until("the rest", || hub.heard() == 102).await;
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_begins_anew_and_an_edge_with_two_links_agree_on_one_session() {
+    let TwoLinks { edge, hub, radio, satellite } = two_links(|radio, satellite| {
+        serde_json::json!([
+            { "name": "radio", "address": radio.address.to_string() },
+            { "name": "satellite", "address": satellite.address.to_string() },
+        ])
+    })
+    .await;
+    until("both links", || edge.links_up() == 2 && hub.links_up() == 2).await;
+    // The hub ends the session for a reason of its own; the radio's farewell is lost.
+    radio.set_down(true);
+    hub.script.lock().unwrap().refuses = true;
+    edge.script.lock().unwrap().later = 0..1;
+    until("the hub began anew", || hub.sessions() == 2).await;
+    radio.set_down(false);
+    edge.script.lock().unwrap().later = 1..60;
+    until("everything", || hub.heard() >= 60 && edge.confirmed()).await;
+    until("both links", || edge.links_up() == 2 && hub.links_up() == 2).await;
+    assert!(satellite.up_datagrams() > 0);
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn not_a_byte_more_than_the_rate_crosses_the_relay() {
     let rate = BitsPerSecond(256_000);
@@ -434,17 +596,27 @@ async fn a_newer_connection_of_a_peer_replaces_the_older() {
     let hub = Node::start("base", true, FAST, vec![peer(&edge_key, "alpha", PeerRole::Edge, None)], hub_key);
     let lane = Arc::new(WireLane::new(FAST, clock::now()));
     let plug = Plug::open(edge_key, None, Arc::new(Governor::new(true, FAST))).unwrap();
-    let dial =
-        async || -> Proven { plug.dial(hub.key.node_id(), &hub.address().to_string(), &lane, true).await.unwrap() };
-    let first = dial().await;
-    until("the first", || hub.script.lock().unwrap().connections == 1).await;
-    let second = dial().await;
-    let gone = timeout(PATIENCE, first.connection.closed()).await.unwrap();
-    let replaced = matches!(&gone, quinn::ConnectionError::ApplicationClosed(c) if c.error_code == code::REPLACED);
-    assert!(replaced, "{gone}");
+    let dial = async |session: u64| {
+        let dialled = plug.dial(hub.key.node_id(), &hub.address().to_string(), &lane, true).await.unwrap();
+        let mut pipe = Pipe::new(dialled);
+        let join = Frame::Join(Join { session, link: "main".to_owned() });
+        pipe.send(1, Lane::Control, join.encode().into());
+        pipe
+    };
+    let mut first = dial(1).await;
+    until_with("the first", &mut first, || hub.script.lock().unwrap().connections == 1).await;
+    let mut second = dial(2).await;
+    let gone = timeout(PATIENCE, async {
+        loop {
+            tokio::select! {
+                event = first.next() => if let PipeEvent::Closed(gone) = event { break gone },
+                event = second.next() => assert!(!matches!(event, PipeEvent::Closed(_)), "{event:?}"),
+            }
+        }
+    });
+    assert_eq!(gone.await.unwrap(), Gone::Lost("a newer connection of this node replaces this one".to_owned()));
     until("the second", || hub.script.lock().unwrap().connections == 2).await;
     assert!(hub.is_up());
-    assert!(second.connection.close_reason().is_none());
     hub.stopped().await;
 }
 

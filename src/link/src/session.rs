@@ -244,6 +244,7 @@ impl Session {
             Frame::Recall(lost) => self.mend.recalled(&lost, &self.receiver.stored_of(lost.epoch))?,
             Frame::Returned(part) => self.mend.returned(&part, outputs)?,
             Frame::Gone(gone) => self.mend.gone(&gone, outputs),
+            Frame::Join(_) => return Err(LinkError::Protocol("it joined a link twice")),
         }
         if greeting {
             self.resume_when_ready();

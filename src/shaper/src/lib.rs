@@ -13,6 +13,8 @@
 //! Not here: what the bytes are (`link`), sockets (`carrier`).
 //! Start reading at [`Shaper::grant`].
 
+pub mod plan;
+
 use std::time::Duration;
 
 use model::{BitsPerSecond, Precedence};

@@ -22,6 +22,7 @@
 //! 16 Recall       epoch, set
 //! 17 Returned     epoch, seq, part
 //! 18 Gone         epoch, set
+//! 23 Join         session (8 LE), link's name
 //! part     = flag zstd, crc32c of the whole packed bytes (4 LE), their length, offset, bytes (the rest)
 //! ```
 //!
@@ -98,6 +99,8 @@ pub enum Frame {
     Returned(Fragment),
     /// Entries of yours that you recalled and I do not hold (any more).
     Gone(Numbers),
+    /// This connection is one of the links between us. The first frame of each; it is the carrier's, not the session's.
+    Join(Join),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,6 +233,16 @@ pub struct Part {
 pub struct Bye {
     pub code: ByeCode,
     pub text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Join {
+    /// Random. The dialling side's names the session that the connection is to join; the answer's names the session
+    /// that it has joined, and is another one when that began anew.
+    pub session: u64,
+    /// What the dialling side calls the link.
+    pub link: String,
 }
 
 /// Why a connection ends. The numbers are part of the format.
@@ -468,6 +481,7 @@ impl Frame {
             Self::Recall(_) => "recall",
             Self::Returned(_) => "returned",
             Self::Gone(_) => "gone",
+            Self::Join(_) => "join",
         }
     }
 
@@ -572,6 +586,11 @@ impl Frame {
                 put_part(&mut out, &f.part);
             }
             Self::Gone(f) => put_numbers(&mut out, 18, f),
+            Self::Join(f) => {
+                out.push(23);
+                out.extend(f.session.to_le_bytes());
+                out.extend_from_slice(f.link.as_bytes());
+            }
         }
         out
     }
@@ -665,6 +684,10 @@ impl Frame {
                 Self::Returned(Fragment { epoch, seq, part: read_part(&mut r, ENTRY_BYTES_MAX)? })
             }
             18 => Self::Gone(read_numbers(&mut r)?),
+            23 => Self::Join(Join {
+                session: u64::from_le_bytes(r.array()?),
+                link: read_text(&mut r, "a link's name", NAME_BYTES_MAX)?,
+            }),
             _ => return Err(WireError::Malformed("a frame's type")),
         };
         r.finish()?;
@@ -884,6 +907,7 @@ mod tests {
             (number(), set()).prop_map(|((epoch, _), numbers)| Frame::Recall(Numbers { epoch, numbers })),
             (number(), part()).prop_map(|((epoch, seq), part)| Frame::Returned(Fragment { epoch, seq, part })),
             (number(), set()).prop_map(|((epoch, _), numbers)| Frame::Gone(Numbers { epoch, numbers })),
+            (any::<u64>(), "[ -~é]{0,30}").prop_map(|(session, link)| Frame::Join(Join { session, link })),
         ]
     }
 

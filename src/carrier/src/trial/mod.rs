@@ -73,7 +73,7 @@ impl Trial {
             let server = (index == 1).then(|| tls::server(&hub_key));
             let listening = server.clone().map(|s| Arc::new(ServerConfig::with_crypto(s)));
             let governor = Governor::new(true, configured);
-            governor.assign(addresses[1 - index], &Arc::new(Lane::new(configured, base)));
+            governor.assign((0, addresses[1 - index]), &Arc::new(Lane::new(configured, base)));
             Site {
                 endpoint: Endpoint::new(Arc::new(config), listening, true, None),
                 connection: None,
@@ -290,7 +290,7 @@ impl Site {
                 send(datagram.clone());
                 Ok(())
             };
-            match self.governor.submit(self.peer, datagram.len(), at, pass) {
+            match self.governor.submit((0, self.peer), datagram.len(), at, pass) {
                 Verdict::Sent | Verdict::Dropped => sent = true,
                 Verdict::NotBefore(free) => {
                     self.held = Some((datagram, free));

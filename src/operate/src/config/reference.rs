@@ -262,6 +262,50 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "carrier.peers.NAME.links",
+        shape: Shape::List,
+        help: "One of several links to that peer, used together as one: flash goes over each of them, bulk over the cheapest, and when one is lost the others carry on. Each needs an address, an own address or an interface that tells it from the others. Without this section there is one link, made of the peer's settings. The side that is dialled finds a link by the name that the dialling side gives it.",
+        keys: &[
+            Key { name: "name", default: Required("\"satellite\""), help: "1 to 32 of a-z, 0-9 and -." },
+            Key {
+                name: "address",
+                default: Unset("\"203.0.113.7:7800\""),
+                help: "Where to dial the peer over it, if not at the peer's address.",
+            },
+            Key {
+                name: "bind",
+                default: Unset("\"192.0.2.10\""),
+                help: "Own address that its packets leave from, so that two uplinks are two.",
+            },
+            Key { name: "interface", default: Unset("\"wwan0\""), help: "Interface that its packets leave through." },
+            Key {
+                name: "rate",
+                default: Unset("\"128kbit/s\""),
+                help: "Ceiling for everything sent over it, all headers included, if not the peer's.",
+            },
+            Key {
+                name: "cost",
+                default: Is("0"),
+                help: "What a megabyte costs, in any unit. Priority, routine, deferred and control go over the cheapest links that admit them; flash and immediate over any.",
+            },
+            Key {
+                name: "delay_ms",
+                default: Is("0"),
+                help: "What its one-way delay is about, until it is measured. Urgent entries are offered to the quickest link first.",
+            },
+            Key {
+                name: "classes",
+                default: Unset("[\"flash\", \"immediate\"]"),
+                help: "Classes of entries that it carries, all when absent. Control frames (greetings, receipts) pass in any case.",
+            },
+            Key {
+                name: "dscp",
+                default: Is("0"),
+                help: "Differentiated services code point of its packets, 0 to 63; 46 is expedited forwarding.",
+            },
+        ],
+    },
+    Section {
         name: "journal",
         shape: Shape::One,
         help: "The durable log in which everything waits for its destinations.",

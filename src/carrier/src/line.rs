@@ -1,0 +1,365 @@
+//! One link of a bundle: how it leaves, what connection it has, what is under way on it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use link::Lane as Class;
+use model::{BitsPerSecond, NodeId, UnixMillis};
+use shaper::Shaper;
+use wire::frame::Frame;
+
+use crate::PeerState;
+use crate::backoff::Backoff;
+use crate::clock::jitter;
+use crate::endpoint::{DialError, Plug, Proven};
+use crate::governor::{Lane, time_on_link};
+use crate::pipe::{CloseCode, Event, FrameNumber, Pipe};
+use crate::quic::FULL_DATAGRAM;
+use crate::settings::{LinkPlan, Outlet};
+
+/// A stream frame that fills a datagram of 1,200 bytes beside QUIC's own headers.
+const PATH_MTU: usize = 1_150;
+
+/// Flash frames that wait for their turn on a further link. What is more than that goes over one link only: on a link this
+/// far behind a copy would arrive too late to be of use.
+const COPIES_MAX: usize = 256;
+
+/// Frames that arrived before what must come first. They overtook it by a round trip or two; more than a window of the
+/// fastest link is a mistake of the peer's.
+const HELD_BYTES_MAX: usize = 8 << 20;
+
+/// A frame on its way to the peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) number: FrameNumber,
+    pub(crate) lane: Class,
+    pub(crate) bytes: Bytes,
+}
+
+/// Frames that arrived before what must come first.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    frames: Vec<(Frame, usize)>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Keeps a frame; false when there are too many.
+    pub(crate) fn keep(&mut self, frame: Frame, len: usize) -> bool {
+        // What a frame takes beside its bytes.
+        self.bytes += len + 128;
+        self.frames.push((frame, len));
+        self.bytes <= HELD_BYTES_MAX
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<(Frame, usize)> {
+        std::mem::take(self).frames
+    }
+}
+
+/// A connection of a link.
+pub(crate) struct Live {
+    pub(crate) pipe: Pipe,
+    /// The peer has said that the connection belongs to the present session.
+    pub(crate) joined: bool,
+    /// What came before it said so.
+    pub(crate) held: Held,
+    /// What was handed to the pipe and neither delivered nor given to another link.
+    pub(crate) under_way: BTreeMap<FrameNumber, Packet>,
+    pub(crate) last_sent: Instant,
+    signs: u64,
+    /// When the last datagram was noticed, or when something began to wait for an answer, if that was later.
+    pub(crate) silent_since: Instant,
+    was_waiting: bool,
+    /// Taken for dead; the peer is the one to dial, or to speak again.
+    pub(crate) presumed_dead: bool,
+}
+
+impl Live {
+    pub(crate) fn new(pipe: Pipe, joined: bool, now: Instant) -> Self {
+        Self {
+            signs: pipe.signs_of_life(),
+            pipe,
+            joined,
+            held: Held::default(),
+            under_way: BTreeMap::new(),
+            last_sent: now,
+            silent_since: now,
+            was_waiting: false,
+            presumed_dead: false,
+        }
+    }
+
+    /// Takes note of signs of life. Returns whether there was one.
+    pub(crate) fn note(&mut self, now: Instant) -> bool {
+        let waiting = self.pipe.is_waiting();
+        let signs = self.pipe.signs_of_life();
+        let heard = signs != self.signs;
+        if heard || (waiting && !self.was_waiting) {
+            self.silent_since = now;
+        }
+        self.signs = signs;
+        self.was_waiting = waiting;
+        heard
+    }
+
+    /// When the link counts as dead unless something is heard.
+    ///
+    /// While something waits for its acknowledgement: several round trips, several datagrams at the peer's pace, and
+    /// three seconds. QUIC itself would probe at doubling intervals and find a link that returns after
+    /// half a minute only half a minute later; a new connection finds it within seconds.
+    pub(crate) fn dead_at(&self) -> Instant {
+        let patience =
+            Duration::from_secs(3) + 4 * self.pipe.round_trip() + time_on_link(6 * FULL_DATAGRAM, self.pipe.rate());
+        let idle = if self.was_waiting { Duration::ZERO } else { link::limits::KEEPALIVE };
+        self.silent_since + idle + patience
+    }
+}
+
+type Dialling = Pin<Box<dyn Future<Output = Result<Proven, DialError>> + Send>>;
+
+/// What happened on a link.
+pub(crate) enum Happened {
+    Dialled(Result<Proven, DialError>),
+    Event(Event),
+}
+
+/// One link.
+pub(crate) struct Line {
+    pub(crate) plan: LinkPlan,
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) shaper: Shaper,
+    pub(crate) live: Option<Live>,
+    /// Flash frames that went over another link and go over this one too.
+    pub(crate) copies: VecDeque<Packet>,
+    pub(crate) dialling: Option<Dialling>,
+    pub(crate) dial_at: Option<Instant>,
+    pub(crate) backoff: Backoff,
+    /// When it was connected last; the start counts, since the node may have been restarted in between.
+    pub(crate) connected_last: Instant,
+    pub(crate) up_since: UnixMillis,
+    down_since: Option<UnixMillis>,
+    /// What the last connection or attempt ended with.
+    pub(crate) last: String,
+    denied: bool,
+    /// The socket that dials: the common one, or one of its own once that could be opened.
+    plug: Option<Arc<Plug>>,
+    /// Through which socket the present or last connection goes, and where: the lane is known there until the next one.
+    place: Option<(Arc<Plug>, SocketAddr)>,
+}
+
+impl Line {
+    pub(crate) fn new(plan: LinkPlan, rate: BitsPerSecond, now: Instant, start: Instant) -> Self {
+        Self {
+            lane: Arc::new(Lane::new(rate, now)),
+            // The keeper holds no connection while emission is not allowed.
+            shaper: Shaper::new(rate, PATH_MTU, shaper::Emission::Normal, now - start),
+            live: None,
+            copies: VecDeque::new(),
+            dialling: None,
+            dial_at: plan.address.is_some().then_some(now),
+            backoff: Backoff::default(),
+            connected_last: now,
+            up_since: UnixMillis(0),
+            down_since: None,
+            last: String::new(),
+            denied: false,
+            plug: None,
+            place: None,
+            plan,
+        }
+    }
+
+    /// As the planner sees it.
+    pub(crate) fn to_plan(&self) -> shaper::plan::Link {
+        let usable = self.live.as_ref().is_some_and(|live| live.joined && !live.presumed_dead);
+        let measured = self.live.as_ref().map(|live| live.pipe.round_trip() / 2);
+        let delay = measured.unwrap_or(self.plan.delay);
+        shaper::plan::Link { usable, cost: self.plan.cost, delay, admits: self.plan.admits }
+    }
+
+    pub(crate) fn set_rate(&mut self, rate: BitsPerSecond, now: Instant, start: Instant) {
+        self.plan.rate = rate;
+        self.lane.set_rate(rate);
+        self.shaper.set_rate(rate, now - start);
+        if let Some(live) = &self.live {
+            live.pipe.set_rate(rate);
+        } else {
+            self.dial_soon(now);
+        }
+    }
+
+    /// Something has changed that may bring it up.
+    pub(crate) fn dial_soon(&mut self, now: Instant) {
+        if self.dialling.is_none() && self.live.is_none() {
+            self.backoff.reset();
+            self.dial_at = self.plan.address.is_some().then_some(now);
+        }
+    }
+
+    pub(crate) fn stop_dialling(&mut self) {
+        self.dialling = None;
+        self.dial_at = None;
+    }
+
+    pub(crate) fn dial(&mut self, common: &Arc<Plug>, node: NodeId) {
+        self.dial_at = None;
+        let Some(address) = self.plan.address.clone() else { return };
+        let lane = Arc::clone(&self.lane);
+        self.dialling = Some(match self.plug(common) {
+            Ok(plug) => Box::pin(async move { plug.dial(node, &address, &lane, true).await }),
+            Err(e) => Box::pin(std::future::ready(Err(DialError::Outlet(e)))),
+        });
+    }
+
+    fn plug(&mut self, common: &Arc<Plug>) -> std::io::Result<Arc<Plug>> {
+        if let Some(plug) = &self.plug {
+            return Ok(Arc::clone(plug));
+        }
+        let plug = match &self.plan.out {
+            out if *out == Outlet::default() => Arc::clone(common),
+            out => Arc::new(common.beside(out)?),
+        };
+        Ok(Arc::clone(self.plug.insert(plug)))
+    }
+
+    /// The attempt, or the connection, ended: another attempt follows unless the peer is the one to dial.
+    pub(crate) fn dial_later(&mut self, reason: String, now: Instant) {
+        self.last = reason;
+        self.denied = false;
+        if self.plan.address.is_some() {
+            let wait = self.backoff.next(now.duration_since(self.connected_last), jitter);
+            self.dial_at = Some(now + wait);
+        }
+    }
+
+    /// The other side does not want us: asked again from time to time, since its operator may change that.
+    pub(crate) fn refused(&mut self, text: String, now: Instant) {
+        self.last = text;
+        self.denied = true;
+        self.dial_at = self.plan.address.is_some().then(|| now + self.backoff.refused(jitter));
+    }
+
+    /// A connection begins.
+    pub(crate) fn attach(&mut self, live: Live, common: &Arc<Plug>, now: Instant, wall: UnixMillis) {
+        self.stop_dialling();
+        self.backoff.reset();
+        live.pipe.set_rate(self.lane.rate());
+        self.live = Some(live);
+        self.connected_last = now;
+        self.up_since = wall;
+        self.denied = false;
+        self.follow(common);
+    }
+
+    /// The connection ends. Returns what it had not delivered.
+    pub(crate) fn detach(&mut self, code: CloseCode, text: &str, now: Instant, wall: UnixMillis) -> Vec<Packet> {
+        let Some(live) = self.live.take() else { return Vec::new() };
+        live.pipe.close(code, text);
+        self.connected_last = now;
+        self.down_since = Some(wall);
+        self.copies.clear();
+        live.under_way.into_values().collect()
+    }
+
+    /// Charges what goes to where the peer is to this link, and to it alone.
+    pub(crate) fn follow(&mut self, common: &Arc<Plug>) {
+        let Some(address) = self.live.as_ref().map(|live| live.pipe.remote()) else { return };
+        let plug = self.plug.as_ref().unwrap_or(common);
+        if self.place.as_ref().is_some_and(|(p, a)| *a == address && Arc::ptr_eq(p, plug)) {
+            return;
+        }
+        plug.assign(address, &self.lane);
+        if let Some((plug, former)) = self.place.replace((Arc::clone(plug), address)) {
+            plug.release(former, &self.lane);
+        }
+    }
+
+    pub(crate) fn forget_place(&mut self) {
+        if let Some((plug, address)) = self.place.take() {
+            plug.release(address, &self.lane);
+        }
+    }
+
+    /// Hands a frame to the connection.
+    pub(crate) fn send(&mut self, packet: Packet, now: Instant) {
+        let Some(live) = &mut self.live else { return };
+        let len = packet.bytes.len();
+        // QUIC, UDP and IP add about 78 bytes to each 1,150 of a full datagram, and some to each stream.
+        self.shaper.spent(lane_of(packet.lane), len + len / 15 + 8);
+        live.pipe.send(packet.number, packet.lane, packet.bytes.clone());
+        live.last_sent = now;
+        live.under_way.insert(packet.number, packet);
+    }
+
+    /// A flash frame went over another link.
+    pub(crate) fn copy(&mut self, packet: &Packet) {
+        if self.copies.len() < COPIES_MAX {
+            self.copies.push_back(packet.clone());
+        }
+    }
+
+    /// The peer has this frame, whichever way it went.
+    pub(crate) fn delivered(&mut self, number: FrameNumber) {
+        if let Some(live) = &mut self.live {
+            live.under_way.remove(&number);
+        }
+        self.copies.retain(|copy| copy.number != number);
+    }
+
+    pub(crate) fn has(&self, number: FrameNumber) -> bool {
+        self.live.as_ref().is_some_and(|live| !live.presumed_dead && live.under_way.contains_key(&number))
+    }
+
+    /// What the operator sees.
+    pub(crate) fn state(&self, may_emit: bool) -> PeerState {
+        match &self.live {
+            _ if !may_emit => PeerState::Silent,
+            Some(live) if live.presumed_dead => PeerState::Down { since: self.down_since, last: self.last.clone() },
+            Some(_) => PeerState::Up { since: self.up_since },
+            None if self.denied => PeerState::Denied { text: self.last.clone() },
+            None if self.dialling.is_some() => PeerState::Connecting { last: self.last.clone() },
+            None => PeerState::Down { since: self.down_since, last: self.last.clone() },
+        }
+    }
+
+    pub(crate) fn presume_dead(&mut self, wall: UnixMillis) {
+        self.down_since = Some(wall);
+        if let Some(live) = &mut self.live {
+            live.presumed_dead = true;
+        }
+    }
+
+    /// The next thing that happens on it. To be polled again when it was not ready; nothing is lost in between.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Happened> {
+        if let Some(dialling) = &mut self.dialling
+            && let Poll::Ready(result) = dialling.as_mut().poll(cx)
+        {
+            self.dialling = None;
+            return Poll::Ready(Happened::Dialled(result));
+        }
+        match &mut self.live {
+            Some(live) => poll_pipe(&mut live.pipe, cx).map(Happened::Event),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// [`Pipe::next`] is cancel-safe, so a future of it may be made anew for each poll.
+pub(crate) fn poll_pipe(pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<Event> {
+    std::pin::pin!(pipe.next()).poll(cx)
+}
+
+/// The shaper's name of a lane.
+pub(crate) fn lane_of(lane: Class) -> shaper::Lane {
+    match lane {
+        Class::Control => shaper::Lane::Control,
+        Class::Class(class) => shaper::Lane::Class(class),
+    }
+}
