@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 
 use model::BitsPerSecond;
 
+use crate::quic::SharedRate;
+
 /// How late a timer may fire without costing capacity. The kernel and tokio wake within 1 to 2 ms; a busy box needs more.
-const SLACK: Duration = Duration::from_millis(10);
+pub(crate) const SLACK: Duration = Duration::from_millis(10);
 
 /// Lanes of addresses that have not proved to be a peer. 1,024 handshakes at once are far more than a fleet
 /// of 1,000 edges starts in one moment; beyond it answers are dropped and repeated later.
@@ -28,6 +30,8 @@ pub(crate) type Place = (u32, SocketAddr);
 #[derive(Debug)]
 pub(crate) struct Lane {
     bits_per_second: AtomicU64,
+    /// What the present or last connection found the link to carry.
+    pace: Mutex<Option<SharedRate>>,
     /// When the next datagram may leave.
     free_at: Mutex<Instant>,
     up: AtomicU64,
@@ -38,6 +42,7 @@ impl Lane {
     pub(crate) fn new(rate: BitsPerSecond, now: Instant) -> Self {
         Self {
             bits_per_second: AtomicU64::new(rate.0.max(1)),
+            pace: Mutex::new(None),
             free_at: Mutex::new(now),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
@@ -50,6 +55,17 @@ impl Lane {
 
     pub(crate) fn set_rate(&self, rate: BitsPerSecond) {
         self.bits_per_second.store(rate.0.max(1), Ordering::Relaxed);
+    }
+
+    /// From here on this connection's controller may slow the lane down.
+    pub(crate) fn follow(&self, pace: &SharedRate) {
+        *self.pace.lock().expect("nothing panics while holding a pace") = Some(pace.clone());
+    }
+
+    /// The configured rate, or what the link was found to carry if that is less.
+    fn pace(&self) -> BitsPerSecond {
+        let pace = self.pace.lock().expect("nothing panics while holding a pace");
+        pace.as_ref().map_or(self.rate(), |found| found.pace().min(self.rate()))
     }
 
     /// Bytes on the wire so far, headers included: (sent, received).
@@ -178,7 +194,7 @@ impl Governor {
         }
         let bytes = wire_len(to.1, payload_bytes);
         let earliest = now.checked_sub(SLACK).unwrap_or(now);
-        *free_at = (*free_at).max(earliest) + time_on_link(bytes, lane.rate());
+        *free_at = (*free_at).max(earliest) + time_on_link(bytes, lane.pace());
         lane.up.fetch_add(bytes, Ordering::Relaxed);
         Verdict::Sent
     }

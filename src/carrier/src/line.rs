@@ -251,6 +251,7 @@ impl Line {
         self.stop_dialling();
         self.backoff.reset();
         live.pipe.set_rate(self.lane.rate());
+        live.pipe.pace(&self.lane);
         self.live = Some(live);
         self.connected_last = now;
         self.up_since = wall;

@@ -28,6 +28,7 @@ use wire::WireError;
 use wire::frame::{FRAME_BYTES_MAX, Frame};
 
 use crate::endpoint::Proven;
+use crate::governor::Lane as WireLane;
 use crate::quic::{self, SharedRate};
 
 /// Frames being received at the same time that are read from quinn; its flow control bounds their bytes to 16 MiB.
@@ -147,11 +148,17 @@ impl Pipe {
     }
 
     pub(crate) fn set_rate(&self, rate: BitsPerSecond) {
-        self.rate.set(rate);
+        self.rate.set_ceiling(rate);
     }
 
+    /// Lets this connection slow its lane down to what the link is found to carry.
+    pub(crate) fn pace(&self, lane: &WireLane) {
+        lane.follow(&self.rate);
+    }
+
+    /// What the link is found to carry.
     pub(crate) fn rate(&self) -> BitsPerSecond {
-        self.rate.get()
+        self.rate.pace()
     }
 
     /// Where the peer is at present: it may have moved, or a middlebox given it another port.
@@ -178,7 +185,7 @@ impl Pipe {
 
     /// Bytes that quinn may take before its queue would stand in the way of what comes later.
     pub(crate) fn room(&self) -> u64 {
-        quic::room(self.rate.get(), &self.connection.stats().path, self.outstanding_bytes, self.sending.len())
+        quic::room(self.rate.pace(), &self.connection.stats().path, self.outstanding_bytes, self.sending.len())
     }
 
     /// Is something on its way that the peer has not confirmed?
@@ -269,7 +276,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::endpoint::Plug;
-    use crate::governor::{Governor, Lane as WireLane};
+    use crate::governor::Governor;
     use keys::NodeKey;
     use model::{Epoch, Outcome, Precedence, RangeSet};
     use std::collections::BTreeSet;

@@ -1,11 +1,10 @@
 //! How quinn is set up for thin, slow and lossy links.
 //!
-//! The rate is kept by the [`crate::governor`]; the window here only has to be large enough not to be in the way, and
-//! small enough that a link slower than configured does not fill the modem's queue. Loss does not change it:
-//! on a radio, loss says nothing about congestion.
+//! How fast a link may be filled is found out by [`shaper::rate`] and kept by the [`crate::governor`], datagram by datagram;
+//! the window here only has to be large enough not to be in the way. Loss changes neither: on a radio, it says nothing
+//! about congestion.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,11 +13,15 @@ use model::BitsPerSecond;
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, PathStats, TransportConfig, VarInt};
 use quinn_proto::RttEstimator;
+use shaper::rate;
 
-use crate::governor::time_on_link;
+use crate::governor::{SLACK, time_on_link};
 
 /// A full datagram on the wire: 1,200 bytes of UDP payload and the IPv4 and UDP headers.
-pub(crate) const FULL_DATAGRAM: u64 = 1_228;
+pub(crate) const FULL_DATAGRAM: u64 = 1_200 + HEADERS;
+
+/// Of IPv4 and UDP.
+const HEADERS: u64 = 28;
 
 /// The session speaks up once a minute on each side (`link::limits::KEEPALIVE`) and gives up after two and a half, so
 /// quinn needs no keep-alive of its own: an idle link costs 134 B a minute each way, measured. This only ends connections that no session looks after.
@@ -34,21 +37,41 @@ pub(crate) const STREAMS_MAX: u32 = 8192;
 /// Below this rate a probe for a larger datagram costs more link time than larger datagrams would ever save.
 const MTU_PROBING_FROM: BitsPerSecond = BitsPerSecond(128_000);
 
-/// The rate that a connection's window follows; changed while the connection lives.
+/// What a connection may send: the operator's ceiling, and what its controller makes of it. Both change while the connection
+/// lives.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedRate(Arc<AtomicU64>);
+pub(crate) struct SharedRate(Arc<Rates>);
+
+#[derive(Debug)]
+struct Rates {
+    ceiling: AtomicU64,
+    /// At most the ceiling.
+    pace: AtomicU64,
+}
 
 impl SharedRate {
-    pub(crate) fn new(rate: BitsPerSecond) -> Self {
-        Self(Arc::new(AtomicU64::new(rate.0)))
+    pub(crate) fn new(ceiling: BitsPerSecond) -> Self {
+        Self(Arc::new(Rates { ceiling: AtomicU64::new(ceiling.0), pace: AtomicU64::new(ceiling.0) }))
     }
 
-    pub(crate) fn set(&self, rate: BitsPerSecond) {
-        self.0.store(rate.0, Ordering::Relaxed);
+    pub(crate) fn set_ceiling(&self, ceiling: BitsPerSecond) {
+        let former = self.0.ceiling.swap(ceiling.0, Ordering::Relaxed);
+        if self.0.pace.load(Ordering::Relaxed) >= former {
+            self.0.pace.store(ceiling.0, Ordering::Relaxed);
+        }
     }
 
-    pub(crate) fn get(&self) -> BitsPerSecond {
-        BitsPerSecond(self.0.load(Ordering::Relaxed))
+    pub(crate) fn ceiling(&self) -> BitsPerSecond {
+        BitsPerSecond(self.0.ceiling.load(Ordering::Relaxed))
+    }
+
+    /// What the link was found to carry, at most the ceiling.
+    pub(crate) fn pace(&self) -> BitsPerSecond {
+        BitsPerSecond(self.0.pace.load(Ordering::Relaxed)).min(self.ceiling())
+    }
+
+    fn set_pace(&self, pace: BitsPerSecond) {
+        self.0.pace.store(pace.0, Ordering::Relaxed);
     }
 }
 
@@ -76,7 +99,7 @@ fn initial_rtt(rate: BitsPerSecond) -> Duration {
 
 /// The settings of one connection over a link of `rate`.
 pub(crate) fn transport(rate: &SharedRate) -> Arc<TransportConfig> {
-    let at_start = rate.get();
+    let at_start = rate.ceiling();
     let mut config = TransportConfig::default();
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(ACK_EVERY))
@@ -98,7 +121,7 @@ pub(crate) fn transport(rate: &SharedRate) -> Arc<TransportConfig> {
         .send_fairness(false)
         .datagram_receive_buffer_size(None)
         .allow_spin(false)
-        .congestion_controller_factory(Arc::new(RateWindow::new(rate.clone())));
+        .congestion_controller_factory(Arc::new(PacerFactory(rate.clone())));
     Arc::new(config)
 }
 
@@ -124,57 +147,51 @@ pub(crate) fn room(rate: BitsPerSecond, path: &PathStats, outstanding_bytes: u64
     (window + window * 3 * lost_percent / 100).saturating_sub(outstanding_bytes)
 }
 
-/// How long a round trip is remembered as the shortest. Longer than any queue of ours stands, shorter than it takes an
-/// operator to notice that the link changed from radio to satellite.
-const SHORTEST_KEPT: Duration = Duration::from_secs(20);
-
-/// The window of a link with a configured rate.
+/// quinn's side of [`shaper::rate`]: the window comes from here, the pace goes to the governor.
 #[derive(Clone)]
-struct RateWindow {
-    rate: SharedRate,
-    /// quinn reports the assumption until it has measured.
-    assumed: Duration,
-    /// Shortest round trips seen, ascending, each newer than the one before it.
-    shortest: VecDeque<(Instant, Duration)>,
+struct Pacer {
+    shared: SharedRate,
+    controller: rate::Controller,
+    /// Zero of the controller's time.
+    base: Instant,
 }
 
-impl RateWindow {
-    fn new(rate: SharedRate) -> Self {
-        Self { assumed: initial_rtt(rate.get()), rate, shortest: VecDeque::new() }
+impl Pacer {
+    fn new(shared: SharedRate, base: Instant) -> Self {
+        let ceiling = shared.ceiling();
+        let settings = rate::Settings { ceiling, datagram: FULL_DATAGRAM, ack_delay: ack_delay(ceiling), burst: SLACK };
+        Self { shared, controller: rate::Controller::new(settings), base }
     }
 
-    fn sample(&mut self, now: Instant, round_trip: Duration) {
-        if round_trip == self.assumed {
-            return;
-        }
-        while self.shortest.back().is_some_and(|(_, kept)| *kept >= round_trip) {
-            self.shortest.pop_back();
-        }
-        self.shortest.push_back((now, round_trip));
-        while self.shortest.front().is_some_and(|(at, _)| now.duration_since(*at) > SHORTEST_KEPT) {
-            self.shortest.pop_front();
-        }
-        // Rising round trips make a sample per acknowledgement: keep few, the newest always.
-        if self.shortest.len() > 64 {
-            self.shortest.remove(1);
-        }
+    fn tell(&mut self) {
+        self.controller.set_ceiling(self.shared.ceiling());
+        self.shared.set_pace(self.controller.rate());
     }
 }
 
-impl Controller for RateWindow {
-    fn on_ack(&mut self, now: Instant, _sent: Instant, _bytes: u64, _app_limited: bool, rtt: &RttEstimator) {
-        self.sample(now, rtt.get());
+impl Controller for Pacer {
+    fn on_sent(&mut self, _now: Instant, bytes: u64, _last_packet_number: u64) {
+        self.controller.sent(bytes + HEADERS);
     }
 
-    fn on_congestion_event(&mut self, _now: Instant, _sent: Instant, _persistent: bool, _lost_bytes: u64) {}
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, _app_limited: bool, _rtt: &RttEstimator) {
+        self.controller.acknowledged(now - self.base, bytes + HEADERS, now - sent);
+    }
+
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, _app_limited: bool, _largest: Option<u64>) {
+        self.controller.settled(now - self.base, in_flight);
+        self.tell();
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, _sent: Instant, _persistent: bool, lost_bytes: u64) {
+        self.controller.lost(now - self.base, lost_bytes);
+        self.tell();
+    }
 
     fn on_mtu_update(&mut self, _new_mtu: u16) {}
 
     fn window(&self) -> u64 {
-        match self.shortest.front() {
-            Some((_, round_trip)) => window_bytes(self.rate.get(), *round_trip),
-            None => self.initial_window(),
-        }
+        self.controller.window().unwrap_or_else(|| self.initial_window())
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -182,7 +199,7 @@ impl Controller for RateWindow {
     }
 
     fn initial_window(&self) -> u64 {
-        window_bytes(self.rate.get(), Duration::from_millis(600))
+        window_bytes(self.shared.ceiling(), Duration::from_millis(600))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -190,10 +207,13 @@ impl Controller for RateWindow {
     }
 }
 
-impl ControllerFactory for RateWindow {
-    fn build(self: Arc<Self>, _now: Instant, _current_mtu: u16) -> Box<dyn Controller> {
-        // The assumption is the one that was configured, whatever the rate is by the time the path changes.
-        Box::new(Self { shortest: VecDeque::new(), ..(*self).clone() })
+/// Makes a [`Pacer`] for each path of a connection: a new path is measured anew.
+struct PacerFactory(SharedRate);
+
+impl ControllerFactory for PacerFactory {
+    fn build(self: Arc<Self>, now: Instant, _current_mtu: u16) -> Box<dyn Controller> {
+        self.0.set_pace(self.0.ceiling());
+        Box::new(Pacer::new(self.0.clone(), now))
     }
 }
 
@@ -203,44 +223,27 @@ mod tests {
     use crate::clock;
 
     #[test]
-    fn loss_does_not_shrink_the_window_and_a_new_rate_moves_it() {
-        let rate = SharedRate::new(BitsPerSecond(256_000));
-        let mut window = RateWindow::new(rate.clone());
+    fn a_new_ceiling_counts_at_once_and_a_measured_pace_outlives_it() {
+        let shared = SharedRate::new(BitsPerSecond(256_000));
+        shared.set_ceiling(BitsPerSecond(64_000));
+        assert_eq!(shared.pace(), BitsPerSecond(64_000));
+        shared.set_ceiling(BitsPerSecond(2_000_000));
+        assert_eq!(shared.pace(), BitsPerSecond(2_000_000));
+        shared.set_pace(BitsPerSecond(500_000));
+        shared.set_ceiling(BitsPerSecond(1_000_000));
+        assert_eq!(shared.pace(), BitsPerSecond(500_000));
+    }
+
+    #[test]
+    fn loss_changes_neither_window_nor_pace() {
+        let shared = SharedRate::new(BitsPerSecond(256_000));
         let start = clock::now();
-        window.sample(start, Duration::from_millis(600));
-        let before = window.window();
+        let mut pacer = Pacer::new(shared.clone(), start);
+        let before = pacer.window();
         for _ in 0..1_000 {
-            window.on_congestion_event(start, start, true, 1_200);
+            pacer.on_congestion_event(start, start, true, 1_200);
         }
-        assert_eq!(window.window(), before);
-        assert!(before >= BitsPerSecond(256_000).bytes_in_millis(750), "a round trip and a quarter fits: {before}");
-        rate.set(BitsPerSecond(2_000_000));
-        assert!(window.window() > 4 * before);
-    }
-
-    #[test]
-    fn a_queue_below_us_does_not_grow_the_window_but_a_longer_path_does() {
-        let mut window = RateWindow::new(SharedRate::new(BitsPerSecond(256_000)));
-        let start = clock::now();
-        for s in 0..10 {
-            window.sample(start + Duration::from_secs(s), Duration::from_millis(40 + 100 * s));
-        }
-        let queued = window.window();
-        assert_eq!(queued, window_bytes(BitsPerSecond(256_000), Duration::from_millis(40)));
-        for s in 10..40 {
-            window.sample(start + Duration::from_secs(s), Duration::from_millis(640));
-        }
-        assert_eq!(window.window(), window_bytes(BitsPerSecond(256_000), Duration::from_millis(640)));
-    }
-
-    #[test]
-    fn what_was_only_assumed_does_not_count_as_the_shortest_round_trip() {
-        let rate = BitsPerSecond(1_000_000);
-        let mut window = RateWindow::new(SharedRate::new(rate));
-        let start = clock::now();
-        window.sample(start, initial_rtt(rate));
-        window.sample(start, Duration::from_millis(640));
-        assert_eq!(window.window(), window_bytes(rate, Duration::from_millis(640)));
+        assert_eq!((pacer.window(), shared.pace()), (before, BitsPerSecond(256_000)));
     }
 
     #[test]

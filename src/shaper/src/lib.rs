@@ -14,6 +14,7 @@
 //! Start reading at [`Shaper::grant`].
 
 pub mod plan;
+pub mod rate;
 
 use std::time::Duration;
 

@@ -111,6 +111,16 @@ fn fades_cost_no_more_than_lone_losses() {
     assert!(s.goodput >= 0.95 && s.redundant <= 0.02, "{s:?}");
 }
 
+#[test]
+fn a_link_slower_than_configured_is_filled_without_a_standing_queue() {
+    for (kbit, one_way, loss) in [(1_000, 300, 0.05), (256, 50, 0.1), (2_000, 40, 0.0)] {
+        let s = steady(BitsPerSecond(kbit * 2_500), weather(kbit, one_way, Loss::Random(loss)), 7);
+        assert!(s.goodput >= 0.93 && s.redundant <= 0.02, "{kbit} kbit/s, {loss}: {s:?}");
+        let few = Duration::from_secs_f64(4.0 * 9_600.0 / (kbit * 1_000) as f64);
+        assert!(s.waited <= Duration::from_millis(one_way / 2) + few, "{kbit} kbit/s, {loss}: {s:?}");
+    }
+}
+
 /// `cargo test -p carrier --release trial::figures::print -- --exact --ignored --nocapture`
 #[test]
 #[ignore = "prints figures: minutes of computing"]

@@ -73,14 +73,16 @@ impl Trial {
             let server = (index == 1).then(|| tls::server(&hub_key));
             let listening = server.clone().map(|s| Arc::new(ServerConfig::with_crypto(s)));
             let governor = Governor::new(true, configured);
-            governor.assign((0, addresses[1 - index]), &Arc::new(Lane::new(configured, base)));
+            let (lane, rate) = (Arc::new(Lane::new(configured, base)), SharedRate::new(configured));
+            lane.follow(&rate);
+            governor.assign((0, addresses[1 - index]), &lane);
             Site {
                 endpoint: Endpoint::new(Arc::new(config), listening, true, None),
                 connection: None,
                 server,
                 peer: addresses[1 - index],
                 governor,
-                rate: SharedRate::new(configured),
+                rate,
                 shaper: Shaper::new(configured, PATH_MTU, shaper::Emission::Normal, Duration::ZERO),
                 held: None,
                 unconfirmed: HashMap::new(),
@@ -184,7 +186,7 @@ impl Trial {
 impl Site {
     fn room(&self) -> u64 {
         let Some((_, connection)) = &self.connection else { return 0 };
-        quic::room(self.rate.get(), &connection.stats().path, self.outstanding, self.unconfirmed.len())
+        quic::room(self.rate.pace(), &connection.stats().path, self.outstanding, self.unconfirmed.len())
     }
 
     fn events(&mut self, now: Duration) {
