@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
@@ -9,6 +10,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::Error;
 
@@ -51,6 +53,12 @@ impl Api {
         let body = body.to_string().into();
         let (_, answer) = self.exchange(Some(user), Method::POST, path, "application/json", body).await?;
         Ok(text(&serde_json::from_slice(&answer)?, "id"))
+    }
+
+    /// The bytes of a file; an error until all of them have arrived here.
+    pub(crate) async fn download(&self, user: &User, file: &str) -> Result<Bytes, Error> {
+        let path = format!("/files/{file}");
+        Ok(self.exchange(Some(user), Method::GET, &path, "application/json", Bytes::new()).await?.1)
     }
 
     /// Does the object exist here?
@@ -116,6 +124,33 @@ impl Api {
             Err(_) => Err(format!("{path}: no answer within {} s", ANSWER_TIME_MAX.as_secs()).into()),
         }
     }
+}
+
+/// Follows the WebSocket of a user and calls `on_post` with the id of each post that is shown.
+///
+/// # Errors
+/// When the socket cannot be opened or breaks.
+pub(crate) async fn follow(user: &User, opened: impl FnOnce(), mut on_post: impl FnMut(String)) -> Result<(), Error> {
+    let (mut socket, _) = tokio_tungstenite::connect_async(format!("ws://{API}/api/v4/websocket")).await?;
+    let challenge = json!({"seq": 1, "action": "authentication_challenge", "data": {"token": user.token}});
+    socket.send(Message::text(challenge.to_string())).await?;
+    let mut opened = Some(opened);
+    while let Some(message) = socket.next().await {
+        let Message::Text(frame) = message? else { continue };
+        let event: Value = serde_json::from_str(&frame)?;
+        if event["event"] == "hello"
+            && let Some(opened) = opened.take()
+        {
+            opened();
+        }
+        if event["event"] != "posted" {
+            continue;
+        }
+        // In an event the post stands as a JSON text inside the JSON.
+        let post: Value = serde_json::from_str(event["data"]["post"].as_str().unwrap_or("{}"))?;
+        on_post(text(&post, "id"));
+    }
+    Err("the WebSocket was closed".into())
 }
 
 fn text(object: &Value, field: &str) -> String {

@@ -38,6 +38,11 @@ impl<'l> Delivered<'l> {
         self.samples().first().map(|(at, _)| *at)
     }
 
+    /// When so many bytes were there.
+    pub(crate) fn reached(&self, bytes: u64) -> Option<Duration> {
+        self.samples().iter().find(|(_, total)| *total >= bytes).map(|(at, _)| *at)
+    }
+
     /// Bytes and the exact time between the first and the last arrival within the span. Counting from an arrival to an
     /// arrival keeps pieces that come whole (a chunk, an interval) from being cut by the span's ends.
     pub(crate) fn within(&self, span: Span) -> Option<(u64, Span)> {
@@ -58,12 +63,15 @@ impl<'l> Delivered<'l> {
 pub(crate) enum Headers {
     /// IPv4 20, UDP 8, AEAD tag 16, QUIC short header and stream frame 12.
     Quic,
+    /// IPv4 20, TCP with time stamps 32.
+    Tcp,
 }
 
 impl Headers {
     pub(crate) fn bytes(self) -> u32 {
         match self {
             Self::Quic => 56,
+            Self::Tcp => 52,
         }
     }
 }

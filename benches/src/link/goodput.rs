@@ -7,14 +7,15 @@ use serde_json::json;
 use super::api::Api;
 use super::flow::{Delivered, Headers, Steady, fullest_window, steady};
 use super::path::Conditions;
-use super::quic::{self, Control};
+use super::quic::{self, Amount, Control};
 use super::sites::Sites;
 use super::tunnel::{Lateness, Link, Span};
-use super::{Run, Subject, noise, side_by_side};
+use super::{Run, Subject, noise, side_by_side, tools};
 use crate::Error;
 use crate::report::{Figure, tell};
 
-const SUBJECTS: &[Subject] = &[Subject::Holdfast, Subject::QuinnCubic, Subject::QuinnBbr];
+const SUBJECTS: &[Subject] =
+    &[Subject::Holdfast, Subject::TcpCubic, Subject::TcpBbr, Subject::QuinnCubic, Subject::QuinnBbr];
 
 /// One field of the table.
 #[derive(Clone, Copy)]
@@ -43,7 +44,7 @@ struct Outcome {
     first: Option<Duration>,
     /// The same share over the start-up.
     start_share: f64,
-    /// The fullest second against the ceiling.
+    /// The fullest ten seconds against the ceiling.
     fullest: f64,
     lateness: Lateness,
 }
@@ -114,13 +115,22 @@ fn transfer(
     let all = start_up + measured;
     let link = Link::open(&Conditions::new(100_000_000, Duration::from_millis(1), 0.0), subject.congestion(), seed)?;
     let delivered = Delivered::new(&link);
+    std::fs::create_dir(dir)?;
     let (began, headers) = match subject {
         Subject::Holdfast => (holdfast(&link, &conditions, all, &delivered, dir)?, Headers::Quic),
         Subject::QuinnCubic | Subject::QuinnBbr => {
             let control = if subject == Subject::QuinnBbr { Control::Bbr } else { Control::Cubic };
             let began = link.set(&conditions);
-            quic::send(&link, control, all, &delivered)?;
+            quic::send(&link, control, Amount::For(all), &delivered)?;
             (began, Headers::Quic)
+        }
+        Subject::TcpCubic | Subject::TcpBbr => {
+            let began = link.set(&conditions);
+            tools::iperf(&link, subject.congestion(), all, &delivered, dir)?;
+            (began, Headers::Tcp)
+        }
+        Subject::RsyncCubic | Subject::RsyncBbr | Subject::NncpCubic | Subject::NncpBbr => {
+            return Err("its transfers are measured whole".into());
         }
     };
     let whole = Span { from: began, until: began + all };
@@ -131,7 +141,7 @@ fn transfer(
         steady: steady(&link, &conditions, &delivered, headers, late_part),
         first: delivered.first().map(|at| at - began),
         start_share: early / (conditions.rate as f64 * (1.0 - conditions.loss.share())),
-        fullest: fullest_window(&link.forward(whole), conditions.rate, Duration::from_secs(1).min(all)),
+        fullest: fullest_window(&link.forward(whole), conditions.rate, Duration::from_secs(10).min(all)),
         lateness: link.lateness(whole),
     })
 }
@@ -144,7 +154,6 @@ fn holdfast(
     delivered: &Delivered<'_>,
     dir: &std::path::Path,
 ) -> Result<Duration, Error> {
-    std::fs::create_dir(dir)?;
     let mut sites = Sites::found(link, dir, conditions.rate)?;
     sites.restart_silent()?;
     link.set(conditions);
@@ -174,7 +183,6 @@ fn holdfast(
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })?;
-    std::fs::remove_dir_all(dir)?;
     Ok(began)
 }
 
@@ -197,7 +205,7 @@ fn note(run: &mut Run, cell: Cell, subject: Subject, span: Duration, outcome: Re
             ("redundant", Figure::from(steady.redundant)),
             ("acks", Figure::from(steady.acks)),
             ("sent/rate", Figure::from(steady.offered)),
-            ("fullest s", Figure::from(*fullest)),
+            ("fullest 10 s", Figure::from(*fullest)),
             ("queue p50 ms", Figure::from(steady.queue_ms.0)),
             ("queue p95 ms", Figure::from(steady.queue_ms.1)),
             ("packet B", Figure::from(f64::from(steady.packet))),
@@ -209,10 +217,13 @@ fn note(run: &mut Run, cell: Cell, subject: Subject, span: Duration, outcome: Re
     };
     run.row("goodput", subject.name(), &params, &figures);
     if subject == Subject::Holdfast {
-        let steady = outcome.ok().and_then(|outcome| outcome.steady);
+        let (fullest, steady) = outcome.map_or((None, None), |done| (Some(done.fullest), done.steady));
         let summary = &mut run.bench.summary;
         summary.goodput.insert(cell.name(), steady.as_ref().map(|steady| steady.share));
         let larger = |held: &mut Option<f64>, seen: f64| *held = Some(held.map_or(seen, |held| held.max(seen)));
+        if let Some(fullest) = fullest {
+            larger(&mut summary.fullest_10s, fullest);
+        }
         if let Some(steady) = steady {
             larger(&mut summary.redundant_share, steady.redundant);
             if cell.rate >= 2_000_000 {

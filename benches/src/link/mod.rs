@@ -8,14 +8,20 @@
 //! at [`sites`] for how Holdfast is started, at [`flow`] for how figures come about.
 
 mod api;
+mod flash;
 mod flow;
 mod goodput;
+mod hard;
+mod memory;
 mod namespace;
 mod path;
+mod posts;
 mod quic;
 mod sites;
+mod tools;
 mod tunnel;
 mod verify;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -40,6 +46,12 @@ struct Case {
 const CASES: &[Case] = &[
     Case { name: "verify", about: "the emulator against what it was asked for", run: verify::run },
     Case { name: "goodput", about: "steady goodput beside others", run: goodput::run },
+    Case { name: "flash", about: "urgent posts behind a large file", run: flash::run },
+    Case { name: "posts", about: "bytes on the wire for chat posts", run: posts::run },
+    Case { name: "memory", about: "memory of the sending side while it drains", run: memory::run },
+    Case { name: "whole", about: "whole small transfers beside others", run: whole::run },
+    Case { name: "thin", about: "a backlog at 9.6 kbit/s", run: hard::thin },
+    Case { name: "flap", about: "a link that is up and down for 30 s each", run: hard::flap },
 ];
 
 #[derive(Args)]
@@ -66,7 +78,7 @@ pub(crate) struct LinkArgs {
     #[arg(long)]
     seconds: Option<u64>,
     /// So many subjects at once.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 8)]
     at_once: usize,
     /// Seed of what is lost.
     #[arg(long, default_value_t = 1)]
@@ -89,22 +101,39 @@ fn rate(text: &str) -> Result<u64, String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub(crate) enum Subject {
     Holdfast,
+    /// Kernel TCP, by iperf3.
+    TcpCubic,
+    TcpBbr,
     QuinnCubic,
     QuinnBbr,
+    /// To a daemon, over TCP.
+    RsyncCubic,
+    RsyncBbr,
+    NncpCubic,
+    NncpBbr,
 }
 
 impl Subject {
     fn name(self) -> &'static str {
         match self {
             Self::Holdfast => "holdfast",
+            Self::TcpCubic => "tcp-cubic",
+            Self::TcpBbr => "tcp-bbr",
             Self::QuinnCubic => "quinn-cubic",
             Self::QuinnBbr => "quinn-bbr",
+            Self::RsyncCubic => "rsync-cubic",
+            Self::RsyncBbr => "rsync-bbr",
+            Self::NncpCubic => "nncp-cubic",
+            Self::NncpBbr => "nncp-bbr",
         }
     }
 
     /// What TCP uses in its namespaces; always named, since distributions and kernels differ in their default.
     fn congestion(self) -> &'static str {
         match self {
+            Self::TcpBbr | Self::RsyncBbr | Self::NncpBbr => "bbr",
+            Self::TcpCubic | Self::RsyncCubic | Self::NncpCubic => "cubic",
+            // No TCP on the link.
             Self::Holdfast | Self::QuinnCubic | Self::QuinnBbr => "cubic",
         }
     }
@@ -119,6 +148,19 @@ pub(crate) struct LinkSummary {
     redundant_share: Option<f64>,
     /// The largest of all cells at 2 Mbit/s and above.
     ack_share: Option<f64>,
+    /// 99th percentile of a flash behind a large file at 1 Mbit/s without loss, less the one-way delay.
+    flash_p99_excess_ms: Option<f64>,
+    /// Forward bytes per post less headers, 20 at once and alone.
+    post_bytes_coalesced: Option<f64>,
+    post_bytes_alone: Option<f64>,
+    /// IP packets that a lone flash leaves in, before an answer can be back.
+    flash_wire_bytes: Option<f64>,
+    /// The most that was sent in any 10 s of a goodput cell, over the configured rate.
+    fullest_10s: Option<f64>,
+    /// Most resident memory of the edge while it drained, MB (10^6 bytes).
+    peak_rss_mb: Option<f64>,
+    /// Whole transfers: A to C as a share of rate x (1 - loss), D in seconds after the link's return.
+    whole: BTreeMap<&'static str, f64>,
 }
 
 /// What the cases are given.

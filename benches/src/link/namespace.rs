@@ -130,6 +130,10 @@ pub(crate) fn ip(args: &[&str]) -> Result<(), Error> {
 pub(crate) struct Process(Child);
 
 impl Process {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Asks it to end.
     pub(crate) fn terminate(&self) {
         if let Some(pid) = rustix::process::Pid::from_raw(self.0.id() as i32) {

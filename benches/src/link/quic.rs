@@ -28,14 +28,26 @@ pub(crate) enum Control {
     Bbr,
 }
 
-/// Sends over one stream of a fresh connection until the time is over, and records what the receiving application has read.
+/// What is sent over the one stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Amount {
+    /// As much as fits into this time from the start.
+    For(Duration),
+    /// So many bytes, and it ends when the receiver has them all or this time is over.
+    Bytes(u64, Duration),
+}
+
+/// Sends over one stream of a fresh connection and records what the receiving application has read.
 ///
 /// # Errors
 /// When no connection comes about.
-pub(crate) fn send(link: &Link, control: Control, limit: Duration, delivered: &Delivered<'_>) -> Result<(), Error> {
+pub(crate) fn send(link: &Link, control: Control, amount: Amount, delivered: &Delivered<'_>) -> Result<(), Error> {
     let certificate = rcgen::generate_simple_self_signed(vec![NAME.to_owned()])?;
     let key = PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
     let certificate = certificate.cert.der().clone();
+    let limit = match amount {
+        Amount::For(time) | Amount::Bytes(_, time) => time,
+    };
     std::thread::scope(|scope| {
         let receiving = scope.spawn(|| {
             let server = server(control, certificate.clone(), key.into())?;
@@ -43,22 +55,36 @@ pub(crate) fn send(link: &Link, control: Control, limit: Duration, delivered: &D
         });
         let sent = link.near.run_async(async || {
             let client = client(control, certificate.clone())?;
-            tokio::time::timeout(limit, transmit(client)).await.unwrap_or(Ok(()))
+            tokio::time::timeout(limit, transmit(client, amount)).await.unwrap_or(Ok(()))
         });
         let received = receiving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         sent.and(received)
     })
 }
 
-async fn transmit(client: ClientConfig) -> Result<(), Error> {
+async fn transmit(client: ClientConfig, amount: Amount) -> Result<(), Error> {
     let mut endpoint = Endpoint::client(SocketAddr::from((NEAR, 0)))?;
     endpoint.set_default_client_config(client);
     let connection = endpoint.connect(SocketAddr::from((FAR, PORT)), NAME)?.await?;
     let mut stream = connection.open_uni().await?;
     let block = super::noise(1, 64 << 10);
-    // The caller ends it.
-    loop {
-        stream.write_all(&block).await?;
+    match amount {
+        // The caller ends it.
+        Amount::For(_) => loop {
+            stream.write_all(&block).await?;
+        },
+        Amount::Bytes(bytes, _) => {
+            let mut left = bytes;
+            while left > 0 {
+                let now = left.min(block.len() as u64);
+                stream.write_all(&block[..now as usize]).await?;
+                left -= now;
+            }
+            stream.finish()?;
+            // Until the receiver has confirmed everything.
+            stream.stopped().await?;
+            Ok(())
+        }
     }
 }
 
@@ -88,6 +114,8 @@ fn transport(control: Control) -> Arc<TransportConfig> {
     };
     let mut config = TransportConfig::default();
     config
+        // The default of 30 s would end connections in an outage.
+        .max_idle_timeout(Some(VarInt::from_u32(120_000).into()))
         .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(u64::from(WINDOW_BYTES))

@@ -14,7 +14,7 @@ use crate::Error;
 use crate::clock::Stopwatch;
 
 /// A site starts, and acquaintance is made, within this time even on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 const PASSWORD: &str = "Correct-Horse-7";
 
@@ -24,6 +24,8 @@ pub(crate) struct Sites<'l> {
     pub(crate) hub: Site<'l>,
     /// Who posts at the edge.
     pub(crate) sender: User,
+    /// Who reads at the hub.
+    pub(crate) reader: User,
     pub(crate) channel: String,
 }
 
@@ -50,7 +52,7 @@ impl<'l> Sites<'l> {
             let channel = api.post(&admin, "/channels", body).await?;
             Ok((admin, team, channel))
         })?;
-        link.far.run_async(async || {
+        let reader = link.far.run_async(async || {
             let api = Api::new();
             let reader = api.sign_in("bravo-admin", PASSWORD).await?;
             let since = Stopwatch::start();
@@ -63,9 +65,9 @@ impl<'l> Sites<'l> {
             let path = format!("/teams/{team}/members");
             api.post(&reader, &path, json!({"team_id": team, "user_id": reader.id})).await?;
             api.post(&reader, &format!("/channels/{channel}/members"), json!({"user_id": reader.id})).await?;
-            Ok(())
+            Ok(reader)
         })?;
-        let sites = Self { edge, hub, sender, channel };
+        let sites = Self { edge, hub, sender, reader, channel };
         sites.wait_idle(PATIENCE)?;
         Ok(sites)
     }
@@ -102,6 +104,28 @@ impl<'l> Sites<'l> {
         Ok(())
     }
 
+    /// Waits until the first bytes of a file are at the hub.
+    pub(crate) fn wait_underway(&self) -> Result<(), Error> {
+        let since = Stopwatch::start();
+        while self.hub_content()? == 0 {
+            if since.elapsed() > PATIENCE {
+                return Err(format!("no content arrived within {PATIENCE:?}\n{}", self.edge.last_words()).into());
+            }
+            pause();
+        }
+        Ok(())
+    }
+
+    /// Bytes of file content that became durable at the hub since its start.
+    pub(crate) fn hub_content(&self) -> Result<u64, Error> {
+        Ok(self.hub.metric("holdfast_link_received_chunk_bytes_total")? as u64)
+    }
+
+    /// Does the hub have the whole file?
+    pub(crate) fn hub_has(&self, file: &str) -> Result<bool, Error> {
+        self.hub.at.run_async(async || Ok(Api::new().download(&self.reader, file).await.is_ok()))
+    }
+
     /// Waits until neither side holds anything for the other.
     pub(crate) fn wait_idle(&self, at_most: Duration) -> Result<(), Error> {
         let since = Stopwatch::start();
@@ -117,7 +141,7 @@ impl<'l> Sites<'l> {
 
 /// One site: its directory and, while it runs, its process.
 pub(crate) struct Site<'l> {
-    at: &'l Namespace,
+    pub(crate) at: &'l Namespace,
     role: &'static str,
     data: PathBuf,
     process: Option<Process>,
@@ -170,6 +194,15 @@ impl<'l> Site<'l> {
         Ok(())
     }
 
+    /// A line of the process's memory in MB (10^6 bytes), such as `VmHWM`, the most that was resident since its start.
+    pub(crate) fn memory(&self, line: &str) -> Result<f64, Error> {
+        let pid = self.process.as_ref().ok_or("the site is not running")?.pid();
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let value =
+            status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')?.split_whitespace().next());
+        Ok(value.ok_or("no such line in the process's status")?.parse::<f64>()? * 1024.0 / 1e6)
+    }
+
     /// Runs a verb and returns what it printed.
     pub(crate) fn run(&self, args: &[&str]) -> Result<Vec<u8>, Error> {
         let done = self.at.run(|| Ok(self.command(args).output()?))?;
@@ -179,8 +212,15 @@ impl<'l> Site<'l> {
         }
     }
 
+    /// The sum of a metric over its labels.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64, Error> {
+        self.at.run_async(async || Api::new().metric(name).await)
+    }
+
+    /// What `holdfast status` says; its exit status tells an operator's script whether all is well.
     pub(crate) fn status(&self) -> Result<Value, Error> {
-        Ok(serde_json::from_slice(&self.run(&["status", "--json"])?)?)
+        let said = self.at.run(|| Ok(self.command(&["status", "--json"]).output()?))?;
+        Ok(serde_json::from_slice(&said.stdout)?)
     }
 
     fn is_idle(&self) -> Result<bool, Error> {

@@ -221,7 +221,7 @@ impl Direction {
 /// Gives the calling thread real-time scheduling; without it the emulator is as late as the machine is busy, and says so.
 fn hurry() {
     let thread = nix::unistd::gettid().to_string();
-    let asked = Command::new("chrt").args(["--fifo", "--pid", PRIORITY, &thread]).output();
+    let asked = Command::new("chrt").args(["--fifo", "--reset-on-fork", "--pid", PRIORITY, &thread]).output();
     if !asked.is_ok_and(|done| done.status.success()) {
         tell("no real-time scheduling (chrt, package util-linux): packets may leave late");
     }

@@ -140,3 +140,24 @@ fn probe(link: &Link, payload: usize, gap: Duration, count: usize, rest: Duratio
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is asserted holds on a machine that is busy: nothing arrives early, and nothing is lost that should not be.
+    #[test]
+    fn a_link_delays_and_carries_datagrams_between_its_namespaces() {
+        let conditions = Conditions::new(1_000_000, Duration::from_millis(40), 0.0);
+        let link = match Link::open(&conditions, "cubic", 1) {
+            Ok(link) => link,
+            Err(reason) => return println!("skipped: {reason}"),
+        };
+        let arrivals = probe(&link, 100, Duration::from_millis(5), 20, Duration::from_secs(1)).unwrap();
+        assert_eq!(arrivals.len(), 20);
+        let earliest = Duration::from_millis(40) + conditions.time_of(128);
+        assert!(arrivals.iter().all(|arrival| arrival.received - arrival.sent >= earliest));
+        let seen = link.forward(Span { from: Duration::ZERO, until: Duration::MAX });
+        assert!(seen.iter().all(|passage| passage.bytes == 128), "the namespaces talk by themselves");
+    }
+}
