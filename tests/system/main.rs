@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail and report as tests do")]
 
 mod at_rest;
+mod backlog;
 mod clients;
 mod compare;
 mod crash;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use journal::Journal;
 use keys::{ChunkSecret, InviteBook, NodeKey, PeerName, PeerRegistry};
-use model::{BitsPerSecond, Clock, NodeId, Precedence};
+use model::{BitsPerSecond, Clock, Epoch, NodeId, Precedence, Seq};
 use telemetry::Metrics;
 use tokio_util::sync::CancellationToken;
 
+use crate::ask::{Asks, Telling};
 use crate::conversation::{ConversationOptions, Conversations};
 use crate::enroll::Desk;
 use crate::net::{NetOptions, Shared};
@@ -47,6 +48,7 @@ pub struct Carrier {
     desk: Option<Desk>,
     conversations: Conversations,
     journal: Journal,
+    asks: Arc<Asks>,
 }
 
 /// What others ask of a running carrier. Cheap to clone.
@@ -54,6 +56,7 @@ pub struct Carrier {
 pub struct CarrierHandle {
     shared: Arc<Shared>,
     journal: Journal,
+    asks: Arc<Asks>,
 }
 
 /// Name of the journal consumer that stands for a peer. By identity and not by name: a replaced box has everything to
@@ -97,6 +100,7 @@ impl Carrier {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
         })?;
+        let asks = Arc::new(Asks::default());
         let conversations = Conversations::new(ConversationOptions {
             me,
             name,
@@ -106,18 +110,19 @@ impl Carrier {
             clock,
             metrics,
             finals: shared.finals.subscribe(),
+            asks: Arc::clone(&asks),
         });
-        Ok(Self { shared, desk, conversations, journal })
+        Ok(Self { shared, desk, conversations, journal, asks })
     }
 
     /// What others ask of it while it runs.
     pub fn handle(&self) -> CarrierHandle {
-        CarrierHandle { shared: Arc::clone(&self.shared), journal: self.journal.clone() }
+        CarrierHandle { shared: Arc::clone(&self.shared), journal: self.journal.clone(), asks: Arc::clone(&self.asks) }
     }
 
     /// Keeps every link until `stop`, then says goodbye to the peers. Not cancel-safe: stop it with the token.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { shared, desk, conversations, journal: _ } = self;
+        let Self { shared, desk, conversations, journal: _, asks: _ } = self;
         Arc::clone(&shared).run(desk, conversations, stop).await;
     }
 }
@@ -132,6 +137,12 @@ impl CarrierHandle {
                 accounting.map(|a| a.by_class.map(|sums| ClassBacklog { entries: sums.held, bytes: sums.held_bytes }));
         }
         status
+    }
+
+    /// What the conversation with a peer has sent, and since when an entry is on its way. `None` without a conversation, or
+    /// when it is too busy to answer. Blocks for a second at most.
+    pub fn telling(&self, peer: NodeId, entry: Option<(Epoch, Seq)>) -> Option<Telling> {
+        self.asks.ask(peer, entry)
     }
 
     /// The emission state.

@@ -27,9 +27,10 @@ use link::{
 };
 use model::{BitsPerSecond, ChunkName, Clock, EntryId, Epoch, Event, NodeId, ObjectKey, Outcome, RangeSet};
 use telemetry::Metrics;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use wire::frame::{ByeCode, Frame};
 
+use crate::ask::{Asks, Question, Telling};
 use crate::talk::{Refusal, Talk, Talks};
 use crate::{CarrierSettings, Ledger, LedgerError, consumer_name};
 
@@ -62,6 +63,8 @@ pub(crate) struct ConversationOptions {
     pub(crate) metrics: Arc<Metrics>,
     /// Counts changes of the finals.
     pub(crate) finals: watch::Receiver<u64>,
+    /// Where operators ask.
+    pub(crate) asks: Arc<Asks>,
 }
 
 impl Conversations {
@@ -106,6 +109,8 @@ impl Talks for Conversations {
             clones: CloneDetector::default(),
             appended: self.appended.subscribe(),
             finals: o.finals.clone(),
+            questions: o.asks.open(peer.node),
+            asked: Vec::new(),
             appends: FuturesUnordered::new(),
             appended_done: Vec::new(),
             retains: 0,
@@ -198,6 +203,8 @@ pub(crate) struct Conversation {
     clones: CloneDetector,
     appended: watch::Receiver<u64>,
     finals: watch::Receiver<u64>,
+    questions: mpsc::Receiver<Question>,
+    asked: Vec<Question>,
     /// Bounded by what the peer may have under way without a receipt (`link::limits`).
     appends: FuturesUnordered<Boxed<Appended>>,
     appended_done: Vec<Appended>,
@@ -246,6 +253,7 @@ impl Talk for Conversation {
     fn needs_settling(&self, now: Duration) -> bool {
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now);
         !self.appended_done.is_empty()
+            || !self.asked.is_empty()
             || self.own_news
             || self.finals_due
             || self.files_due
@@ -255,6 +263,7 @@ impl Talk for Conversation {
 
     fn settle(&mut self, mono: Duration) -> Result<(), Refusal> {
         let now = self.now(mono);
+        self.answer(mono);
         self.finish_appends(now)?;
         if self.retry_at.is_some_and(|at| at <= mono) {
             self.retry_at = None;
@@ -323,6 +332,7 @@ impl Talk for Conversation {
                     self.appended_done.push(done);
                 }
             }
+            Some(question) = self.questions.recv() => self.asked.push(question),
             Ok(()) = self.appended.changed() => self.own_news = true,
             Ok(()) = self.finals.changed() => self.finals_due = true,
             else => std::future::pending().await,
@@ -335,6 +345,15 @@ impl Conversation {
         let waiting = self.session.waiting(&self.outbound, now).map_err(|e| refusal(&e.into()))?;
         self.perform(now)?;
         Ok(waiting)
+    }
+
+    fn answer(&mut self, mono: Duration) {
+        for Question { entry, answer } in std::mem::take(&mut self.asked) {
+            let sent_at = entry.and_then(|(epoch, seq)| self.session.sent_at(epoch, seq));
+            let on_its_way = sent_at.map(|at| mono.saturating_sub(at));
+            // Whoever asked may have gone.
+            let _ = answer.send(Telling { sent: self.session.sent_so_far(), on_its_way });
+        }
     }
 
     fn now(&self, mono: Duration) -> Now {

@@ -16,6 +16,7 @@
 //! Not here: what to send (`link`), which of it first (`shaper`), where it rests (`journal`).
 //! Start reading at [`Carrier`], then `keeper`.
 
+mod ask;
 mod backoff;
 mod carrier;
 mod clock;
@@ -41,6 +42,7 @@ mod tls;
 #[cfg(test)]
 mod trial;
 
+pub use ask::Telling;
 pub use carrier::{Carrier, CarrierHandle, CarrierOptions, consumer_name};
 pub use clock::SystemClock;
 pub use emission::{BadEmission, Emission};

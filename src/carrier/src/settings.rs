@@ -19,6 +19,8 @@ pub struct CarrierSettings {
     pub rate: BitsPerSecond,
     /// Release labels that a peer without a list of its own may get.
     pub labels: Vec<Label>,
+    /// Nothing of a backlog has moved for so long: the operator is told. 0 for never.
+    pub no_progress_after_minutes: u32,
     /// Sections `[carrier.peers.NAME]`.
     pub peers: BTreeMap<PeerName, PeerSettings>,
 }
@@ -30,6 +32,7 @@ impl Default for CarrierSettings {
             listen: None,
             rate: BitsPerSecond(256_000),
             labels: vec![Label::directory(), mission],
+            no_progress_after_minutes: 15,
             peers: BTreeMap::new(),
         }
     }

@@ -52,6 +52,7 @@ mod types;
 mod upkeep;
 mod verify;
 mod view;
+mod whereabouts;
 
 pub use consumer::Consumer;
 pub use disk::StdDisk;
@@ -76,3 +77,4 @@ pub use types::{
     ForeignOutcome, Listed, OpenReport, OwnEpoch, Progress, Received, Stats, Sums, TrimReport, VerifyReport, Which,
 };
 pub use upkeep::TrimPlan;
+pub use whereabouts::{About, Ahead, HeldByStream, Place, StreamHeld, WALK_MAX};

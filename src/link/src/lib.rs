@@ -31,10 +31,12 @@ mod output;
 mod progress;
 mod receiver;
 mod sender;
+mod sent;
 mod serve;
 mod session;
 
 pub use clone::{CloneDetector, CloneVerdict};
 pub use output::{Incoming, LinkError, LinkEvent, Output, StartEpochReason};
 pub use progress::EpochProgress;
+pub use sent::{FileThere, Packing, SentSoFar};
 pub use session::{Lane, Now, ReceiverState, SenderState, Session, SessionConfig, Waiting};

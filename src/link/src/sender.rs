@@ -17,6 +17,7 @@ use crate::limits::{
 };
 use crate::output::{LinkEvent, Output, StartEpochReason};
 use crate::progress::{EpochProgress, is_skip, take_epoch, take_fitting, union_into};
+use crate::sent::{Packing, SentSoFar};
 use crate::session::{Now, SenderState};
 
 /// Number of an own entry.
@@ -67,6 +68,12 @@ pub(crate) struct Sender {
     wait_for_epoch: Option<Epoch>,
     /// Entries that were under way when the last connection ended.
     again: usize,
+    /// What was sent, by class.
+    packing: [Packing; 5],
+    /// Plain bytes that were sent for the first time.
+    first_bytes: u64,
+    /// How much of the large entry that each class cut last was ever sent.
+    cut_most: [Option<(Number, u64)>; 5],
 }
 
 #[derive(Debug)]
@@ -129,6 +136,9 @@ impl Sender {
             resent: BTreeSet::new(),
             wait_for_epoch: None,
             again: 0,
+            packing: [Packing::default(); 5],
+            first_bytes: 0,
+            cut_most: [None; 5],
         }
     }
 
@@ -669,6 +679,7 @@ impl Sender {
             self.sent(entry, now);
         }
         let bytes = batch.frame_len();
+        self.packing[class.index()].add(picked.iter().map(|o| o.bytes.len() as u64).sum(), bytes);
         outputs.push_back(Output::Event(LinkEvent::Sent { class, entries: picked.len(), bytes }));
         Ok(Some(Frame::Batch(batch)))
     }
@@ -678,7 +689,9 @@ impl Sender {
         let number = (h.id.epoch, h.id.seq.get());
         let last = self.epochs.entry(number.0).or_default();
         *last = (*last).max(number.1);
-        self.sent_here.entry(number.0).or_default().insert(number.1);
+        if self.sent_here.entry(number.0).or_default().insert(number.1) {
+            self.first_bytes += o.bytes.len() as u64;
+        }
         let (pos, class, captured) = (o.pos, h.precedence, h.captured);
         self.in_flight.insert(number, InFlight { pos, class, sent_at: now.mono, captured });
         if self.resend.remove(&number) {
@@ -714,6 +727,13 @@ impl Sender {
         let id = cutting.entry.entry.header.id;
         let part = cutting.packed.part(cutting.offset, bytes_max.saturating_sub(PART_OVERHEAD));
         cutting.offset += part.bytes.len() as u32;
+        // Of the plain bytes, what the part stands for.
+        let plain = |packed: u64| packed * cutting.entry.bytes.len() as u64 / u64::from(cutting.packed.total().max(1));
+        let (part_plain, sent_plain) = (plain(part.bytes.len() as u64), plain(u64::from(cutting.offset)));
+        let number = (id.epoch, id.seq.get());
+        let most = self.cut_most[class.index()].filter(|(of, _)| *of == number).map_or(0, |(_, most)| most);
+        self.cut_most[class.index()] = Some((number, most.max(sent_plain)));
+        self.first_bytes += sent_plain.saturating_sub(most);
         let done = cutting.offset >= cutting.packed.total();
         if done {
             self.sent(&cutting.entry, now);
@@ -722,8 +742,28 @@ impl Sender {
         }
         let frame = Frame::Fragment(Fragment { epoch: id.epoch, seq: id.seq, part });
         let bytes = frame.encode().len();
+        self.packing[class.index()].add(part_plain, bytes);
         outputs.push_back(Output::Event(LinkEvent::Sent { class, entries: usize::from(done), bytes }));
         Some(frame)
+    }
+
+    pub(crate) fn sent_so_far(&self) -> SentSoFar {
+        SentSoFar {
+            classes: self.packing,
+            first_bytes: self.first_bytes,
+            under_way: self.in_flight.len(),
+            ..SentSoFar::default()
+        }
+    }
+
+    /// When an own entry was sent on this connection, while it has no receipt.
+    pub(crate) fn sent_at(&self, number: Number) -> Option<Duration> {
+        self.in_flight.get(&number).map(|flown| flown.sent_at)
+    }
+
+    /// Has the peer finished with it?
+    pub(crate) fn has_ended(&self, epoch: Epoch, n: u64) -> bool {
+        self.progress.get(&epoch).is_some_and(|p| p.outcomes.values().any(|set| set.contains(n)))
     }
 
     pub(crate) fn has_control(&self) -> bool {

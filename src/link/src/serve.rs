@@ -10,6 +10,7 @@ use crate::limits::{NAMES_MAX, RANGES_PER_FRAME, SERVING_MAX};
 use crate::output::LinkError;
 use crate::progress::take_fitting;
 use crate::sender::Sender;
+use crate::sent::{FileThere, Packing, SentSoFar};
 
 type Number = (Epoch, Seq);
 
@@ -23,9 +24,35 @@ pub(crate) struct Serve {
     /// What is asked for, the oldest file first.
     todo: BTreeMap<(Number, u8), (RangeSet, Option<Partial>)>,
     /// The list of names that the indexes of the first of these count in.
-    names: Option<(Number, u8, Vec<ChunkName>)>,
+    names: Option<Names>,
     current: Option<Current>,
     gone: VecDeque<Unavailable>,
+    packing: Packing,
+    /// Files that were served, as far as they are not complete: kept over connections.
+    served: BTreeMap<Number, Served>,
+    /// Plain bytes that were sent for the first time.
+    first_bytes: u64,
+}
+
+/// What is known of a file at the peer.
+#[derive(Clone, Copy, Debug)]
+struct Served {
+    content_bytes: u64,
+    /// What it has not got and was not sent on this connection.
+    missing_bytes: u64,
+    /// The least that it ever missed.
+    least_missing: u64,
+}
+
+/// Names of a level of a file.
+#[derive(Debug)]
+struct Names {
+    of: (Number, u8),
+    names: Vec<ChunkName>,
+    /// Length of the whole file's content.
+    content_bytes: u64,
+    /// Length of the form of it that the chunks hold.
+    form_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -34,17 +61,68 @@ struct Current {
     level: u8,
     index: u32,
     packed: Packed,
+    /// Of the content, what the chunk stands for; nothing for a list of names.
+    plain_bytes: u64,
     offset: u32,
 }
 
 impl Serve {
     pub(crate) fn new(me: NodeId, compression: i32) -> Self {
         let compression = compression.min(CHUNK_COMPRESSION_MAX);
-        Self { me, compression, todo: BTreeMap::new(), names: None, current: None, gone: VecDeque::new() }
+        Self {
+            me,
+            compression,
+            todo: BTreeMap::new(),
+            names: None,
+            current: None,
+            gone: VecDeque::new(),
+            packing: Packing::default(),
+            served: BTreeMap::new(),
+            first_bytes: 0,
+        }
     }
 
     pub(crate) fn disconnected(&mut self) {
-        *self = Self::new(self.me, self.compression);
+        self.todo.clear();
+        self.names = None;
+        self.current = None;
+        self.gone.clear();
+    }
+
+    /// Adds what was sent of files. Files that ended are forgotten.
+    pub(crate) fn add_sent(&mut self, sender: &Sender, sent: &mut SentSoFar) {
+        self.served.retain(|(epoch, seq), _| !sender.has_ended(*epoch, seq.get()));
+        sent.files = self.packing;
+        sent.first_bytes += self.first_bytes;
+        let there = |((epoch, seq), served): (&Number, &Served)| FileThere {
+            epoch: *epoch,
+            seq: *seq,
+            bytes: served.content_bytes.saturating_sub(served.missing_bytes),
+        };
+        sent.files_there = self.served.iter().map(there).collect();
+    }
+
+    /// Notes what the peer misses of the file that is being served: what it asked for, at the file's mean length of a chunk.
+    fn note_missing(&mut self) {
+        let Some(Names { of: (number, 0), names, content_bytes, .. }) = &self.names else { return };
+        let asked = self.todo.get(&(*number, 0)).map_or(0, |(todo, _)| todo.count());
+        let missing = u128::from(asked) * u128::from(*content_bytes) / names.len().max(1) as u128;
+        let part = self.current.as_ref().filter(|c| (c.number, c.level) == (*number, 0)).map_or(0, |c| {
+            let left = u64::from(c.packed.total() - c.offset.min(c.packed.total()));
+            c.plain_bytes * left / u64::from(c.packed.total().max(1))
+        });
+        let missing_bytes = u64::try_from(missing).unwrap_or(u64::MAX).saturating_add(part).min(*content_bytes);
+        if self.served.len() >= SERVED_MAX && !self.served.contains_key(number) {
+            self.served.pop_first();
+        }
+        let served = self.served.entry(*number).or_insert(Served {
+            content_bytes: *content_bytes,
+            missing_bytes,
+            least_missing: missing_bytes,
+        });
+        served.missing_bytes = missing_bytes;
+        self.first_bytes += served.least_missing.saturating_sub(missing_bytes);
+        served.least_missing = served.least_missing.min(missing_bytes);
     }
 
     pub(crate) fn want(&mut self, want: Want) -> Result<(), LinkError> {
@@ -93,9 +171,12 @@ impl Serve {
         let part = current.packed.part(current.offset, bytes_max.saturating_sub(PART_OVERHEAD));
         current.offset += part.bytes.len() as u32;
         let ((epoch, seq), level, index) = (current.number, current.level, current.index);
+        let plain = current.plain_bytes * part.bytes.len() as u64 / u64::from(current.packed.total().max(1));
+        self.packing.add(plain, part.bytes.len() + PART_OVERHEAD);
         if current.offset < current.packed.total() {
             self.current = Some(current);
         }
+        self.note_missing();
         Ok(Some(Frame::Slice(Slice { epoch, seq, level, index, part })))
     }
 
@@ -109,9 +190,9 @@ impl Serve {
                 first.remove();
                 continue;
             };
-            if self.names.as_ref().is_none_or(|(n, l, _)| (*n, *l) != (number, level)) {
+            if self.names.as_ref().is_none_or(|names| names.of != (number, level)) {
                 match names_of(self.me, number, level, sender, outbound)? {
-                    Some(names) => self.names = Some((number, level, names)),
+                    Some(names) => self.names = Some(names),
                     None => {
                         let indexes = RangeSet::from(index..=index);
                         self.gone.push_back(Unavailable { epoch: number.0, seq: number.1, level, indexes });
@@ -120,9 +201,9 @@ impl Serve {
                     }
                 }
             }
-            let names = self.names.as_ref().map(|(_, _, names)| names.as_slice()).unwrap_or_default();
-            let name = usize::try_from(index).ok().and_then(|at| names.get(at));
-            let Some(name) = name else {
+            let known = self.names.as_ref();
+            let name = known.and_then(|known| known.names.get(usize::try_from(index).ok()?));
+            let (Some(known), Some(name)) = (known, name) else {
                 // Indexes are asked for in ascending order: what is left lies beyond the end too.
                 first.remove();
                 continue;
@@ -142,7 +223,9 @@ impl Serve {
             let held = begun.filter(|(_, crc, _)| *crc == packed.crc());
             // At least the last byte is sent again, so that the peer completes it.
             let offset = held.map_or(0, |(_, _, held)| held.min(packed.total().saturating_sub(1)));
-            return Ok(Some(Current { number, level, index: index as u32, packed, offset }));
+            let share = u128::from(known.content_bytes) * chunk.len() as u128 / u128::from(known.form_bytes.max(1));
+            let plain_bytes = if level == 0 { u64::try_from(share).unwrap_or(u64::MAX) } else { 0 };
+            return Ok(Some(Current { number, level, index: index as u32, packed, plain_bytes, offset }));
         }
         Ok(None)
     }
@@ -156,7 +239,7 @@ fn names_of(
     level: u8,
     sender: &Sender,
     outbound: &dyn Outbound,
-) -> Result<Option<Vec<ChunkName>>, OutboundError> {
+) -> Result<Option<Names>, OutboundError> {
     let id = EntryId { origin: me, epoch: number.0, seq: number.1 };
     let Some(own) = outbound.entry(id)? else { return Ok(None) };
     if !sender.releases(&own.entry.header.label) {
@@ -182,8 +265,13 @@ fn names_of(
             Err(_) => return Ok(None),
         }
     }
-    Ok(Some(names))
+    let content_bytes = manifest.content_bytes;
+    let form_bytes = manifest.coded.map_or(content_bytes, |coded| coded.bytes);
+    Ok(Some(Names { of: (number, level), names, content_bytes, form_bytes }))
 }
+
+/// Incomplete files at the peer of which it is remembered how much is there: more than it may ask for at a time.
+const SERVED_MAX: usize = 4 * SERVING_MAX;
 
 /// Most files are compressed already; more effort on them is heat.
 const CHUNK_COMPRESSION_MAX: i32 = 6;

@@ -18,6 +18,7 @@ use crate::output::{LinkError, LinkEvent, Output};
 use crate::progress::EpochProgress;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
+use crate::sent::SentSoFar;
 use crate::serve::Serve;
 
 /// The time, as protocol and as people see it.
@@ -503,6 +504,19 @@ impl Session {
         let (node, boot) = (self.config.me, self.config.boot);
         let next_seq = Seq::new(last.saturating_add(1)).unwrap_or(Seq::FIRST);
         Frame::Greet(Greet { protocol: PROTOCOL, node, boot, epoch, next_seq, name })
+    }
+
+    /// What was sent so far, and what is known of the peer's holdings.
+    pub fn sent_so_far(&mut self) -> SentSoFar {
+        let mut sent = self.sender.sent_so_far();
+        self.serve.add_sent(&self.sender, &mut sent);
+        sent
+    }
+
+    /// When an own entry was sent on the present connection, on the monotonic clock; `None` when it was not, or when
+    /// there is a receipt.
+    pub fn sent_at(&self, epoch: Epoch, seq: Seq) -> Option<Duration> {
+        self.sender.sent_at((epoch, seq.get()))
     }
 
     /// Is a connection attached and greeted by both sides?

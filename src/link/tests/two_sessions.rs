@@ -740,6 +740,46 @@ fn a_large_entry_and_a_large_chunk_resume_where_the_link_broke() {
     assert!(sent < 260_000, "{sent} bytes for 200 kB");
 }
 
+/// A link that takes 30 kB and breaks, again and again, with nothing of it arriving: however much is sent, it is no
+/// progress, and what the peer really has of the file stays known.
+#[test]
+fn what_is_sent_again_is_no_progress_and_what_the_peer_has_of_a_file_is_known() {
+    let mut world = World::new(5, false);
+    world.nodes[0].capture_file(&noise(600_000));
+    world.connect();
+    let sent_so_far = |world: &mut World| world.nodes[0].session.sent_so_far();
+    let exchange = |world: &mut World, lost: bool| {
+        world.now += Duration::from_millis(100);
+        let now = world.now();
+        for i in [0, 1] {
+            let Some(frame) = world.nodes[i].send(1_200, now) else { continue };
+            if !(lost && matches!(frame, Frame::Slice(_))) {
+                world.nodes[1 - i].take(frame, now);
+            }
+            world.nodes[1 - i].work(now, true);
+            world.nodes[i].work(now, true);
+        }
+    };
+    while sent_so_far(&mut world).first_bytes < 300_000 {
+        exchange(&mut world, false);
+    }
+    let there = |world: &mut World| sent_so_far(world).files_there[0].bytes;
+    let half = there(&mut world);
+    assert!((240_000..360_000).contains(&half), "{half}");
+    let packed = sent_so_far(&mut world).files;
+    assert!((packed.plain_bytes..packed.plain_bytes * 11 / 10).contains(&packed.frame_bytes), "{packed:?}");
+    let mut progress = Vec::new();
+    for _ in 0..10 {
+        world.connect();
+        (0..40).for_each(|_| exchange(&mut world, true));
+        progress.push(sent_so_far(&mut world).first_bytes);
+    }
+    let frames = sent_so_far(&mut world).files.frame_bytes - packed.frame_bytes;
+    assert!(frames > 300_000, "{frames} bytes were sent");
+    assert_eq!(progress[1..], [progress[1]; 9], "and only the first time counted");
+    assert!(there(&mut world).abs_diff(half) < 70_000, "{} of {half}", there(&mut world));
+}
+
 #[test]
 fn two_files_that_share_chunks_cost_one() {
     let mut world = World::new(4, false);

@@ -35,6 +35,16 @@ pub enum Verb {
     Enroll(Enroll),
     /// Show how the node is: links, what is held and since when, what to do.
     Status(Format),
+    /// Show what waits for each peer, by class and stream, how much that is on the link, and when it will be there.
+    Backlog(Format),
+    /// Show where a post, a file or an entry is, for each peer, and what it waits for.
+    Why {
+        /// Id of a post or file, or an entry by its place (a number) or as origin/epoch/number.
+        target: String,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
     /// Look into the journal; works whether the node runs or not.
     #[command(subcommand)]
     Journal(Journal),

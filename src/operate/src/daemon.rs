@@ -8,8 +8,10 @@ use apply::{Holdings, PurgeReceipt, PurgeStatus};
 use carrier::{Emission, PeerState, PeerStatus, SystemClock, consumer_name};
 use edge::{Environment, Site, SiteConfig};
 use hub::Hub;
+use journal::Accounting;
 use keys::{ChunkSecret, DataKeys, InviteBook, Keyring, NodeKey, PeerRegistry};
-use model::{Clock as _, NodeId, Outcome};
+use link::SentSoFar;
+use model::{BitsPerSecond, Clock as _, EntryId, Header, Hlc, NodeId, ObjectRef, Outcome, Precedence};
 use telemetry::{Grade, Health, Metrics, Verdict};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -21,18 +23,27 @@ use crate::admin::{
     self, Control, HoldChange, HoldChanged, InviteRequest, Joined, NewPassword, NewUser, Peers, PurgeAtNode,
     PurgeOrdered, PurgeRequest, PurgeState, PurgeView, Purges, Token, UserAdded,
 };
+use crate::backlog::{self, Backlog, Eta, FrameRate, Meter, Parts, PeerBacklog, Progress, remaining};
 use crate::config::{self, Role, Settings};
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
 use crate::rotation::{KeyList, Rewriting, Rotated, Rotation};
-use crate::status::{self, DiskFacts, Drain, Equation, InboundFacts, LinkFacts, NodeFacts, PeerFacts, Status};
+use crate::status::{self, DiskFacts, Equation, InboundFacts, LinkFacts, NodeFacts, PeerFacts, Status};
 use crate::upkeep::{Upkeep, UpkeepDone};
+use crate::why::{self, Destination, Live, Why};
 use crate::{lock, observe, offline, secrets, upkeep};
 
 /// Rates and the backlog are looked at this often.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Over this many looks a rate is averaged: datagrams come in bursts.
 const RATE_LOOKS: usize = 5;
+
+/// A backlog that stands for longer than this has no end in sight.
+const STANDS: Duration = Duration::from_secs(60);
+/// Less of a file is its last slices on their way.
+const UNSENT_FILE_BYTES: u64 = 16 << 10;
+/// Rows that `why` looks through for what is not captured yet: more wait only while the journal is full.
+const CAPTURE_ROWS_MAX: usize = 10_000;
 
 /// Runs the node in `layout` until it is told to stop.
 ///
@@ -216,11 +227,10 @@ struct Running {
 /// What is remembered of a peer from one look to the next.
 #[derive(Default)]
 struct Watched {
-    drain: Drain,
-    /// Wire bytes at the last look.
-    wire_seen: u64,
-    /// Of these, sent while the link was up.
-    sent_up: u64,
+    /// What the session had sent at the last look.
+    sent: SentSoFar,
+    meter: Meter,
+    progress: Progress,
     /// When, and the bytes up and down until then.
     looks: std::collections::VecDeque<(Duration, u64, u64)>,
 }
@@ -231,6 +241,25 @@ impl Watched {
         while self.looks.len() > RATE_LOOKS {
             self.looks.pop_front();
         }
+    }
+
+    /// Follows the backlog from one look to the next.
+    fn follow(&mut self, now: Duration, accounting: &Accounting, state: &PeerState) {
+        let total = &accounting.total;
+        let frames = self.sent.classes.iter().chain([&self.sent.files]).map(|packing| packing.frame_bytes).sum();
+        let files = remaining(accounting, &self.sent).0[Precedence::Deferred.index()].plain_bytes;
+        let unsent = total.held > total.stored + self.sent.under_way as u64 || files > UNSENT_FILE_BYTES;
+        self.meter.look(now, frames, unsent && matches!(state, PeerState::Up { .. }));
+        let mark = self.sent.first_bytes + total.stored + (total.accepted - total.held);
+        self.progress.look(now, mark, total.held > 0 && !matches!(state, PeerState::Silent));
+    }
+
+    /// When nothing will be held any more; `None` while the link is not up, or nothing moves.
+    fn eta(&self, now: Duration, accounting: &Accounting, state: &PeerState, ceiling: BitsPerSecond) -> Option<Eta> {
+        let moves = self.progress.stands_for(now).is_none_or(|stands| stands < STANDS);
+        let rate = self.meter.rate(now).unwrap_or_else(|| FrameRate::configured(ceiling));
+        let bytes = remaining(accounting, &self.sent).0.iter().map(|r| r.link_bytes).sum();
+        (moves && matches!(state, PeerState::Up { .. })).then(|| rate.time_for(bytes, 0))
     }
 
     /// Bits per second up and down over the kept looks.
@@ -293,18 +322,20 @@ impl Running {
         self.watched().retain(|node, _| peers.iter().any(|p| p.node == *node));
         for peer in &peers {
             let accounting = self.journal.accounting(&consumer_name(peer.node)).ok().flatten();
+            // A session with nothing to send has nothing to say.
+            let holds = accounting.as_ref().is_some_and(|a| a.total.held > 0);
+            let telling = if holds { self.carrier.telling(peer.node, None) } else { None };
             let mut all = self.watched();
             let watched = all.entry(peer.node).or_default();
             watched.look(now, peer.wire_bytes_up, peer.wire_bytes_down);
-            // What goes out to find the peer moves no backlog.
-            let sent = peer.wire_bytes_up.saturating_sub(watched.wire_seen);
-            watched.wire_seen = peer.wire_bytes_up;
-            watched.sent_up += if matches!(peer.state, PeerState::Up { .. }) { sent } else { 0 };
-            let eta = accounting.and_then(|a| {
-                watched.drain.sample(now, a.total.held_bytes, watched.sent_up);
-                watched.drain.eta()
-            });
+            watched.sent = telling.map_or_else(|| std::mem::take(&mut watched.sent), |telling| telling.sent);
             let name = telemetry::PeerName::new(peer.name.as_str());
+            let eta = accounting.and_then(|a| {
+                watched.follow(now, &a, &peer.state);
+                let backlog = self.peer_backlog(now, peer, &a, watched, Default::default());
+                self.tell_backlog(&name, &backlog);
+                watched.eta(now, &a, &peer.state, peer.rate)
+            });
             match eta {
                 Some(eta) => self.metrics.equation_eta_seconds.set_count((name,), eta.high_seconds),
                 None => self.metrics.equation_eta_seconds.forget((name,)),
@@ -313,6 +344,71 @@ impl Running {
             self.health.report(&format!("link {}", peer.name), verdict(&peer.state));
         }
         self.look_at_purges();
+    }
+
+    fn peer_backlog(
+        &self,
+        now: Duration,
+        peer: &PeerStatus,
+        accounting: &Accounting,
+        watched: &Watched,
+        streams: journal::HeldByStream,
+    ) -> PeerBacklog {
+        let minutes = self.settings.carrier.no_progress_after_minutes;
+        let parts = Parts {
+            name: peer.name.as_str(),
+            link: Some(&peer.state),
+            accounting,
+            streams,
+            sent: &watched.sent,
+            measured: watched.meter.rate(now),
+            ceiling: peer.rate,
+            stands_for: watched.progress.stands_for(now),
+            alarm_after: (minutes > 0).then(|| Duration::from_secs(60 * u64::from(minutes))),
+        };
+        PeerBacklog::new(parts, SystemClock.now())
+    }
+
+    /// Metrics and the alarm.
+    fn tell_backlog(&self, name: &telemetry::PeerName, backlog: &PeerBacklog) {
+        for (class, of) in Precedence::ALL.into_iter().zip(&backlog.classes) {
+            self.metrics.backlog_link_bytes.set_count((name.clone(), class), of.remaining.link_bytes);
+            let oldest = of.oldest_seconds.unwrap_or(0);
+            self.metrics.backlog_oldest_seconds.set_count((name.clone(), class), oldest);
+            self.metrics.backlog_eta_seconds.set_count((name.clone(), class), of.eta.high_seconds);
+        }
+        let stands = backlog.no_progress_seconds.unwrap_or(0);
+        self.metrics.backlog_no_progress_seconds.set_count((name.clone(),), stands);
+        let verdict = match backlog.stalled {
+            false => Verdict::ok("what is held moves, or nothing is"),
+            true => Verdict::degraded(
+                format!(
+                    "{} entries are held for {} and nothing of them has moved for {}",
+                    backlog.entries,
+                    backlog.name,
+                    crate::show::seconds(stands)
+                ),
+                "`holdfast backlog` shows what waits, `holdfast status` how the link is; nothing is lost meanwhile",
+            ),
+        };
+        self.health.report(&format!("backlog {}", backlog.name), verdict);
+    }
+
+    fn destinations(&self) -> Vec<Destination> {
+        let now = uptime();
+        let to = |peer: PeerStatus| {
+            let measured = self.watched().get(&peer.node).and_then(|watched| watched.meter.rate(now));
+            Destination {
+                node: peer.node,
+                name: peer.name.to_string(),
+                labels: self.settings.carrier.labels_of(&peer.name).to_vec(),
+                sent: self.carrier.telling(peer.node, None).map(|telling| telling.sent).unwrap_or_default(),
+                measured,
+                ceiling: peer.rate,
+                link: Some(peer.state),
+            }
+        };
+        self.carrier.status().into_iter().map(to).collect()
     }
 
     fn purge_view(&self, status: PurgeStatus) -> PurgeView {
@@ -373,21 +469,22 @@ impl Running {
         let ledger = self.applied.ledger(peer.node);
         let ended = |outcome: Outcome| ledger.iter().filter(|(_, o, _)| *o == outcome).map(|(.., n)| n.count()).sum();
         let (applied, quarantined): (u64, u64) = (ended(Outcome::Applied), ended(Outcome::Quarantined));
-        let (rates, eta) = match self.watched().get(&peer.node) {
-            Some(watched) => (watched.rates(), watched.drain.eta()),
-            None => ((0, 0), None),
+        let (rates, eta) = match (self.watched().get(&peer.node), &accounting) {
+            (Some(watched), Some(a)) => (watched.rates(), watched.eta(uptime(), a, &peer.state, peer.rate)),
+            (Some(watched), None) => (watched.rates(), None),
+            (None, _) => ((0, 0), None),
         };
-        let (state, since, detail) = match &peer.state {
-            PeerState::Up { since } => ("up", Some(*since), ""),
-            PeerState::Connecting { last } => ("connecting", None, last.as_str()),
-            PeerState::Down { since, last } => ("down", *since, last.as_str()),
-            PeerState::Silent => ("silent", None, ""),
-            PeerState::Denied { text } => ("denied", None, text.as_str()),
+        let (since, detail) = match &peer.state {
+            PeerState::Up { since } => (Some(*since), ""),
+            PeerState::Connecting { last } => (None, last.as_str()),
+            PeerState::Down { since, last } => (*since, last.as_str()),
+            PeerState::Silent => (None, ""),
+            PeerState::Denied { text } => (None, text.as_str()),
         };
         Ok(PeerFacts {
             name: peer.name.to_string(),
             link: Some(LinkFacts {
-                state: state.to_owned(),
+                state: backlog::state_name(&peer.state).to_owned(),
                 for_seconds: since.map(|at| crate::show::age(at, now).as_secs()),
                 detail: detail.to_owned(),
                 up_bits_per_second: rates.0,
@@ -500,6 +597,28 @@ impl Control for Running {
         })
     }
 
+    fn backlog(&self) -> Result<Backlog, Failure> {
+        let failed = |e: journal::ReadError| Failure::new(chain(&e), e.next_step());
+        let outbox = self.core.outbox_stats().map_err(|e| Failure::new(chain(&e), "check the disk, then try again"))?;
+        let mut peers = Vec::new();
+        for peer in self.carrier.status() {
+            let consumer = consumer_name(peer.node);
+            let Some(accounting) = self.journal.accounting(&consumer).map_err(failed)? else { continue };
+            let streams = self.journal.held_by_stream(&consumer).map_err(failed)?.unwrap_or_default();
+            let sent = self.carrier.telling(peer.node, None).map(|telling| telling.sent);
+            let mut all = self.watched();
+            let watched = all.entry(peer.node).or_default();
+            watched.sent = sent.unwrap_or_else(|| std::mem::take(&mut watched.sent));
+            peers.push(self.peer_backlog(uptime(), &peer, &accounting, watched, streams));
+        }
+        let (schema, at) = (backlog::SCHEMA.to_owned(), SystemClock.now());
+        Ok(Backlog { schema, at, running: true, capturing: Some(outbox.rows), peers })
+    }
+
+    fn why(&self, target: &str) -> Result<Why, Failure> {
+        why::why(target, &self.journal, &self.destinations(), Some(self), SystemClock.now())
+    }
+
     fn set_emission(&self, mode: Emission) -> Result<(), Failure> {
         info!(%mode, "emission control");
         self.carrier.set_emission(mode).map_err(|e| Failure::new(chain(&e), e.next_step()))
@@ -530,6 +649,7 @@ impl Control for Running {
         if let Some(peer) = offline::remove_peer(&self.registry, self.invites.as_deref(), name)? {
             self.carrier.notify_peers();
             self.health.retract(&format!("link {name}"));
+            self.health.retract(&format!("backlog {name}"));
             // The journal waits for it no longer.
             let removed = self.journal.remove_consumer(&consumer_name(peer.node));
             removed.map_err(|e| Failure::new(chain(&e), e.next_step()))?;
@@ -583,6 +703,35 @@ impl Control for Running {
             offline::join(&self.settings, &self.key, &self.chunk_secret, &self.registry, emission, token).await?;
         self.carrier.notify_peers();
         Ok(joined)
+    }
+}
+
+impl Live for Running {
+    fn on_its_way(&self, peer: NodeId, entry: EntryId) -> Option<Duration> {
+        self.carrier.telling(peer, Some((entry.epoch, entry.seq)))?.on_its_way
+    }
+
+    fn here(&self, header: &Header) -> Option<String> {
+        let ledger = self.applied.ledger(header.id.origin);
+        let outcome = |id: EntryId| {
+            let ended = ledger.iter().find(|(epoch, _, set)| *epoch == id.epoch && set.contains(id.seq.get()));
+            ended.map(|(_, outcome, _)| *outcome)
+        };
+        let missing = header.causes.iter().find(|c| c.origin == header.id.origin && outcome(**c).is_none());
+        Some(match (outcome(header.id), missing) {
+            (Some(outcome), _) => outcome.as_str().to_owned(),
+            (None, Some(cause)) => format!("durable, not in effect: it needs {cause}"),
+            (None, None) if header.kind == model::Kind::File => {
+                "durable; the bytes of the file are not all here".to_owned()
+            }
+            (None, None) => "durable, about to be applied".to_owned(),
+        })
+    }
+
+    fn is_being_captured(&self, objects: &[ObjectRef]) -> bool {
+        let rows = self.core.outbox_read(Hlc::ZERO, CAPTURE_ROWS_MAX).unwrap_or_default();
+        let aside = self.core.outbox_aside().unwrap_or_default().into_iter().map(|(row, _)| row);
+        rows.into_iter().chain(aside).any(|row| objects.contains(&row.event.object()))
     }
 }
 

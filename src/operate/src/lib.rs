@@ -16,6 +16,7 @@
 
 pub mod accounts;
 pub mod admin;
+pub mod backlog;
 pub mod cli;
 pub mod config;
 mod daemon;
@@ -37,6 +38,7 @@ pub mod status;
 mod units;
 pub mod upkeep;
 mod verbs;
+pub mod why;
 
 use std::process::ExitCode;
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 use carrier::{Emission, EnrollOptions, SystemClock, consumer_name, enroll_join};
 use journal::{AtRest, IndexPlace, Journal, JournalOptions, StdDisk};
 use keys::{ChunkSecret, Invite, InviteBook, InviteState, Keyring, KeysError, NodeKey, Peer, PeerRegistry, PeerRole};
+use link::SentSoFar;
 use model::Clock as _;
 
 use crate::admin::{HoldChange, HoldChanged, InvitationRow, InviteRequest, Joined, PeerRow, Peers, Token};
+use crate::backlog::{Backlog, Parts, PeerBacklog};
 use crate::config::{Role, Settings};
 use crate::exit::{Exit, Failure, chain};
 use crate::layout::Layout;
@@ -16,6 +18,7 @@ use crate::lock::{self, DataLock};
 use crate::output;
 use crate::secrets;
 use crate::status::{self, DiskFacts, Equation, InboundFacts, NodeFacts, PeerFacts, Status};
+use crate::why::{self, Destination, Why};
 
 /// A hub over a satellite answers within seconds; radio silence on its side may last a minute.
 const JOIN_PATIENCE: Duration = Duration::from_secs(120);
@@ -291,6 +294,76 @@ pub async fn join(
     };
     registry.add(hub).map_err(|e| keys_failure(&e))?;
     Ok(joined)
+}
+
+/// The enrolled peers as `why` needs them, without anything that only a running node knows.
+fn destinations(settings: &Settings, registry: &PeerRegistry) -> Vec<Destination> {
+    let to = |peer: Peer| Destination {
+        node: peer.node,
+        name: peer.name.to_string(),
+        link: None,
+        labels: settings.carrier.labels_of(&peer.name).to_vec(),
+        sent: SentSoFar::default(),
+        measured: None,
+        ceiling: settings.carrier.rate_of(&peer.name),
+    };
+    registry.list().into_iter().map(to).collect()
+}
+
+/// What waits for each peer of a node that does not run, from its files alone.
+///
+/// # Errors
+/// When its keys or its journal cannot be read.
+pub fn backlog(layout: &Layout, settings: &Settings) -> Result<Backlog, Failure> {
+    let registry = PeerRegistry::open(&layout.keys()).map_err(|e| keys_failure(&e))?;
+    let now = SystemClock.now();
+    let mut peers = Vec::new();
+    if layout.journal().exists() {
+        let reader = crate::verbs::open_journal(layout, settings)?;
+        let failed = |e: journal::ReadError| Failure::new(chain(&e), e.next_step());
+        let accounts = reader.accounting().map_err(failed)?;
+        for to in destinations(settings, &registry) {
+            let consumer = consumer_name(to.node);
+            let Some(accounting) = accounts.get(&consumer) else { continue };
+            let streams = reader.held_by_stream(&consumer).map_err(failed)?.unwrap_or_default();
+            let parts = Parts {
+                name: &to.name,
+                link: None,
+                accounting,
+                streams,
+                sent: &to.sent,
+                measured: None,
+                ceiling: to.ceiling,
+                stands_for: None,
+                alarm_after: None,
+            };
+            peers.push(PeerBacklog::new(parts, now));
+        }
+    }
+    let schema = crate::backlog::SCHEMA.to_owned();
+    Ok(Backlog { schema, at: now, running: false, capturing: None, peers })
+}
+
+/// Where something is, as far as the files of a node that does not run tell.
+///
+/// # Errors
+/// When it names nothing, or its keys or its journal cannot be read.
+pub fn why(layout: &Layout, settings: &Settings, asked: &str) -> Result<Why, Failure> {
+    why::check_name(asked)?;
+    let now = SystemClock.now();
+    if !layout.journal().exists() {
+        return Ok(Why {
+            schema: why::SCHEMA.to_owned(),
+            at: now,
+            running: false,
+            asked: asked.to_owned(),
+            note: "the node has no journal yet: nothing was ever captured".to_owned(),
+            entries: Vec::new(),
+        });
+    }
+    let registry = PeerRegistry::open(&layout.keys()).map_err(|e| keys_failure(&e))?;
+    let reader = crate::verbs::open_journal(layout, settings)?;
+    why::why(asked, &reader, &destinations(settings, &registry), None, now)
 }
 
 /// The status of a node that does not run, from its files alone.

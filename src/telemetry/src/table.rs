@@ -59,6 +59,11 @@ metrics! {
     equation_backlog_bytes: Gauge [destination: Destination] "Bytes of the held entries with the whole content of held files: at most so many must still cross.",
     equation_eta_seconds: Gauge [destination: Destination] "Estimated time until nothing is held; absent while nothing drains.",
 
+    backlog_link_bytes: Gauge [destination: Destination, precedence: Precedence] "What has not crossed, as frames on the link: estimated from how entries and files packed so far.",
+    backlog_oldest_seconds: Gauge [destination: Destination, precedence: Precedence] "Age of the oldest entry without a final receipt; 0 when there is none.",
+    backlog_eta_seconds: Gauge [destination: Destination, precedence: Precedence] "Estimated time until everything of the class has crossed, at the slow end, from when the link is up; 0 when nothing is left.",
+    backlog_no_progress_seconds: Gauge [destination: Destination] "Time in which nothing of the backlog has moved although something is held; 0 when nothing is.",
+
     apply_applied_entries_total: Counter [origin: PeerName] "Entries of a peer whose effect became durable here.",
     apply_held_entries: Gauge [origin: PeerName] "Entries of a peer stored here that wait for a cause.",
     apply_quarantined_entries_total: Counter [origin: PeerName] "Entries of a peer that could not be applied and were kept aside.",

@@ -5,6 +5,8 @@
 //!
 //! ```text
 //!  GET    /v1/status             Status
+//!  GET    /v1/backlog            Backlog
+//!  POST   /v1/why                {"target"}                               -> Why
 //!  POST   /v1/emission           {"mode": "silent"}                       -> {}
 //!  POST   /v1/user               {"username", "email", "password", "admin"} -> {"id", "username"}
 //!  POST   /v1/user/password      {"username", "password"}                 -> {}
@@ -31,10 +33,12 @@ pub mod server;
 use model::UnixMillis;
 use serde::{Deserialize, Serialize};
 
+use crate::backlog::Backlog;
 use crate::exit::Failure;
 use crate::rotation::{KeyList, Rewriting, Rotated};
 use crate::status::Status;
 use crate::upkeep::{Upkeep, UpkeepDone};
+use crate::why::Why;
 use apply::{Holdings, PurgeDone};
 use carrier::Emission;
 
@@ -48,6 +52,18 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When the node's stores cannot be read.
     fn status(&self) -> Result<Status, Failure>;
+
+    /// What waits for each peer. Walks over everything that is held.
+    ///
+    /// # Errors
+    /// When the node's stores cannot be read.
+    fn backlog(&self) -> Result<Backlog, Failure>;
+
+    /// Where something is. Reads the journal from its creation on.
+    ///
+    /// # Errors
+    /// When it names nothing, or the journal cannot be read.
+    fn why(&self, target: &str) -> Result<Why, Failure>;
 
     /// Sets emission control, durably, before it returns.
     ///
@@ -140,6 +156,14 @@ pub trait Control: Send + Sync + 'static {
     /// Enrols this node at the hub that issued the token. Not cancel-safe: it may have enrolled when dropped, and
     /// can then be repeated with the same token.
     fn join(&self, token: &str) -> impl Future<Output = Result<Joined, Failure>> + Send;
+}
+
+/// Body of `POST /v1/why`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhyRequest {
+    /// Id of a post or file, or an entry as in `journal show`.
+    pub target: String,
 }
 
 /// Body of `POST /v1/emission`.

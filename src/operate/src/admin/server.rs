@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Control, EmissionChange, HoldChange, InviteRequest, JoinRequest, NewPassword, NewUser, PurgeRequest, Refusal,
-    RemoveRequest, SOCKET,
+    RemoveRequest, SOCKET, WhyRequest,
 };
 use crate::exit::Failure;
 use crate::upkeep::Upkeep;
@@ -65,6 +65,11 @@ pub async fn serve<C: Control>(socket: AdminSocket, control: Arc<C>, stop: Cance
 fn router<C: Control>(control: Arc<C>) -> axum::Router {
     axum::Router::new()
         .route("/v1/status", get(|State(c): State<Arc<C>>| blocking(move || c.status())))
+        .route("/v1/backlog", get(|State(c): State<Arc<C>>| blocking(move || c.backlog())))
+        .route(
+            "/v1/why",
+            post(|State(c): State<Arc<C>>, body: Body<WhyRequest>| with(body, |b| blocking(move || c.why(&b.target)))),
+        )
         .route("/v1/peers", get(|State(c): State<Arc<C>>| blocking(move || c.peers())))
         .route("/v1/keys", get(|State(c): State<Arc<C>>| blocking(move || c.keys())))
         .route("/v1/keys/rotate", post(|State(c): State<Arc<C>>| blocking(move || c.rotate_keys())))
@@ -175,10 +180,12 @@ mod tests {
 
     use super::*;
     use crate::admin::{Joined, Password, Peers, PurgeOrdered, Purges, Token, UserAdded, client};
+    use crate::backlog::Backlog;
     use crate::exit::Exit;
     use crate::rotation::{KeyList, Rewriting, Rotated};
     use crate::status::{Status, fixture};
     use crate::upkeep::UpkeepDone;
+    use crate::why::Why;
     use apply::Holdings;
     use carrier::Emission;
 
@@ -191,6 +198,12 @@ mod tests {
     impl Control for Node {
         fn status(&self) -> Result<Status, Failure> {
             Ok(fixture::edge_with_backlog())
+        }
+        fn backlog(&self) -> Result<Backlog, Failure> {
+            Err(Failure::new("nothing is known of it", "try again"))
+        }
+        fn why(&self, target: &str) -> Result<Why, Failure> {
+            Err(Failure::new(format!("`{target}` names nothing"), "name something"))
         }
         fn set_emission(&self, mode: Emission) -> Result<(), Failure> {
             *self.emission.lock().unwrap() = Some(mode);

@@ -241,6 +241,11 @@ pub const SECTIONS: &[Section] = &[
                 default: Is("[\"directory\", \"mission\"]"),
                 help: "Release labels that a peer without a list of its own may get. What has another label is withheld and counted.",
             },
+            Key {
+                name: "no_progress_after_minutes",
+                default: Is("15"),
+                help: "When something is held for a peer and nothing of it has moved for so long, the health check `backlog NAME` says so; 0 for never. A link that is silent by order raises no alarm.",
+            },
         ],
     },
     Section {

@@ -1,14 +1,13 @@
 //! What a node says about itself: one object for programs, one screen for people.
 
-mod drain;
 mod render;
 
 use model::{Precedence, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+use crate::backlog::Eta;
 use crate::config::Role;
 
-pub use drain::{Drain, Eta};
 pub use render::{COLUMNS, LINES, render};
 
 /// Name and version of the JSON form. Fields are only added within a version.
@@ -111,7 +110,7 @@ pub struct Equation {
     /// At most so many bytes must still cross: the held entries, and the whole content of held files. The peer may have
     /// part of it already.
     pub backlog_bytes: u64,
-    /// When nothing will be held any more; `None` while nothing drains.
+    /// When nothing will be held any more; `None` while the link is not up, or nothing moves. `backlog` says more.
     pub eta: Option<Eta>,
 }
 

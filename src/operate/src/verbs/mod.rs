@@ -1,5 +1,6 @@
 //! What the verbs do.
 
+mod backlog;
 mod config;
 mod enroll;
 mod export;
@@ -12,6 +13,7 @@ mod purge;
 mod status;
 mod upkeep;
 mod user;
+mod why;
 mod zeroize;
 
 pub(crate) use self::journal::{open as open_journal, parse_which};
@@ -35,6 +37,8 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Demo(options) => demo(options),
         Verb::Enroll(verb) => enroll::run(&layout, verb),
         Verb::Status(format) => status::run(&layout, format.json),
+        Verb::Backlog(format) => backlog::run(&layout, format.json),
+        Verb::Why { target, format } => why::run(&layout, &target, format.json),
         Verb::Journal(verb) => journal::run(&layout, verb),
         Verb::Link(verb) => link::run(&layout, verb),
         Verb::Purge(purge) => purge::run(&layout, purge),
@@ -55,6 +59,8 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
     use crate::cli::{Config, Enroll, Journal, JournalHold, Keys, Link, PurgeVerb, Quarantine};
     match verb {
         Verb::Status(format)
+        | Verb::Backlog(format)
+        | Verb::Why { format, .. }
         | Verb::Enroll(Enroll::Invite { format, .. } | Enroll::List(format))
         | Verb::Journal(
             Journal::List { format, .. }
@@ -132,6 +138,9 @@ mod tests {
             (init, Exit::InUse),
             ("config check", Exit::Ok),
             ("status --json", Exit::NotRunning),
+            ("backlog --json", Exit::NotRunning),
+            ("why 1 --json", Exit::NotRunning),
+            ("why nothing", Exit::Usage),
             ("link silence", Exit::Ok),
             ("link status", Exit::Ok),
             ("enroll list", Exit::Ok),

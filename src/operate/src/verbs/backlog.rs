@@ -1,0 +1,113 @@
+//! `holdfast backlog`
+
+use super::block_on;
+use crate::admin::client;
+use crate::backlog::{Backlog, Basis, Eta, PeerBacklog};
+use crate::exit::{Done, Exit};
+use crate::layout::Layout;
+use crate::{config, offline, output, show};
+
+/// Streams on the screen; all of them are in the JSON form.
+const STREAMS_SHOWN: usize = 8;
+
+pub(super) fn run(layout: &Layout, json: bool) -> Done {
+    let settings = config::load(layout.data())?;
+    let backlog = match block_on(client::get::<Backlog>(layout.data(), "/v1/backlog")) {
+        Err(e) if e.exit == Exit::NotRunning => offline::backlog(layout, &settings)?,
+        answer => answer?,
+    };
+    match json {
+        true => output::json(&backlog),
+        false => screen(&backlog).iter().for_each(output::line),
+    }
+    Ok(match backlog.running {
+        false => Exit::NotRunning,
+        true if backlog.peers.iter().any(|peer| peer.stalled) => Exit::Degraded,
+        true => Exit::Ok,
+    })
+}
+
+pub(super) fn time(eta: Eta) -> String {
+    match eta.low_seconds == eta.high_seconds {
+        true => show::seconds(eta.low_seconds),
+        false => format!("{} to {}", show::seconds(eta.low_seconds), show::seconds(eta.high_seconds)),
+    }
+}
+
+fn screen(backlog: &Backlog) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !backlog.running {
+        lines.push("the node does not run: read from its files, nothing is measured".to_owned());
+    }
+    if let Some(rows) = backlog.capturing.filter(|rows| *rows > 0) {
+        lines.push(format!("{rows} changes not yet in the journal"));
+    }
+    if backlog.peers.is_empty() {
+        lines.push("no peer yet: nothing waits for anybody".to_owned());
+    }
+    backlog.peers.iter().for_each(|peer| lines.extend(of_peer(peer)));
+    lines
+}
+
+fn of_peer(peer: &PeerBacklog) -> Vec<String> {
+    let link = peer.link.as_ref().map_or("not running", String::as_str);
+    if peer.entries == 0 {
+        return vec![format!("{} ({link}): nothing is held", peer.name)];
+    }
+    let packing = match peer.packing {
+        Basis::Measured | Basis::MeasuredBefore => "packing measured",
+        Basis::Assumed => "packing assumed",
+    };
+    let from = if peer.eta_from_link_up { ", once the link is up" } else { "" };
+    let mut lines = vec![
+        format!(
+            "{} ({link}): {} entries held, {} on the link ({packing}), oldest {}",
+            peer.name,
+            peer.entries,
+            show::bytes(peer.link_bytes),
+            peer.oldest_seconds.map_or("-".to_owned(), show::seconds)
+        ),
+        format!(
+            "  crosses in {}{from}; rate {} to {}, {}",
+            time(peer.eta),
+            show::rate((peer.rate.low_bytes_per_second * 8.0) as u64),
+            show::rate((peer.rate.high_bytes_per_second * 8.0) as u64),
+            peer.rate.basis.as_str()
+        ),
+    ];
+    if let Some(seconds) = peer.no_progress_seconds.filter(|_| peer.stalled) {
+        lines.push(format!("  ALARM: nothing of it has moved for {}", show::seconds(seconds)));
+    }
+    lines.push(format!(
+        "  {:<10} {:>8} {:>8} {:>11} {:>12}  crosses in",
+        "class", "entries", "there", "on the link", "oldest"
+    ));
+    for class in peer.classes.iter().filter(|class| class.entries > 0) {
+        lines.push(format!(
+            "  {:<10} {:>8} {:>8} {:>11} {:>12}  {}",
+            class.class,
+            class.entries,
+            class.stored,
+            show::bytes(class.remaining.link_bytes),
+            class.oldest_seconds.map_or("-".to_owned(), show::seconds),
+            time(class.eta)
+        ));
+    }
+    for stream in peer.streams.iter().take(STREAMS_SHOWN) {
+        lines.push(format!(
+            "  {:<10} {:>8} {:>8} {:>11} {:>12}  {}",
+            stream.class,
+            stream.entries,
+            stream.stored,
+            show::bytes(stream.plain_bytes),
+            show::seconds(stream.oldest_seconds),
+            stream.stream
+        ));
+    }
+    if peer.streams.len() > STREAMS_SHOWN || !peer.streams_complete {
+        let left = peer.streams.len().saturating_sub(STREAMS_SHOWN);
+        let more = if peer.streams_complete { "" } else { ", and more that were not looked at" };
+        lines.push(format!("  and {left} more streams{more}: holdfast backlog --json"));
+    }
+    lines
+}
