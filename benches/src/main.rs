@@ -14,6 +14,7 @@ mod append;
 mod clock;
 mod corpus;
 mod counting;
+mod dictionary;
 mod disk;
 mod documents;
 mod files;
@@ -70,6 +71,12 @@ enum What {
     Posts(PostsArgs),
     /// The link, over emulated bad ones, beside other tools. Needs root and /dev/net/tun.
     Link(link::LinkArgs),
+    /// Writes what batches refer to on links without history.
+    Dictionary {
+        /// Where it is compiled in from.
+        #[arg(long, default_value = "src/wire/dictionary")]
+        out: PathBuf,
+    },
     /// Opens the journal that the case `open` made and prints what that took.
     #[command(hide = true)]
     OpenOnce {
@@ -120,6 +127,7 @@ fn main() -> ExitCode {
         What::Journal(args) => journal(&args),
         What::Posts(args) => posts(&args),
         What::Link(args) => link::link(args),
+        What::Dictionary { out } => dictionary::write(&out),
         What::OpenOnce { dir } => open_once(&dir),
     };
     match done {

@@ -7,7 +7,7 @@
 //! QUIC's stream, which `flash_wire` adds the transport's headers to.
 
 mod pair;
-mod talk;
+pub(crate) mod talk;
 
 use model::event::{ChannelState, PostPriority, PostState, UserState};
 use model::{

@@ -209,6 +209,13 @@ fn skewed(rng: &mut impl Rng, len: usize) -> usize {
     (x.powf(1.15) * len as f64) as usize
 }
 
+/// Everything of more than one common word, and the names: none of it stands in the text that links without history refer to.
+#[cfg(test)]
+pub(crate) fn own_phrases() -> impl Iterator<Item = &'static str> {
+    let lists = [SIGNS, PLACES, ANSWERS, WHO, DID, ASIDES, ASK, SEEN, NETS, REPORTS];
+    lists.into_iter().flatten().copied().filter(|phrase| phrase.len() >= 9 || SIGNS.contains(phrase))
+}
+
 const SIGNS: &[&str] = &[
     "Heron",
     "Lynx",

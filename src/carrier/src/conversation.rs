@@ -635,8 +635,16 @@ impl Conversation {
             LinkEvent::Duplicates(count) => {
                 self.metrics.link_duplicate_entries_total.add((self.label.clone(),), *count as u64);
             }
-            LinkEvent::Sent { class, entries, .. } => {
+            LinkEvent::Sent { class, entries, bytes, plain } => {
                 self.metrics.link_sent_entries_total.add((self.label.clone(), *class), *entries as u64);
+                if *plain > 0 {
+                    self.metrics.link_entry_plain_bytes_total.add((self.label.clone(),), *plain as u64);
+                    self.metrics.link_entry_packed_bytes_total.add((self.label.clone(),), *bytes as u64);
+                }
+            }
+            LinkEvent::HistoryLost { again } => {
+                tracing::debug!(peer = %self.peer, again, "the peer no longer holds a history; entries are sent again");
+                self.metrics.link_history_lost_entries_total.add((self.label.clone(),), *again as u64);
             }
             LinkEvent::PeerForgot { epoch, ranges } => {
                 tracing::warn!(peer = %self.peer, epoch = epoch.0, count = ranges.count(), "the peer has lost entries");

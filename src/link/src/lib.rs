@@ -18,6 +18,8 @@
 //! - An entry's own, unaccounted causes are sent before it, in its class. A file entry is never pulled.
 //! - A number that the peer claims and this process did not send is counted only after its hash was compared.
 //! - What either side lost to damage is asked for again where the other still holds it; receipts are never taken back.
+//! - A batch refers only to entries that the peer has acknowledged, of its own label; what the peer cannot read it gets again
+//!   without reference.
 //! - Memory is bounded by the constants in [`limits`], whatever the backlog and whatever the peer says.
 //!
 //! Not here: who may send how much and when (`shaper`), sockets and durable storage (`carrier`, `journal`).
@@ -25,6 +27,7 @@
 
 mod clone;
 mod fetch;
+mod history;
 pub mod limits;
 mod mend;
 mod output;

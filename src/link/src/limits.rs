@@ -59,3 +59,13 @@ pub const EPOCHS_MAX: usize = 4_096;
 
 /// Smallest grant that a frame can be made for: a greeting with the longest name fits.
 pub const GRANT_BYTES_MIN: usize = 120;
+
+/// Histories of the peer's entries held at a time: two of each label, for few labels. 8 x about 30 kB of text and tables.
+pub const HISTORIES_HELD_MAX: usize = 8;
+
+/// A peer that could not use so many histories on one connection is offered no more on it: something is wrong, and the
+/// built-in text always works.
+pub const HISTORY_FAILURES_MAX: u32 = 8;
+
+/// Entries under way whose bytes are kept for a history. 2 048 x at most 2 KiB = 4 MiB, 400 kB of chat.
+pub const KEPT_IN_FLIGHT_MAX: usize = 2_048;

@@ -149,6 +149,13 @@ pub enum LinkEvent {
         entries: usize,
         /// Bytes of the frame.
         bytes: usize,
+        /// Bytes of the entries in it as the journal has them; 0 for a part of one.
+        plain: usize,
+    },
+    /// The peer could not read batches that referred to a history: they are sent again without.
+    HistoryLost {
+        /// Entries that are sent again.
+        again: usize,
     },
     /// The peer no longer claims numbers that it had receipted: it lost data, and they are sent again where still held.
     PeerForgot {

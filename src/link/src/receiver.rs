@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Entry, EntryId, Epoch, NodeId, Outbound, Outcome, Precedence, RangeSet, Seq};
+use wire::Unpacked;
 use wire::entry::ENTRY_BYTES_MAX;
 use wire::frame::{Assembly, Fragment, Frame, Numbers, Receipt, Resume, Skip, Verdict, Verify};
 
@@ -111,18 +112,17 @@ impl Receiver {
         }
     }
 
-    /// Takes entries that arrived. Returns those that are new.
+    /// Takes entries that arrived, with their canonical bytes. Returns those that are new.
     pub(crate) fn batch(
         &mut self,
-        entries: Vec<Entry>,
+        entries: Vec<Unpacked>,
         outbound: &dyn Outbound,
         now: Duration,
         outputs: &mut VecDeque<Output>,
     ) -> Result<Vec<Arc<Entry>>, LinkError> {
         let mut new = Vec::new();
         let mut duplicates = 0;
-        for entry in entries {
-            let bytes = wire::encode_entry(&entry);
+        for (entry, bytes) in entries {
             if let Some(entry) = self.entry(entry, bytes, outbound, now, outputs)? {
                 new.push(entry);
             } else {

@@ -7,13 +7,15 @@ use model::{
     EntryId, Epoch, Event, Hlc, Kind, Label, LocalPos, NodeId, Outbound, OutboundError, Outcome, Outgoing, Precedence,
     RangeSet, Seq,
 };
-use wire::Frame;
 use wire::frame::{
-    BATCH_BYTES_MAX, Fragment, Numbers, PART_OVERHEAD, Packed, Receipt, Resume, Skip, Verdict, Verify, pack_batch,
+    BATCH_BYTES_MAX, Fragment, HistoryHeld, Numbers, PART_OVERHEAD, Packed, Receipt, Resume, Skip, Verdict, Verify,
 };
+use wire::{Frame, pack_batch};
 
+use crate::history::Offers;
 use crate::limits::{
-    PARTIAL_ENTRIES_MAX, PULL_MAX, RANGES_PER_FRAME, READ_AHEAD_BYTES, WINDOW_ENTRIES, WINDOW_URGENT_EXTRA,
+    KEPT_IN_FLIGHT_MAX, PARTIAL_ENTRIES_MAX, PULL_MAX, RANGES_PER_FRAME, READ_AHEAD_BYTES, WINDOW_ENTRIES,
+    WINDOW_URGENT_EXTRA,
 };
 use crate::output::{LinkEvent, Output, StartEpochReason};
 use crate::progress::{EpochProgress, is_skip, take_epoch, take_fitting, union_into};
@@ -74,6 +76,8 @@ pub(crate) struct Sender {
     first_bytes: u64,
     /// How much of the large entry that each class cut last was ever sent.
     cut_most: [Option<(Number, u64)>; 5],
+    /// What batches may refer to.
+    offers: Offers,
 }
 
 #[derive(Debug)]
@@ -82,6 +86,10 @@ struct InFlight {
     class: Precedence,
     sent_at: Duration,
     captured: Hlc,
+    /// The history that its batch referred to.
+    history: Option<u8>,
+    /// For a history, once it is acknowledged.
+    kept: Option<Outgoing>,
 }
 
 #[derive(Debug)]
@@ -139,6 +147,7 @@ impl Sender {
             packing: [Packing::default(); 5],
             first_bytes: 0,
             cut_most: [None; 5],
+            offers: Offers::new(me),
         }
     }
 
@@ -271,6 +280,7 @@ impl Sender {
                 *queue = Queue { next: LocalPos::START, ahead: VecDeque::new(), dry: false };
             }
         }
+        self.offers.resume(peer_restarted);
         outputs.push_back(Output::Event(LinkEvent::Resumed { again: std::mem::take(&mut self.again) }));
     }
 
@@ -280,6 +290,7 @@ impl Sender {
         let new = numbers.difference(lost);
         lost.union_with(&new);
         if outcome == Outcome::Purged {
+            self.offers.purged(epoch, numbers);
             let is_gone = |o: &Outgoing| {
                 let id = o.entry.header.id;
                 id.epoch == epoch && numbers.contains(id.seq.get())
@@ -466,6 +477,7 @@ impl Sender {
                 self.in_flight.range((epoch, *range.start())..=(epoch, *range.end())).map(|(k, _)| *k).collect();
             for key in keys {
                 let Some(flown) = self.in_flight.remove(&key) else { continue };
+                flown.kept.iter().for_each(|entry| self.offers.acknowledged(entry));
                 if let (true, Some(id)) = (is_urgent(flown.class), self.id(key.0, key.1)) {
                     let after = now.mono.saturating_sub(flown.sent_at);
                     let (class, captured) = (flown.class, flown.captured);
@@ -635,8 +647,8 @@ impl Sender {
         if self.cutting[class.index()].is_some() {
             return Ok(self.next_fragment(class, bytes_max, now, outputs));
         }
-        // Text packs to a fifth at best; what does not fit goes back to the queue.
-        let plain_max = (bytes_max * 6).min(BATCH_BYTES_MAX / 2);
+        // Chat packs to a twelfth at best; what does not fit goes back to the queue.
+        let plain_max = (bytes_max * 12).min(BATCH_BYTES_MAX / 2);
         let (mut picked, mut ids, mut plain) = (Vec::new(), BTreeSet::new(), 0);
         while picked.len() < PICK_MAX && plain < plain_max && self.has_next(class, outbound, now)? {
             let Some(front) = self.queues[class.index()].ahead.pop_front() else { break };
@@ -649,7 +661,10 @@ impl Sender {
                 picked.push(entry);
             }
         }
-        let mut take = picked.len();
+        // One label's texts must not tell of another's by how well they compress together.
+        let Some(label) = picked.first().map(|o| o.entry.header.label.clone()) else { return Ok(None) };
+        let mut take = picked.iter().take_while(|o| o.entry.header.label == label).count();
+        let (name, history) = self.offers.of(&label);
         let batch = loop {
             if take == 0 {
                 break None;
@@ -659,7 +674,8 @@ impl Sender {
                 take /= 2;
                 continue;
             }
-            let batch = pack_batch(picked[..take].iter().map(|o| &*o.entry), self.compression);
+            let entries = picked[..take].iter().map(|o| (&*o.entry, &*o.bytes));
+            let batch = pack_batch(entries, name, &history, self.compression);
             let len = batch.frame_len();
             if len <= bytes_max {
                 break Some(batch);
@@ -676,15 +692,15 @@ impl Sender {
             return Ok(self.next_fragment(class, bytes_max, now, outputs));
         };
         for entry in &picked {
-            self.sent(entry, now);
+            self.sent(entry, name, now);
         }
-        let bytes = batch.frame_len();
-        self.packing[class.index()].add(picked.iter().map(|o| o.bytes.len() as u64).sum(), bytes);
-        outputs.push_back(Output::Event(LinkEvent::Sent { class, entries: picked.len(), bytes }));
+        let (bytes, plain): (usize, usize) = (batch.frame_len(), picked.iter().map(|o| o.bytes.len()).sum());
+        self.packing[class.index()].add(plain as u64, bytes);
+        outputs.push_back(Output::Event(LinkEvent::Sent { class, entries: picked.len(), bytes, plain }));
         Ok(Some(Frame::Batch(batch)))
     }
 
-    fn sent(&mut self, o: &Outgoing, now: Now) {
+    fn sent(&mut self, o: &Outgoing, history: Option<u8>, now: Now) {
         let h = &o.entry.header;
         let number = (h.id.epoch, h.id.seq.get());
         let last = self.epochs.entry(number.0).or_default();
@@ -693,7 +709,9 @@ impl Sender {
             self.first_bytes += o.bytes.len() as u64;
         }
         let (pos, class, captured) = (o.pos, h.precedence, h.captured);
-        self.in_flight.insert(number, InFlight { pos, class, sent_at: now.mono, captured });
+        let keep = self.in_flight.len() < KEPT_IN_FLIGHT_MAX && Offers::takes(o.bytes.len());
+        let (sent_at, kept) = (now.mono, keep.then(|| o.clone()));
+        self.in_flight.insert(number, InFlight { pos, class, sent_at, captured, history, kept });
         if self.resend.remove(&number) {
             self.resent.insert(number);
         }
@@ -736,14 +754,14 @@ impl Sender {
         self.first_bytes += sent_plain.saturating_sub(most);
         let done = cutting.offset >= cutting.packed.total();
         if done {
-            self.sent(&cutting.entry, now);
+            self.sent(&cutting.entry, None, now);
         } else {
             self.cutting[class.index()] = Some(cutting);
         }
         let frame = Frame::Fragment(Fragment { epoch: id.epoch, seq: id.seq, part });
         let bytes = frame.encode().len();
         self.packing[class.index()].add(part_plain, bytes);
-        outputs.push_back(Output::Event(LinkEvent::Sent { class, entries: usize::from(done), bytes }));
+        outputs.push_back(Output::Event(LinkEvent::Sent { class, entries: usize::from(done), bytes, plain: 0 }));
         Some(frame)
     }
 
@@ -766,11 +784,45 @@ impl Sender {
         self.progress.get(&epoch).is_some_and(|p| p.outcomes.values().any(|set| set.contains(n)))
     }
 
-    pub(crate) fn has_control(&self) -> bool {
-        self.skips.values().chain(self.ask.values()).any(|set| !set.is_empty())
+    /// The peer answered to an offer.
+    pub(crate) fn history_held(&mut self, held: &HistoryHeld) {
+        self.offers.answered(held);
     }
 
-    /// A skip or a question.
+    /// The peer could not read what referred to this history: it is sent again, and what follows without reference.
+    pub(crate) fn history_gone(&mut self, name: u8, outputs: &mut VecDeque<Output>) {
+        self.offers.gone(name);
+        let mut back = self.queues.each_ref().map(|_| None);
+        let mut again = 0;
+        for (number, flown) in self.in_flight.extract_if(.., |_, flown| flown.history == Some(name)) {
+            again += 1;
+            if self.resent.remove(&number) {
+                union_into(&mut self.lost_there, number.0, &RangeSet::from(number.1..=number.1));
+                continue;
+            }
+            let first = back[flown.class.index()].get_or_insert(flown.pos);
+            *first = flown.pos.min(*first);
+        }
+        for (class, first) in back.into_iter().enumerate() {
+            let Some(first) = first else { continue };
+            let resend = &self.resend;
+            let queue = &mut self.queues[class];
+            // Read again from there on, but for what was put in front.
+            let first = queue.ahead.iter().map(|o| o.pos).fold(first, std::cmp::min);
+            queue.ahead.retain(|o| resend.contains(&(o.entry.header.id.epoch, o.entry.header.id.seq.get())));
+            queue.next = queue.next.min(first);
+            queue.dry = false;
+        }
+        if again > 0 {
+            outputs.push_back(Output::Event(LinkEvent::HistoryLost { again }));
+        }
+    }
+
+    pub(crate) fn has_control(&self) -> bool {
+        self.offers.has_control() || self.skips.values().chain(self.ask.values()).any(|set| !set.is_empty())
+    }
+
+    /// A skip, a question or an offer.
     pub(crate) fn next_control(
         &mut self,
         bytes_max: usize,
@@ -784,8 +836,7 @@ impl Sender {
             return Ok(Some(Frame::Skip(Skip { epoch: *epoch, outcome: *outcome, ranges })));
         }
         let count = ((bytes_max - SET_OVERHEAD) / 18).min(wire::frame::VERIFY_MAX);
-        loop {
-            let Some((epoch, asked)) = take_epoch(&mut self.ask, usize::MAX, 1) else { return Ok(None) };
+        while let Some((epoch, asked)) = take_epoch(&mut self.ask, usize::MAX, 1) {
             let now_asked: RangeSet = asked.numbers().take(count).collect();
             let later = asked.difference(&now_asked);
             self.ask.entry(epoch).or_default().union_with(&later);
@@ -802,6 +853,8 @@ impl Sender {
                 return Ok(Some(Frame::Verify(Verify { epoch, hashes })));
             }
         }
+        self.offers.read_back(&self.progress, outbound)?;
+        Ok(self.offers.next_control(bytes_max))
     }
 
     /// May the peer have this entry's file?

@@ -12,6 +12,7 @@ use wire::Frame;
 use wire::frame::{Bye, ByeCode, FRAME_BYTES_MAX, Greet, NAME_BYTES_MAX, PROTOCOL};
 
 use crate::fetch::Fetch;
+use crate::history::Held;
 use crate::limits::{GRANT_BYTES_MIN, GREETING_MAX, KEEPALIVE, QUIET_MAX};
 use crate::mend::Mend;
 use crate::output::{LinkError, LinkEvent, Output};
@@ -107,6 +108,7 @@ pub struct Session {
     fetch: Fetch,
     serve: Serve,
     mend: Mend,
+    held: Held,
     connection: Option<Connection>,
     /// The peer's boot at its last greeting.
     boot_seen: Option<u64>,
@@ -167,6 +169,7 @@ impl Session {
             fetch: Fetch::new(config.peer, config.peer_chunk_secret),
             serve: Serve::new(config.me, config.compression),
             mend: Mend::new(config.me, config.peer, config.compression),
+            held: Held::new(config.peer),
             connection: None,
             boot_seen: None,
             outputs: VecDeque::new(),
@@ -181,6 +184,7 @@ impl Session {
         }
         self.receiver.connected();
         self.mend.connected();
+        self.held.connected();
         self.connection = Some(Connection {
             ours: Greeting::Greet,
             peer_greeted: None,
@@ -223,8 +227,10 @@ impl Session {
             }
             Frame::Resume(resume) => self.sender.resume_at(resume),
             Frame::Batch(batch) => {
-                let new = self.receiver.batch(batch.entries()?, outbound, now.mono, outputs)?;
-                self.note_files(&new);
+                if let Some(entries) = self.held.entries(&batch)? {
+                    let new = self.receiver.batch(entries, outbound, now.mono, outputs)?;
+                    self.note_files(&new);
+                }
             }
             Frame::Fragment(fragment) => {
                 let new = self.receiver.fragment(&fragment, outbound, now.mono, outputs)?;
@@ -245,6 +251,9 @@ impl Session {
             Frame::Recall(lost) => self.mend.recalled(&lost, &self.receiver.stored_of(lost.epoch))?,
             Frame::Returned(part) => self.mend.returned(&part, outputs)?,
             Frame::Gone(gone) => self.mend.gone(&gone, outputs),
+            Frame::History(offer) => self.held.offered(offer, outbound)?,
+            Frame::HistoryHeld(held) => self.sender.history_held(&held),
+            Frame::HistoryGone(name) => self.sender.history_gone(name, outputs),
             Frame::Join(_) => return Err(LinkError::Protocol("it joined a link twice")),
         }
         if greeting {
@@ -266,6 +275,9 @@ impl Session {
             return Ok(());
         }
         let Greet { boot, epoch, next_seq, ref name, .. } = greet;
+        if self.boot_seen != Some(boot) {
+            self.held.peer_restarted();
+        }
         self.outputs.push_back(Output::PeerGreeted { name: name.clone(), boot, epoch, next_seq });
         connection.peer_greeted = Some(greet);
         Ok(())
@@ -308,6 +320,7 @@ impl Session {
         self.receiver.finals(epoch, outcome, ranges, now.mono);
         if outcome == Outcome::Purged {
             self.fetch.forget(epoch, ranges);
+            self.held.purged(epoch, ranges);
         }
     }
 
@@ -412,6 +425,7 @@ impl Session {
         waiting.control = connection.keepalive
             || self.sender.has_control()
             || self.receiver.has_control()
+            || self.held.has_control()
             || self.fetch.has_control()
             || self.serve.has_control()
             || self.mend.has_control();
@@ -480,7 +494,7 @@ impl Session {
             return Ok(connection.keepalive.then_some(Frame::KeepAlive));
         }
         let keepalive = connection.keepalive;
-        if let Some(frame) = self.receiver.next_control(bytes_max) {
+        if let Some(frame) = self.held.next_control(bytes_max).or_else(|| self.receiver.next_control(bytes_max)) {
             return Ok(Some(frame));
         }
         if let Some(frame) = self.sender.next_control(bytes_max, outbound, now, &mut self.outputs)? {

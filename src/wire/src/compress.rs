@@ -2,6 +2,10 @@
 
 use std::io::Read;
 
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::dict::EncoderDictionary;
+use zstd::zstd_safe::CParameter;
+
 use crate::WireError;
 
 /// Compresses. `level` is 1..=19; 3 where CPU matters, 19 for a thin link.
@@ -46,6 +50,52 @@ pub fn decompress_capped(bytes: &[u8], max: usize) -> Result<Vec<u8>, WireError>
         return Err(WireError::NotCanonical(WHAT));
     }
     Ok(out)
+}
+
+/// What begins every zstd frame that [`squeeze`] makes: the magic number, no flags, and a window (RFC 8878, 3.1.1).
+/// The window written here is the largest that a batch can need, 256 KiB; decoding into one piece needs none.
+const HEAD: [u8; 6] = [0x28, 0xb5, 0x2f, 0xfd, 0, 8 << 3];
+
+/// Length of the head of a block: last or not, its type, and its size, in 3 bytes.
+const BLOCK_HEAD: usize = 3;
+const LAST: u32 = 1;
+const COMPRESSED: u32 = 2 << 1;
+
+/// Compresses against a dictionary and takes off what the other side knows: the frame's head and, where there is a single
+/// block, that block's (`true`). `None` when nothing is gained.
+pub(crate) fn squeeze(plain: &[u8], dictionary: &EncoderDictionary<'_>) -> Option<(bool, Vec<u8>)> {
+    const WHY: &str = "these are known to zstd, and compressing fails only when memory is exhausted";
+    let mut zstd = Compressor::with_prepared_dictionary(dictionary).expect(WHY);
+    for off in [CParameter::ContentSizeFlag(false), CParameter::ChecksumFlag(false), CParameter::DictIdFlag(false)] {
+        zstd.set_parameter(off).expect(WHY);
+    }
+    let frame = zstd.compress(plain).expect(WHY);
+    let (head, blocks) = frame.split_at_checked(HEAD.len())?;
+    assert_eq!(head[..5], HEAD[..5], "zstd writes no optional field that it was told to leave out");
+    let (block_head, block) = blocks.split_first_chunk::<BLOCK_HEAD>()?;
+    let block_head = u32::from_le_bytes([block_head[0], block_head[1], block_head[2], 0]);
+    let is_single = block_head & 7 == LAST | COMPRESSED;
+    if is_single {
+        assert_eq!(block_head as usize >> 3, block.len(), "the last block ends the frame");
+    }
+    let packed = if is_single { block } else { blocks };
+    (packed.len() < plain.len()).then(|| (is_single, packed.to_vec()))
+}
+
+/// Gives back what [`squeeze`] was given, at most `max` bytes.
+///
+/// # Errors
+/// When the bytes are none of its, or hold more.
+pub(crate) fn unsqueeze(bytes: &[u8], is_single: bool, dictionary: &[u8], max: usize) -> Result<Vec<u8>, WireError> {
+    let malformed = |_| WireError::Malformed("a compressed part");
+    let mut frame = HEAD.to_vec();
+    if is_single {
+        let head = LAST | COMPRESSED | (bytes.len() as u32) << 3;
+        frame.extend_from_slice(&head.to_le_bytes()[..BLOCK_HEAD]);
+    }
+    frame.extend_from_slice(bytes);
+    let mut zstd = Decompressor::with_dictionary(dictionary).map_err(malformed)?;
+    zstd.decompress(&frame, max).map_err(malformed)
 }
 
 #[cfg(test)]

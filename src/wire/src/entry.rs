@@ -29,8 +29,8 @@
 
 use keys::{EntryIds, IdCipher};
 use model::{
-    EntryHash, EntryId, Epoch, Event, Header, Hlc, Id, Kind, Label, NodeId, Precedence, Seq, SourcePosition, StreamId,
-    SupersessionKey, UnixMillis,
+    Cause, EntryHash, EntryId, Epoch, Event, Header, Hlc, Id, Kind, Label, NodeId, Precedence, Seq, SourcePosition,
+    StreamId, SupersessionKey, UnixMillis,
 };
 
 pub use model::Entry;
@@ -240,7 +240,7 @@ fn stream_number(stream: &StreamId) -> u8 {
 }
 
 /// `cipher` is that of the entry's origin, where it is at hand.
-fn encode_header(h: &Header, base: Option<&Header>, cipher: Option<&IdCipher>) -> Vec<u8> {
+pub(crate) fn encode_header(h: &Header, base: Option<&Header>, cipher: Option<&IdCipher>) -> Vec<u8> {
     assert!(h.causes.len() <= CAUSES_MAX, "capture gives an entry at most {CAUSES_MAX} causes");
     let mut out = Vec::with_capacity(96);
     let mut flags = h.precedence as u8 | stream_number(&h.stream) << STREAM_SHIFT;
@@ -302,26 +302,53 @@ fn encode_header(h: &Header, base: Option<&Header>, cipher: Option<&IdCipher>) -
             }
         }
     }
-    put_varint(&mut out, h.causes.len() as u64);
-    for cause in &h.causes {
-        if cause.origin == h.id.origin && cause.epoch == h.id.epoch && cause.seq < h.id.seq {
+    put_causes(&mut out, h.id, &h.causes);
+    out
+}
+
+/// The causes of the entry `of`, as at the end of a header.
+pub(crate) fn put_causes(out: &mut Vec<u8>, of: EntryId, causes: &[Cause]) {
+    put_varint(out, causes.len() as u64);
+    for cause in causes {
+        if cause.origin == of.origin && cause.epoch == of.epoch && cause.seq < of.seq {
             // A difference of 2^64 - 1 is impossible: both numbers are at least 1.
-            put_varint(&mut out, h.id.seq.get() - cause.seq.get() + 1);
+            put_varint(out, of.seq.get() - cause.seq.get() + 1);
             continue;
         }
-        if cause.origin == h.id.origin {
+        if cause.origin == of.origin {
             out.push(1);
         } else {
             out.push(0);
             out.extend(cause.origin.0);
         }
-        put_varint(&mut out, u64::from(cause.epoch.0));
-        put_varint(&mut out, cause.seq.get());
+        put_varint(out, u64::from(cause.epoch.0));
+        put_varint(out, cause.seq.get());
     }
-    out
 }
 
-fn decode_header(bytes: &[u8], base: Option<&Header>) -> Result<Header, WireError> {
+pub(crate) fn read_causes(r: &mut Reader<'_>, of: EntryId) -> Result<Vec<Cause>, WireError> {
+    let count = r.capped("an entry's causes", CAUSES_MAX)?;
+    let mut causes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let form = r.varint()?;
+        causes.push(if form >= 2 {
+            let n = of.seq.get().checked_sub(form - 1).and_then(Seq::new).ok_or(WireError::Malformed("a cause"))?;
+            EntryId { seq: n, ..of }
+        } else {
+            let origin = if form == 1 { of.origin } else { NodeId(r.array()?) };
+            EntryId { origin, epoch: read_epoch(r)?, seq: read_seq(r)? }
+        });
+    }
+    Ok(causes)
+}
+
+pub(crate) fn read_label(r: &mut Reader<'_>) -> Result<Label, WireError> {
+    let len = r.capped("a label", Label::MAX_LEN)?;
+    let text = std::str::from_utf8(r.take(len)?).ok().and_then(|text| text.parse().ok());
+    text.ok_or(WireError::Malformed("a label"))
+}
+
+pub(crate) fn decode_header(bytes: &[u8], base: Option<&Header>) -> Result<Header, WireError> {
     const WHAT: &str = "an entry's header";
     let bad = |what| WireError::Malformed(what);
     let mut r = Reader::new(bytes, WHAT);
@@ -359,11 +386,7 @@ fn decode_header(bytes: &[u8], base: Option<&Header>) -> Result<Header, WireErro
     };
     let label: Label = match from_base(SAME_LABEL)? {
         Some(b) => b.label.clone(),
-        None => {
-            let len = r.capped("a label", Label::MAX_LEN)?;
-            let text = std::str::from_utf8(r.take(len)?).map_err(|_| bad("a label"))?;
-            text.parse().map_err(|_| bad("a label"))?
-        }
+        None => read_label(&mut r)?,
     };
     let mint_salt = match from_base(SAME_SALT)? {
         Some(b) => b.mint_salt,
@@ -385,18 +408,7 @@ fn decode_header(bytes: &[u8], base: Option<&Header>) -> Result<Header, WireErro
         (None, 2) => StreamId::Channel(r.cbor::<_, Id>(&mut ids_of(origin, mint_salt))?),
         _ => return Err(bad("an entry's stream")),
     };
-    let count = r.capped("an entry's causes", CAUSES_MAX)?;
-    let mut causes = Vec::with_capacity(count);
-    for _ in 0..count {
-        let form = r.varint()?;
-        causes.push(if form >= 2 {
-            let n = seq.get().checked_sub(form - 1).and_then(Seq::new).ok_or(bad("a cause"))?;
-            EntryId { origin, epoch, seq: n }
-        } else {
-            let origin = if form == 1 { origin } else { NodeId(r.array()?) };
-            EntryId { origin, epoch: read_epoch(&mut r)?, seq: read_seq(&mut r)? }
-        });
-    }
+    let causes = read_causes(&mut r, EntryId { origin, epoch, seq })?;
     r.finish()?;
     Ok(Header {
         id: EntryId { origin, epoch, seq },

@@ -8,7 +8,7 @@
 //!  2 Receipt      part, epoch, stored set, count, { outcome byte, set }
 //!  3 Ready        parts
 //!  4 Resume       epoch, seq, crc32c (4 LE), offset
-//!  5 Batch        flag zstd, entries: { varint length | entry relative to the one before }
+//!  5 Batch        entries: see `batch`
 //!  6 Fragment     epoch, seq, part
 //!  7 Skip         epoch, outcome byte, set
 //!  8 Verify       epoch, count, { seq, first 8 bytes of the hash }
@@ -22,19 +22,23 @@
 //! 16 Recall       epoch, set
 //! 17 Returned     epoch, seq, part
 //! 18 Gone         epoch, set
+//! 19 History      name, hash (8 LE), count, { epoch, set }
+//! 20 HistoryHeld  name, count, { epoch, set }
+//! 21 HistoryGone  name
 //! 23 Join         session (8 LE), link's name
 //! part     = flag zstd, crc32c of the whole packed bytes (4 LE), their length, offset, bytes (the rest)
 //! ```
 //!
 //! Every frame is idempotent and frames may overtake each other. Epochs and numbers are those of the sender's own
-//! entries in Batch, Fragment, Skip, Verify, Unavailable, Slice and Recall, and those of the peer's in the others.
+//! entries in Batch, Fragment, Skip, Verify, Unavailable, Slice, Recall and History, and those of the peer's in the others.
 
-use model::{Entry, Epoch, NodeId, Outcome, RangeSet, Seq};
+use model::{Epoch, NodeId, Outcome, RangeSet, Seq};
 
+use crate::batch::Batch;
 use crate::compress::may_shrink;
 use crate::entry::{self, ENTRY_BYTES_MAX};
 use crate::reader::{Reader, put_cbor, put_varint};
-use crate::{WireError, chunk, compress, decompress_capped};
+use crate::{History, WireError, chunk, compress, decompress_capped};
 
 /// Largest frame. At 2 Mbit/s it occupies the link for a quarter of a second; the shaper asks for smaller ones below.
 pub const FRAME_BYTES_MAX: usize = 64 << 10;
@@ -56,6 +60,9 @@ pub const VERIFY_MAX: usize = 2_048;
 
 /// Bytes that a part frame's own fields take at most: type, epoch, seq, level, index, flag, checksum, length, offset.
 pub const PART_OVERHEAD: usize = 1 + 5 + 10 + 1 + 5 + 1 + 4 + 4 + 4;
+
+/// Most epochs that the entries of one history are of: the open one and those before it that a few starts can bring.
+pub const HISTORY_EPOCHS_MAX: usize = 8;
 
 /// Version of the protocol between nodes.
 pub const PROTOCOL: u16 = 1;
@@ -99,6 +106,12 @@ pub enum Frame {
     Returned(Fragment),
     /// Entries of yours that you recalled and I do not hold (any more).
     Gone(Numbers),
+    /// Make a history of these entries of mine, which you hold: batches are going to name it.
+    History(HistoryOf),
+    /// I have made it, or I miss these entries for it.
+    HistoryHeld(HistoryHeld),
+    /// I have no history of this name (any more): what named it was not read.
+    HistoryGone(u8),
     /// This connection is one of the links between us. The first frame of each; it is the carrier's, not the session's.
     Join(Join),
 }
@@ -136,13 +149,6 @@ pub struct Resume {
     pub offset: u32,
 }
 
-/// Entries packed together. See [`pack_batch`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
-    zstd: bool,
-    bytes: Vec<u8>,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "described at Frame and in the module")]
 pub struct Fragment {
@@ -164,6 +170,26 @@ pub struct Skip {
 pub struct Numbers {
     pub epoch: Epoch,
     pub numbers: RangeSet,
+}
+
+/// See [`crate::History`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryOf {
+    /// What batches name it by.
+    pub name: u8,
+    /// [`crate::History::hash`].
+    pub hash: u64,
+    /// Own epochs and numbers, ascending.
+    pub entries: Vec<(Epoch, RangeSet)>,
+}
+
+/// The answer to [`HistoryOf`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryHeld {
+    /// Its name.
+    pub name: u8,
+    /// What is missing for it, or does not make the hash; empty when it may be used.
+    pub missing: Vec<(Epoch, RangeSet)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,64 +305,6 @@ impl ByeCode {
         Self::Journal,
         Self::Replaced,
     ];
-}
-
-/// Packs entries together; compressed where that gains.
-///
-/// # Panics
-/// When there are more than [`BATCH_ENTRIES_MAX`] entries or more than [`BATCH_BYTES_MAX`] bytes.
-pub fn pack_batch<'a>(entries: impl IntoIterator<Item = &'a Entry>, level: i32) -> Batch {
-    let mut plain = Vec::new();
-    let mut base: Option<&Entry> = None;
-    let mut count = 0;
-    for entry in entries {
-        let bytes = entry::encode(entry, base.map(|b| &b.header));
-        put_varint(&mut plain, bytes.len() as u64);
-        plain.extend_from_slice(&bytes);
-        base = Some(entry);
-        count += 1;
-    }
-    assert!(count <= BATCH_ENTRIES_MAX && plain.len() <= BATCH_BYTES_MAX, "the session keeps to the batch's caps");
-    let packed = compress(&plain, level);
-    if packed.len() < plain.len() { Batch { zstd: true, bytes: packed } } else { Batch { zstd: false, bytes: plain } }
-}
-
-impl Batch {
-    /// Bytes of the frame that carries it.
-    pub fn frame_len(&self) -> usize {
-        2 + self.bytes.len()
-    }
-
-    /// The entries.
-    ///
-    /// # Errors
-    /// When they are not what [`pack_batch`] makes, or above its caps.
-    pub fn entries(&self) -> Result<Vec<Entry>, WireError> {
-        let inflated;
-        let plain = if self.zstd {
-            inflated = decompress_capped(&self.bytes, BATCH_BYTES_MAX)?;
-            &inflated
-        } else {
-            &self.bytes
-        };
-        let mut reader = Reader::new(plain, "a batch");
-        let mut entries: Vec<Entry> = Vec::new();
-        while !reader.is_empty() {
-            if entries.len() == BATCH_ENTRIES_MAX {
-                let found = entries.len() as u64 + 1;
-                return Err(WireError::TooLarge { what: "a batch", found, max: BATCH_ENTRIES_MAX as u64 });
-            }
-            let len = reader.capped("an entry", ENTRY_BYTES_MAX)?;
-            let bytes = reader.take(len)?;
-            let base = entries.last().map(|e| &e.header);
-            let entry = entry::decode(bytes, base)?;
-            if entry::encode(&entry, base) != bytes {
-                return Err(WireError::NotCanonical("an entry in a batch"));
-            }
-            entries.push(entry);
-        }
-        Ok(entries)
-    }
 }
 
 /// Bytes packed for sending in parts: compressed where that gains.
@@ -481,6 +449,9 @@ impl Frame {
             Self::Recall(_) => "recall",
             Self::Returned(_) => "returned",
             Self::Gone(_) => "gone",
+            Self::History(_) => "history",
+            Self::HistoryHeld(_) => "history_held",
+            Self::HistoryGone(_) => "history_gone",
             Self::Join(_) => "join",
         }
     }
@@ -519,8 +490,8 @@ impl Frame {
                 put_varint(&mut out, u64::from(f.offset));
             }
             Self::Batch(f) => {
-                out.extend([5, u8::from(f.zstd)]);
-                out.extend_from_slice(&f.bytes);
+                out.push(5);
+                out.extend(f.encode());
             }
             Self::Fragment(f) => {
                 out.push(6);
@@ -586,6 +557,16 @@ impl Frame {
                 put_part(&mut out, &f.part);
             }
             Self::Gone(f) => put_numbers(&mut out, 18, f),
+            Self::History(f) => {
+                out.extend([19, f.name]);
+                out.extend(f.hash.to_le_bytes());
+                put_sets(&mut out, &f.entries);
+            }
+            Self::HistoryHeld(f) => {
+                out.extend([20, f.name]);
+                put_sets(&mut out, &f.missing);
+            }
+            Self::HistoryGone(name) => out.extend([21, *name]),
             Self::Join(f) => {
                 out.push(23);
                 out.extend(f.session.to_le_bytes());
@@ -627,7 +608,7 @@ impl Frame {
                 let (epoch, seq) = read_number(&mut r)?;
                 Self::Resume(Resume { epoch, seq, crc: u32::from_le_bytes(r.array()?), offset: read_u32(&mut r)? })
             }
-            5 => Self::Batch(Batch { zstd: read_flag(&mut r)?, bytes: r.rest().to_vec() }),
+            5 => Self::Batch(Batch::decode(&mut r)?),
             6 => {
                 let (epoch, seq) = read_number(&mut r)?;
                 Self::Fragment(Fragment { epoch, seq, part: read_part(&mut r, ENTRY_BYTES_MAX)? })
@@ -684,6 +665,13 @@ impl Frame {
                 Self::Returned(Fragment { epoch, seq, part: read_part(&mut r, ENTRY_BYTES_MAX)? })
             }
             18 => Self::Gone(read_numbers(&mut r)?),
+            19 => Self::History(HistoryOf {
+                name: r.u8()?,
+                hash: u64::from_le_bytes(r.array()?),
+                entries: read_sets(&mut r)?,
+            }),
+            20 => Self::HistoryHeld(HistoryHeld { name: r.u8()?, missing: read_sets(&mut r)? }),
+            21 => Self::HistoryGone(r.u8()?),
             23 => Self::Join(Join {
                 session: u64::from_le_bytes(r.array()?),
                 link: read_text(&mut r, "a link's name", NAME_BYTES_MAX)?,
@@ -755,6 +743,19 @@ fn read_numbers(r: &mut Reader<'_>) -> Result<Numbers, WireError> {
     Ok(Numbers { epoch: entry::read_epoch(r)?, numbers: r.cbor(&mut ())? })
 }
 
+fn put_sets(out: &mut Vec<u8>, sets: &[(Epoch, RangeSet)]) {
+    put_varint(out, sets.len() as u64);
+    for (epoch, set) in sets {
+        put_varint(out, u64::from(epoch.0));
+        put_cbor(out, set, &mut ());
+    }
+}
+
+fn read_sets(r: &mut Reader<'_>) -> Result<Vec<(Epoch, RangeSet)>, WireError> {
+    let count = r.capped("epochs of a history", HISTORY_EPOCHS_MAX)?;
+    (0..count).map(|_| Ok((entry::read_epoch(r)?, r.cbor(&mut ())?))).collect()
+}
+
 fn put_part(out: &mut Vec<u8>, part: &Part) {
     out.push(u8::from(part.zstd));
     out.extend(part.crc.to_le_bytes());
@@ -806,7 +807,7 @@ fn read_part(r: &mut Reader<'_>, max: usize) -> Result<Part, WireError> {
 pub fn fuzz_frame(bytes: &[u8]) {
     if let Ok(frame) = Frame::decode(bytes) {
         if let Frame::Batch(batch) = &frame {
-            let _ = batch.entries();
+            let _ = batch.entries(&History::none(NodeId([1; 16])));
         }
         let again = frame.encode();
         assert_eq!(Frame::decode(&again).as_ref(), Ok(&frame), "a frame that decodes survives its bytes");
@@ -821,7 +822,8 @@ pub fn fuzz_frame(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::tests::{entry, post};
+    use crate::batch::tests::pack;
+    use crate::entry::tests::entry;
     use proptest::prelude::*;
 
     fn set() -> impl Strategy<Value = RangeSet> {
@@ -874,7 +876,7 @@ mod tests {
                 crc,
                 offset
             })),
-            prop::collection::vec(entry(), 0..6).prop_map(|entries| Frame::Batch(pack_batch(&entries, 3))),
+            prop::collection::vec(entry(), 0..6).prop_map(|entries| Frame::Batch(pack(&entries))),
             (number(), part()).prop_map(|((epoch, seq), part)| Frame::Fragment(Fragment { epoch, seq, part })),
             (number(), outcome(), set()).prop_map(|((epoch, _), outcome, ranges)| Frame::Skip(Skip {
                 epoch,
@@ -907,6 +909,17 @@ mod tests {
             (number(), set()).prop_map(|((epoch, _), numbers)| Frame::Recall(Numbers { epoch, numbers })),
             (number(), part()).prop_map(|((epoch, seq), part)| Frame::Returned(Fragment { epoch, seq, part })),
             (number(), set()).prop_map(|((epoch, _), numbers)| Frame::Gone(Numbers { epoch, numbers })),
+            (any::<u8>(), any::<u64>(), prop::collection::vec((number(), set()), 0..3)).prop_map(
+                |(name, hash, entries)| {
+                    let entries = entries.into_iter().map(|((epoch, _), set)| (epoch, set)).collect();
+                    Frame::History(HistoryOf { name, hash, entries })
+                }
+            ),
+            (any::<u8>(), prop::collection::vec((number(), set()), 0..3)).prop_map(|(name, missing)| {
+                let missing = missing.into_iter().map(|((epoch, _), set)| (epoch, set)).collect();
+                Frame::HistoryHeld(HistoryHeld { name, missing })
+            }),
+            any::<u8>().prop_map(Frame::HistoryGone),
             (any::<u64>(), "[ -~é]{0,30}").prop_map(|(session, link)| Frame::Join(Join { session, link })),
         ]
     }
@@ -925,11 +938,6 @@ mod tests {
                 }
             }
             prop_assert_eq!(read, frames);
-        }
-
-        #[test]
-        fn a_batch_gives_back_its_entries(entries in prop::collection::vec(entry(), 0..8)) {
-            prop_assert_eq!(pack_batch(&entries, 3).entries(), Ok(entries));
         }
 
         #[test]
@@ -966,14 +974,6 @@ mod tests {
             }
             prop_assert_eq!(assembly.unpack(plain.len()), Ok(plain));
         }
-    }
-
-    #[test]
-    fn chat_costs_little_when_posts_travel_together() {
-        let posts: Vec<Entry> = (100..120).map(post).collect();
-        let one_by_one: usize = posts.iter().map(|p| pack_batch([p], 12).frame_len()).sum();
-        let together = pack_batch(&posts, 12).frame_len();
-        assert!(together * 3 < one_by_one, "{together} bytes together, {one_by_one} one by one");
     }
 
     #[test]

@@ -13,18 +13,23 @@
 //! Not here: which frame to send when (`link`), where entries rest (`journal`).
 //! Start reading at [`entry::encode_entry`] and [`frame::Frame`].
 
+mod batch;
 pub mod chunk;
 pub mod compress;
 mod deflate;
 pub mod entry;
 pub mod frame;
+mod history;
 mod predict;
 mod reader;
+mod record;
 mod zip;
 
+pub use batch::{Batch, Unpacked, pack_batch};
 pub use compress::{compress, decompress_capped};
 pub use entry::{BodyHash, EntryHead, OwnEntries, decode_entry, decode_event, encode_entry, encode_event, entry_hash};
 pub use frame::{Frame, FrameBuffer};
+pub use history::{HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, HISTORY_ENTRY_BYTES_MAX, History};
 
 /// Bytes from outside that are not what they should be. Nothing was stored or changed because of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

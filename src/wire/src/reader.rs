@@ -24,6 +24,14 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
+    /// The bytes before the next `end`, which is passed.
+    pub(crate) fn until(&mut self, end: u8) -> Result<&'a [u8], WireError> {
+        let at = self.rest.iter().position(|byte| *byte == end).ok_or(WireError::Truncated(self.what))?;
+        let found = &self.rest[..at];
+        self.rest = &self.rest[at + 1..];
+        Ok(found)
+    }
+
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let bytes = self.take(N)?;
         Ok(bytes.try_into().expect("take returned N bytes"))
