@@ -15,7 +15,7 @@ pub(crate) struct Counts {
     pub(crate) bytes: AtomicU64,
 }
 
-/// [`StdDisk`] that counts `sync_data` and the bytes of `append`.
+/// [`StdDisk`] that counts `sync_data` and the bytes of `write_at`, but for zeros.
 #[derive(Default)]
 pub(crate) struct CountingDisk(pub(crate) Arc<Counts>);
 
@@ -60,9 +60,12 @@ impl DiskFile for CountingFile {
         self.0.read_at(buf, offset)
     }
 
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        self.1.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.0.append(bytes)
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        // Zeros ahead of the content are written over later, and are none of its size.
+        if bytes.iter().any(|byte| *byte != 0) {
+            self.1.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        self.0.write_at(bytes, offset)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

@@ -6,6 +6,9 @@
 //! ```
 //! Nothing of a batch is visible before it is durable. A batch that the disk has no room for leaves no trace. When the
 //! disk fails to sync, nobody knows what it holds: the journal stops acknowledging and stays readable.
+//!
+//! A write that lengthens the newest segment lengthens it by zeros as well, for the next ones to be written on: a sync of these
+//! has no length and no place to note, only data (docs/adr/0020).
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
@@ -16,8 +19,8 @@ use std::time::Duration;
 
 use keys::DataKeys;
 use model::{
-    ChunkName, Clock, Disk, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Outcome,
-    Precedence, RangeSet, Seq,
+    ChunkName, Clock, Disk, DiskFile, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey,
+    Outcome, Precedence, RangeSet, Seq,
 };
 
 use wire::{BodyHash, EntryHead, OwnEntries, WireError};
@@ -26,11 +29,11 @@ use crate::error::AppendError;
 use crate::expiry::Moot;
 use crate::figures::{Figures, Stopwatch};
 use crate::format::{
-    CHUNK_BYTES_MAX, EntryPrefix, EntryRecord, EpochOpened, FrameKind, PackedChunk, Record, RenumberedFrame,
-    segment_name, split, to_cbor,
+    CHUNK_BYTES_MAX, Chain, EntryPrefix, EntryRecord, EpochOpened, FrameKind, PackedChunk, Record, RenumberedFrame,
+    link_chain, segment_name, split, to_cbor,
 };
 use crate::holds::{Covered, HoldFrame};
-use crate::load::{create_segment, footer_of, note_suspect, segments_dir};
+use crate::load::{create_segment, footer_of, note_suspect, segments_dir, write_last};
 use crate::mutations::{Mutation, is, unless};
 use crate::pages::{PageCache, RowsAt};
 use crate::purge::PurgeFrame;
@@ -50,12 +53,23 @@ use crate::view::{Log, Segment};
 /// Most bytes in one write: above this a sync takes longer than gathering saves.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// Zeros that are written ahead at once: some twenty writes of 64 messages find room there. A mebibyte is written in 1 ms by a
+/// fast disk, and in 50 ms by a card.
+const AHEAD_BYTES: usize = 1 << 20;
+
+/// A larger batch takes longer to write than its sync does: it is not worth writing zeros for the next one.
+const AHEAD_BATCH_MAX: usize = AHEAD_BYTES / 4;
+
+static ZEROS: [u8; AHEAD_BYTES] = [0; AHEAD_BYTES];
+
 /// Most bytes that wait for the disk: eight batches. More is refused, so that a stuck disk does not fill the memory.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
 
 /// The committer looks so often for those whom it has just answered to come back, with so many pauses of the processor
-/// between two looks: some 20 to 60 microseconds in all, less than any disk syncs in.
+/// between two looks: some 20 to 60 microseconds in all, less than any disk syncs in. Now and then it lets others have the
+/// processor, who may be those it waits for.
 const LOOKS: usize = 64;
+const LOOKS_PER_YIELD: usize = 16;
 const SPINS: usize = 16;
 
 /// Receipts that arrive alone wait so long for company. Losing them in a crash costs their repetition.
@@ -227,7 +241,10 @@ impl Queue {
 
     /// What arrives within some microseconds; nothing when nobody comes.
     fn more(&self, bytes_max: usize) -> Vec<Request> {
-        for _ in 0..LOOKS {
+        for look in 0..LOOKS {
+            if look % LOOKS_PER_YIELD == 0 {
+                std::thread::yield_now();
+            }
             if self.len.load(Ordering::Relaxed) > 0 {
                 return self.take(&mut self.lock(), bytes_max);
             }
@@ -313,6 +330,8 @@ pub(crate) struct Committer {
     pages: Arc<PageCache>,
     /// Said once, not with each batch.
     roll_failed: bool,
+    /// The disk took no zeros; they are tried again in the next segment.
+    no_zeros: bool,
     covered: Covered,
 }
 
@@ -322,7 +341,11 @@ type Answer = Box<dyn FnOnce(Result<(), AppendError>)>;
 /// What will be written with one sync.
 pub(crate) struct Batch {
     base: u64,
+    /// Bytes of the journal before it.
+    used: u64,
     sealer: Sealer,
+    /// Hash chain at its end.
+    chain: Chain,
     buf: Vec<u8>,
     records: Vec<(u64, Record)>,
     answers: Vec<Answer>,
@@ -353,6 +376,10 @@ impl Batch {
 
     pub(crate) fn push(&mut self, kind: FrameKind, payload: &[&[u8]], record: Record) {
         let offset = self.sealer.push(&mut self.buf, self.base, kind, payload);
+        // Here, where it makes nobody wait: the next request has mostly not come yet.
+        if let Some(hash) = record.chained() {
+            self.chain = link_chain(&self.chain, hash);
+        }
         self.records.push((offset, record));
     }
 
@@ -387,6 +414,7 @@ impl Committer {
             answered: 0,
             pages: Arc::default(),
             roll_failed: false,
+            no_zeros: false,
             covered: Covered::default(),
         }
     }
@@ -549,21 +577,19 @@ impl Committer {
     }
 
     pub(crate) fn begin(&mut self) -> Batch {
-        let (base, sealer, next_pos, epoch, highest_source) = {
-            let view = self.shared.log.read();
-            let state = &view.state;
-            (view.tail.end, view.tail.sealer.clone(), state.next_pos, state.current(), state.highest_source)
-        };
+        let view = self.shared.log.read();
         let mut batch = Batch {
-            base,
-            sealer,
+            base: view.tail.end,
+            used: view.bytes(),
+            sealer: view.tail.sealer.clone(),
+            chain: view.tail.growing.summary.chain_end,
             buf: Vec::new(),
             records: Vec::new(),
             answers: Vec::new(),
             asked: Vec::new(),
-            next_pos,
-            epoch,
-            highest_source,
+            next_pos: view.state.next_pos,
+            epoch: view.state.current(),
+            highest_source: view.state.highest_source,
             received: HashMap::new(),
             objects: HashMap::new(),
             chunks: HashSet::new(),
@@ -572,6 +598,7 @@ impl Committer {
             consumers: Vec::new(),
             urgent: false,
         };
+        drop(view);
         if let Some(reason) = self.pending_epoch
             && let Err(e) = self.plan_epoch(&mut batch, reason)
         {
@@ -582,16 +609,13 @@ impl Committer {
 
     /// Is there room for `more` bytes of this kind? What may use the reserve marks the batch.
     pub(crate) fn room(&self, batch: &mut Batch, need: Need, more: usize) -> Result<(), AppendError> {
-        let view = self.shared.log.read();
-        if let Some(why) = &view.stopped {
-            return Err(AppendError::Stopped(why.clone()));
-        }
+        self.stopped()?;
         let planned = batch.buf.len() as u64;
-        if need != Need::Control && view.tail.end + planned + more as u64 > tail_bytes_max(self.segment_bytes) {
+        if need != Need::Control && batch.base + planned + more as u64 > tail_bytes_max(self.segment_bytes) {
             let why = "the newest segment is as large as it may be, and no new file can be made";
             return Err(AppendError::NoSpace(why.to_owned()));
         }
-        self.shared.reserve.admit(need, view.bytes() + planned, more as u64)?;
+        self.shared.reserve.admit(need, batch.used + planned, more as u64)?;
         batch.urgent |= matches!(need, Need::Control | Need::Entry(Precedence::Flash));
         Ok(())
     }
@@ -840,14 +864,17 @@ impl Committer {
     /// Makes the batch durable, shows it to readers, answers.
     pub(crate) fn commit(&mut self, mut batch: Batch) -> Result<(), AppendError> {
         batch.mark_needed();
-        let Batch { base, buf, records, mut answers, asked, consumers, urgent, .. } = batch;
+        let Batch { base, chain, buf, records, mut answers, asked, consumers, urgent, .. } = batch;
         if is(Mutation::AckBeforeSync) {
             answers.drain(..).for_each(|answer| answer(Ok(())));
         }
         let began = Stopwatch::start();
-        let result = if buf.is_empty() { self.stopped() } else { self.write(base, &buf, urgent) };
+        let written = match buf.is_empty() {
+            true => self.stopped().map(|()| None),
+            false => self.write(base, &buf, urgent).map(Some),
+        };
         let took = began.elapsed();
-        if result.is_ok() && !buf.is_empty() {
+        if let Ok(Some(reach)) = written {
             self.pending_epoch = None;
             let damage = records.iter().any(|(_, r)| matches!(r, Record::Restored(_) | Record::DamageNote(_)));
             let mut view = self.shared.log.write();
@@ -862,7 +889,8 @@ impl Committer {
                     view.end_for_all(Outcome::Purged, &frame.own_sets());
                 }
             }
-            view.tail.end = base + buf.len() as u64;
+            (view.tail.end, view.tail.reach) = (base + buf.len() as u64, reach);
+            view.tail.growing.summary.chain_end = chain;
             if damage {
                 view.recount();
                 self.shared.log.note_damage_change();
@@ -874,6 +902,7 @@ impl Committer {
                 }
             }
         }
+        let result = written.map(drop);
         self.answered = answers.len();
         answers.into_iter().for_each(|answer| answer(result.clone()));
         let figures = &self.shared.queue.figures;
@@ -913,11 +942,12 @@ impl Committer {
         AppendError::Stopped(why)
     }
 
-    fn write(&self, base: u64, bytes: &[u8], urgent: bool) -> Result<(), AppendError> {
+    /// Writes a batch and syncs. Returns how long the file is then.
+    fn write(&mut self, base: u64, bytes: &[u8], urgent: bool) -> Result<u64, AppendError> {
         self.stopped()?;
-        let reserve = &self.shared.reserve;
         let mut written = self.append(base, bytes);
         if let Err(AppendError::NoSpace(why)) = &written {
+            let reserve = &self.shared.reserve;
             if reserve.note_short() {
                 tracing::warn!(why, "the disk is full; what is less urgent is refused first");
             }
@@ -925,19 +955,23 @@ impl Committer {
                 written = self.append(base, bytes);
             }
         }
-        if written.is_ok() {
-            reserve.note_appended(bytes.len() as u64);
-        }
         written
     }
 
-    fn append(&self, base: u64, bytes: &[u8]) -> Result<(), AppendError> {
-        let file = Arc::clone(&self.shared.log.read().tail.file);
-        match file.append(bytes) {
+    fn append(&mut self, base: u64, bytes: &[u8]) -> Result<u64, AppendError> {
+        let (file, before) = {
+            let tail = &self.shared.log.read().tail;
+            (Arc::clone(&tail.file), tail.reach)
+        };
+        match file.write_at(bytes, base) {
             Ok(()) => {
+                let end = base + bytes.len() as u64;
+                let reach = if end > before { self.write_ahead(&*file, end, bytes.len()) } else { before };
+                self.shared.reserve.note_appended(reach - before);
                 let synced = unless(Mutation::SkipDataSync, || file.sync_data());
                 let synced = synced.or_else(|e| if is(Mutation::RetryFailedSync) { file.sync_data() } else { Err(e) });
-                synced.map_err(|e| self.stop_suspect(format!("the disk did not sync: {e}")))
+                synced.map_err(|e| self.stop_suspect(format!("the disk did not sync: {e}")))?;
+                Ok(reach)
             }
             Err(e) => {
                 // Cut what was written of it, and make that durable: a piece of a refused batch must not come back.
@@ -946,10 +980,33 @@ impl Committer {
                 if let Err(e) = cut {
                     return Err(self.stop_suspect(format!("a partial write could not be taken back: {e}")));
                 }
+                self.shared.log.write().tail.reach = base;
                 match is_full(&e) {
                     true => Err(AppendError::NoSpace(e.to_string())),
                     false => Err(self.stop(format!("the disk did not write: {e}"))),
                 }
+            }
+        }
+    }
+
+    /// Lengthens the newest segment with zeros from `end` on, behind a batch of `len` bytes that lengthened it already, if the
+    /// disk has room to spare. Returns its length.
+    fn write_ahead(&mut self, file: &dyn DiskFile, end: u64, len: usize) -> u64 {
+        // It is sealed when it is full.
+        let zeros = self.segment_bytes.saturating_sub(end).min(AHEAD_BYTES as u64);
+        let used = self.shared.log.read().bytes() + len as u64 + zeros;
+        let is_worth_it = zeros > 0 && len <= AHEAD_BATCH_MAX && !self.no_zeros;
+        if !is_worth_it || !self.shared.reserve.is_plenty(used, len as u64 + zeros) {
+            return end;
+        }
+        match file.write_at(&ZEROS[..zeros as usize], end) {
+            Ok(()) => end + zeros,
+            Err(e) => {
+                tracing::debug!(error = %e, "no zeros are written ahead");
+                self.no_zeros = true;
+                // For the room that they take. Those that stay are written over.
+                file.truncate(end).ok();
+                end
             }
         }
     }
@@ -965,7 +1022,7 @@ impl Committer {
                 tracing::warn!(error = %e, "no new segment could be made; the newest one grows on");
             }
         } else {
-            self.roll_failed = false;
+            (self.roll_failed, self.no_zeros) = (false, false);
         }
     }
 
@@ -983,20 +1040,21 @@ impl Committer {
             }
             e.source
         })?;
-        let (footer, summary, file, sealer, end, tables) = {
+        let (footer, summary, file, sealer, end, reach, tables) = {
             let old = &self.shared.log.read().tail;
             let (footer, summary) = footer_of(&old.growing, &old.sealer, old.end, old.end);
-            (footer, summary, Arc::clone(&old.file), old.sealer.clone(), old.end, Arc::clone(&old.growing.tables))
+            let (file, tables) = (Arc::clone(&old.file), Arc::clone(&old.growing.tables));
+            (footer, summary, file, old.sealer.clone(), old.end, old.reach, tables)
         };
-        let (bytes, rows) =
-            match file.append(&footer).and_then(|()| unless(Mutation::SkipFooterSync, || file.sync_data())) {
-                Ok(()) => (end + footer.len() as u64, RowsAt::footer(&self.pages)),
-                Err(e) => {
-                    // Every frame was synced before; open reads the segment where the footer is missing.
-                    tracing::warn!(error = %e, segment = number - 1, "a segment got no footer");
-                    (end, RowsAt::Memory(Arc::new(self.shared.log.read().tail.growing.rows.clone())))
-                }
-            };
+        let written = write_last(&*file, end, reach, &footer);
+        let (bytes, rows) = match written.and_then(|()| unless(Mutation::SkipFooterSync, || file.sync_data())) {
+            Ok(()) => (end + footer.len() as u64, RowsAt::footer(&self.pages)),
+            Err(e) => {
+                // Every frame was synced before; open reads the segment where the footer is missing.
+                tracing::warn!(error = %e, segment = number - 1, "a segment got no footer");
+                (end, RowsAt::Memory(Arc::new(self.shared.log.read().tail.growing.rows.clone())))
+            }
+        };
         let sealed = Segment { number: number - 1, file, sealer, end, bytes, summary, rows };
         // Indexed before anybody sees it as sealed, and without the view's lock: a rebuild takes both in this order.
         self.shared.log.index_put(&sealed, &tables);

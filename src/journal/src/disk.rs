@@ -34,8 +34,8 @@ impl Disk for StdDisk {
         options.read(true).mode(0o600);
         match mode {
             OpenMode::Read => {}
-            OpenMode::Append => drop(options.append(true)),
-            OpenMode::Create => drop(options.append(true).create_new(true)),
+            OpenMode::Append => drop(options.write(true)),
+            OpenMode::Create => drop(options.write(true).create_new(true)),
         }
         Ok(Box::new(StdFile(options.open(path)?)))
     }
@@ -114,8 +114,8 @@ impl DiskFile for StdFile {
         Ok(done)
     }
 
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        (&self.0).write_all(bytes)
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {

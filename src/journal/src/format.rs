@@ -326,6 +326,32 @@ pub(crate) enum Record {
     Purge(Box<PurgeFrame>),
 }
 
+impl Record {
+    /// The hash that the record adds to the chain.
+    pub(crate) fn chained(&self) -> Option<&EntryHash> {
+        match self {
+            Self::Entry(entry) | Self::Restored(entry) | Self::PurgedEntry(entry) | Self::PurgedRestored(entry) => {
+                Some(&entry.hash)
+            }
+            Self::Chunk(_)
+            | Self::ChunksNeeded(_)
+            | Self::EpochOpened(_)
+            | Self::Consumer(_)
+            | Self::ConsumerRemoved(_)
+            | Self::Received(_)
+            | Self::Renumbered(_)
+            | Self::Trimmed(_)
+            | Self::Snapshot(_)
+            | Self::Rows
+            | Self::Footer
+            | Self::Hold(_)
+            | Self::DamageNote(_)
+            | Self::PurgedChunk
+            | Self::Purge(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct EntryRecord {
     pub(crate) pos: u64,

@@ -5,7 +5,8 @@
 //!
 //! A torn tail and a damaged middle are different things. Bytes behind the last whole frame of the last segment were
 //! never acknowledged, or are one damaged frame: they are cut off, and a new epoch begins because a number may be
-//! lost with them. Any other bad bytes are skipped, reported and kept.
+//! lost with them. Nothing but zeros there is no tail at all: they were written ahead of the frames that are to come
+//! ([`crate::committer`]), and no frame begins with one. Any other bad bytes are skipped, reported and kept.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -93,6 +94,23 @@ impl Candidate {
             start: SEGMENT_HEADER_BYTES as u64,
             end: self.len,
         }
+    }
+
+    /// Where the zeros begin with which the file ends; its length when it ends with another byte. A last frame may end with
+    /// some of them.
+    fn zeros_from(&self) -> Result<u64, OpenError> {
+        let mut buf = vec![0; 64 << 10];
+        let mut end = self.len;
+        while end > 0 {
+            let start = end.saturating_sub(buf.len() as u64);
+            let piece = &mut buf[..(end - start) as usize];
+            let got = self.file.read_at(piece, start).map_err(reading(self))?;
+            if let Some(last) = piece[..got].iter().rposition(|byte| *byte != 0) {
+                return Ok(start + last as u64 + 1);
+            }
+            end = start;
+        }
+        Ok(0)
     }
 }
 
@@ -311,7 +329,7 @@ impl Loading<'_> {
                         took_part = opened || !OPENING.iter().any(|opening| *opening as u8 == kind);
                         opened |= kind == FrameKind::Snapshot as u8 && !is(Mutation::SkipOpeningEnd);
                     }
-                    Found::Damaged { .. } => damaged = true,
+                    Found::Damaged { offset, bytes: _ } => damaged |= offset < candidate.zeros_from()?,
                 }
                 if took_part {
                     break;
@@ -423,7 +441,7 @@ impl Loading<'_> {
         if let Some(damage) = trailing {
             match ends {
                 Ends::Tail => {
-                    self.loaded.discarded_bytes += damage.bytes;
+                    self.loaded.discarded_bytes += candidate.zeros_from()?.saturating_sub(damage.offset);
                 }
                 // Sealing was cut short: the footer is missing and nothing else.
                 Ends::Before(Some(first_pos)) if first_pos == growing.summary.next_pos => {}
@@ -434,14 +452,15 @@ impl Loading<'_> {
     }
 
     /// Writes the footer that a cut-short sealing left out, so that the segment is read no more at each open. What was
-    /// written of it before stays where it is. Returns the summary and the length of the file.
+    /// written of it before stays where it is, but for zeros. Returns the summary and the length of the file.
     fn seal(&self, candidate: &Candidate, end: u64, growing: &Growing) -> Option<(Summary, u64)> {
         if self.access != Access::Owner {
             return None;
         }
-        let (footer, summary) = footer_of(growing, &candidate.sealer, end, candidate.len);
-        match candidate.file.append(&footer).and_then(|()| candidate.file.sync_data()) {
-            Ok(()) => Some((summary, candidate.len + footer.len() as u64)),
+        let at = candidate.zeros_from().ok()?.max(end);
+        let (footer, summary) = footer_of(growing, &candidate.sealer, end, at);
+        match write_last(&*candidate.file, at, candidate.len, &footer).and_then(|()| candidate.file.sync_data()) {
+            Ok(()) => Some((summary, at + footer.len() as u64)),
             Err(e) => {
                 tracing::warn!(error = %e, segment = candidate.number, "a segment still has no footer");
                 None
@@ -450,9 +469,11 @@ impl Loading<'_> {
     }
 
     fn finish_tail(&mut self, candidate: &Candidate, end: u64, growing: Growing) -> Result<(), OpenError> {
+        let is_torn = candidate.zeros_from()? > end;
+        let reach = if is_torn { end } else { candidate.len };
         if self.access == Access::Owner {
             let mending = || disk_error(format!("mending the end of {}", candidate.path.display()));
-            if end < candidate.len {
+            if is_torn {
                 unless(Mutation::SkipTailCut, || candidate.file.truncate(end)).map_err(mending())?;
             }
             // What a killed process wrote may not be on the disk yet, and will be told to peers as durable.
@@ -466,7 +487,7 @@ impl Loading<'_> {
         }
         let Candidate { number, file, sealer, .. } = candidate;
         let (file, sealer) = (Arc::clone(file), sealer.clone());
-        self.loaded.tail = Some(Tail { number: *number, file, sealer, end, growing });
+        self.loaded.tail = Some(Tail { number: *number, file, sealer, end, reach, growing });
         Ok(())
     }
 
@@ -526,6 +547,15 @@ pub(crate) fn footer_of(growing: &Growing, sealer: &Sealer, end: u64, at: u64) -
     let offset = sealer.push(&mut out, at, FrameKind::Footer, &[&summary.encode()]);
     out.extend_from_slice(&encode_trailer(offset, &sealer.lock().unwrap_or(Lock::PLAIN)));
     (out, summary)
+}
+
+/// Writes at `end` of a file of `len` bytes what is to stand last in it.
+pub(crate) fn write_last(file: &dyn DiskFile, end: u64, len: u64, bytes: &[u8]) -> io::Result<()> {
+    // First, because a full disk may need the room.
+    if end < len {
+        file.truncate(end)?;
+    }
+    file.write_at(bytes, end)
 }
 
 const SUSPECT: &str = "suspect";
@@ -613,5 +643,6 @@ pub(crate) fn create_segment(
         return Err(NotCreated { source, may_appear: undone.is_err() });
     }
     let growing = Growing::starting(state.next_pos, chain);
-    Ok(Tail { number, file, sealer, end: bytes.len() as u64, growing })
+    let end = bytes.len() as u64;
+    Ok(Tail { number, file, sealer, end, reach: end, growing })
 }

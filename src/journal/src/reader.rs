@@ -45,6 +45,7 @@ impl Reader {
                 file: Arc::clone(&last.file),
                 sealer: last.sealer.clone(),
                 end,
+                reach: end,
                 growing,
             })
         });

@@ -243,7 +243,17 @@ impl Reserve {
         Err(AppendError::NoSpace(format!("no room for {}: {kept}", need.as_str())))
     }
 
-    /// So many bytes were appended.
+    /// May zeros be written ahead, so that the journal's files have `used` bytes? Only where nothing is refused then: what
+    /// speeds up must not take the room of what is to be kept.
+    pub(crate) fn is_plenty(&self, used: u64, more: u64) -> bool {
+        let floor = |reserve: u64| reserve * Need::Files.floor_quarters() / 4;
+        let side = self.lock();
+        used + floor(self.limit_reserve) <= self.limit_bytes
+            && !side.short
+            && side.left().is_none_or(|left| left >= more + floor(side.wanted))
+    }
+
+    /// The files grew by so many bytes.
     pub(crate) fn note_appended(&self, bytes: u64) {
         self.lock().appended += bytes;
     }
@@ -502,6 +512,7 @@ mod tests {
             assert_eq!(taken(&journal, &mut number), 6);
         }
         // Nobody has looked since.
+        use_up_zeros(&journal);
         disk.leave(0);
         let flash = |n| Draft { precedence: Precedence::Flash, ..draft(n) };
         for n in 1_000..1_020 {
@@ -521,6 +532,7 @@ mod tests {
         journal.append_own(flash(2_000)).wait().unwrap();
         disk.leave(10 * MIB);
         journal.append_own(draft(2_001)).wait().expect("an append finds by itself that there is room");
+        use_up_zeros(&journal);
         disk.leave(0);
         assert!(journal.append_own(draft(2_002)).wait().is_err());
         disk.leave(10 * MIB);
@@ -533,6 +545,7 @@ mod tests {
     fn a_quota_that_free_bytes_do_not_show_counts_as_full_and_its_end_is_noticed() {
         let (dir, disk) = (tempdir(), SmallDisk::of(DISK));
         let journal = open(&dir, &disk);
+        use_up_zeros(&journal);
         disk.0.quota.store(true, Ordering::SeqCst);
         let refused = journal.append_own(draft(1)).wait().unwrap_err();
         assert!(matches!(refused, AppendError::NoSpace(_)), "{refused}");
@@ -567,6 +580,7 @@ mod tests {
     fn received_entries_are_refused_by_their_class_too() {
         let (dir, disk) = (tempdir(), SmallDisk::of(DISK));
         let journal = open(&dir, &disk);
+        use_up_zeros(&journal);
         disk.leave(0);
         let mut stored = Vec::new();
         for precedence in Precedence::ALL {
@@ -597,6 +611,17 @@ mod tests {
             taken += usize::from(done.is_ok());
         }
         taken
+    }
+
+    /// What is appended next takes room.
+    fn use_up_zeros(journal: &Journal) {
+        let mut number = 5_000;
+        while journal.stats().ahead_bytes > 0 {
+            number += 1;
+            journal.append_own(draft(number)).wait().unwrap();
+            // Behind the roll to the next segment, if it was due.
+            journal.flush().wait().unwrap();
+        }
     }
 
     fn on(dir: &TempDir, disk: &SmallDisk) -> JournalOptions {
@@ -704,12 +729,13 @@ mod tests {
             self.file.read_at(buf, offset)
         }
 
-        fn append(&self, bytes: &[u8]) -> io::Result<()> {
-            if self.disk.0.quota.load(Ordering::SeqCst) {
+        fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            let over = bytes.len().min((self.file.len()? - offset) as usize);
+            if self.disk.0.quota.load(Ordering::SeqCst) && over < bytes.len() {
                 return Err(io::ErrorKind::QuotaExceeded.into());
             }
-            let room = (self.disk.free() as usize).min(bytes.len());
-            self.file.append(&bytes[..room])?;
+            let room = (over + self.disk.free() as usize).min(bytes.len());
+            self.file.write_at(&bytes[..room], offset)?;
             if room < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         }
 

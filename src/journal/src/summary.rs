@@ -370,6 +370,14 @@ impl Growing {
 
     /// Takes the record at `offset` into account. `own_before` tells the last number given out in an epoch.
     pub(crate) fn note(&mut self, record: &Record, offset: u64, own_before: impl FnOnce(Epoch) -> Option<Seq>) {
+        if let Some(hash) = record.chained() {
+            self.summary.chain_end = link_chain(&self.summary.chain_end, hash);
+        }
+        self.note_linked(record, offset, own_before);
+    }
+
+    /// As [`Growing::note`], for a record that is in the chain already.
+    pub(crate) fn note_linked(&mut self, record: &Record, offset: u64, own_before: impl FnOnce(Epoch) -> Option<Seq>) {
         let offset = u32::try_from(offset).expect("segments are kept below 4 GiB");
         let [ids, objects, supersedes, chunks, chunks_needed] = &mut Arc::make_mut(&mut self.tables).0;
         let summary = &mut self.summary;
@@ -378,7 +386,6 @@ impl Growing {
                 let is_purged = matches!(record, Record::PurgedEntry(_));
                 summary.entries += 1;
                 summary.next_pos = summary.next_pos.max(entry.pos + 1);
-                summary.chain_end = link_chain(&summary.chain_end, &entry.hash);
                 if let Some(since) = entry.chunks.map(|c| c.since.0) {
                     summary.chunks_since = Some(summary.chunks_since.map_or(since, |s| s.min(since)));
                 }
@@ -404,7 +411,6 @@ impl Growing {
             }
             Record::Restored(entry) | Record::PurgedRestored(entry) => {
                 summary.next_pos = summary.next_pos.max(entry.pos + 1);
-                summary.chain_end = link_chain(&summary.chain_end, &entry.hash);
                 summary.positions.push((entry.pos, offset));
                 ids.insert(print_of_id(&entry.header.id), offset);
                 if let Some(object) = entry.object.filter(|_| matches!(record, Record::Restored(_))) {

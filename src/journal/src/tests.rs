@@ -121,13 +121,16 @@ fn a_torn_tail_keeps_every_whole_frame_and_begins_a_new_epoch() {
     let path = segment(&dir, 1);
     let whole = fs::read(&path).unwrap();
     let ends = entry_ends(&dir);
-    for cut in first_entry_start(&dir)..whole.len() as u64 {
+    // Of the zeros behind them some are enough.
+    for cut in (first_entry_start(&dir)..ends[5] + 16).chain([whole.len() as u64 - 1]) {
         let copy = copy_of(&dir);
         fs::OpenOptions::new().write(true).open(segment(&copy, 1)).unwrap().set_len(cut).unwrap();
         let survivors = ends.iter().filter(|end| **end <= cut).count();
         let (journal, report) = open(&copy);
         assert_eq!(numbers(&journal), (1..=survivors as u64).collect::<Vec<_>>(), "cut at {cut}");
-        let on_boundary = cut == first_entry_start(&dir) || ends.contains(&cut);
+        // Behind the last entry stand zeros that were written ahead.
+        let in_zeros = ends.last().is_some_and(|last| cut >= *last);
+        let on_boundary = cut == first_entry_start(&dir) || ends.contains(&cut) || in_zeros;
         assert_eq!(report.discarded_bytes == 0, on_boundary, "cut at {cut}: {report:?}");
         assert_eq!(report.new_epoch.is_none(), on_boundary, "cut at {cut}: {report:?}");
         let next = journal.append_own(draft(99)).wait().unwrap();
@@ -143,6 +146,96 @@ fn a_torn_tail_keeps_every_whole_frame_and_begins_a_new_epoch() {
 }
 
 #[test]
+fn a_write_that_was_torn_on_zeros_is_told_from_zeros_that_wait_for_one() {
+    let dir = tempdir();
+    {
+        let journal = open(&dir).0;
+        append(&journal, 0..6);
+        assert!(journal.stats().ahead_bytes > 0, "{:?}", journal.stats());
+    }
+    let whole = fs::read(segment(&dir, 1)).unwrap();
+    let ends = entry_ends(&dir);
+    for kept in ends[4] as usize..=ends[5] as usize {
+        let copy = copy_of(&dir);
+        let mut bytes = whole.clone();
+        bytes[kept..].fill(0);
+        fs::write(segment(&copy, 1), &bytes).unwrap();
+        let (journal, report) = open(&copy);
+        // A frame may end with zeros.
+        let is_whole = bytes == whole;
+        assert_eq!(numbers(&journal).len(), if is_whole { 6 } else { 5 }, "kept up to {kept}");
+        let is_torn = kept > ends[4] as usize && !is_whole;
+        let torn = bytes[ends[4] as usize..].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        assert_eq!(report.discarded_bytes, if is_torn { torn as u64 } else { 0 }, "kept up to {kept}: {report:?}");
+        assert_eq!(report.new_epoch.is_some(), is_torn, "kept up to {kept}: {report:?}");
+        let next = journal.append_own(draft(99)).wait().unwrap();
+        let expected = if is_torn { own(2, 1) } else { own(1, if is_whole { 7 } else { 6 }) };
+        assert_eq!(next.id, expected, "kept up to {kept}");
+        drop(journal);
+        let report = open(&copy).1;
+        assert!(report.new_epoch.is_none() && report.discarded_bytes == 0, "{report:?}");
+    }
+}
+
+#[test]
+fn zeros_ahead_are_written_over_and_a_sealed_segment_has_none() {
+    let dir = tempdir();
+    let len = |number| fs::metadata(segment(&dir, number)).unwrap().len();
+    append(&open(&dir).0, 0..1);
+    let before = len(1);
+    {
+        let (journal, report) = open(&dir);
+        assert!(report.new_epoch.is_none(), "{report:?}");
+        append(&journal, 1..2);
+        assert_eq!(len(1), before, "the second entry stands where zeros stood");
+        let stats = journal.stats();
+        assert_eq!((before, stats.bytes + stats.ahead_bytes), (4 << 10, 4 << 10), "{stats:?}");
+        append(&journal, 2..60);
+        let segments = journal.stats().segments;
+        assert!(segments > 2);
+        let files = (1..=segments).map(len).sum::<u64>();
+        assert_eq!(files, journal.stats().bytes + journal.stats().ahead_bytes);
+        for sealed in 1..segments {
+            assert_eq!(&fs::read(segment(&dir, sealed)).unwrap()[len(sealed) as usize - 4..], b"SEAL");
+        }
+    }
+    let (journal, report) = open(&dir);
+    assert_eq!((numbers(&journal).len(), report.footers_written), (60, 0));
+    assert!(journal.verify(&mut |_| {}).unwrap().is_clean());
+}
+
+#[test]
+fn an_entry_that_ends_with_zeros_is_no_part_of_those_ahead_of_it() {
+    let dir = tempdir();
+    let plain = || Journal::open(JournalOptions { at_rest: AtRest::Plain, ..options(dir.path()) }).unwrap();
+    let zeros = |number| Draft { body: vec![0; 100], ..draft(number) };
+    plain().0.append_own(zeros(1)).wait().unwrap();
+    let (journal, report) = plain();
+    assert!(report.new_epoch.is_none() && report.discarded_bytes == 0, "{report:?}");
+    journal.append_own(zeros(2)).wait().unwrap();
+    drop(journal);
+    assert_eq!(everything(&plain().0).iter().map(|l| l.entry.body.len()).collect::<Vec<_>>(), [100, 100]);
+}
+
+#[test]
+fn an_append_that_fits_is_taken_where_zeros_ahead_of_it_do_not() {
+    let dir = tempdir();
+    let disk = Arc::<FaultyDisk>::default();
+    // Enough for an entry and not for the zeros.
+    disk.faults.set_room(Some(1 << 10));
+    let journal = open_on(&dir, &disk);
+    append(&journal, 0..3);
+    let stats = journal.stats();
+    assert_eq!(stats.ahead_bytes, 0);
+    assert_eq!(fs::metadata(segment(&dir, 1)).unwrap().len(), stats.bytes, "the room is given back");
+    disk.faults.set_room(None);
+    append(&journal, 3..40);
+    assert!(journal.stats().ahead_bytes > 0, "the next segment tries again: {:?}", journal.stats());
+    drop((journal, disk));
+    assert_eq!(everything(&open(&dir).0).len(), 40);
+}
+
+#[test]
 fn one_flipped_byte_costs_at_most_one_entry_and_is_noticed() {
     let dir = tempdir();
     let hashes: BTreeMap<u64, _> = {
@@ -151,7 +244,9 @@ fn one_flipped_byte_costs_at_most_one_entry_and_is_noticed() {
         (0..6).map(|n| journal.append_own(draft(n)).wait().unwrap()).map(|a| (a.id.seq.get(), a.hash)).collect()
     };
     let whole = fs::read(segment(&dir, 1)).unwrap();
-    for at in 0..whole.len() {
+    let written = entry_ends(&dir)[5] as usize;
+    // Of the zeros behind them some are enough.
+    for at in (0..written + 16).chain([whole.len() - 1]) {
         let copy = copy_of(&dir);
         let mut bytes = whole.clone();
         bytes[at] ^= 0x10;
@@ -963,17 +1058,20 @@ impl MemoryState {
             let names = if rng.random() { &self.names } else { &self.synced_names };
             let Some(file) = names.get(&path) else { continue };
             let MemoryContent { bytes, synced } = &self.files[*file];
-            let mut kept = synced.clone();
-            if bytes.starts_with(synced) {
-                let all = bytes.len() - synced.len();
-                let extra = if rng.random() { all } else { rng.random_range(0..=all) };
-                kept = bytes[..synced.len() + extra].to_vec();
-                // Of what was not synced, a block may be missing while a later one is there.
-                if extra > 0 && rng.random_range(0..4) == 0 {
-                    let hole = synced.len() + rng.random_range(0..extra);
-                    let end = (hole + 64).min(kept.len());
-                    kept[hole..end].fill(0);
+            let same = bytes.iter().zip(synced).take_while(|(now, then)| now == then).count();
+            let all = bytes.len() - same;
+            let extra = if rng.random() { all } else { rng.random_range(0..=all) };
+            let mut kept = bytes[..same + extra].to_vec();
+            // Of what was not synced, a block may be missing while a later one is there.
+            if extra > 0 && rng.random_range(0..4) == 0 {
+                let hole = same + rng.random_range(0..extra);
+                for (at, byte) in kept.iter_mut().enumerate().skip(hole).take(64) {
+                    *byte = synced.get(at).copied().unwrap_or(0);
                 }
+            }
+            // What stood there before, and was written over or cut.
+            if extra < all || rng.random() {
+                kept.extend_from_slice(synced.get(kept.len()..).unwrap_or_default());
             }
             image.names.insert(path, image.files.len());
             image.files.push(MemoryContent { bytes: kept.clone(), synced: kept });
@@ -1062,10 +1160,12 @@ impl DiskFile for MemoryFile {
         Ok(len)
     }
 
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.lock().unwrap();
         state.tick();
-        state.files[self.file].bytes.extend_from_slice(bytes);
+        let (content, end) = (&mut state.files[self.file].bytes, offset as usize + bytes.len());
+        content.resize(content.len().max(end), 0);
+        content[offset as usize..end].copy_from_slice(bytes);
         Ok(())
     }
 
@@ -1168,7 +1268,7 @@ struct Faults {
 }
 
 impl Faults {
-    /// Every append beyond so many bytes fails after these; `None` for no limit.
+    /// Every write of more bytes fails after so many; `None` for no limit.
     fn set_room(&self, room: Option<usize>) {
         *self.room.lock().unwrap() = room;
     }
@@ -1221,13 +1321,13 @@ impl DiskFile for FaultyFile {
         self.file.read_at(buf, offset)
     }
 
-    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         match *self.faults.room.lock().unwrap() {
             Some(room) if room < bytes.len() => {
-                self.file.append(&bytes[..room])?;
+                self.file.write_at(&bytes[..room], offset)?;
                 Err(io::ErrorKind::StorageFull.into())
             }
-            _ => self.file.append(bytes),
+            _ => self.file.write_at(bytes, offset),
         }
     }
 
@@ -1371,7 +1471,7 @@ fn entry_ends(dir: &TempDir) -> Vec<u64> {
     let reader = Reader::open(dir.path(), Arc::new(StdDisk), &data_keys()).unwrap();
     let starts: Vec<u64> =
         reader.list(LocalPos(1)..LocalPos(u64::MAX), 100).unwrap().iter().map(|l| l.offset).collect();
-    starts[1..].iter().copied().chain([fs::metadata(segment(dir, 1)).unwrap().len()]).collect()
+    starts[1..].iter().copied().chain([reader.stats().bytes]).collect()
 }
 
 pub(crate) fn chunk_name(n: u8) -> ChunkName {

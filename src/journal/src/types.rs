@@ -275,8 +275,10 @@ pub struct TrimReport {
 pub struct Stats {
     /// Segment files.
     pub segments: u32,
-    /// Bytes in segment files.
+    /// Bytes in segment files, without `ahead_bytes`.
     pub bytes: u64,
+    /// Zeros behind the last frame, on which the next ones are written.
+    pub ahead_bytes: u64,
     /// `journal.limit_bytes`.
     pub limit_bytes: u64,
     /// Entries that are held, own and received.

@@ -59,7 +59,11 @@ pub(crate) struct Tail {
     pub(crate) number: u32,
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) sealer: Sealer,
+    /// End of the durable frames.
     pub(crate) end: u64,
+    /// Length of the file. From `end` on it holds zeros, so that a write there changes neither its length nor where it lies,
+    /// and a sync has nothing but the data to write.
+    pub(crate) reach: u64,
     pub(crate) growing: Growing,
 }
 
@@ -94,14 +98,15 @@ impl View {
         self.sealed.values().map(|segment| Part::Sealed(segment)).chain([Part::Tail(&self.tail)])
     }
 
+    /// Bytes in segment files, without the zeros behind the last frame.
     pub(crate) fn bytes(&self) -> u64 {
         self.sealed.values().map(|s| s.bytes).sum::<u64>() + self.tail.end
     }
 
-    /// A durable record at the end of the log.
+    /// A durable record at the end of the log; the chain is for who wrote it.
     pub(crate) fn apply(&mut self, record: &Record, offset: u64) {
         let state = &self.state;
-        self.tail.growing.note(record, offset, |epoch| state.own_last(epoch));
+        self.tail.growing.note_linked(record, offset, |epoch| state.own_last(epoch));
         self.state.apply(record);
         if let Record::Restored(entry) = record {
             let id = entry.header.id;
@@ -579,6 +584,7 @@ impl Log {
         Stats {
             segments: view.sealed.len() as u32 + 1,
             bytes: view.bytes(),
+            ahead_bytes: view.tail.reach - view.tail.end,
             limit_bytes: self.limit_bytes,
             entries: summaries().map(|s| s.entries).sum(),
             chunks: summaries().map(|s| s.chunks).sum(),

@@ -66,15 +66,15 @@ pub trait Disk: Send + Sync {
 pub enum OpenMode {
     /// An existing file, for reading.
     Read,
-    /// An existing file, for reading and appending.
+    /// An existing file, for reading and writing.
     Append,
-    /// A new file, for reading and appending.
+    /// A new file, for reading and writing.
     Create,
 }
 
 /// One open file. Several handles may be open on the same file.
 pub trait DiskFile: Send + Sync {
-    /// Length in bytes, of what was appended, synced or not.
+    /// Length in bytes, of what was written, synced or not.
     ///
     /// # Errors
     /// As the operating system reports.
@@ -94,11 +94,20 @@ pub trait DiskFile: Send + Sync {
     /// As the operating system reports.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes at the end. After an error any part of `bytes` may have been written.
+    /// Writes over what stands from `offset` on, and lengthens the file where that ends before. `offset` is not behind the
+    /// end. After an error any part of `bytes` may have been written.
     ///
     /// # Errors
     /// As the operating system reports, a full disk among them.
-    fn append(&self, bytes: &[u8]) -> io::Result<()>;
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Writes at the end. After an error any part of `bytes` may have been written.
+    ///
+    /// # Errors
+    /// As for [`DiskFile::write_at`].
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.write_at(bytes, self.len()?)
+    }
 
     /// Lengthens the file with zeros to `len` bytes for which the disk really has room. A longer file stays as it is.
     ///

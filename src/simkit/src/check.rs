@@ -443,8 +443,9 @@ fn brief(call: &Call) -> String {
     match call {
         Call::MakeDir { dir } => format!("mkdir {}", name(dir)),
         Call::Create { path } => format!("create {}", name(path)),
-        Call::Append { file, bytes, well } => {
-            format!("append {} to #{file}{}", bytes.len(), if *well { "" } else { " (failed)" })
+        Call::Write { file, offset, bytes, well } => {
+            let what = if bytes.iter().all(|byte| *byte == 0) { "zeros" } else { "bytes" };
+            format!("write {} {what} to #{file} at {offset}{}", bytes.len(), if *well { "" } else { " (failed)" })
         }
         Call::Truncate { file, len } => format!("truncate #{file} to {len}"),
         Call::SyncData { file, well } => format!("sync #{file}{}", if *well { "" } else { " (failed)" }),

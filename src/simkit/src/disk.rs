@@ -29,7 +29,7 @@ struct State {
     locks: BTreeSet<PathBuf>,
     /// Handles of an earlier power-on are dead.
     power_on: u64,
-    /// Bytes that may still be appended before the power goes.
+    /// Bytes that may still be written before the power goes.
     bytes_left: Option<usize>,
     off: bool,
     /// Calls that change the disk before the process is killed.
@@ -56,7 +56,7 @@ pub enum Op {
     Create,
     Len,
     Read,
-    Append,
+    Write,
     Truncate,
     SyncData,
     Rename,
@@ -74,7 +74,7 @@ impl Op {
         Self::Create,
         Self::Len,
         Self::Read,
-        Self::Append,
+        Self::Write,
         Self::Truncate,
         Self::SyncData,
         Self::Rename,
@@ -117,7 +117,7 @@ impl DiskError {
             Self::Quota => io::Error::from_raw_os_error(EDQUOT),
             Self::Interrupted => io::Error::from_raw_os_error(EINTR),
             // As `write_all` reports a write of no bytes.
-            Self::Short if op == Op::Append => io::ErrorKind::WriteZero.into(),
+            Self::Short if op == Op::Write => io::ErrorKind::WriteZero.into(),
             Self::Short => io::Error::from_raw_os_error(EIO),
         }
     }
@@ -161,8 +161,9 @@ pub enum Call {
     Create {
         path: PathBuf,
     },
-    Append {
+    Write {
         file: u64,
+        offset: usize,
         bytes: Vec<u8>,
         well: bool,
     },
@@ -197,7 +198,7 @@ pub enum Call {
 impl Call {
     pub(crate) fn failed(&self) -> bool {
         match self {
-            Self::Append { well, .. } | Self::SyncData { well, .. } | Self::SyncDir { well, .. } => !well,
+            Self::Write { well, .. } | Self::SyncData { well, .. } | Self::SyncDir { well, .. } => !well,
             Self::Failed(_) => true,
             Self::MakeDir { .. }
             | Self::Create { .. }
@@ -213,7 +214,7 @@ impl Call {
         match self {
             Self::MakeDir { dir } => media.make_dir(dir),
             Self::Create { path } => drop(media.create(path)),
-            Self::Append { file, bytes, well: _ } => media.write(*file, bytes),
+            Self::Write { file, offset, bytes, well: _ } => media.write(*file, *offset, bytes),
             Self::Truncate { file, len } => media.set_len(*file, *len),
             Self::SyncData { file, well } => media.synced(*file, *well),
             Self::Rename { from, to } => media.rename(from, to),
@@ -236,7 +237,7 @@ impl PretendDisk {
         Self(Arc::new(Shared { state: Mutex::new(State { media, ..State::default() }), ..Shared::default() }))
     }
 
-    /// The power goes after so many more appended bytes, in the middle of a write.
+    /// The power goes after so many more written bytes, in the middle of a write.
     pub fn cut_power_after(&self, bytes: usize) {
         self.state().bytes_left = Some(bytes);
     }
@@ -281,7 +282,7 @@ impl PretendDisk {
         state.restart(&keeps);
     }
 
-    /// Room for so many bytes in files; `None` for as many as are written. An append beyond writes what fits and fails,
+    /// Room for so many bytes in files; `None` for as many as are written. A write beyond writes what fits and fails,
     /// and succeeds again when the room is raised or a file removed.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.state().room_bytes = bytes;
@@ -374,7 +375,7 @@ impl PretendDisk {
         if let Some(bytes) = bytes {
             state.media.make_dir(dir_of(path));
             let file = state.media.create(path);
-            state.media.write(file, bytes);
+            state.media.write(file, 0, bytes);
             state.media.synced(file, true);
         }
         state.media.synced_dir(dir_of(path), true);
@@ -596,23 +597,12 @@ impl DiskFile for PretendFile {
         Ok(len)
     }
 
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write(bytes, Some(usize::try_from(offset).unwrap_or(usize::MAX)))
+    }
+
     fn append(&self, bytes: &[u8]) -> io::Result<()> {
-        let (mut state, failing) = self.disk.changing(Op::Append)?;
-        self.check(&state)?;
-        let mut error = failing.map(|failing| failing.error(Op::Append));
-        let mut done = failing.map_or(bytes.len(), |failing| failing.part(bytes.len()));
-        let room = state.room_bytes.map(|room| room.saturating_sub(state.media.used_bytes()));
-        if let Some(room) = room.filter(|room| *room < done as u64) {
-            (done, error) = (room as usize, Some(state.full()));
-        }
-        if let Some(left) = state.bytes_left {
-            if left < done {
-                (done, error, state.off) = (left, Some(no_power()), true);
-            }
-            state.bytes_left = Some(left - done);
-        }
-        state.perform(Call::Append { file: self.file, bytes: bytes[..done].to_vec(), well: error.is_none() });
-        error.map_or(Ok(()), Err)
+        self.write(bytes, None)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
@@ -628,6 +618,33 @@ impl DiskFile for PretendFile {
         self.check(&state)?;
         state.perform(Call::SyncData { file: self.file, well: failing.is_none() });
         failing.map_or(Ok(()), |error| Err(error.error(Op::SyncData)))
+    }
+}
+
+impl PretendFile {
+    /// At `offset`, or at the end.
+    fn write(&self, bytes: &[u8], offset: Option<usize>) -> io::Result<()> {
+        let (mut state, failing) = self.disk.changing(Op::Write)?;
+        self.check(&state)?;
+        let mut error = failing.map(|failing| failing.error(Op::Write));
+        let mut done = failing.map_or(bytes.len(), |failing| failing.part(bytes.len()));
+        let end = state.media.bytes(self.file).len();
+        let offset = offset.unwrap_or(end);
+        assert!(offset <= end, "a file is written without gaps");
+        // What is written over takes no more room.
+        let room = state.room_bytes.map(|room| room.saturating_sub(state.media.used_bytes()) + (end - offset) as u64);
+        if let Some(room) = room.filter(|room| *room < done as u64) {
+            (done, error) = (room as usize, Some(state.full()));
+        }
+        if let Some(left) = state.bytes_left {
+            if left < done {
+                (done, error, state.off) = (left, Some(no_power()), true);
+            }
+            state.bytes_left = Some(left - done);
+        }
+        let (file, well) = (self.file, error.is_none());
+        state.perform(Call::Write { file, offset, bytes: bytes[..done].to_vec(), well });
+        error.map_or(Ok(()), Err)
     }
 }
 

@@ -37,7 +37,7 @@ pub fn every_call_once() -> Vec<Fault> {
     for (after, op) in (0..).zip(calls_of_the_workload(None)) {
         let errors: &[DiskError] = match op {
             Op::Open | Op::Len | Op::Read | Op::List => &[DiskError::Io, DiskError::Interrupted],
-            Op::Append => &DiskError::ALL,
+            Op::Write => &DiskError::ALL,
             Op::MakeDir
             | Op::Create
             | Op::Truncate
@@ -55,7 +55,7 @@ pub fn every_call_once() -> Vec<Fault> {
 /// From each call of a kind on, all of that kind fail.
 pub fn every_kind_for_good() -> Vec<Fault> {
     let mut faults = Vec::new();
-    for op in [Op::Append, Op::SyncData, Op::SyncDir, Op::Create, Op::Rename, Op::Unlink, Op::Truncate] {
+    for op in [Op::Write, Op::SyncData, Op::SyncDir, Op::Create, Op::Rename, Op::Unlink, Op::Truncate] {
         let calls = calls_of_the_workload(Some(op)).len() as u64;
         for error in [DiskError::PartIo, DiskError::NoSpace] {
             faults.extend((0..calls).map(|after| Fault { after, only: Some(op), error, lasting: true }));

@@ -199,9 +199,8 @@ impl Media {
         self.count += 1;
     }
 
-    pub(crate) fn write(&mut self, file: u64, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, file: u64, offset: usize, bytes: &[u8]) {
         if !bytes.is_empty() {
-            let offset = self.bytes(file).len();
             self.change(file, Change::Write { offset, bytes: bytes.to_vec() });
         }
     }

@@ -166,9 +166,10 @@ fn flipped() -> Option<(usize, String)> {
     for seal in [Seal::Plain, Seal::Sealed] {
         let specimen = Specimen::new(seal, 16 << 10);
         let files = specimen.files();
-        // Where numbers are hidden by what is damaged last.
+        // Where numbers are hidden by what is damaged last, before the zeros that were written ahead.
         let (path, bytes) = files.last().expect("it has files");
-        for at in (bytes.len().saturating_sub(2500)..bytes.len()).step_by(3) {
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        for at in (end.saturating_sub(2500)..end).step_by(3) {
             tries += 1;
             let cut = |disk: &PretendDisk| disk.plant(path, Some(&bytes[..at]));
             let flip = |disk: &PretendDisk| disk.plant(path, Some(&flip(bytes, at)));
