@@ -181,6 +181,7 @@ impl<T: Talk> Keeper<T> {
         for line in &self.lines {
             wake.extend(line.live.as_ref().filter(|live| !live.presumed_dead).map(Live::dead_at));
             wake.extend(line.dial_at);
+            wake.extend(line.live.as_ref().and_then(|live| live.pipe.probe_at()));
             wake.extend(self.keepalive_at(line));
         }
         wake.extend(self.guests.iter().map(|guest| guest.until));
@@ -207,6 +208,11 @@ impl<T: Talk> Keeper<T> {
                 Err(refusal) => return self.refuse(&refusal),
             }
         }
+        self.listen();
+    }
+
+    /// Takes note of signs of life: a link that was taken for dead is back.
+    fn listen(&mut self) {
         let (wall, now) = (self.post.clock.now(), clock::now());
         let mut heard = false;
         for line in &mut self.lines {
@@ -215,6 +221,7 @@ impl<T: Talk> Keeper<T> {
                 heard = true;
                 if std::mem::take(&mut live.presumed_dead) {
                     line.up_since = wall;
+                    (line.dialling, line.dial_at) = (None, None);
                 }
             }
             line.follow(&self.post.plug);
@@ -328,6 +335,7 @@ impl<T: Talk> Keeper<T> {
         if !self.may_emit() {
             return;
         }
+        self.detach_one(at, CloseCode::Replaced, "a newer connection of this node replaces this one");
         let begins = self.meeting.is_none();
         let session = self.meeting.get_or_insert_with(|| Meeting::new(None, self.post.clock.now())).session;
         let link = self.lines[at].plan.name.to_string();
@@ -340,6 +348,7 @@ impl<T: Talk> Keeper<T> {
     fn on_not_dialled(&mut self, at: usize, error: DialError) {
         let (line, now) = (&mut self.lines[at], clock::now());
         tracing::debug!(peer = %self.post.peer.name, link = %line.plan.name, reason = %error, "dialling failed");
+        line.follow_again(&self.post.plug);
         match error {
             DialError::OtherNode(_) => {
                 line.refused(format!("{error}; check the address, or enroll anew if that node was replaced"), now);
@@ -524,12 +533,13 @@ impl<T: Talk> Keeper<T> {
     fn on_time(&mut self) {
         let (now, may_emit) = (clock::now(), self.may_emit());
         self.guests.retain(|guest| guest.until > now);
+        self.listen();
         for at in 0..self.lines.len() {
             if may_emit && self.lines[at].dial_at.is_some_and(|dial_at| dial_at <= now) {
                 self.lines[at].dial(&self.post.plug, self.post.peer.node);
             }
             let dead = self.lines[at].live.as_mut().is_some_and(|live| {
-                live.note(now);
+                live.pipe.probe(now);
                 live.dead_at() <= now
             });
             if dead {
@@ -545,12 +555,11 @@ impl<T: Talk> Keeper<T> {
     fn on_dead(&mut self, at: usize, now: Instant) {
         let line = &mut self.lines[at];
         line.last = "the link went silent".to_owned();
-        if line.plan.address.is_some() {
-            self.detach(at, CloseCode::Dead, "nothing was heard; a new connection follows");
-            self.lines[at].dial_at = Some(now);
-            return;
+        // The connection may come back to life, and is probed for that. The peer may also have been restarted, or be reached
+        // another way: whoever dials does so meanwhile.
+        if line.plan.address.is_some() && line.dialling.is_none() && line.dial_at.is_none() {
+            line.dial_at = Some(now);
         }
-        // The peer dials when it notices. Until then this connection may still come back to life.
         if let Some(live) = &mut line.live {
             live.silent_since = now;
             if live.presumed_dead {

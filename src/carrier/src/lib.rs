@@ -31,6 +31,7 @@ mod ledger;
 mod line;
 mod net;
 mod pipe;
+mod prober;
 mod quic;
 mod settings;
 mod socket;

@@ -30,6 +30,10 @@ const PATH_MTU: usize = 1_150;
 /// far behind a copy would arrive too late to be of use.
 const COPIES_MAX: usize = 256;
 
+/// Between attempts to replace a silent connection, which is probed meanwhile: an attempt costs a hundred times what a
+/// probe does.
+const REDIAL: Duration = Duration::from_secs(15);
+
 /// Frames that arrived before what must come first. They overtook it by a round trip or two; more than a window of the
 /// fastest link is a mistake of the peer's.
 const HELD_BYTES_MAX: usize = 8 << 20;
@@ -112,8 +116,7 @@ impl Live {
     /// When the link counts as dead unless something is heard.
     ///
     /// While something waits for its acknowledgement: several round trips, several datagrams at the peer's pace, and
-    /// three seconds. QUIC itself would probe at doubling intervals and find a link that returns after
-    /// half a minute only half a minute later; a new connection finds it within seconds.
+    /// three seconds. Its frames go over other links then; it is probed, and comes back to life with the first answer.
     pub(crate) fn dead_at(&self) -> Instant {
         let patience =
             Duration::from_secs(3) + 4 * self.pipe.round_trip() + time_on_link(6 * FULL_DATAGRAM, self.pipe.rate());
@@ -234,7 +237,10 @@ impl Line {
         self.last = reason;
         self.denied = false;
         if self.plan.address.is_some() {
-            let wait = self.backoff.next(now.duration_since(self.connected_last), jitter);
+            let wait = match self.live {
+                Some(_) => REDIAL,
+                None => self.backoff.next(now.duration_since(self.connected_last), jitter),
+            };
             self.dial_at = Some(now + wait);
         }
     }
@@ -280,6 +286,12 @@ impl Line {
         if let Some((plug, former)) = self.place.replace((Arc::clone(plug), address)) {
             plug.release(former, &self.lane);
         }
+    }
+
+    /// An attempt to connect has failed and taken the lane from where it went, which may be where a connection still goes.
+    pub(crate) fn follow_again(&mut self, common: &Arc<Plug>) {
+        self.place = None;
+        self.follow(common);
     }
 
     pub(crate) fn forget_place(&mut self) {

@@ -16,7 +16,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -27,8 +27,10 @@ use quinn::{Connection, ConnectionError, RecvStream};
 use wire::WireError;
 use wire::frame::{FRAME_BYTES_MAX, Frame};
 
+use crate::clock;
 use crate::endpoint::Proven;
 use crate::governor::Lane as WireLane;
+use crate::prober::Prober;
 use crate::quic::{self, SharedRate};
 
 /// Frames being received at the same time that are read from quinn; its flow control bounds their bytes to 16 MiB.
@@ -98,8 +100,6 @@ pub(crate) enum CloseCode {
     Replaced = 2,
     /// The peer did not keep to the protocol.
     Protocol = 3,
-    /// The link is taken for dead; a new connection follows.
-    Dead = 4,
 }
 
 impl CloseCode {
@@ -130,6 +130,7 @@ pub(crate) struct Pipe {
     rate: SharedRate,
     sending: FuturesUnordered<Boxed<Sent>>,
     outstanding_bytes: u64,
+    prober: Prober,
     accepting: Boxed<Result<RecvStream, ConnectionError>>,
     reading: FuturesUnordered<Boxed<Read>>,
 }
@@ -143,6 +144,7 @@ impl Pipe {
             rate,
             sending: FuturesUnordered::new(),
             outstanding_bytes: 0,
+            prober: Prober::new(clock::now()),
             reading: FuturesUnordered::new(),
         }
     }
@@ -169,6 +171,7 @@ impl Pipe {
     /// Hands an encoded frame to quinn. It is delivered, or lost when the connection closes.
     pub(crate) fn send(&mut self, number: FrameNumber, lane: Lane, frame: Bytes) {
         let len = frame.len() as u64;
+        self.prober.sent(self.is_waiting(), clock::now());
         self.outstanding_bytes += len;
         let connection = self.connection.clone();
         let priority = match lane {
@@ -191,6 +194,23 @@ impl Pipe {
     /// Is something on its way that the peer has not confirmed?
     pub(crate) fn is_waiting(&self) -> bool {
         !self.sending.is_empty()
+    }
+
+    /// Takes note of what has happened, and sends a probe if one is due.
+    pub(crate) fn probe(&mut self, now: Instant) {
+        let path = quic::path_view(&self.rate, &self.connection.stats());
+        self.prober.note(&path, now);
+        if self.is_waiting() && self.prober.probe(&path, now) {
+            self.rate.allow_probe();
+            // An error means that the connection is gone, which `next` reports.
+            let _ = self.connection.send_datagram(Bytes::new());
+        }
+    }
+
+    /// When the next probe is due.
+    pub(crate) fn probe_at(&self) -> Option<Instant> {
+        let path = quic::path_view(&self.rate, &self.connection.stats());
+        self.is_waiting().then(|| self.prober.due(&path))
     }
 
     /// Datagrams received so far: any change is a sign of life.
@@ -274,7 +294,6 @@ async fn read_alone(mut stream: RecvStream) -> Read {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
     use crate::endpoint::Plug;
     use crate::governor::Governor;
     use keys::NodeKey;

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use model::BitsPerSecond;
 use quinn::congestion::{Controller, ControllerFactory};
-use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, PathStats, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, ConnectionStats, IdleTimeout, MtuDiscoveryConfig, PathStats, TransportConfig, VarInt};
 use quinn_proto::RttEstimator;
 use shaper::rate;
 
 use crate::governor::{SLACK, time_on_link};
+use crate::prober::PathView;
 
 /// A full datagram on the wire: 1,200 bytes of UDP payload and the IPv4 and UDP headers.
 pub(crate) const FULL_DATAGRAM: u64 = 1_200 + HEADERS;
@@ -23,9 +24,16 @@ pub(crate) const FULL_DATAGRAM: u64 = 1_200 + HEADERS;
 /// Of IPv4 and UDP.
 const HEADERS: u64 = 28;
 
-/// The session speaks up once a minute on each side (`link::limits::KEEPALIVE`) and gives up after two and a half, so
-/// quinn needs no keep-alive of its own: an idle link costs 134 B a minute each way, measured. This only ends connections that no session looks after.
-const IDLE_MAX: Duration = Duration::from_secs(190);
+/// quinn sends a datagram only while a full one fits into the window, whatever its size.
+const PROBE_ROOM: u64 = 1_500;
+
+/// A probe: headers, QUIC's own with its tag, and a datagram frame with nothing in it.
+pub(crate) const PROBE_BYTES: u64 = HEADERS + 30;
+
+/// A connection outlives outages: what comes back is found by probes of 58 bytes, without a handshake of six full datagrams.
+/// The session speaks up once a minute on each side (`link::limits::KEEPALIVE`) and gives up in the end, so quinn needs no
+/// keep-alive of its own. This only ends connections that no session looks after.
+const IDLE_MAX: Duration = Duration::from_secs(2 * 3_600);
 
 const _: () =
     assert!(IDLE_MAX.as_secs() > link::limits::QUIET_MAX.as_secs(), "the session decides first, and says why");
@@ -35,7 +43,7 @@ const _: () =
 pub(crate) const STREAMS_MAX: u32 = 8192;
 
 /// Below this rate a probe for a larger datagram costs more link time than larger datagrams would ever save.
-const MTU_PROBING_FROM: BitsPerSecond = BitsPerSecond(128_000);
+const MTU_PROBING_FROM: BitsPerSecond = BitsPerSecond(1_000_000);
 
 /// What a connection may send: the operator's ceiling, and what its controller makes of it. Both change while the connection
 /// lives.
@@ -47,11 +55,17 @@ struct Rates {
     ceiling: AtomicU64,
     /// At most the ceiling.
     pace: AtomicU64,
+    /// What probes may add to the window until something is confirmed: a silent link has a full one.
+    probes: AtomicU64,
 }
 
 impl SharedRate {
     pub(crate) fn new(ceiling: BitsPerSecond) -> Self {
-        Self(Arc::new(Rates { ceiling: AtomicU64::new(ceiling.0), pace: AtomicU64::new(ceiling.0) }))
+        Self(Arc::new(Rates {
+            ceiling: AtomicU64::new(ceiling.0),
+            pace: AtomicU64::new(ceiling.0),
+            probes: AtomicU64::new(0),
+        }))
     }
 
     pub(crate) fn set_ceiling(&self, ceiling: BitsPerSecond) {
@@ -70,6 +84,11 @@ impl SharedRate {
         BitsPerSecond(self.0.pace.load(Ordering::Relaxed)).min(self.ceiling())
     }
 
+    /// Lets one datagram more on its way than the window.
+    pub(crate) fn allow_probe(&self) {
+        self.0.probes.fetch_add(PROBE_ROOM, Ordering::Relaxed);
+    }
+
     fn set_pace(&self, pace: BitsPerSecond) {
         self.0.pace.store(pace.0, Ordering::Relaxed);
     }
@@ -77,8 +96,8 @@ impl SharedRate {
 
 /// How long an acknowledgement may wait for company: 18 datagrams, which it costs less than 1 % of even when 30 % are lost
 /// and it names 64 gaps in 200 bytes. From about 6 Mbit/s up [`ACK_EVERY`] comes first.
-fn ack_delay(rate: BitsPerSecond) -> Duration {
-    time_on_link(18 * FULL_DATAGRAM, rate).clamp(Duration::from_millis(25), Duration::from_millis(250))
+pub(crate) fn ack_delay(rate: BitsPerSecond) -> Duration {
+    time_on_link(18 * FULL_DATAGRAM, rate).clamp(Duration::from_millis(25), Duration::from_millis(150))
 }
 
 /// Datagrams per acknowledgement. quinn names at most 64 gaps: at 30 % loss they reach back over 300 datagrams, so nine
@@ -94,7 +113,7 @@ pub(crate) fn handshake_patience(rate: BitsPerSecond) -> Duration {
 /// What is assumed before anything was measured. The first packets wait for their turn on the link; repeating them earlier
 /// would only make it longer.
 fn initial_rtt(rate: BitsPerSecond) -> Duration {
-    Duration::from_millis(333) + time_on_link(2 * FULL_DATAGRAM, rate)
+    Duration::from_millis(80) + time_on_link(2 * FULL_DATAGRAM, rate)
 }
 
 /// The settings of one connection over a link of `rate`.
@@ -109,7 +128,7 @@ pub(crate) fn transport(rate: &SharedRate) -> Arc<TransportConfig> {
     config
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_bidi_streams(VarInt::from_u32(4))
-        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX).expect("190 s fit")))
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX).expect("two hours fit")))
         .initial_rtt(initial_rtt(at_start))
         .initial_mtu(1_200)
         .mtu_discovery_config((at_start >= MTU_PROBING_FROM).then(MtuDiscoveryConfig::default))
@@ -119,7 +138,8 @@ pub(crate) fn transport(rate: &SharedRate) -> Arc<TransportConfig> {
         // What waits is bounded by who writes (see `pipe`): a limit here would let bulk block flash.
         .send_window(64 << 20)
         .send_fairness(false)
-        .datagram_receive_buffer_size(None)
+        // Probes are empty, and nobody reads them.
+        .datagram_receive_buffer_size(Some(64))
         .allow_spin(false)
         .congestion_controller_factory(Arc::new(PacerFactory(rate.clone())));
     Arc::new(config)
@@ -145,6 +165,14 @@ pub(crate) fn room(rate: BitsPerSecond, path: &PathStats, outstanding_bytes: u64
     // An outage loses everything; that says nothing about the path.
     let lost_percent = (path.lost_packets * 100 / path.sent_packets.max(1)).min(30);
     (window + window * 3 * lost_percent / 100).saturating_sub(outstanding_bytes)
+}
+
+/// What the prober goes by.
+pub(crate) fn path_view(rate: &SharedRate, stats: &ConnectionStats) -> PathView {
+    let (round_trip, streamed) = (stats.path.rtt, stats.frame_tx.stream);
+    let arrived = stats.udp_rx.datagrams;
+    let ack_delay = ack_delay(rate.ceiling()).min(round_trip.max(Duration::from_millis(25)));
+    PathView { round_trip, ack_delay, probe_takes: time_on_link(PROBE_BYTES, rate.pace()), streamed, arrived }
 }
 
 /// quinn's side of [`shaper::rate`]: the window comes from here, the pace goes to the governor.
@@ -180,6 +208,7 @@ impl Controller for Pacer {
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, _app_limited: bool, _largest: Option<u64>) {
         self.controller.settled(now - self.base, in_flight);
+        self.shared.0.probes.store(0, Ordering::Relaxed);
         self.tell();
     }
 
@@ -191,7 +220,8 @@ impl Controller for Pacer {
     fn on_mtu_update(&mut self, _new_mtu: u16) {}
 
     fn window(&self) -> u64 {
-        self.controller.window().unwrap_or_else(|| self.initial_window())
+        let window = self.controller.window().unwrap_or_else(|| self.initial_window());
+        window + self.shared.0.probes.load(Ordering::Relaxed)
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

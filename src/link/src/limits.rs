@@ -49,8 +49,9 @@ pub const GREETING_MAX: Duration = Duration::from_secs(60);
 /// A side that sent nothing for this long says so: one frame of 2 bytes a minute.
 pub const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Two keepalives and a half.
-pub const QUIET_MAX: Duration = Duration::from_secs(150);
+/// How long a silent peer's session is kept. The carrier says earlier that the link is down and probes it; a session that
+/// goes on when the link comes back saves the handshake and the greeting.
+pub const QUIET_MAX: Duration = Duration::from_secs(3_600);
 
 const _: () = assert!(QUIET_MAX.as_secs() > 2 * KEEPALIVE.as_secs(), "one lost keepalive must not end a connection");
 

@@ -53,6 +53,9 @@ pub struct Controller {
     /// In the last round without one: seconds above the path's own.
     queue: f64,
     round: Round,
+    /// The last confirmation, and whether the round follows a time without.
+    heard: Duration,
+    after_gap: bool,
     recent: Recent,
     /// Was there a whole round?
     measured: bool,
@@ -103,6 +106,8 @@ impl Controller {
             loss: LOSS_ASSUMED,
             queue: 0.0,
             round: Round::default(),
+            heard: Duration::ZERO,
+            after_gap: false,
             recent: Recent::default(),
             measured: false,
             was_used: false,
@@ -126,6 +131,7 @@ impl Controller {
     /// A datagram of `bytes` was confirmed `after` it was sent.
     pub fn acknowledged(&mut self, now: Duration, bytes: u64, after: Duration) {
         self.shortest.first(now, after);
+        self.notice_gap(now);
         let round = &mut self.round;
         round.datagrams += 1;
         round.shortest = Some(round.shortest.map_or(after, |s| s.min(after)));
@@ -180,6 +186,18 @@ impl Controller {
         self.shortest.get()
     }
 
+    /// After a time without confirmations, an outage or nothing to send, what was measured before it says nothing about after.
+    fn notice_gap(&mut self, now: Duration) {
+        let silence = now.saturating_sub(self.heard).as_secs_f64();
+        self.heard = now;
+        if silence > 0.5 + 2.0 * self.own() + 4.0 * self.ack_delay() + 16.0 * self.datagram() {
+            self.round = Round { started: now, ..Round::default() };
+            self.recent = Recent::default();
+            self.was_used = false;
+            self.after_gap = true;
+        }
+    }
+
     fn left(&mut self, now: Duration, bytes: u64) {
         let round = &mut self.round;
         if round.acks == 0 {
@@ -205,6 +223,10 @@ impl Controller {
     fn end_round(&mut self, now: Duration) {
         let round = std::mem::replace(&mut self.round, Round { started: now, ..Round::default() });
         let Some(took) = round.shortest else { return };
+        if std::mem::take(&mut self.after_gap) {
+            // Some of it was sent before.
+            return;
+        }
         self.measured = true;
         self.shortest.sample(now, took);
         let queue = took.saturating_sub(self.shortest.get().unwrap_or(took));
@@ -229,7 +251,7 @@ impl Controller {
                 }
                 // A queue that is back at once was not measured well: a full modem drops what seems to have left it.
                 let kept = if calm < CALM { KEPT_AGAIN } else { KEPT };
-                self.bound = (kept * carried.min(self.bound)).max(self.floor());
+                self.bound = (kept * carried.clamp(self.bound / CUT_MAX, self.bound)).max(self.floor());
                 self.phase = Phase::Draining { since: now, delay: queue, took };
             }
             Phase::Filling { calm } => {
@@ -313,6 +335,9 @@ const SAME: f64 = 0.3;
 
 /// In bit/s: a full datagram in two and a half seconds.
 const FLOOR: f64 = 4_000.0;
+
+/// At once the bound is cut to this part at most: a worse measurement is more likely wrong than the ceiling.
+const CUT_MAX: f64 = 8.0;
 
 /// Rounds without a queue after which the last measurement counts as good.
 const CALM: u32 = 2;

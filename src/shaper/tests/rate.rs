@@ -313,6 +313,33 @@ fn who_sends_little_is_neither_slowed_down_by_delay_nor_believed_to_have_room() 
     assert_eq!(controller.rate(), settings.ceiling);
 }
 
+/// After half a minute of nothing, a whole window is given up at once and what was probed in between is confirmed late.
+#[test]
+fn an_outage_says_nothing_about_the_rate() {
+    let settings = Settings {
+        ceiling: BitsPerSecond(2_000_000),
+        datagram: DATAGRAM,
+        ack_delay: Duration::from_millis(80),
+        burst: Duration::ZERO,
+    };
+    let mut controller = Controller::new(settings);
+    let tick = |n: u64| Duration::from_millis(5 * n);
+    for n in 0..600 {
+        controller.sent(DATAGRAM);
+        controller.acknowledged(tick(n), DATAGRAM, Duration::from_millis(80));
+        controller.settled(tick(n), 16 * DATAGRAM);
+    }
+    for n in 6_600..6_800 {
+        controller.sent(DATAGRAM);
+        if n == 6_602 {
+            controller.lost(tick(n), 184 * DATAGRAM);
+        }
+        controller.acknowledged(tick(n), DATAGRAM, Duration::from_millis(if n < 6_610 { 400 } else { 80 }));
+        controller.settled(tick(n), 16 * DATAGRAM);
+    }
+    assert_eq!(controller.rate(), settings.ceiling);
+}
+
 #[test]
 fn a_new_ceiling_counts_at_once() {
     let mut sim = Sim::new(1_000_000, Link::new(1_000_000, 100, 0.0), 1);

@@ -121,6 +121,54 @@ fn a_link_slower_than_configured_is_filled_without_a_standing_queue() {
     }
 }
 
+/// Gone in both directions in these times.
+fn cut(trial: &mut Trial, outages: &[(u64, u64)]) {
+    let spans = outages.iter().map(|(from, to)| (Duration::from_secs(*from), Duration::from_secs(*to)));
+    let spans: Vec<(Duration, Duration)> = spans.collect();
+    trial.paths.iter_mut().for_each(|path| path.outages.clone_from(&spans));
+}
+
+#[test]
+fn a_transfer_is_done_soon_after_the_link_is_back() {
+    for seed in 0..5 {
+        let link = weather(2_000, 40, Loss::Random(0.1));
+        let mut trial = Trial::new(link.rate, link, link, seed);
+        cut(&mut trial, &[(3, 33)]);
+        trial.sites[0].backlog = 1_500_000;
+        let done = trial.run(Duration::from_millis(39_500), |t| t.sites[1].delivered == 1_500_000);
+        assert!(done, "seed {seed}: {} bytes", trial.sites[1].delivered);
+    }
+}
+
+#[test]
+fn something_useful_arrives_within_three_seconds_and_two_round_trips_of_the_links_return() {
+    for (kbit, one_way, loss) in [(10, 300, 0.05), (256, 300, 0.0), (2_000, 40, 0.1)] {
+        let link = weather(kbit, one_way, Loss::Random(loss));
+        let mut trial = Trial::new(link.rate, link, link, 2);
+        cut(&mut trial, &[(60, 600)]);
+        trial.sites[0].backlog = u64::MAX;
+        trial.run(Duration::from_secs(600), |_| false);
+        let before = trial.sites[1].delivered;
+        // A full datagram takes a second at 10 kbit/s, and a probe may have waited behind one.
+        let datagrams = Duration::from_secs_f64(3.0 * 9_824.0 / (kbit * 1_000) as f64);
+        let end = Duration::from_secs(603) + 4 * link.delay + datagrams;
+        assert!(trial.run(end, |t| t.sites[1].delivered > before), "{kbit} kbit/s");
+    }
+}
+
+#[test]
+fn a_link_that_flaps_every_half_minute_is_used_while_it_is_there() {
+    let link = weather(256, 300, Loss::Random(0.05));
+    let mut trial = Trial::new(link.rate, link, link, 1);
+    let outages: Vec<(u64, u64)> = (0..60).map(|n| (60 * n + 30, 60 * n + 60)).collect();
+    cut(&mut trial, &outages);
+    trial.sites[0].backlog = u64::MAX;
+    trial.run(Duration::from_secs(3_600), |_| false);
+    let capacity = 256_000.0 / 8.0 * 1_800.0 * 0.95;
+    let share = trial.sites[1].delivered as f64 / capacity;
+    assert!(share >= 0.85, "{share:.3} of what the link carried while it was there");
+}
+
 /// `cargo test -p carrier --release trial::figures::print -- --exact --ignored --nocapture`
 #[test]
 #[ignore = "prints figures: minutes of computing"]

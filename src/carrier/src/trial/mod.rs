@@ -19,6 +19,7 @@ use shaper::{Demand, Shaper};
 
 use crate::clock;
 use crate::governor::{Governor, Lane, Verdict};
+use crate::prober::{PathView, Prober};
 use crate::quic::{self, SharedRate};
 use crate::tls;
 use path::{Path, Weather};
@@ -41,6 +42,7 @@ struct Site {
     held: Option<(Vec<u8>, Instant)>,
     /// Frames that the peer's end has not confirmed.
     unconfirmed: HashMap<StreamId, u64>,
+    prober: Prober,
     outstanding: u64,
     /// Frames that are being received, with their bytes so far.
     arriving: HashMap<StreamId, u64>,
@@ -86,6 +88,7 @@ impl Trial {
                 shaper: Shaper::new(configured, PATH_MTU, shaper::Emission::Normal, Duration::ZERO),
                 held: None,
                 unconfirmed: HashMap::new(),
+                prober: Prober::new(base),
                 outstanding: 0,
                 arriving: HashMap::new(),
                 greeted: false,
@@ -142,7 +145,9 @@ impl Trial {
         let due = timer.into_iter().chain(lane).min().map(|at| at.saturating_duration_since(self.base));
         let wants = site.greeted && site.backlog > 0 && site.room() > 0;
         let shaper = if wants { site.shaper.wake_at() } else { None };
-        due.into_iter().chain(shaper).min()
+        let probe = site.path().filter(|_| !site.unconfirmed.is_empty()).map(|path| site.prober.due(&path));
+        let probe = probe.map(|at| at.saturating_duration_since(self.base));
+        [due, shaper, probe].into_iter().flatten().min()
     }
 
     fn receive(&mut self, to: usize, datagram: &[u8]) {
@@ -175,7 +180,7 @@ impl Trial {
         let site = &mut self.sites[index];
         loop {
             site.events(now);
-            site.application(now);
+            site.application(now, at);
             if !site.transmit(at, |datagram| self.paths[index].send(now, datagram)) {
                 break;
             }
@@ -206,8 +211,7 @@ impl Site {
                     assert_eq!(stream.write(&[0; GREETING_BYTES]).expect("it is open"), GREETING_BYTES);
                 }
                 Event::Stream(StreamEvent::Finished { id }) => {
-                    let bytes = self.unconfirmed.remove(&id).expect("it was sent");
-                    self.outstanding -= bytes;
+                    self.outstanding -= self.unconfirmed.remove(&id).expect("it was sent");
                 }
                 Event::Stream(StreamEvent::Opened { .. }) => {
                     while let Some(id) = connection.streams().accept(Dir::Uni) {
@@ -252,25 +256,39 @@ impl Site {
     }
 
     /// Hands frames to the connection as the keeper does.
-    fn application(&mut self, now: Duration) {
+    fn application(&mut self, now: Duration, at: Instant) {
         while self.greeted && self.backlog > 0 && self.room() > 0 {
             let mut demand = Demand::default();
             demand.classes[Precedence::Routine.index()] = true;
-            let Some(grant) = self.shaper.grant(now, &demand) else { return };
-            let Some((_, connection)) = &mut self.connection else { return };
+            let Some(grant) = self.shaper.grant(now, &demand) else { break };
             let bytes = (grant.bytes as u64).min(self.backlog);
-            let Some(id) = connection.streams().open(Dir::Uni) else { return };
+            let Some((_, connection)) = &mut self.connection else { return };
+            let Some(id) = connection.streams().open(Dir::Uni) else { break };
             let mut stream = connection.send_stream(id);
             stream.set_priority(2).expect("it is open");
             let mut frame = [Bytes::from(vec![0; bytes as usize])];
             let written = stream.write_chunks(&mut frame).expect("the send window is wide").bytes;
             assert_eq!(written as u64, bytes);
             stream.finish().expect("it is open");
+            self.prober.sent(!self.unconfirmed.is_empty(), at);
             self.unconfirmed.insert(id, bytes);
             self.outstanding += bytes;
             self.backlog -= bytes;
             self.shaper.spent(grant.lane, bytes as usize);
         }
+        let Some(path) = self.path() else { return };
+        self.prober.note(&path, at);
+        if !self.unconfirmed.is_empty() && self.prober.probe(&path, at) {
+            self.rate.allow_probe();
+            if let Some((_, connection)) = &mut self.connection {
+                connection.datagrams().send(Bytes::new(), true).expect("the peer takes datagrams");
+            }
+        }
+    }
+
+    fn path(&self) -> Option<PathView> {
+        let (_, connection) = self.connection.as_ref()?;
+        Some(quic::path_view(&self.rate, &connection.stats()))
     }
 
     /// Returns whether something was sent.
