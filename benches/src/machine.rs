@@ -15,6 +15,8 @@ pub(crate) struct Machine {
     commit: String,
     /// Unix milliseconds.
     at: i64,
+    /// Load averages at the start: above the number of cores others are measured as well.
+    load: String,
     /// Built with optimisation?
     release: bool,
 }
@@ -28,14 +30,20 @@ impl Machine {
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             commit: commit(),
             at: WallClock.now().0,
+            load: std::fs::read_to_string("/proc/loadavg")
+                .unwrap_or_default()
+                .split(' ')
+                .take(3)
+                .collect::<Vec<_>>()
+                .join(" "),
             release: !cfg!(debug_assertions),
         }
     }
 
     pub(crate) fn line(&self) -> String {
-        let Self { cores, filesystem, kernel, commit, at: _, release } = self;
+        let Self { cores, filesystem, kernel, commit, at: _, load, release } = self;
         let build = if *release { "release" } else { "debug" };
-        format!("{cores} cores, {filesystem}, Linux {kernel}, commit {commit}, {build} build")
+        format!("{cores} cores, {filesystem}, Linux {kernel}, commit {commit}, load {load}, {build} build")
     }
 }
 

@@ -38,6 +38,21 @@ impl<'l> Delivered<'l> {
         self.samples().first().map(|(at, _)| *at)
     }
 
+    /// Where the flow is steady: so long after the start-up, which lasts until four round trips after the first arrival if
+    /// that comes late. Before it is known when that is, and when nothing came for [`FIRST_MAX`], it is the earliest it could be.
+    pub(crate) fn steady_span(&self, plan: Plan) -> Span {
+        let first = self.first().map_or(plan.began, |first| (first + plan.round_trip * 4).min(plan.began + FIRST_MAX));
+        let from = first.max(plan.began + plan.start_up);
+        Span { from, until: from + plan.measured }
+    }
+
+    /// Is everything measured that is to be?
+    pub(crate) fn is_measured(&self, plan: Plan) -> bool {
+        let now = self.link.now();
+        let waits = self.first().is_none() && now < plan.began + FIRST_MAX;
+        !waits && now >= self.steady_span(plan).until
+    }
+
     /// When so many bytes were there.
     pub(crate) fn reached(&self, bytes: u64) -> Option<Duration> {
         self.samples().iter().find(|(_, total)| *total >= bytes).map(|(at, _)| *at)
@@ -56,6 +71,19 @@ impl<'l> Delivered<'l> {
     fn samples(&self) -> std::sync::MutexGuard<'_, Vec<(Duration, u64)>> {
         self.samples.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// A transfer that has delivered nothing by then is not waited for.
+const FIRST_MAX: Duration = Duration::from_secs(40);
+
+/// When a flow is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) began: Duration,
+    pub(crate) round_trip: Duration,
+    /// Shortest time from the beginning that is not measured.
+    pub(crate) start_up: Duration,
+    pub(crate) measured: Duration,
 }
 
 /// Header bytes of a full packet: what carries no payload however well a sender does.
@@ -109,7 +137,10 @@ pub(crate) fn steady(
     let goodput = payload as f64 * 8.0 / exact.seconds();
     let payload_share = f64::from(packet.saturating_sub(headers.bytes())) / f64::from(packet);
     let ceiling = conditions.rate as f64 * (1.0 - conditions.loss.share()) * payload_share;
-    let arrived: Vec<&Passage> = forward.iter().filter(|passage| passage.fate == Fate::Delivered).collect();
+    // By the time of arrival, as the payload is counted: what waits in a growing queue is not redundant.
+    let all = link.forward(Span { until: exact.until, ..Span::ALWAYS });
+    let arrives = |passage: &&Passage| exact.holds(passage.left + conditions.delay);
+    let arrived: Vec<&Passage> = all.iter().filter(|p| p.fate == Fate::Delivered).filter(arrives).collect();
     let beyond = bytes(&arrived) - arrived.len() as f64 * f64::from(headers.bytes()) - payload as f64;
     let sent = bytes(&forward.iter().collect::<Vec<_>>());
     let mut waits: Vec<f64> = forward.iter().map(|passage| wait_ms(passage, conditions)).collect();

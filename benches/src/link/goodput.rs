@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::api::Api;
-use super::flow::{Delivered, Headers, Steady, fullest_window, steady};
+use super::flow::{Delivered, Headers, Plan, Steady, fullest_window, steady};
 use super::path::Conditions;
 use super::quic::{self, Amount, Control};
 use super::sites::Sites;
@@ -112,36 +112,37 @@ fn transfer(
     let conditions = cell.conditions();
     // Six round trips for a sender that doubles in each, and two seconds for one that waits for time-outs.
     let start_up = Duration::from_secs(2) + Duration::from_millis(6 * cell.rtt);
-    let all = start_up + measured;
     let link = Link::open(&Conditions::new(100_000_000, Duration::from_millis(1), 0.0), subject.congestion(), seed)?;
     let delivered = Delivered::new(&link);
     std::fs::create_dir(dir)?;
-    let (began, headers) = match subject {
-        Subject::Holdfast => (holdfast(&link, &conditions, all, &delivered, dir)?, Headers::Quic),
+    let plan = |began| Plan { began, round_trip: conditions.delay * 2, start_up, measured };
+    let (plan, headers) = match subject {
+        Subject::Holdfast => (holdfast(&link, &conditions, plan, &delivered, dir)?, Headers::Quic),
         Subject::QuinnCubic | Subject::QuinnBbr => {
             let control = if subject == Subject::QuinnBbr { Control::Bbr } else { Control::Cubic };
-            let began = link.set(&conditions);
-            quic::send(&link, control, Amount::For(all), &delivered)?;
-            (began, Headers::Quic)
+            let plan = plan(link.set(&conditions));
+            quic::send(&link, control, Amount::Until(plan), &delivered)?;
+            (plan, Headers::Quic)
         }
         Subject::TcpCubic | Subject::TcpBbr => {
-            let began = link.set(&conditions);
-            tools::iperf(&link, subject.congestion(), all, &delivered, dir)?;
-            (began, Headers::Tcp)
+            let plan = plan(link.set(&conditions));
+            tools::iperf(&link, subject.congestion(), plan, &delivered, dir)?;
+            (plan, Headers::Tcp)
         }
         Subject::RsyncCubic | Subject::RsyncBbr | Subject::NncpCubic | Subject::NncpBbr => {
             return Err("its transfers are measured whole".into());
         }
     };
-    let whole = Span { from: began, until: began + all };
-    let late_part = Span { from: began + start_up, ..whole };
-    let early_part = Span { until: began + start_up, ..whole };
+    let began = plan.began;
+    let steady_part = delivered.steady_span(plan);
+    let early_part = Span { from: began, until: began + start_up };
+    let whole = Span { from: began, until: steady_part.until };
     let early = delivered.within(early_part).map_or(0.0, |(bytes, _)| bytes as f64 * 8.0 / start_up.as_secs_f64());
     Ok(Outcome {
-        steady: steady(&link, &conditions, &delivered, headers, late_part),
+        steady: steady(&link, &conditions, &delivered, headers, steady_part),
         first: delivered.first().map(|at| at - began),
         start_share: early / (conditions.rate as f64 * (1.0 - conditions.loss.share())),
-        fullest: fullest_window(&link.forward(whole), conditions.rate, Duration::from_secs(10).min(all)),
+        fullest: fullest_window(&link.forward(whole), conditions.rate, Duration::from_secs(10)),
         lateness: link.lateness(whole),
     })
 }
@@ -150,15 +151,17 @@ fn transfer(
 fn holdfast(
     link: &Link,
     conditions: &Conditions,
-    all: Duration,
+    plan: impl Fn(Duration) -> Plan,
     delivered: &Delivered<'_>,
     dir: &std::path::Path,
-) -> Result<Duration, Error> {
+) -> Result<Plan, Error> {
     let mut sites = Sites::found(link, dir, conditions.rate)?;
     sites.restart_silent()?;
     link.set(conditions);
-    // A tenth more than the link can carry; in files of the size that the core takes.
-    let mut bytes = (conditions.rate as f64 / 8.0 * (all.as_secs_f64() * 1.1 + 1.0)) as usize;
+    // More than the link can carry until the end, a late first byte included; in files of the size that the core takes.
+    let span = plan(Duration::ZERO);
+    let mut bytes =
+        (conditions.rate as f64 / 8.0 * ((span.start_up + span.measured).as_secs_f64() * 1.1 + 5.0)) as usize;
     for number in 0.. {
         let part = bytes.min(90_000_000);
         sites.share(&format!("recording-{number}.bin"), &noise(number, part))?;
@@ -169,7 +172,7 @@ fn holdfast(
     }
     sites.wait_captured()?;
     // The schedule of the link begins with the first packet that may leave.
-    let began = link.set(conditions);
+    let plan = plan(link.set(conditions));
     sites.resume()?;
     link.far.run_async(async || {
         let api = Api::new();
@@ -177,13 +180,13 @@ fn holdfast(
             let at = link.now();
             let total = api.metric("holdfast_link_received_chunk_bytes_total").await?;
             delivered.total(at, total as u64);
-            if at > began + all {
+            if delivered.is_measured(plan) {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })?;
-    Ok(began)
+    Ok(plan)
 }
 
 fn note(run: &mut Run, cell: Cell, subject: Subject, span: Duration, outcome: Result<Outcome, Error>) {

@@ -49,9 +49,10 @@ fn drain(files: usize, seed: u64, dir: &Path) -> Result<(f64, f64, f64, Lateness
     let link = Link::open(&conditions, "cubic", seed)?;
     let mut sites = Sites::found(&link, dir, RATE)?;
     sites.restart_silent()?;
-    for number in 0..files {
-        sites.share(&format!("imagery-{number}.bin"), &noise(seed + number as u64, FILE_BYTES))?;
-    }
+    let shared: Result<Vec<String>, Error> = (0..files)
+        .map(|number| sites.share(&format!("imagery-{number}.bin"), &noise(seed + number as u64, FILE_BYTES)))
+        .collect();
+    let shared = shared?;
     sites.wait_captured()?;
     // What the uploads needed is not what draining needs.
     sites.restart_silent()?;
@@ -59,7 +60,7 @@ fn drain(files: usize, seed: u64, dir: &Path) -> Result<(f64, f64, f64, Lateness
     let began = link.now();
     sites.resume()?;
     let limit = began + conditions.time_of((files * FILE_BYTES) as u64) * 4 + Duration::from_secs(30);
-    while sites.hub_content()? < (files * FILE_BYTES) as u64 {
+    while !sites.hub_has_all(&shared, (files * FILE_BYTES) as u64)? {
         if link.now() > limit {
             return Err(
                 format!("only {} bytes had arrived after four times the ideal time", sites.hub_content()?).into()

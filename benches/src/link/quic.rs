@@ -9,7 +9,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
-use super::flow::Delivered;
+use super::flow::{Delivered, Plan};
 use super::tunnel::{FAR, Link, NEAR};
 use crate::Error;
 
@@ -31,8 +31,8 @@ pub(crate) enum Control {
 /// What is sent over the one stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Amount {
-    /// As much as fits into this time from the start.
-    For(Duration),
+    /// As much as fits until this is measured.
+    Until(Plan),
     /// So many bytes, and it ends when the receiver has them all or this time is over.
     Bytes(u64, Duration),
 }
@@ -45,17 +45,22 @@ pub(crate) fn send(link: &Link, control: Control, amount: Amount, delivered: &De
     let certificate = rcgen::generate_simple_self_signed(vec![NAME.to_owned()])?;
     let key = PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
     let certificate = certificate.cert.der().clone();
-    let limit = match amount {
-        Amount::For(time) | Amount::Bytes(_, time) => time,
+    let over = async || match amount {
+        Amount::Bytes(_, time) => tokio::time::sleep(time).await,
+        Amount::Until(plan) => {
+            while !delivered.is_measured(plan) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     };
     std::thread::scope(|scope| {
         let receiving = scope.spawn(|| {
             let server = server(control, certificate.clone(), key.into())?;
-            link.far.run_async(async || receive(server, limit, delivered).await)
+            link.far.run_async(async || receive(server, over(), delivered).await)
         });
         let sent = link.near.run_async(async || {
             let client = client(control, certificate.clone())?;
-            tokio::time::timeout(limit, transmit(client, amount)).await.unwrap_or(Ok(()))
+            tokio::select! { done = transmit(client, amount) => done, () = over() => Ok(()) }
         });
         let received = receiving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         sent.and(received)
@@ -70,7 +75,7 @@ async fn transmit(client: ClientConfig, amount: Amount) -> Result<(), Error> {
     let block = super::noise(1, 64 << 10);
     match amount {
         // The caller ends it.
-        Amount::For(_) => loop {
+        Amount::Until(_) => loop {
             stream.write_all(&block).await?;
         },
         Amount::Bytes(bytes, _) => {
@@ -88,7 +93,7 @@ async fn transmit(client: ClientConfig, amount: Amount) -> Result<(), Error> {
     }
 }
 
-async fn receive(server: ServerConfig, limit: Duration, delivered: &Delivered<'_>) -> Result<(), Error> {
+async fn receive(server: ServerConfig, over: impl Future<Output = ()>, delivered: &Delivered<'_>) -> Result<(), Error> {
     let socket = std::net::UdpSocket::bind((FAR, PORT))?;
     let runtime = quinn::default_runtime().ok_or("no runtime for quinn")?;
     let endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;
@@ -102,7 +107,7 @@ async fn receive(server: ServerConfig, limit: Duration, delivered: &Delivered<'_
         Ok::<_, Error>(())
     };
     // At the end of the time the sender just stops.
-    let done = tokio::time::timeout(limit, work).await.unwrap_or(Ok(()));
+    let done = tokio::select! { done = work => done, () = over => Ok(()) };
     endpoint.close(VarInt::from_u32(0), b"");
     done
 }

@@ -121,6 +121,20 @@ impl<'l> Sites<'l> {
         Ok(self.hub.metric("holdfast_link_received_chunk_bytes_total")? as u64)
     }
 
+    /// Does the hub have all these files, `bytes` in all? The count may lack a little of them: content that was on its way to the
+    /// disk when a connection ended is stored but not counted. So near the end the files themselves are asked for.
+    pub(crate) fn hub_has_all(&self, files: &[String], bytes: u64) -> Result<bool, Error> {
+        if self.hub_content()? < bytes / 100 * 98 {
+            return Ok(false);
+        }
+        for file in files.iter().rev() {
+            if !self.hub_has(file)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Does the hub have the whole file?
     pub(crate) fn hub_has(&self, file: &str) -> Result<bool, Error> {
         self.hub.at.run_async(async || Ok(Api::new().download(&self.reader, file).await.is_ok()))

@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::flow::Delivered;
+use super::flow::{Delivered, Plan};
 use super::namespace::Process;
 use super::sites::pause;
 use super::tunnel::{FAR, Link};
 use crate::Error;
 
-/// Sends by iperf3 until the time is over; what the receiving side counts in each fifth of a second is recorded.
+/// Sends by iperf3 until the plan is measured; what the receiving side counts in each fifth of a second is recorded.
 ///
 /// # Errors
 /// When it is not installed or does not start.
 pub(super) fn iperf(
     link: &Link,
     congestion: &str,
-    time: Duration,
+    plan: Plan,
     delivered: &Delivered<'_>,
     dir: &Path,
 ) -> Result<(), Error> {
@@ -31,15 +31,14 @@ pub(super) fn iperf(
     while !fs::read_to_string(&log).unwrap_or_default().contains("listening") {
         pause();
     }
-    let began = link.now();
     let mut client = Command::new("iperf3");
     // Blocks of 4 kB: a block is counted when it is complete, and the default is 128 kB.
     client.args(["--client", &FAR.to_string(), "--congestion", congestion, "--length", "4K"]);
-    client.args(["--time", &(time.as_secs() + 60).to_string()]);
+    client.args(["--time", "3600"]);
     let _client = link.near.spawn(&client, Some(&dir.join("iperf3-client.log")))?;
     let (mut seen, mut first) = (0, None);
     let mut bits = 0.0;
-    while link.now() < began + time {
+    while !delivered.is_measured(plan) {
         let text = fs::read_to_string(&log)?;
         let intervals: Vec<(f64, f64)> = text.lines().filter_map(interval).collect();
         for (end, kbit) in &intervals[seen..] {

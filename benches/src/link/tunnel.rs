@@ -140,6 +140,8 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    pub(crate) const ALWAYS: Self = Self { from: Duration::ZERO, until: Duration::MAX };
+
     pub(crate) fn holds(self, at: Duration) -> bool {
         (self.from..self.until).contains(&at)
     }
@@ -219,7 +221,7 @@ impl Direction {
 }
 
 /// Gives the calling thread real-time scheduling; without it the emulator is as late as the machine is busy, and says so.
-fn hurry() {
+pub(crate) fn hurry() {
     let thread = nix::unistd::gettid().to_string();
     let asked = Command::new("chrt").args(["--fifo", "--reset-on-fork", "--pid", PRIORITY, &thread]).output();
     if !asked.is_ok_and(|done| done.status.success()) {
