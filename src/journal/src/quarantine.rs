@@ -754,9 +754,9 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::format::FRAME_HEADER_BYTES;
-    use crate::tests::{append, data_keys, draft, open, own, segment, tempdir};
-    use crate::{Reader, StdDisk, Which};
+    use crate::format::{FRAME_HEADER_BYTES, MARKER};
+    use crate::tests::{append, chunk_name, data_keys, draft, noise, open, own, segment, tempdir};
+    use crate::{ChunkPut, Reader, StdDisk, Which};
 
     /// Where an own entry stands now.
     fn place_of(journal: &Journal, seq: u64) -> (u32, u64) {
@@ -812,6 +812,38 @@ mod tests {
         assert_eq!(open(&dir).0.quarantine().places, report.places);
         let read = Reader::open(dir.path(), Arc::new(StdDisk), &data_keys()).unwrap();
         assert_eq!(read.quarantine().places, report.places);
+    }
+
+    #[test]
+    fn a_chunk_with_a_flipped_byte_is_kept_aside_and_wanted_and_taken_again() {
+        const KIND_AT: usize = 2;
+        let dir = tempdir();
+        let journal = open(&dir).0;
+        let (name, other) = (chunk_name(1), chunk_name(2));
+        let (plain, plain_of_other) = (noise(300), noise(400));
+        for (name, plain) in [(name, &plain), (other, &plain_of_other)] {
+            assert_eq!(journal.put_chunk(name, plain).wait().unwrap(), ChunkPut::Stored);
+        }
+        append(&journal, 0..40);
+        assert!(journal.stats().segments > 1, "they stand in a sealed segment");
+        let path = segment(&dir, 1);
+        let mut bytes = fs::read(&path).unwrap();
+        let is_chunk = |frame: &[u8]| frame.starts_with(&MARKER) && frame[KIND_AT..] == [FrameKind::Chunk as u8, 0];
+        let at = bytes.windows(KIND_AT + 2).position(is_chunk).expect("a chunk's frame");
+        bytes[at + FRAME_HEADER_BYTES + 60] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(journal.get_chunk(&name).unwrap(), None);
+        assert!(!journal.retain_chunk(name).wait().unwrap(), "a receiver asks the peer for it");
+        assert_eq!(journal.get_chunk(&other).unwrap().as_deref(), Some(&*plain_of_other));
+        assert!(!journal.verify(&mut |_| {}).unwrap().is_clean());
+        let report = journal.quarantine();
+        let [place] = &report.places[..] else { panic!("{report:?}") };
+        assert_eq!((place.segment, place.offset), (1, at as u64));
+        assert_eq!(report.missing_count(), 0, "no entry is missing: {report:?}");
+        assert_eq!(journal.put_chunk(name, &plain).wait().unwrap(), ChunkPut::Stored);
+        drop(journal);
+        let journal = open(&dir).0;
+        assert_eq!(journal.get_chunk(&name).unwrap().as_deref(), Some(&*plain));
     }
 
     #[test]
