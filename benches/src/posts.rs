@@ -24,9 +24,10 @@ use talk::Talk;
 /// The seed of the mission that is measured.
 const SEED: u64 = 11;
 
-/// What a datagram with one frame carries beside it: IPv4 and UDP 28, QUIC's short header with a connection id of 8 bytes
-/// and a packet number of 2, the head of a stream frame (type, and a stream number of up to 4 bytes), AEAD tag 16.
-const DATAGRAM_BYTES: usize = 28 + 1 + 8 + 2 + 1 + 4 + 16;
+/// What a datagram with one frame carries beside it: IPv4 and UDP 28, QUIC's short header with a connection id of 8 bytes, the
+/// head of a stream frame, an acknowledgement, AEAD tag 16. The carrier's tests hold it against what quinn sends: 58 without
+/// the acknowledgement, at most 70 with it.
+const DATAGRAM_BYTES: usize = 70;
 
 /// Bytes per post while chat flows: alone, by 20, by 100, before and after a restart, cold; and where they go.
 pub(crate) fn run(bench: &mut Bench) -> Result<(), Error> {

@@ -371,6 +371,34 @@ mod tests {
         }
     }
 
+    /// A lone flash message is a frame of some 45 bytes, and wanted at 130 bytes on the network (docs/adr/0024).
+    #[tokio::test]
+    async fn a_lone_frame_costs_at_most_70_bytes_of_headers() {
+        const IP_AND_UDP: u64 = 28;
+        let Pair { _plugs, mut from, mut to } = pair().await;
+        let ranges = (0..14u64).map(|k| 100 * k + 1).collect::<RangeSet>();
+        let frame = Frame::Skip(Skip { epoch: Epoch(1), outcome: Outcome::Expired, ranges });
+        let mut costs = Vec::new();
+        for number in 0..200 {
+            let before = from.connection.stats().udp_tx;
+            from.send(number, Lane::Class(Precedence::Flash), frame.encode().into());
+            let (mut arrived, mut delivered) = (false, false);
+            while !(arrived && delivered) {
+                tokio::select! {
+                    event = from.next() => delivered |= matches!(event, Event::Delivered(_)),
+                    event = to.next() => arrived |= matches!(event, Event::Frame(..)),
+                }
+            }
+            let after = from.connection.stats().udp_tx;
+            let bytes = after.bytes - before.bytes + IP_AND_UDP * (after.datagrams - before.datagrams);
+            costs.push(bytes - frame.encode().len() as u64);
+        }
+        // 58, and 68 where quinn acknowledges along with it. A few carry what QUIC says now and then: another connection id,
+        // more streams, a probe for a larger path.
+        costs.sort_unstable();
+        assert!(costs[20] <= 60 && costs[150] <= 70, "{costs:?}");
+    }
+
     #[tokio::test]
     async fn what_is_no_frame_is_reported() {
         let Pair { _plugs, mut from, mut to } = pair().await;
