@@ -1,7 +1,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use keys::PeerName;
 use model::NodeId;
+
+use crate::settings::LinkName;
 
 /// What keeps the carrier from working at all. Trouble with one peer is a state of that peer, not an error.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +28,30 @@ pub enum CarrierError {
         #[source]
         source: io::Error,
     },
+    /// What is ordered and spent on each link cannot be read.
+    #[error("cannot read {}, where orders and budgets of links stand; nothing was started", path.display())]
+    LinksUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write {}; after a restart what was ordered before applies", path.display())]
+    LinksNotSaved {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The link cannot be measured at present.
+    #[error("the link `{0}` was not tested: {1}")]
+    LinkNotTested(LinkName, String),
+    /// There is no such link.
+    #[error("the peer {0} has no link `{1}`; nothing was changed")]
+    UnknownLink(PeerName, LinkName),
     /// There is no such peer.
     #[error("the node {0} is not enrolled here; nothing was changed")]
     UnknownPeer(NodeId),
@@ -38,6 +65,12 @@ impl CarrierError {
                 "choose an address of this machine and a free UDP port in carrier.listen, then restart the node"
             }
             Self::EmissionNotSaved { .. } => "free space on the disk or correct its permissions, then set it again",
+            Self::LinksUnreadable { .. } => {
+                "restore it from a backup, or remove it: then every link is used and no budget counts as spent"
+            }
+            Self::LinksNotSaved { .. } => "free space on the disk or correct its permissions, then order it again",
+            Self::LinkNotTested(..) => "see what it is doing with `holdfast link list`",
+            Self::UnknownLink(..) => "see the links with `holdfast link list`",
             Self::UnknownPeer(_) => "see the enrolled nodes with `holdfast enroll list`",
         }
     }

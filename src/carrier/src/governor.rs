@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,14 @@ pub(crate) struct Lane {
     free_at: Mutex<Instant>,
     up: AtomicU64,
     down: AtomicU64,
+    /// Bytes that may still leave; [`UNLIMITED`] without a budget.
+    allowance: AtomicU64,
+    /// Nothing leaves, whatever else allows it.
+    silent: AtomicBool,
 }
+
+/// The allowance of a lane without a budget.
+const UNLIMITED: u64 = u64::MAX;
 
 impl Lane {
     pub(crate) fn new(rate: BitsPerSecond, now: Instant) -> Self {
@@ -46,7 +53,43 @@ impl Lane {
             free_at: Mutex::new(now),
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
+            allowance: AtomicU64::new(UNLIMITED),
+            silent: AtomicBool::new(false),
         }
+    }
+
+    /// From here on no more leaves than was allowed with [`Lane::allow`].
+    pub(crate) fn limit(&self) {
+        self.allowance.store(0, Ordering::Relaxed);
+    }
+
+    /// Bytes more that may leave.
+    pub(crate) fn allow(&self, bytes: u64) {
+        self.allowance.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that may still leave.
+    pub(crate) fn allowance(&self) -> u64 {
+        self.allowance.load(Ordering::Relaxed)
+    }
+
+    /// The same, taken back.
+    pub(crate) fn take_allowance(&self) -> u64 {
+        self.allowance.swap(0, Ordering::Relaxed)
+    }
+
+    /// Notes what left.
+    fn charge(&self, bytes: u64) {
+        self.up.fetch_add(bytes, Ordering::Relaxed);
+        if self.allowance() != UNLIMITED {
+            let spend = |left: u64| Some(left.saturating_sub(bytes));
+            // Always some.
+            let _ = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
+        }
+    }
+
+    fn passes(&self, bytes: u64) -> bool {
+        !self.silent.load(Ordering::Relaxed) && bytes <= self.allowance()
     }
 
     pub(crate) fn rate(&self) -> BitsPerSecond {
@@ -89,7 +132,7 @@ pub(crate) fn time_on_link(bytes: u64, rate: BitsPerSecond) -> Duration {
 pub(crate) enum Verdict<E> {
     /// It was handed to the socket and charged.
     Sent,
-    /// It was dropped: emission is not allowed, or too many strangers want an answer.
+    /// It was dropped: emission is not allowed, the lane has nothing left, or too many strangers want an answer.
     Dropped,
     /// Its lane is busy until then.
     NotBefore(Instant),
@@ -135,6 +178,12 @@ impl Governor {
         self.state().open = open;
     }
 
+    /// Silences a lane or lets it speak. Once this returns, what was said holds for every datagram of it.
+    pub(crate) fn silence(&self, lane: &Lane, silent: bool) {
+        let _state = self.state();
+        lane.silent.store(silent, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_stranger_rate(&self, rate: BitsPerSecond) {
         let mut state = self.state();
         state.stranger_rate = rate;
@@ -149,7 +198,7 @@ impl Governor {
         let mut state = self.state();
         if let Some(stranger) = state.strangers.remove(&canonical(place)) {
             let (up, down) = stranger.wire_bytes();
-            lane.up.fetch_add(up, Ordering::Relaxed);
+            lane.charge(up);
             lane.down.fetch_add(down, Ordering::Relaxed);
             let busy_until = *stranger.free_at();
             let mut free_at = lane.free_at();
@@ -166,7 +215,7 @@ impl Governor {
         }
     }
 
-    /// Datagrams that emission control held back.
+    /// Datagrams that emission control, an operator's order or a budget held back.
     pub(crate) fn suppressed(&self) -> u64 {
         self.state().suppressed
     }
@@ -185,6 +234,11 @@ impl Governor {
             return Verdict::Dropped;
         }
         let Some(lane) = state.lane(to, now) else { return Verdict::Dropped };
+        let bytes = wire_len(to.1, payload_bytes);
+        if !lane.passes(bytes) {
+            state.suppressed += 1;
+            return Verdict::Dropped;
+        }
         let mut free_at = lane.free_at();
         if now < *free_at {
             return Verdict::NotBefore(*free_at);
@@ -192,10 +246,9 @@ impl Governor {
         if let Err(e) = send() {
             return Verdict::Failed(e);
         }
-        let bytes = wire_len(to.1, payload_bytes);
         let earliest = now.checked_sub(SLACK).unwrap_or(now);
         *free_at = (*free_at).max(earliest) + time_on_link(bytes, lane.pace());
-        lane.up.fetch_add(bytes, Ordering::Relaxed);
+        lane.charge(bytes);
         Verdict::Sent
     }
 
@@ -315,6 +368,30 @@ mod tests {
         assert_eq!(governor.submit(address(60_000), 100, start, OK), Verdict::Dropped);
         let later = start + Duration::from_secs(2);
         assert_eq!(governor.submit(address(60_000), 100, later, OK), Verdict::Sent);
+    }
+
+    #[test]
+    fn a_lane_passes_its_allowance_and_not_a_byte_more_and_nothing_while_silent() {
+        let start = clock::now();
+        let governor = Governor::new(true, BitsPerSecond(9_600));
+        let lane = Arc::new(Lane::new(BitsPerSecond(1_000_000_000), start));
+        lane.limit();
+        governor.assign(address(1), &lane);
+        assert_eq!(governor.submit(address(1), 72, start, OK), Verdict::Dropped);
+        lane.allow(1_050);
+        let sent = (0..100)
+            .filter(|ms| governor.submit(address(1), 72, start + Duration::from_millis(*ms), OK) == Verdict::Sent);
+        assert_eq!(sent.count(), 10);
+        assert_eq!((lane.wire_bytes().0, lane.take_allowance(), lane.allowance()), (1_000, 50, 0));
+        lane.allow(1_000);
+        governor.silence(&lane, true);
+        let later = start + Duration::from_secs(1);
+        assert_eq!(
+            governor.submit(address(1), 72, later, || -> Result<(), ()> { panic!("emitted") }),
+            Verdict::Dropped
+        );
+        governor.silence(&lane, false);
+        assert_eq!(governor.submit(address(1), 72, later, OK), Verdict::Sent);
     }
 
     #[test]

@@ -30,20 +30,24 @@ use keys::Peer;
 use link::{Lane as Class, Waiting};
 use model::{BitsPerSecond, Clock, Precedence, UnixMillis};
 use shaper::Demand;
+use shaper::budget::Budget;
 use shaper::plan::{self, Share};
 use telemetry::Metrics;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use wire::frame::{Frame, Join};
 
+use crate::book::Book;
 use crate::clock;
+use crate::contact::Contact;
 use crate::endpoint::{DialError, Plug, Proven};
 use crate::governor::Lane;
-use crate::line::{Happened, Held, Line, Live, Packet, lane_of, poll_pipe};
+use crate::line::{Happened, Held, Line, Live, Packet, Shut, lane_of, poll_pipe};
 use crate::pipe::{CloseCode, Event, FrameNumber, Gone, Pipe};
 use crate::settings::{CarrierSettings, LINKS_MAX, LinkName, LinkPlan};
+use crate::status::LinkMeasured;
 use crate::talk::{Refusal, Talk};
 use crate::{Emission, PeerState};
 
@@ -59,6 +63,9 @@ const GUESTS_MAX: usize = LINKS_MAX;
 /// How long they may take: one frame that follows the handshake at once, repeated for as long as a thin link may need.
 const GUEST_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often budgets and windows are looked at while nothing happens.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What a keeper works with.
 pub(crate) struct Post<T> {
     pub(crate) plug: Arc<Plug>,
@@ -68,9 +75,13 @@ pub(crate) struct Post<T> {
     pub(crate) talk: T,
     /// Connections the peer made.
     pub(crate) accepted: mpsc::Receiver<Pipe>,
+    pub(crate) tests: mpsc::Receiver<TestOrder>,
     pub(crate) emission: watch::Receiver<Emission>,
     /// Set while running, for each link.
     pub(crate) rate: watch::Receiver<Option<BitsPerSecond>>,
+    pub(crate) book: Arc<Book>,
+    /// Counts changes of what the operator orders for links.
+    pub(crate) orders: watch::Receiver<u64>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     /// Zero of the conversation's time.
@@ -92,6 +103,14 @@ pub(crate) struct LinkView {
     pub(crate) state: PeerState,
     pub(crate) lane: Arc<Lane>,
     pub(crate) round_trip: Option<Duration>,
+    /// Share of the present connection's packets that were lost.
+    pub(crate) loss: Option<f64>,
+    pub(crate) cost: u64,
+    pub(crate) admits: [bool; 5],
+    pub(crate) budget: Budget,
+    pub(crate) contact: Option<Contact>,
+    /// Frame bytes handed to it, control first, then by class.
+    pub(crate) sent_bytes: [u64; 6],
 }
 
 /// The session that the present connections belong to.
@@ -113,6 +132,30 @@ struct Guest {
     until: Instant,
 }
 
+/// Somebody wants to know how a link is.
+pub(crate) struct TestOrder {
+    pub(crate) link: LinkName,
+    pub(crate) reply: oneshot::Sender<Result<LinkMeasured, String>>,
+}
+
+/// A test under way: one frame at a time, so that each is a packet of its own.
+struct Testing {
+    at: usize,
+    until: Instant,
+    number: FrameNumber,
+    sent_at: Instant,
+    took: Vec<Duration>,
+    /// Wire bytes of the link at its start.
+    before: (u64, u64),
+    reply: oneshot::Sender<Result<LinkMeasured, String>>,
+}
+
+/// Frames of a test. Each is a packet of some 70 bytes and an acknowledgement of as many: eight are 1.2 kB.
+const TEST_FRAMES: usize = 8;
+
+/// How long a test may take: eight round trips over a satellite with a few losses.
+const TEST_PATIENCE: Duration = Duration::from_secs(10);
+
 enum Place {
     Line(usize),
     Guest(usize),
@@ -125,7 +168,10 @@ pub(crate) struct Keeper<T> {
     meeting: Option<Meeting>,
     /// What links that ended had not delivered, in the order in which it was sent.
     again: VecDeque<Packet>,
+    testing: Option<Testing>,
     next_number: FrameNumber,
+    /// When budgets and windows are looked at again, although nothing happened.
+    next_look: Instant,
     /// Which link is asked first for what happened: each in turn.
     turn: usize,
     /// More frames can be sent at once than one turn sends.
@@ -139,17 +185,20 @@ impl<T: Talk> Keeper<T> {
         let (now, set) = (clock::now(), *post.rate.borrow());
         let plans = post.settings.links_of(&post.peer);
         let lines = plans.into_iter().map(|plan| new_line(plan, set, now, post.start)).collect();
-        let keeper = Self {
+        let mut keeper = Self {
             lines,
             guests: VecDeque::new(),
             meeting: None,
             again: VecDeque::new(),
+            testing: None,
+            next_look: now,
             next_number: 0,
             turn: 0,
             more: false,
             wake: None,
             post,
         };
+        keeper.look();
         keeper.show();
         keeper
     }
@@ -166,11 +215,14 @@ impl<T: Talk> Keeper<T> {
                 () = stop.cancelled() => return self.farewell(),
                 Ok(()) = self.post.emission.changed() => self.on_emission(),
                 Ok(()) = self.post.rate.changed() => self.on_rate(),
+                Ok(()) = self.post.orders.changed() => {}
                 Some(pipe) = self.post.accepted.recv() => self.on_guest(pipe),
+                Some(order) = self.post.tests.recv() => self.on_test(order),
                 (place, happened) = poll_fn(|cx| poll(lines, guests, turn, cx)) => self.on_happened(place, happened),
                 () = self.post.talk.wait() => {}
                 () = until(wake) => {}
             }
+            self.look();
             self.on_time();
             self.show();
         }
@@ -185,8 +237,10 @@ impl<T: Talk> Keeper<T> {
             wake.extend(self.keepalive_at(line));
         }
         wake.extend(self.guests.iter().map(|guest| guest.until));
+        wake.extend(self.testing.as_ref().map(|testing| testing.until));
         wake.extend(self.post.talk.deadline().map(|at| self.post.start + at));
         wake.extend(self.wake.map(|at| self.post.start + at));
+        wake.extend(self.lines.iter().any(Line::changes_by_itself).then_some(self.next_look));
         wake.extend(self.more.then(clock::now));
         wake.into_iter().min()
     }
@@ -396,6 +450,13 @@ impl<T: Talk> Keeper<T> {
             let text = format!("`{}` is no link, or more than the {LINKS_MAX} that a peer may have", join.link);
             return guest.pipe.close(CloseCode::Denied, &text);
         };
+        if let Some(shut) = &self.lines[at].shut {
+            let text = match shut {
+                Shut::Held(why) => format!("the other side does not use this link: {why}"),
+                Shut::Silent => String::new(),
+            };
+            return guest.pipe.close(CloseCode::Denied, &text);
+        }
         const NEWER: &str = "a newer connection of this node replaces this one";
         let begins = self.meeting.as_ref().is_none_or(|meeting| meeting.session != join.session);
         if begins {
@@ -455,6 +516,7 @@ impl<T: Talk> Keeper<T> {
             Event::Delivered(number) => {
                 self.lines.iter_mut().for_each(|line| line.delivered(number));
                 self.again.retain(|packet| packet.number != number);
+                self.on_test_delivered(number);
             }
             Event::Frame(Frame::Join(join), _) => self.on_answer(at, &join),
             Event::Frame(frame, len) => self.on_frame(at, frame, len),
@@ -529,11 +591,50 @@ impl<T: Talk> Keeper<T> {
         }
     }
 
+    /// Looks which links may be used: orders, contact windows, budgets.
+    fn look(&mut self) {
+        let (now, wall, peer, start) = (clock::now(), self.post.clock.now(), self.post.peer.node, self.post.start);
+        self.next_look = now + LOOK_EVERY;
+        let may_emit = self.may_emit();
+        for at in 0..self.lines.len() {
+            let (line, book) = (&mut self.lines[at], &self.post.book);
+            let shut = if line.changes_by_itself() {
+                // May write to the disk.
+                block_in_place(|| line.look(book, peer, wall))
+            } else {
+                line.look(book, peer, wall)
+            };
+            line.apply_ceiling(now, start);
+            if shut == line.shut {
+                continue;
+            }
+            let name = &line.plan.name;
+            match &shut {
+                Some(Shut::Held(why)) => tracing::info!(peer = %self.post.peer.name, link = %name, %why, "link held"),
+                Some(Shut::Silent) => tracing::info!(peer = %self.post.peer.name, link = %name, "link silent"),
+                None => tracing::info!(peer = %self.post.peer.name, link = %name, "link may be used again"),
+            }
+            self.post.plug.governor().silence(&line.lane, shut == Some(Shut::Silent));
+            line.shut = shut;
+            match line.shut {
+                Some(_) => {
+                    line.stop_dialling();
+                    self.detach(at, CloseCode::Done, "the link is not to be used now");
+                }
+                None if may_emit => line.dial_soon(now),
+                None => {}
+            }
+        }
+    }
+
     /// Honours deadlines that have passed.
     fn on_time(&mut self) {
         let (now, may_emit) = (clock::now(), self.may_emit());
         self.guests.retain(|guest| guest.until > now);
         self.listen();
+        if self.testing.as_ref().is_some_and(|testing| testing.until <= now || self.lines[testing.at].live.is_none()) {
+            self.end_test();
+        }
         for at in 0..self.lines.len() {
             if may_emit && self.lines[at].dial_at.is_some_and(|dial_at| dial_at <= now) {
                 self.lines[at].dial(&self.post.plug, self.post.peer.node);
@@ -571,6 +672,61 @@ impl<T: Talk> Keeper<T> {
                 self.send_again(lost);
             }
         }
+    }
+
+    fn on_test(&mut self, order: TestOrder) {
+        let answer = |why: &str| Err(why.to_owned());
+        let Some(at) = self.lines.iter().position(|line| line.plan.name == order.link) else {
+            return drop(order.reply.send(answer("it is gone")));
+        };
+        if self.testing.is_some() || !self.lines[at].to_plan().usable {
+            let why = if self.testing.is_some() { "another test is under way" } else { "it is not up" };
+            return drop(order.reply.send(answer(why)));
+        }
+        let (now, before) = (clock::now(), self.lines[at].lane.wire_bytes());
+        let until = now + TEST_PATIENCE;
+        self.testing =
+            Some(Testing { at, until, number: 0, sent_at: now, took: Vec::new(), before, reply: order.reply });
+        self.send_test();
+    }
+
+    fn send_test(&mut self) {
+        let packet = self.packet(Class::Control, &Frame::KeepAlive);
+        let Some(testing) = &mut self.testing else { return };
+        testing.number = packet.number;
+        testing.sent_at = clock::now();
+        self.lines[testing.at].send(packet, testing.sent_at);
+    }
+
+    fn on_test_delivered(&mut self, number: FrameNumber) {
+        let Some(testing) = self.testing.as_mut().filter(|testing| testing.number == number) else { return };
+        testing.took.push(clock::now() - testing.sent_at);
+        if testing.took.len() < TEST_FRAMES {
+            self.send_test();
+        } else {
+            self.end_test();
+        }
+    }
+
+    fn end_test(&mut self) {
+        let Some(testing) = self.testing.take() else { return };
+        let line = &self.lines[testing.at];
+        let Testing { took, before, .. } = testing;
+        let after = line.lane.wire_bytes();
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let mean = took.iter().sum::<Duration>().checked_div(took.len() as u32);
+        let bounds = took.iter().min().zip(took.iter().max());
+        let measured = LinkMeasured {
+            sent: TEST_FRAMES.min(took.len() + 1) as u32,
+            acknowledged: took.len() as u32,
+            round_trip_ms: bounds.zip(mean).map(|((min, max), mean)| (millis(*min), millis(mean), millis(*max))),
+            loss: line.live.as_ref().map_or(1.0, |live| live.pipe.loss()),
+            handshake_ms: line.handshake.map(millis),
+            bytes_up: after.0.saturating_sub(before.0),
+            bytes_down: after.1.saturating_sub(before.1),
+        };
+        // Whoever asked may have gone.
+        drop(testing.reply.send(Ok(measured)));
     }
 
     /// The connection ended, or did not come about.
@@ -656,6 +812,8 @@ impl<T: Talk> Keeper<T> {
         for at in 0..self.lines.len() {
             self.detach(at, CloseCode::Done, "the node is stopping");
             self.lines[at].forget_place();
+            let (line, book, peer) = (&mut self.lines[at], &self.post.book, self.post.peer.node);
+            block_in_place(|| line.put_back(book, peer));
         }
     }
 }
@@ -667,6 +825,12 @@ impl Line {
             state: self.state(may_emit),
             lane: Arc::clone(&self.lane),
             round_trip: self.live.as_ref().map(|live| live.pipe.round_trip()),
+            loss: self.live.as_ref().map(|live| live.pipe.loss()),
+            cost: self.plan.cost,
+            admits: self.plan.admits,
+            budget: self.plan.budget,
+            contact: self.contact,
+            sent_bytes: self.sent_bytes,
         }
     }
 }
@@ -704,6 +868,7 @@ fn whole(links: &[LinkView], since: Option<UnixMillis>) -> PeerState {
         PeerState::Denied { .. } => 2,
         PeerState::Silent => 3,
         PeerState::Down { .. } => 4,
+        PeerState::Held { .. } => 5,
     };
     let best = links.iter().map(|link| &link.state).min_by_key(|state| rank(state)).cloned();
     match (best, since) {

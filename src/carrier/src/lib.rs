@@ -18,8 +18,10 @@
 
 mod ask;
 mod backoff;
+mod book;
 mod carrier;
 mod clock;
+mod contact;
 mod conversation;
 mod emission;
 mod endpoint;
@@ -44,11 +46,13 @@ mod tls;
 mod trial;
 
 pub use ask::Telling;
-pub use carrier::{Carrier, CarrierHandle, CarrierOptions, consumer_name};
+pub use book::LinkOrder;
+pub use carrier::{Carrier, CarrierHandle, CarrierOptions, consumer_name, order_link};
 pub use clock::SystemClock;
+pub use contact::WindowSettings;
 pub use emission::{BadEmission, Emission};
 pub use enroll::{EnrollError, EnrollOptions, enroll_join};
 pub use error::CarrierError;
 pub use ledger::{Ledger, LedgerError};
 pub use settings::{BadLinkName, CarrierSettings, LinkName, LinkSettings, PeerSettings};
-pub use status::{ClassBacklog, LinkStatus, PeerState, PeerStatus};
+pub use status::{BudgetStatus, ClassBacklog, ContactStatus, LinkMeasured, LinkStatus, PeerState, PeerStatus};

@@ -16,7 +16,9 @@ use wire::frame::Frame;
 
 use crate::PeerState;
 use crate::backoff::Backoff;
-use crate::clock::jitter;
+use crate::book::{Book, LinkOrder};
+use crate::clock::{self, jitter};
+use crate::contact::{Contact, contact};
 use crate::endpoint::{DialError, Plug, Proven};
 use crate::governor::{Lane, time_on_link};
 use crate::pipe::{CloseCode, Event, FrameNumber, Pipe};
@@ -133,6 +135,18 @@ pub(crate) enum Happened {
     Event(Event),
 }
 
+/// Why a link must not be used now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Shut {
+    /// By an order, a budget or the lack of a contact window.
+    Held(String),
+    /// The operator wants nothing to leave over it.
+    Silent,
+}
+
+/// With less than this allowed, more is asked for: five full datagrams leave before the next look.
+const ALLOWANCE_LOW: u64 = 8 << 10;
+
 /// One link.
 pub(crate) struct Line {
     pub(crate) plan: LinkPlan,
@@ -151,6 +165,19 @@ pub(crate) struct Line {
     /// What the last connection or attempt ended with.
     pub(crate) last: String,
     denied: bool,
+    /// Why it must not be used now.
+    pub(crate) shut: Option<Shut>,
+    /// What its windows say.
+    pub(crate) contact: Option<Contact>,
+    /// Its contact ends within a round trip.
+    closing: bool,
+    /// When it got its present allowance; `None` without a budget.
+    given: Option<UnixMillis>,
+    /// When the present attempt began, and what the last one that succeeded took.
+    dialled_at: Instant,
+    pub(crate) handshake: Option<Duration>,
+    /// Frame bytes handed to it, control first, then by class.
+    pub(crate) sent_bytes: [u64; 6],
     /// The socket that dials: the common one, or one of its own once that could be opened.
     plug: Option<Arc<Plug>>,
     /// Through which socket the present or last connection goes, and where: the lane is known there until the next one.
@@ -173,34 +200,106 @@ impl Line {
             down_since: None,
             last: String::new(),
             denied: false,
+            shut: None,
+            contact: None,
+            closing: false,
+            given: None,
+            dialled_at: now,
+            handshake: None,
+            sent_bytes: [0; 6],
             plug: None,
             place: None,
             plan,
         }
     }
 
+    /// Does it have to be looked at again from time to time?
+    pub(crate) fn changes_by_itself(&self) -> bool {
+        self.plan.budget.is_limited() || !self.plan.windows.is_empty()
+    }
+
+    /// Looks whether the link may be used at `wall`, and gives it what it may spend. May write to the disk.
+    pub(crate) fn look(&mut self, book: &Book, peer: NodeId, wall: UnixMillis) -> Option<Shut> {
+        let (name, budget) = (&self.plan.name, &self.plan.budget);
+        match book.order(peer, name) {
+            LinkOrder::Use => {}
+            LinkOrder::Pause => return Some(Shut::Held("paused by the operator".to_owned())),
+            LinkOrder::Silence => return Some(Shut::Silent),
+        }
+        self.closing = false;
+        if !self.plan.windows.is_empty() {
+            let found = contact(&self.plan.windows, wall);
+            self.contact = Some(found);
+            let Some(until) = found.until else {
+                let next =
+                    found.next.map_or("there is no further window".to_owned(), |at| format!("next {}", show(at)));
+                return Some(Shut::Held(format!("outside its contact windows; {next}")));
+            };
+            let round_trip = self.live.as_ref().map_or(2 * self.plan.delay, |live| live.pipe.round_trip());
+            self.closing = until.0.saturating_sub(wall.0) <= round_trip.as_millis() as i64;
+        }
+        if budget.is_limited() {
+            if self.given.is_none() {
+                self.lane.limit();
+                self.given = Some(wall);
+            }
+            if self.lane.allowance() < ALLOWANCE_LOW {
+                match book.allow(peer, name, budget, wall) {
+                    Ok(0) if self.lane.allowance() < FULL_DATAGRAM => {
+                        return Some(Shut::Held("its budget is used up until the next day or month begins".to_owned()));
+                    }
+                    Ok(more) => {
+                        self.lane.allow(more);
+                        self.given = Some(wall);
+                    }
+                    // What cannot be noted is not spent.
+                    Err(e) => return Some(Shut::Held(format!("{e}; {}", e.next_step()))),
+                }
+            }
+        }
+        None
+    }
+
+    /// The ceiling that counts now: a window may have one of its own.
+    pub(crate) fn ceiling(&self) -> BitsPerSecond {
+        let window = self.contact.and_then(|contact| contact.until.and(contact.rate));
+        window.map_or(self.plan.rate, |rate| rate.min(self.plan.rate))
+    }
+
+    /// Notes what was allowed and not used, at the end.
+    pub(crate) fn put_back(&mut self, book: &Book, peer: NodeId) {
+        if let Some(given) = self.given.take() {
+            book.put_back(peer, &self.plan.name, given, self.lane.take_allowance());
+        }
+    }
+
     /// As the planner sees it.
     pub(crate) fn to_plan(&self) -> shaper::plan::Link {
-        let usable = self.live.as_ref().is_some_and(|live| live.joined && !live.presumed_dead);
+        let live = self.live.as_ref().is_some_and(|live| live.joined && !live.presumed_dead);
+        let usable = live && self.shut.is_none();
         let measured = self.live.as_ref().map(|live| live.pipe.round_trip() / 2);
         let delay = measured.unwrap_or(self.plan.delay);
-        shaper::plan::Link { usable, cost: self.plan.cost, delay, admits: self.plan.admits }
+        shaper::plan::Link { usable, cost: self.plan.cost, delay, admits: self.plan.admits, closing: self.closing }
     }
 
     pub(crate) fn set_rate(&mut self, rate: BitsPerSecond, now: Instant, start: Instant) {
         self.plan.rate = rate;
-        self.lane.set_rate(rate);
-        self.shaper.set_rate(rate, now - start);
-        if let Some(live) = &self.live {
-            live.pipe.set_rate(rate);
-        } else {
-            self.dial_soon(now);
+        self.apply_ceiling(now, start);
+        self.dial_soon(now);
+    }
+
+    pub(crate) fn apply_ceiling(&mut self, now: Instant, start: Instant) {
+        let rate = self.ceiling();
+        if rate != self.lane.rate() {
+            self.lane.set_rate(rate);
+            self.shaper.set_rate(rate, now - start);
+            self.live.iter().for_each(|live| live.pipe.set_rate(rate));
         }
     }
 
     /// Something has changed that may bring it up.
     pub(crate) fn dial_soon(&mut self, now: Instant) {
-        if self.dialling.is_none() && self.live.is_none() {
+        if self.dialling.is_none() && self.live.is_none() && self.shut.is_none() {
             self.backoff.reset();
             self.dial_at = self.plan.address.is_some().then_some(now);
         }
@@ -215,6 +314,7 @@ impl Line {
         self.dial_at = None;
         let Some(address) = self.plan.address.clone() else { return };
         let lane = Arc::clone(&self.lane);
+        self.dialled_at = clock::now();
         self.dialling = Some(match self.plug(common) {
             Ok(plug) => Box::pin(async move { plug.dial(node, &address, &lane, true).await }),
             Err(e) => Box::pin(std::future::ready(Err(DialError::Outlet(e)))),
@@ -294,7 +394,11 @@ impl Line {
         self.follow(common);
     }
 
+    /// At the end. A silent link keeps its place: what the socket still wants to say there must find the silent lane.
     pub(crate) fn forget_place(&mut self) {
+        if self.shut == Some(Shut::Silent) {
+            return;
+        }
         if let Some((plug, address)) = self.place.take() {
             plug.release(address, &self.lane);
         }
@@ -306,6 +410,10 @@ impl Line {
         let len = packet.bytes.len();
         // QUIC, UDP and IP add about 78 bytes to each 1,150 of a full datagram, and some to each stream.
         self.shaper.spent(lane_of(packet.lane), len + len / 15 + 8);
+        self.sent_bytes[match packet.lane {
+            Class::Control => 0,
+            Class::Class(class) => 1 + class.index(),
+        }] += len as u64;
         live.pipe.send(packet.number, packet.lane, packet.bytes.clone());
         live.last_sent = now;
         live.under_way.insert(packet.number, packet);
@@ -333,8 +441,10 @@ impl Line {
     /// What the operator sees.
     pub(crate) fn state(&self, may_emit: bool) -> PeerState {
         match &self.live {
-            _ if !may_emit => PeerState::Silent,
+            _ if !may_emit || matches!(self.shut, Some(Shut::Silent)) => PeerState::Silent,
+            _ if let Some(Shut::Held(why)) = &self.shut => PeerState::Held { why: why.clone() },
             Some(live) if live.presumed_dead => PeerState::Down { since: self.down_since, last: self.last.clone() },
+            Some(live) if !live.joined => PeerState::Connecting { last: self.last.clone() },
             Some(_) => PeerState::Up { since: self.up_since },
             None if self.denied => PeerState::Denied { text: self.last.clone() },
             None if self.dialling.is_some() => PeerState::Connecting { last: self.last.clone() },
@@ -355,6 +465,7 @@ impl Line {
             && let Poll::Ready(result) = dialling.as_mut().poll(cx)
         {
             self.dialling = None;
+            self.handshake = result.is_ok().then(|| clock::now() - self.dialled_at);
             return Poll::Ready(Happened::Dialled(result));
         }
         match &mut self.live {
@@ -367,6 +478,10 @@ impl Line {
 /// [`Pipe::next`] is cancel-safe, so a future of it may be made anew for each poll.
 pub(crate) fn poll_pipe(pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<Event> {
     std::pin::pin!(pipe.next()).poll(cx)
+}
+
+fn show(at: UnixMillis) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| at.0.to_string(), |at| format!("{at:.0}"))
 }
 
 /// The shaper's name of a lane.

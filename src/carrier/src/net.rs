@@ -7,21 +7,23 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use keys::{NodeKey, Peer, PeerRegistry};
-use model::{BitsPerSecond, Clock, NodeId};
+use model::{BitsPerSecond, Clock, NodeId, Precedence, UnixMillis};
 use quinn::Incoming;
 use telemetry::{Direction, LinkState, Metrics};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::book::{Book, LinkOrder};
 use crate::clock;
 use crate::endpoint::{Plug, Proven};
 use crate::enroll::Desk;
 use crate::governor::Governor;
-use crate::keeper::{Keeper, NOT_ENROLLED, Post, View};
+use crate::keeper::{Keeper, NOT_ENROLLED, Post, TestOrder, View};
 use crate::pipe::{CloseCode, Pipe};
-use crate::status::LinkStatus;
+use crate::settings::LinkName;
+use crate::status::{LinkMeasured, LinkStatus};
 use crate::talk::Talks;
 use crate::{CarrierError, CarrierSettings, Emission, PeerState, PeerStatus};
 
@@ -48,6 +50,9 @@ pub(crate) struct Shared {
     pub(crate) emission: watch::Sender<Emission>,
     /// Rates set while running; they hold until the restart.
     rates: Mutex<BTreeMap<NodeId, BitsPerSecond>>,
+    book: Arc<Book>,
+    /// Counts changes of what the operator orders for links.
+    orders: watch::Sender<u64>,
     seats: Mutex<BTreeMap<NodeId, Arc<Seat>>>,
     /// Counts changes of the registry.
     pub(crate) peers_changed: watch::Sender<u64>,
@@ -63,7 +68,15 @@ struct Seat {
     /// Set while running.
     rate: watch::Sender<Option<BitsPerSecond>>,
     accepted: mpsc::Sender<Pipe>,
+    tests: mpsc::Sender<TestOrder>,
     stop: CancellationToken,
+}
+
+/// Figures at the last look, of which counters get the growth.
+#[derive(Default)]
+struct Published {
+    peers: BTreeMap<NodeId, (u64, u64)>,
+    links: BTreeMap<(NodeId, LinkName), LinkStatus>,
 }
 
 /// What [`Shared::new`] needs.
@@ -80,6 +93,7 @@ impl Shared {
     pub(crate) fn new(options: NetOptions) -> Result<Arc<Self>, CarrierError> {
         let NetOptions { key, registry, settings, data_dir, clock, metrics } = options;
         let emission = Emission::load(&data_dir);
+        let book = Arc::new(Book::open(&data_dir)?);
         let governor = Arc::new(Governor::new(emission.may_emit(), settings.rate));
         let plug = Plug::open(key, settings.listen, governor).map_err(|source| CarrierError::Bind {
             address: settings.listen.map_or_else(|| "any port".to_owned(), |a| a.to_string()),
@@ -94,6 +108,8 @@ impl Shared {
             metrics,
             emission: watch::Sender::new(emission),
             rates: Mutex::default(),
+            book,
+            orders: watch::Sender::new(0),
             seats: Mutex::default(),
             peers_changed: watch::Sender::new(0),
             finals: watch::Sender::new(0),
@@ -150,6 +166,38 @@ impl Shared {
         Ok(())
     }
 
+    /// What the operator orders for a link.
+    pub(crate) fn order_link(&self, peer: NodeId, link: &LinkName, order: LinkOrder) -> Result<(), CarrierError> {
+        let seat = self.seats().get(&peer).cloned().ok_or(CarrierError::UnknownPeer(peer))?;
+        let unknown = || CarrierError::UnknownLink(seat.peer.name.clone(), link.clone());
+        let view = seat.view().links.into_iter().find(|view| view.name == *link).ok_or_else(unknown)?;
+        let silent = order == LinkOrder::Silence;
+        if silent {
+            // Silence first, paper later: once this returns nothing leaves over it.
+            self.plug.governor().silence(&view.lane, true);
+        }
+        let noted = self.book.set_order(peer, link, order);
+        if noted.is_ok() && !silent {
+            self.plug.governor().silence(&view.lane, false);
+        }
+        self.orders.send_modify(|n| *n += 1);
+        noted
+    }
+
+    /// Measures a link; see [`crate::CarrierHandle::test_link`].
+    pub(crate) async fn test_link(&self, peer: NodeId, link: &LinkName) -> Result<LinkMeasured, CarrierError> {
+        let seat = self.seats().get(&peer).cloned().ok_or(CarrierError::UnknownPeer(peer))?;
+        let unknown = || CarrierError::UnknownLink(seat.peer.name.clone(), link.clone());
+        if seat.view().links.iter().all(|view| view.name != *link) {
+            return Err(unknown());
+        }
+        let (reply, answer) = oneshot::channel();
+        let idle = |why: String| CarrierError::LinkNotTested(link.clone(), why);
+        let busy = || idle("the node is busy or stopping".to_owned());
+        seat.tests.try_send(TestOrder { link: link.clone(), reply }).map_err(|_| busy())?;
+        answer.await.map_err(|_| busy())?.map_err(idle)
+    }
+
     fn seats(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Arc<Seat>>> {
         self.seats.lock().expect("nothing panics while holding the seats")
     }
@@ -157,7 +205,7 @@ impl Shared {
     /// Every enrolled peer; the backlog is for the caller to fill in.
     pub(crate) fn status(&self) -> Vec<PeerStatus> {
         let seats: Vec<Arc<Seat>> = self.seats().values().cloned().collect();
-        seats.iter().map(|seat| seat.status()).collect()
+        seats.iter().map(|seat| seat.status(&self.book, self.clock.now())).collect()
     }
 
     /// Opens the doors and keeps every peer until `stop`.
@@ -168,7 +216,7 @@ impl Shared {
         let mut changed = self.peers_changed.subscribe();
         let mut publish = interval(PUBLISH_EVERY);
         publish.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut published = BTreeMap::new();
+        let mut published = Published::default();
         self.reconcile(&talks, &mut keepers, &stop);
         loop {
             tokio::select! {
@@ -221,10 +269,12 @@ impl Shared {
                 }
             };
             let (accepted, inbox) = mpsc::channel(ACCEPTED_MAX);
+            let (tests, ordered) = mpsc::channel(ACCEPTED_MAX);
             let seat = Seat {
                 view: Arc::new(Mutex::new(View::new())),
                 rate: watch::Sender::new(self.rate_set(node)),
                 accepted,
+                tests,
                 stop: stop.child_token(),
                 peer: peer.clone(),
             };
@@ -234,8 +284,11 @@ impl Shared {
                 view: Arc::clone(&seat.view),
                 talk,
                 accepted: inbox,
+                tests: ordered,
                 emission: self.emission.subscribe(),
                 rate: seat.rate.subscribe(),
+                book: Arc::clone(&self.book),
+                orders: self.orders.subscribe(),
                 clock: Arc::clone(&self.clock),
                 metrics: Arc::clone(&self.metrics),
                 start: self.start,
@@ -303,13 +356,14 @@ impl Shared {
         }
     }
 
-    fn publish(&self, published: &mut BTreeMap<NodeId, (u64, u64)>) {
+    fn publish(&self, published: &mut Published) {
         let seats: Vec<Arc<Seat>> = self.seats().values().cloned().collect();
         for seat in seats {
             let name = telemetry::PeerName::new(seat.peer.name.as_str());
-            let status = seat.status();
+            let status = seat.status(&self.book, self.clock.now());
             let (up, down) = (status.wire_bytes_up, status.wire_bytes_down);
-            let (old_up, old_down) = published.insert(seat.peer.node, (up, down)).unwrap_or_default();
+            let (old_up, old_down) = published.peers.insert(seat.peer.node, (up, down)).unwrap_or_default();
+            self.publish_links(&name, &status, &mut published.links);
             for (direction, bytes) in
                 [(Direction::Up, up.saturating_sub(old_up)), (Direction::Down, down.saturating_sub(old_down))]
             {
@@ -321,6 +375,37 @@ impl Shared {
                 Some(rtt) => self.metrics.link_round_trip_seconds.set((name,), rtt.as_secs_f64()),
                 None => self.metrics.link_round_trip_seconds.forget((name,)),
             }
+        }
+    }
+
+    fn publish_links(
+        &self,
+        peer: &telemetry::PeerName,
+        status: &PeerStatus,
+        published: &mut BTreeMap<(NodeId, LinkName), LinkStatus>,
+    ) {
+        let metrics = &self.metrics;
+        for link in &status.links {
+            let key = (peer.clone(), telemetry::LinkName::new(link.name.as_str()));
+            let labels = |direction| (key.0.clone(), key.1.clone(), direction);
+            let before = published.insert((status.node, link.name.clone()), link.clone());
+            let since = |of: fn(&LinkStatus) -> u64| of(link).saturating_sub(before.as_ref().map_or(0, of));
+            metrics.carrier_link_wire_bytes_total.add(labels(Direction::Up), since(|link| link.wire_bytes_up));
+            metrics.carrier_link_wire_bytes_total.add(labels(Direction::Down), since(|link| link.wire_bytes_down));
+            for class in Precedence::ALL {
+                let before = before.as_ref().map_or(0, |link| link.sent_bytes[class.index()]);
+                let more = link.sent_bytes[class.index()].saturating_sub(before);
+                metrics.carrier_link_frame_bytes_total.add((key.0.clone(), key.1.clone(), class), more);
+            }
+            let is_up = matches!(link.state, PeerState::Up { .. });
+            metrics.carrier_link_up.set(key.clone(), f64::from(u8::from(is_up)));
+            let set = |gauge: &telemetry::Gauge<_>, value: Option<f64>| match value {
+                Some(value) => gauge.set(key.clone(), value),
+                None => gauge.forget(key.clone()),
+            };
+            set(&metrics.carrier_link_round_trip_seconds, link.round_trip.map(|rtt| rtt.as_secs_f64()));
+            set(&metrics.carrier_link_loss_ratio, link.loss);
+            set(&metrics.carrier_link_budget_left_bytes, link.budget.map(|budget| budget.left as f64));
         }
     }
 
@@ -339,9 +424,13 @@ impl Seat {
         self.view.lock().expect("nothing panics while holding a view").clone()
     }
 
-    fn status(&self) -> PeerStatus {
+    fn status(&self, book: &Book, now: UnixMillis) -> PeerStatus {
         let view = self.view();
-        let links: Vec<LinkStatus> = view.links.iter().map(LinkStatus::of).collect();
+        let links: Vec<LinkStatus> = view
+            .links
+            .iter()
+            .map(|link| LinkStatus::of(link, book.left(self.peer.node, &link.name, &link.budget, now)))
+            .collect();
         PeerStatus {
             node: self.peer.node,
             name: self.peer.name.clone(),
@@ -370,6 +459,7 @@ impl PeerState {
             Self::Up { .. } => LinkState::Up,
             Self::Connecting { .. } => LinkState::Connecting,
             Self::Down { .. } | Self::Denied { .. } => LinkState::Down,
+            Self::Held { .. } => LinkState::Held,
             Self::Silent => LinkState::Silent,
         }
     }

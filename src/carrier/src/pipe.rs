@@ -218,6 +218,12 @@ impl Pipe {
         self.connection.stats().udp_rx.datagrams
     }
 
+    /// Share of the packets sent that were lost.
+    pub(crate) fn loss(&self) -> f64 {
+        let path = self.connection.stats().path;
+        path.lost_packets as f64 / path.sent_packets.max(1) as f64
+    }
+
     pub(crate) fn round_trip(&self) -> Duration {
         self.connection.rtt()
     }

@@ -7,7 +7,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use keys::{Peer, PeerName, PeerRole};
-use model::{BitsPerSecond, Label, Precedence};
+use model::{BitsPerSecond, ByteSize, Label, Precedence};
+use shaper::budget::Budget;
+
+use crate::contact::{Window, WindowSettings};
 
 /// Section `[carrier]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -83,6 +86,15 @@ pub struct LinkSettings {
     /// Differentiated services code point of its packets, 0 to 63.
     #[serde(default, deserialize_with = "six_bits")]
     pub dscp: u8,
+    /// Bytes that may be sent over it each day, UTC, all headers included.
+    #[serde(default)]
+    pub budget_per_day: Option<ByteSize>,
+    /// Bytes that may be sent over it each month, UTC.
+    #[serde(default)]
+    pub budget_per_month: Option<ByteSize>,
+    /// When it can be used; always when empty.
+    #[serde(default, deserialize_with = "sensible")]
+    pub windows: Vec<WindowSettings>,
 }
 
 /// Links of one peer. More would be a mistake; each costs a connection and its keepalives.
@@ -104,6 +116,12 @@ fn six_bits<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u8, D::Error> {
     let value = <u8 as serde::Deserialize>::deserialize(d)?;
     let wrong = || serde::de::Error::custom(format!("{value} is no code point; 0 to 63 are"));
     if value < 64 { Ok(value) } else { Err(wrong()) }
+}
+
+fn sensible<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<WindowSettings>, D::Error> {
+    let windows = <Vec<WindowSettings> as serde::Deserialize>::deserialize(d)?;
+    windows.iter().try_for_each(|window| Window::parse(window).map(|_| ())).map_err(serde::de::Error::custom)?;
+    Ok(windows)
 }
 
 /// What a link is called: 1 to 32 of a-z, 0-9 and -.
@@ -151,7 +169,7 @@ impl<'de> serde::Deserialize<'de> for LinkName {
 }
 
 /// One link to a peer with everything that its settings leave to the peer's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct LinkPlan {
     pub(crate) name: LinkName,
     /// Where to dial; `None` where the peer dials.
@@ -162,6 +180,8 @@ pub(crate) struct LinkPlan {
     pub(crate) delay: Duration,
     /// By class.
     pub(crate) admits: [bool; 5],
+    pub(crate) budget: Budget,
+    pub(crate) windows: Vec<Window>,
 }
 
 /// Which way packets leave.
@@ -173,6 +193,11 @@ pub(crate) struct Outlet {
 }
 
 impl CarrierSettings {
+    /// What the links to a peer are called.
+    pub fn link_names(&self, peer: &Peer) -> Vec<LinkName> {
+        self.links_of(peer).into_iter().map(|link| link.name).collect()
+    }
+
     /// The links to a peer, as configured.
     pub(crate) fn links_of(&self, peer: &Peer) -> Vec<LinkPlan> {
         let plain = self.plain_link(peer, LinkName::main());
@@ -188,6 +213,12 @@ impl CarrierSettings {
             cost: link.cost,
             delay: Duration::from_millis(link.delay_ms),
             admits: Precedence::ALL.map(|class| link.classes.as_ref().is_none_or(|classes| classes.contains(&class))),
+            budget: Budget {
+                per_day: link.budget_per_day.map(|size| size.0),
+                per_month: link.budget_per_month.map(|size| size.0),
+            },
+            // Parsed once already, when the configuration was read.
+            windows: link.windows.iter().filter_map(|window| Window::parse(window).ok()).collect(),
         };
         links.iter().map(of).collect()
     }
@@ -207,6 +238,8 @@ impl CarrierSettings {
             cost: 0,
             delay: Duration::ZERO,
             admits: [true; 5],
+            budget: Budget::default(),
+            windows: Vec::new(),
         }
     }
 

@@ -29,8 +29,13 @@ pub enum PeerState {
         /// What the last connection or attempt ended with; empty when there was none.
         last: String,
     },
-    /// Emission control keeps this node silent.
+    /// Emission control, or an order for this link, keeps this node silent.
     Silent,
+    /// It is not to be used now: paused, without budget or outside its contact windows.
+    Held {
+        /// Why.
+        why: String,
+    },
     /// The peer, or this node, refuses the connection.
     Denied {
         /// Why, and what to do.
@@ -48,7 +53,7 @@ pub struct ClassBacklog {
 }
 
 /// One of the links to a peer.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct LinkStatus {
     /// What it is called.
     pub name: LinkName,
@@ -62,10 +67,45 @@ pub struct LinkStatus {
     pub wire_bytes_down: u64,
     /// Ceiling for what is sent over it.
     pub rate: BitsPerSecond,
+    /// Share of the present connection's packets that were lost.
+    pub loss: Option<f64>,
+    /// What a megabyte costs, in the operator's unit.
+    pub cost: u64,
+    /// Classes that it carries.
+    pub classes: Vec<Precedence>,
+    /// What it may spend; `None` without a limit.
+    pub budget: Option<BudgetStatus>,
+    /// Its contact windows; `None` for a link without any.
+    pub contact: Option<ContactStatus>,
+    /// Bytes of control frames handed to it since the start.
+    pub sent_control_bytes: u64,
+    /// Bytes of frames handed to it since the start, by [`Precedence::index`].
+    pub sent_bytes: [u64; Precedence::ALL.len()],
+}
+
+/// What a link may spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct BudgetStatus {
+    /// Bytes each day, UTC.
+    pub per_day: Option<u64>,
+    /// Bytes each month, UTC.
+    pub per_month: Option<u64>,
+    /// Bytes that may still leave.
+    pub left: u64,
+}
+
+/// When a link can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ContactStatus {
+    /// When the present window ends; `None` between windows.
+    pub until: Option<UnixMillis>,
+    /// When the next window begins.
+    pub next: Option<UnixMillis>,
 }
 
 impl LinkStatus {
-    pub(crate) fn of(view: &LinkView) -> Self {
+    /// `left`: what the book says may still be allowed to it.
+    pub(crate) fn of(view: &LinkView, left: Option<u64>) -> Self {
         let (wire_bytes_up, wire_bytes_down) = view.lane.wire_bytes();
         Self {
             name: view.name.clone(),
@@ -74,12 +114,42 @@ impl LinkStatus {
             wire_bytes_up,
             wire_bytes_down,
             rate: view.lane.rate(),
+            loss: view.loss,
+            cost: view.cost,
+            classes: Precedence::ALL.into_iter().filter(|class| view.admits[class.index()]).collect(),
+            budget: left.map(|left| BudgetStatus {
+                per_day: view.budget.per_day,
+                per_month: view.budget.per_month,
+                left: left.saturating_add(view.lane.allowance()),
+            }),
+            contact: view.contact.map(|contact| ContactStatus { until: contact.until, next: contact.next }),
+            sent_control_bytes: view.sent_bytes[0],
+            sent_bytes: std::array::from_fn(|class| view.sent_bytes[1 + class]),
         }
     }
 }
 
+/// What a test of a link found.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct LinkMeasured {
+    /// Frames sent.
+    pub sent: u32,
+    /// Of these, acknowledged.
+    pub acknowledged: u32,
+    /// From sending each frame to its acknowledgement, in milliseconds: the shortest, the mean and the longest.
+    pub round_trip_ms: Option<(u64, u64, u64)>,
+    /// Share of the packets of the present connection that were lost so far.
+    pub loss: f64,
+    /// What making the present connection took, in milliseconds; `None` where the peer dialled.
+    pub handshake_ms: Option<u64>,
+    /// Bytes that left meanwhile, all headers and other traffic included.
+    pub bytes_up: u64,
+    /// Bytes that arrived meanwhile.
+    pub bytes_down: u64,
+}
+
 /// One peer's links, taken together.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct PeerStatus {
     /// Its identity.
     pub node: NodeId,

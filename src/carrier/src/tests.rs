@@ -489,6 +489,97 @@ async fn bulk_takes_the_cheap_link_alone_and_flash_takes_both() {
     hub.stopped().await;
 }
 
+/// An edge with one link to its hub, of which the configuration says something.
+async fn one_link(link: impl FnOnce(&mut serde_json::Value)) -> TwoLinks {
+    two_links(|radio, _| {
+        let mut json = serde_json::json!({ "name": "radio", "address": radio.address.to_string() });
+        link(&mut json);
+        serde_json::json!([json])
+    })
+    .await
+}
+
+fn link_state(node: &Node) -> Option<PeerState> {
+    node.shared.status().into_iter().next().and_then(|peer| peer.links.into_iter().next()).map(|link| link.state)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_is_used_to_its_end_and_never_exceeded_not_even_over_a_restart() {
+    let TwoLinks { edge, hub, radio, .. } = one_link(|link| link["budget_per_day"] = "200kB".into()).await;
+    edge.says(0..400);
+    let held = |node: &Node| matches!(link_state(node), Some(PeerState::Held { .. }));
+    until("the end of the budget", || held(&edge)).await;
+    let spent = settled(&radio.state.up_bytes).await;
+    assert!(spent <= 200_000, "{spent}");
+    // The last datagram that did not fit may have been a full one.
+    assert!(spent > 200_000 - 1_500, "{spent}");
+    assert!(hub.heard() > 100);
+    let (key, peers, settings) = (edge.key.clone(), edge.shared.registry.list(), (*edge.shared.settings).clone());
+    let dir = edge.stopped().await;
+    let edge = Node::start_with(dir, "alpha", settings, peers, key);
+    until("the budget is still used up", || held(&edge)).await;
+    assert!(settled(&radio.state.up_bytes).await <= 200_000);
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outside_its_contact_windows_a_link_is_not_dialled() {
+    // The clock of these tests stands in November 2023.
+    let windows = serde_json::json!([{ "start": "2030-01-01T00:00:00Z", "end": "2030-01-01T01:00:00Z" }]);
+    let TwoLinks { edge, hub, radio, .. } = one_link(|link| link["windows"] = windows).await;
+    sleep(Duration::from_millis(500)).await;
+    let Some(PeerState::Held { why }) = link_state(&edge) else { panic!("{:?}", link_state(&edge)) };
+    assert!(why.contains("next 2030-01-01T00:00:00Z"), "{why}");
+    assert_eq!(radio.up_datagrams(), 0);
+    let windows = serde_json::json!([
+        { "start": "2023-11-14T00:00:00Z", "end": "2023-11-15T00:00:00Z", "rate": "64kbit/s" },
+    ]);
+    edge.stopped().await;
+    hub.stopped().await;
+    let TwoLinks { edge, hub, radio: _radio, .. } = one_link(|link| link["windows"] = windows).await;
+    until("the link", || edge.is_up()).await;
+    assert_eq!(edge.shared.status()[0].links[0].rate, BitsPerSecond(64_000));
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_link_can_be_silenced_or_paused_while_the_other_goes_on_and_stays_so_over_a_restart() {
+    let TwoLinks { edge, hub, radio, satellite } = two_links(|radio, satellite| {
+        serde_json::json!([
+            { "name": "radio", "address": radio.address.to_string(), "rate": "100kbit/s" },
+            { "name": "satellite", "address": satellite.address.to_string() },
+        ])
+    })
+    .await;
+    until("both links", || edge.links_up() == 2 && hub.links_up() == 2).await;
+    let (peer, link) = (hub.key.node_id(), "radio".parse().unwrap());
+    edge.shared.order_link(peer, &link, LinkOrder::Silence).unwrap();
+    let before = settled(&radio.state.up_datagrams).await;
+    edge.script.lock().unwrap().later = 0..50;
+    until("it goes over the other", || hub.heard() == 50 && edge.confirmed()).await;
+    assert_eq!(link_state(&edge), Some(PeerState::Silent));
+    let (key, peers, settings) = (edge.key.clone(), edge.shared.registry.list(), (*edge.shared.settings).clone());
+    let dir = edge.stopped().await;
+    let edge = Node::start_with(dir, "alpha", settings, peers, key);
+    until("the other link", || edge.links_up() == 1).await;
+    assert_eq!(settled(&radio.state.up_datagrams).await, before, "emitted while silent");
+    edge.shared.order_link(peer, &link, LinkOrder::Pause).unwrap();
+    until("it is paused", || matches!(link_state(&edge), Some(PeerState::Held { .. }))).await;
+    edge.shared.order_link(peer, &link, LinkOrder::Use).unwrap();
+    until("both again", || edge.links_up() == 2).await;
+    let measured = edge.shared.test_link(peer, &link).await.unwrap();
+    assert_eq!((measured.sent, measured.acknowledged), (8, 8));
+    assert!(measured.bytes_up < 2_500, "{measured:?}");
+    assert!(measured.handshake_ms.is_some());
+    let no_link = "cable".parse().unwrap();
+    assert!(edge.shared.order_link(peer, &no_link, LinkOrder::Pause).is_err());
+    assert!(satellite.up_datagrams() > 0);
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hub_that_begins_anew_and_an_edge_with_two_links_agree_on_one_session() {
     let TwoLinks { edge, hub, radio, satellite } = two_links(|radio, satellite| {
@@ -538,7 +629,7 @@ async fn a_silent_node_emits_nothing_not_even_a_goodbye_and_stays_silent_over_a_
     until("the link", || edge.is_up() && hub.is_up()).await;
     edge.shared.set_emission(Emission::Silent).unwrap();
     // What the kernel already holds for the relay is counted when nothing more comes.
-    let before = settled(&relay).await;
+    let before = settled(&relay.state.up_datagrams).await;
     hub.says(0..10);
     until("the edge shows it", || edge.state() == PeerState::Silent).await;
     hub.shared.set_rate(edge.key.node_id(), BitsPerSecond(1_000_000)).unwrap();
@@ -554,11 +645,12 @@ async fn a_silent_node_emits_nothing_not_even_a_goodbye_and_stays_silent_over_a_
     hub.stopped().await;
 }
 
-async fn settled(relay: &Relay) -> u64 {
-    let mut last = relay.up_datagrams();
+/// What a relay has counted, once it counts no more.
+async fn settled(count: &AtomicU64) -> u64 {
+    let mut last = count.load(Ordering::SeqCst);
     loop {
         sleep(Duration::from_millis(100)).await;
-        let current = relay.up_datagrams();
+        let current = count.load(Ordering::SeqCst);
         if current == last {
             return current;
         }

@@ -283,16 +283,37 @@ pub enum JournalHold {
 }
 
 /// `link`
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Link {
-    /// Send nothing at all, from the moment this returns.
+    /// Show every link: state, rate, round trip, loss, cost, budget, contact windows.
+    List(Format),
+    /// Measure a link that is up, with about 1.5 kB.
+    Test {
+        /// The link, as LINK or PEER/LINK.
+        link: String,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Close a link in order and do not use it until it is resumed. Survives restarts.
+    Pause {
+        /// The link, as LINK or PEER/LINK.
+        link: String,
+    },
+    /// Send nothing at all, from the moment this returns; with a link, nothing over that link. Survives restarts.
     Silence {
+        /// The link, as LINK or PEER/LINK.
+        #[arg(conflicts_with = "receive")]
+        link: Option<String>,
         /// Go on taking what arrives one-way.
         #[arg(long)]
         receive: bool,
     },
-    /// Send again.
-    Resume,
+    /// Send again; with a link, use that link again.
+    Resume {
+        /// The link, as LINK or PEER/LINK.
+        link: Option<String>,
+    },
     /// Show what may leave.
     Status(Format),
 }

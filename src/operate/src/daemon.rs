@@ -27,6 +27,7 @@ use crate::backlog::{self, Backlog, Eta, FrameRate, Meter, Parts, PeerBacklog, P
 use crate::config::{self, Role, Settings};
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
+use crate::links::{self, LinkChange, LinkTest, LinkTested, Links};
 use crate::rotation::{KeyList, Rewriting, Rotated, Rotation};
 use crate::status::{self, DiskFacts, Equation, InboundFacts, LinkFacts, NodeFacts, PeerFacts, Status};
 use crate::upkeep::{Upkeep, UpkeepDone};
@@ -251,7 +252,7 @@ impl Watched {
         let unsent = total.held > total.stored + self.sent.under_way as u64 || files > UNSENT_FILE_BYTES;
         self.meter.look(now, frames, unsent && matches!(state, PeerState::Up { .. }));
         let mark = self.sent.first_bytes + total.stored + (total.accepted - total.held);
-        self.progress.look(now, mark, total.held > 0 && !matches!(state, PeerState::Silent));
+        self.progress.look(now, mark, total.held > 0 && !matches!(state, PeerState::Silent | PeerState::Held { .. }));
     }
 
     /// When nothing will be held any more; `None` while the link is not up, or nothing moves.
@@ -479,6 +480,7 @@ impl Running {
             PeerState::Connecting { last } => (None, last.as_str()),
             PeerState::Down { since, last } => (*since, last.as_str()),
             PeerState::Silent => (None, ""),
+            PeerState::Held { why } => (None, why.as_str()),
             PeerState::Denied { text } => (None, text.as_str()),
         };
         Ok(PeerFacts {
@@ -542,6 +544,7 @@ fn verdict(state: &PeerState) -> Verdict {
     match state {
         PeerState::Up { .. } => Verdict::ok("up"),
         PeerState::Silent => Verdict::ok("silent, as emission control orders"),
+        PeerState::Held { why } => Verdict::ok(why.clone()),
         PeerState::Connecting { last } if last.is_empty() => Verdict::ok("connecting"),
         PeerState::Connecting { last } => Verdict::degraded(format!("no connection{}", why(last)), WAIT),
         PeerState::Down { last, .. } => Verdict::degraded(format!("no connection{}", why(last)), WAIT),
@@ -622,6 +625,19 @@ impl Control for Running {
     fn set_emission(&self, mode: Emission) -> Result<(), Failure> {
         info!(%mode, "emission control");
         self.carrier.set_emission(mode).map_err(|e| Failure::new(chain(&e), e.next_step()))
+    }
+
+    fn links(&self) -> Result<Links, Failure> {
+        Ok(links::list(&self.carrier))
+    }
+
+    fn order_link(&self, change: &LinkChange) -> Result<(), Failure> {
+        info!(link = %change.link, order = ?change.order, "link order");
+        links::order(&self.carrier, change)
+    }
+
+    async fn test_link(&self, test: &LinkTest) -> Result<LinkTested, Failure> {
+        links::test(&self.carrier, &test.link).await
     }
 
     fn add_user(&self, user: &NewUser) -> Result<UserAdded, Failure> {

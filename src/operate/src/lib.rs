@@ -24,6 +24,7 @@ pub mod demo;
 pub mod destroy;
 pub mod exit;
 pub mod layout;
+pub mod links;
 pub mod lock;
 pub mod observe;
 pub mod offline;

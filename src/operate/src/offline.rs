@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use carrier::{Emission, EnrollOptions, SystemClock, consumer_name, enroll_join};
+use carrier::{CarrierSettings, Emission, EnrollOptions, SystemClock, consumer_name, enroll_join};
 use journal::{AtRest, IndexPlace, Journal, JournalOptions, StdDisk};
 use keys::{ChunkSecret, Invite, InviteBook, InviteState, Keyring, KeysError, NodeKey, Peer, PeerRegistry, PeerRole};
 use link::SentSoFar;
@@ -14,6 +14,7 @@ use crate::backlog::{Backlog, Parts, PeerBacklog};
 use crate::config::{Role, Settings};
 use crate::exit::{Exit, Failure, chain};
 use crate::layout::Layout;
+use crate::links::Which;
 use crate::lock::{self, DataLock};
 use crate::output;
 use crate::secrets;
@@ -364,6 +365,19 @@ pub fn why(layout: &Layout, settings: &Settings, asked: &str) -> Result<Why, Fai
     let registry = PeerRegistry::open(&layout.keys()).map_err(|e| keys_failure(&e))?;
     let reader = crate::verbs::open_journal(layout, settings)?;
     why::why(asked, &reader, &destinations(settings, &registry), None, now)
+}
+
+/// The links that the configuration of a node has.
+///
+/// # Errors
+/// When its keys cannot be read.
+pub fn links(layout: &Layout, settings: &CarrierSettings) -> Result<Vec<Which>, Failure> {
+    let registry = PeerRegistry::open(&layout.keys()).map_err(|e| keys_failure(&e))?;
+    let of = |peer: Peer| {
+        let which = |link| Which { node: peer.node, peer: peer.name.to_string(), link };
+        settings.link_names(&peer).into_iter().map(which).collect::<Vec<_>>()
+    };
+    Ok(registry.list().into_iter().flat_map(of).collect())
 }
 
 /// The status of a node that does not run, from its files alone.

@@ -13,6 +13,7 @@
 //! Not here: what the bytes are (`link`), sockets (`carrier`).
 //! Start reading at [`Shaper::grant`].
 
+pub mod budget;
 pub mod plan;
 pub mod rate;
 

@@ -67,6 +67,8 @@ label_enum! {
         Up = "up",
         /// Emission control keeps this node silent towards the peer.
         Silent = "silent",
+        /// Its links are paused, without budget or outside their contact windows.
+        Held = "held",
     }
 }
 
@@ -219,6 +221,27 @@ impl LabelValue for SpaceLevel {
     }
 }
 
+/// Configured name of a link to a peer; at most eight for each peer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkName(Arc<str>);
+
+impl LinkName {
+    /// The name in the configuration.
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl LabelValue for LinkName {
+    fn values() -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn text(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Configured name of an enrolled peer; as many values as there are peers in the registry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerName(Arc<str>);
@@ -286,5 +309,18 @@ impl<A: LabelValue, B: LabelValue> LabelSet for (A, B) {
 
     fn with<R>(&self, f: impl FnOnce(&[&str]) -> R) -> R {
         f(&[self.0.text(), self.1.text()])
+    }
+}
+
+impl<A: LabelValue, B: LabelValue, C: LabelValue> LabelSet for (A, B, C) {
+    fn combinations() -> Vec<Vec<&'static str>> {
+        let more = |pair: Vec<&'static str>| {
+            C::values().into_iter().map(move |c| [pair.as_slice(), &[c]].concat()).collect::<Vec<_>>()
+        };
+        <(A, B)>::combinations().into_iter().flat_map(more).collect()
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&[&str]) -> R) -> R {
+        f(&[self.0.text(), self.1.text(), self.2.text()])
     }
 }

@@ -4,7 +4,8 @@ use model::{Precedence, SpaceLevel, UnixMillis};
 use prometheus::TextEncoder;
 
 use crate::labels::{
-    Build, Destination, Direction, LinkState, ObjectCount, PeerName, Refusal, RequestKind, Role, StatusClass, Term,
+    Build, Destination, Direction, LinkName, LinkState, ObjectCount, PeerName, Refusal, RequestKind, Role, StatusClass,
+    Term,
 };
 use crate::metric::metrics;
 
@@ -55,6 +56,13 @@ metrics! {
     link_bad_frames_total: Counter [peer: PeerName] "Frames from the peer that could not be read.",
     link_asked_again_entries_total: Counter [peer: PeerName] "Entries that the peer lost to damage after it had stored them, and that are sent again.",
     link_urgent_ack_seconds: Histogram [peer: PeerName] "Time from capture of a flash or immediate entry until the peer stored it.",
+
+    carrier_link_up: Gauge [peer: PeerName, link: LinkName] "1 while this link to the peer has a connection.",
+    carrier_link_wire_bytes_total: Counter [peer: PeerName, link: LinkName, direction: Direction] "Bytes on the wire over this link, with the overhead of the carrier.",
+    carrier_link_frame_bytes_total: Counter [peer: PeerName, link: LinkName, precedence: Precedence] "Bytes of frames with entries and file content handed to this link, by sending class.",
+    carrier_link_round_trip_seconds: Gauge [peer: PeerName, link: LinkName] "Smoothed round trip of this link's present connection.",
+    carrier_link_loss_ratio: Gauge [peer: PeerName, link: LinkName] "Share of the packets of this link's present connection that were lost.",
+    carrier_link_budget_left_bytes: Gauge [peer: PeerName, link: LinkName] "Bytes that may still be sent over this link in its day or month; absent without a budget.",
 
     equation_entries: Gauge [destination: Destination, term: Term] "The terms of: accepted = applied + held + quarantined + expired + superseded + withheld + purged.",
     equation_held_entries: Gauge [destination: Destination, precedence: Precedence] "Entries without a final receipt, by sending class.",
@@ -210,7 +218,7 @@ mod tests {
         metrics.set_link_state(&peer, LinkState::Connecting);
         metrics.set_link_state(&peer, LinkState::Up);
         let states: Vec<f64> = LinkState::ALL.iter().map(|s| metrics.link_state.get((peer.clone(), *s))).collect();
-        assert_eq!(states, [0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(states, [0.0, 0.0, 1.0, 0.0, 0.0]);
     }
 
     #[test]

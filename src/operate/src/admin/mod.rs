@@ -8,6 +8,9 @@
 //!  GET    /v1/backlog            Backlog
 //!  POST   /v1/why                {"target"}                               -> Why
 //!  POST   /v1/emission           {"mode": "silent"}                       -> {}
+//!  GET    /v1/links              Links
+//!  POST   /v1/links/order        LinkChange                               -> {}
+//!  POST   /v1/links/test         LinkTest                                 -> LinkTested
 //!  POST   /v1/user               {"username", "email", "password", "admin"} -> {"id", "username"}
 //!  POST   /v1/user/password      {"username", "password"}                 -> {}
 //!  POST   /v1/journal/hold       {"name", "hold"}                       -> HoldChanged
@@ -35,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backlog::Backlog;
 use crate::exit::Failure;
+use crate::links::{LinkChange, LinkTest, LinkTested, Links};
 use crate::rotation::{KeyList, Rewriting, Rotated};
 use crate::status::Status;
 use crate::upkeep::{Upkeep, UpkeepDone};
@@ -70,6 +74,21 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When it cannot be made durable; the former state is then in force.
     fn set_emission(&self, mode: Emission) -> Result<(), Failure>;
+
+    /// What every link does.
+    ///
+    /// # Errors
+    /// None at present; as for [`Control::status`].
+    fn links(&self) -> Result<Links, Failure>;
+
+    /// Orders that a link be used, paused or silent, durably, before it returns.
+    ///
+    /// # Errors
+    /// When there is no such link, or it cannot be made durable.
+    fn order_link(&self, change: &LinkChange) -> Result<(), Failure>;
+
+    /// Measures a link. Cancel-safe.
+    fn test_link(&self, test: &LinkTest) -> impl Future<Output = Result<LinkTested, Failure>> + Send;
 
     /// Adds a local account. Touches the disk.
     ///

@@ -19,6 +19,7 @@ use super::{
     RemoveRequest, SOCKET, WhyRequest,
 };
 use crate::exit::Failure;
+use crate::links::{LinkChange, LinkTest};
 use crate::upkeep::Upkeep;
 
 /// The largest request is a user with a long password.
@@ -85,6 +86,17 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
             "/v1/emission",
             post(|State(c): State<Arc<C>>, body: Body<EmissionChange>| {
                 with(body, |b| blocking(move || c.set_emission(b.mode)))
+            }),
+        )
+        .route("/v1/links", get(|State(c): State<Arc<C>>| blocking(move || c.links())))
+        .route(
+            "/v1/links/order",
+            post(|State(c): State<Arc<C>>, body: Body<LinkChange>| with(body, |b| blocking(move || c.order_link(&b)))),
+        )
+        .route(
+            "/v1/links/test",
+            post(|State(c): State<Arc<C>>, body: Body<LinkTest>| {
+                with(body, |b| async move { answer(c.test_link(&b).await) })
             }),
         )
         .route(
@@ -182,6 +194,7 @@ mod tests {
     use crate::admin::{Joined, Password, Peers, PurgeOrdered, Purges, Token, UserAdded, client};
     use crate::backlog::Backlog;
     use crate::exit::Exit;
+    use crate::links::{self, LinkTested, Links};
     use crate::rotation::{KeyList, Rewriting, Rotated};
     use crate::status::{Status, fixture};
     use crate::upkeep::UpkeepDone;
@@ -208,6 +221,15 @@ mod tests {
         fn set_emission(&self, mode: Emission) -> Result<(), Failure> {
             *self.emission.lock().unwrap() = Some(mode);
             Ok(())
+        }
+        fn links(&self) -> Result<Links, Failure> {
+            Ok(Links { schema: "holdfast.links/1".to_owned(), links: Vec::new() })
+        }
+        fn order_link(&self, change: &LinkChange) -> Result<(), Failure> {
+            links::choose(Vec::new(), &change.link).map(|_| ())
+        }
+        async fn test_link(&self, test: &LinkTest) -> Result<LinkTested, Failure> {
+            Err(links::choose(Vec::new(), &test.link).unwrap_err())
         }
         fn add_user(&self, user: &NewUser) -> Result<UserAdded, Failure> {
             Ok(UserAdded { id: "id".to_owned(), username: user.username.clone() })

@@ -189,6 +189,7 @@ pub fn state_name(state: &PeerState) -> &'static str {
         PeerState::Connecting { .. } => "connecting",
         PeerState::Down { .. } => "down",
         PeerState::Silent => "silent",
+        PeerState::Held { .. } => "held",
         PeerState::Denied { .. } => "denied",
     }
 }

@@ -308,6 +308,21 @@ pub const SECTIONS: &[Section] = &[
                 default: Is("0"),
                 help: "Differentiated services code point of its packets, 0 to 63; 46 is expedited forwarding.",
             },
+            Key {
+                name: "budget_per_day",
+                default: Unset("\"20MB\""),
+                help: "Bytes that may be sent over it each day (UTC), all headers included; what is left over is not carried into the next. Kept over restarts and crashes. The peer's side needs a budget of its own for what it sends.",
+            },
+            Key {
+                name: "budget_per_month",
+                default: Unset("\"400MB\""),
+                help: "The same for each calendar month (UTC). With both, the smaller rest counts.",
+            },
+            Key {
+                name: "windows",
+                default: Unset("[{ cron = \"0 */3 * * *\", minutes = 12, rate = \"64kbit/s\" }]"),
+                help: "When it can be used, UTC; always when absent. Each is a `cron` expression with `minutes`, or a `start` and an `end` such as \"2026-03-01T06:00:00Z\", and may have a `rate` of its own below the link's.",
+            },
         ],
     },
     Section {

@@ -1,14 +1,16 @@
-//! `holdfast link`: emission control.
+//! `holdfast link`: what the links do, and emission control.
 
 use serde::Serialize;
 
 use super::block_on;
 use crate::admin::{EmissionChange, client};
 use crate::cli::Link;
+use crate::config::Settings;
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
-use crate::{config, lock, output};
-use carrier::Emission;
+use crate::links::{self, LinkChange, LinkRow, LinkTest, LinkTested, Links};
+use crate::{config, lock, offline, output, show};
+use carrier::{Emission, LinkOrder};
 
 #[derive(Serialize)]
 struct Shown {
@@ -17,11 +19,30 @@ struct Shown {
 }
 
 pub(super) fn run(layout: &Layout, verb: Link) -> Done {
-    config::load(layout.data())?;
+    let settings = config::load(layout.data())?;
     match verb {
-        Link::Silence { receive: true } => set(layout, Emission::ReceiveOnly),
-        Link::Silence { receive: false } => set(layout, Emission::Silent),
-        Link::Resume => set(layout, Emission::Normal),
+        Link::Silence { link: None, receive: true } => set(layout, Emission::ReceiveOnly),
+        Link::Silence { link: None, receive: false } => set(layout, Emission::Silent),
+        Link::Silence { link: Some(link), receive: _ } => order(layout, &settings, link, LinkOrder::Silence),
+        Link::Resume { link: None } => set(layout, Emission::Normal),
+        Link::Resume { link: Some(link) } => order(layout, &settings, link, LinkOrder::Use),
+        Link::Pause { link } => order(layout, &settings, link, LinkOrder::Pause),
+        Link::List(format) => {
+            let links: Links = block_on(client::get(layout.data(), "/v1/links"))?;
+            match format.json {
+                true => output::json(&links),
+                false => links.links.iter().for_each(|link| output::line(shown(link))),
+            }
+            Ok(Exit::Ok)
+        }
+        Link::Test { link, format } => {
+            let tested: LinkTested = block_on(client::post(layout.data(), "/v1/links/test", &LinkTest { link }))?;
+            match format.json {
+                true => output::json(&tested),
+                false => output::line(found(&tested)),
+            }
+            Ok(Exit::Ok)
+        }
         Link::Status(format) => {
             let emission = Emission::load(layout.data());
             match format.json {
@@ -31,6 +52,60 @@ pub(super) fn run(layout: &Layout, verb: Link) -> Done {
             Ok(Exit::Ok)
         }
     }
+}
+
+/// Tells the running node, or notes it for the next start of one that does not run.
+fn order(layout: &Layout, settings: &Settings, link: String, order: LinkOrder) -> Done {
+    let means = match order {
+        LinkOrder::Use => "used",
+        LinkOrder::Pause => "paused",
+        LinkOrder::Silence => "silent",
+    };
+    let change = LinkChange { link, order };
+    match block_on(client::post::<()>(layout.data(), "/v1/links/order", &change)) {
+        Ok(()) => output::line(format!("link {} {means}, in force", change.link)),
+        Err(e) if e.exit == Exit::NotRunning => {
+            let _lock = lock::take(layout.data())?;
+            let which = links::choose(offline::links(layout, &settings.carrier)?, &change.link)?;
+            let ordered = carrier::order_link(layout.data(), which.node, &which.link, order);
+            ordered.map_err(|e| Failure::new(chain(&e), e.next_step()))?;
+            output::line(format!("link {} {means}, from the node's next start", change.link));
+        }
+        Err(e) => return Err(e),
+    }
+    Ok(Exit::Ok)
+}
+
+fn shown(link: &LinkRow) -> String {
+    let mut parts = vec![format!("{}/{} {}", link.peer, link.link, link.state)];
+    parts.extend((!link.detail.is_empty()).then(|| link.detail.clone()));
+    parts.push(format!("rate {}", show::rate(link.rate_bits_per_second)));
+    parts.extend(link.round_trip_ms.map(|ms| format!("rtt {ms} ms")));
+    parts.extend(link.loss.map(|loss| format!("loss {:.1} %", 100.0 * loss)));
+    parts.push(format!("cost {}", link.cost));
+    parts.extend(link.budget.map(|budget| format!("budget left {}", show::bytes(budget.left_bytes))));
+    parts.extend(link.window_until.map(|at| format!("contact until {}", show::time(at))));
+    parts.extend(link.window_next.map(|at| format!("next contact {}", show::time(at))));
+    parts.push(format!("sent {}", show::bytes(link.wire_bytes_up)));
+    parts.push(format!("received {}", show::bytes(link.wire_bytes_down)));
+    parts.join(", ")
+}
+
+fn found(tested: &LinkTested) -> String {
+    let measured = &tested.measured;
+    let mut parts =
+        vec![format!("{}/{} acknowledged {} of {}", tested.peer, tested.link, measured.acknowledged, measured.sent)];
+    if let Some((min, mean, max)) = measured.round_trip_ms {
+        parts.push(format!("round trip {min}/{mean}/{max} ms (shortest/mean/longest)"));
+    }
+    parts.push(format!("loss {:.1} % on this connection", 100.0 * measured.loss));
+    parts.extend(measured.handshake_ms.map(|ms| format!("handshake {ms} ms")));
+    parts.push(format!(
+        "{} sent and {} received meanwhile",
+        show::bytes(measured.bytes_up),
+        show::bytes(measured.bytes_down)
+    ));
+    parts.join(", ")
 }
 
 fn set(layout: &Layout, mode: Emission) -> Done {

@@ -77,7 +77,7 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
                 JournalHold::Add { format, .. } | JournalHold::List(format) | JournalHold::Remove { format, .. },
             ),
         )
-        | Verb::Link(Link::Status(format))
+        | Verb::Link(Link::Status(format) | Link::List(format) | Link::Test { format, .. })
         | Verb::Config(Config::Check(format))
         | Verb::Keys(Keys::List(format) | Keys::Rotate { format, .. })
         | Verb::Zeroize(crate::cli::Zeroize { format, .. }) => format.json,
@@ -92,7 +92,7 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
         | Verb::Hub
         | Verb::User(_)
         | Verb::Enroll(Enroll::Join { .. } | Enroll::Remove { .. })
-        | Verb::Link(Link::Silence { .. } | Link::Resume)
+        | Verb::Link(Link::Silence { .. } | Link::Pause { .. } | Link::Resume { .. })
         | Verb::Keys(Keys::Rewrap(_))
         | Verb::Completions { .. } => false,
     }
