@@ -187,8 +187,8 @@ impl CarrierHandle {
         self.shared.order_link(peer, link, order)
     }
 
-    /// Measures a link that is up: eight small frames, each sent when the one before it was acknowledged, about 1.5 kB on the
-    /// link in all, both ways. Takes ten seconds at most. Cancel-safe.
+    /// Measures a link that is up: eight small frames, each sent when the one before it was acknowledged, so that
+    /// each is a packet of its own. Takes ten seconds at most. Cancel-safe.
     ///
     /// # Errors
     /// When there is no such peer or link, or the link is not up.

@@ -150,7 +150,7 @@ struct Testing {
     reply: oneshot::Sender<Result<LinkMeasured, String>>,
 }
 
-/// Frames of a test. Each is a packet of some 70 bytes and an acknowledgement of as many: eight are 1.2 kB.
+/// Frames of a test. Each is a small packet of its own and an acknowledgement.
 const TEST_FRAMES: usize = 8;
 
 /// How long a test may take: eight round trips over a satellite with a few losses.

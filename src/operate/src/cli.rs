@@ -287,7 +287,7 @@ pub enum JournalHold {
 pub enum Link {
     /// Show every link: state, rate, round trip, loss, cost, budget, contact windows.
     List(Format),
-    /// Measure a link that is up, with about 1.5 kB.
+    /// Measure a link that is up, with eight small packets and their acknowledgements.
     Test {
         /// The link, as LINK or PEER/LINK.
         link: String,
