@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use journal::Journal;
-use keys::{ChunkSecret, InviteBook, NodeKey, PeerName, PeerRegistry};
+use keys::{ChunkSecret, InviteBook, NodeKey, PeerName, PeerRegistry, SealingKey};
 use model::{BitsPerSecond, Clock, Epoch, NodeId, Precedence, Seq};
 use telemetry::Metrics;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use crate::book::Book;
 use crate::conversation::{ConversationOptions, Conversations};
 use crate::enroll::Desk;
 use crate::net::{NetOptions, Shared};
+use crate::parcel::{Begun, Made, ParcelDesk, ParcelRefused, Since, Taken, Written};
 use crate::{
     CarrierError, CarrierSettings, ClassBacklog, Emission, Ledger, LinkMeasured, LinkName, LinkOrder, PeerStatus,
 };
@@ -27,6 +28,8 @@ pub struct CarrierOptions {
     pub name: PeerName,
     /// The secret under which this node names its chunks, told to edges that enrol here.
     pub chunk_secret: ChunkSecret,
+    /// The key with which this node opens what was sealed for it.
+    pub sealing: SealingKey,
     /// The enrolled peers.
     pub registry: Arc<PeerRegistry>,
     /// Who may enrol here; `None` for a node that enrols nobody.
@@ -52,6 +55,7 @@ pub struct Carrier {
     conversations: Conversations,
     journal: Journal,
     asks: Arc<Asks>,
+    parcels: Arc<ParcelDesk>,
 }
 
 /// What others ask of a running carrier. Cheap to clone.
@@ -60,6 +64,7 @@ pub struct CarrierHandle {
     shared: Arc<Shared>,
     journal: Journal,
     asks: Arc<Asks>,
+    parcels: Arc<ParcelDesk>,
 }
 
 /// Name of the journal consumer that stands for a peer. By identity and not by name: a replaced box has everything to
@@ -86,6 +91,7 @@ impl Carrier {
             key,
             name,
             chunk_secret,
+            sealing,
             registry,
             invites,
             journal,
@@ -100,14 +106,17 @@ impl Carrier {
             registry: Arc::clone(&registry),
             name: name.clone(),
             chunk_secret,
+            sealing: sealing.public().clone(),
             clock: Arc::clone(&clock),
         });
         let me = key.node_id();
+        let parcels = ParcelDesk::new(key.clone(), sealing.clone(), Arc::clone(&registry), Arc::clone(&metrics));
+        let parcels = Arc::new(parcels);
         let shared = Shared::new(NetOptions {
             key,
             registry,
             settings: settings.clone(),
-            data_dir,
+            data_dir: data_dir.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
         })?;
@@ -122,18 +131,21 @@ impl Carrier {
             metrics,
             finals: shared.finals.subscribe(),
             asks: Arc::clone(&asks),
+            parcels: Arc::clone(&parcels),
+            data_dir,
         });
-        Ok(Self { shared, desk, conversations, journal, asks })
+        Ok(Self { shared, desk, conversations, journal, asks, parcels })
     }
 
     /// What others ask of it while it runs.
     pub fn handle(&self) -> CarrierHandle {
-        CarrierHandle { shared: Arc::clone(&self.shared), journal: self.journal.clone(), asks: Arc::clone(&self.asks) }
+        let (asks, parcels) = (Arc::clone(&self.asks), Arc::clone(&self.parcels));
+        CarrierHandle { shared: Arc::clone(&self.shared), journal: self.journal.clone(), asks, parcels }
     }
 
     /// Keeps every link until `stop`, then says goodbye to the peers. Not cancel-safe: stop it with the token.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { shared, desk, conversations, journal: _, asks: _ } = self;
+        let Self { shared, desk, conversations, journal: _, asks: _, parcels: _ } = self;
         Arc::clone(&shared).run(desk, conversations, stop).await;
     }
 }
@@ -204,6 +216,46 @@ impl CarrierHandle {
     /// The registry has changed by other hands than the enrolment desk's: links begin or end accordingly.
     pub fn notify_peers(&self) {
         self.shared.peers_changed.send_modify(|n| *n += 1);
+    }
+
+    /// Takes the parcel that `bytes` begin with. Returns how many bytes it has (all, when that cannot be told), from whom
+    /// it is, and what it brought; that is durable then. May be repeated.
+    pub async fn take_parcel(&self, bytes: &[u8]) -> (usize, Result<(NodeId, Taken), ParcelRefused>) {
+        self.parcels.take(bytes).await
+    }
+
+    /// Begins to export parcels for a peer.
+    ///
+    /// # Errors
+    /// When there is no such peer, or the journal cannot be read.
+    pub async fn begin_export(&self, to: &str, since: Since) -> Result<Begun, ParcelRefused> {
+        self.parcels.begin(to, since).await
+    }
+
+    /// The next parcels of the export, about so many bytes. What they hold counts as written when
+    /// [`CarrierHandle::note_export`] says so; nothing counts as arrived before the peer's receipt.
+    ///
+    /// # Errors
+    /// When no export was begun, or the disk fails.
+    pub async fn next_export(&self, to: &str, bytes: usize) -> Result<Made, ParcelRefused> {
+        self.parcels.next(to, bytes).await
+    }
+
+    /// What [`CarrierHandle::next_export`] gave last is durable on a medium.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn note_export(&self, to: &str, written: Written) -> Result<(), ParcelRefused> {
+        let at = self.shared.clock.now();
+        self.parcels.written(to, written, at).await
+    }
+
+    /// The export ends; when the medium is `full`, the next one goes on from here.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn end_export(&self, to: &str, full: bool) -> Result<(), ParcelRefused> {
+        self.parcels.end(to, full).await
     }
 
     /// Datagrams that emission control has held back since the start.

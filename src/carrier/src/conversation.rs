@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, watch};
 use wire::frame::{ByeCode, Frame};
 
 use crate::ask::{Asks, Question, Telling};
+use crate::parcel::{ParcelDesk, Parcels};
 use crate::talk::{Refusal, Talk, Talks};
 use crate::{CarrierSettings, Ledger, LedgerError, consumer_name};
 
@@ -65,6 +67,10 @@ pub(crate) struct ConversationOptions {
     pub(crate) finals: watch::Receiver<u64>,
     /// Where operators ask.
     pub(crate) asks: Arc<Asks>,
+    /// Where parcels go in and out.
+    pub(crate) parcels: Arc<ParcelDesk>,
+    /// Holds what is known of parcels.
+    pub(crate) data_dir: PathBuf,
 }
 
 impl Conversations {
@@ -87,6 +93,8 @@ impl Talks for Conversations {
         let consumer = registered.map_err(|e| format!("{e}; {}", e.next_step()))?;
         let receiver = receiver_state(&o.journal, o.ledger.as_ref(), peer.node).map_err(|e| e.to_string())?;
         let sender = sender_state(&o.journal, &consumer).map_err(|e| format!("{e}; {}", e.next_step()))?;
+        let parcels = Parcels::new(Arc::clone(&o.parcels), o.data_dir.clone(), peer.node, peer.sealing.clone());
+        let parcels = parcels.map_err(|e| format!("what is known of parcels cannot be read: {e}; check the disk"))?;
         let config = SessionConfig {
             me: o.me,
             name: o.name.to_string(),
@@ -96,10 +104,13 @@ impl Talks for Conversations {
             peer_chunk_secret: *peer.chunk_secret.expose(),
             compression: compression(rate),
         };
+        let mut session = Session::new(config, sender, receiver);
+        session.restore_parcels(parcels.state.sent.clone(), parcels.state.came.clone());
         Ok(Conversation {
             peer: peer.node,
             label: telemetry::PeerName::new(peer.name.as_str()),
-            session: Session::new(config, sender, receiver),
+            session,
+            parcels,
             journal: o.journal.clone(),
             outbound: o.journal.outbound(),
             consumer,
@@ -147,7 +158,7 @@ fn compression(rate: BitsPerSecond) -> i32 {
     }
 }
 
-fn sender_state(journal: &Journal, consumer: &Consumer) -> Result<SenderState, journal::ReadError> {
+pub(crate) fn sender_state(journal: &Journal, consumer: &Consumer) -> Result<SenderState, journal::ReadError> {
     let state = consumer.state();
     let mut progress: BTreeMap<Epoch, EpochProgress> = BTreeMap::new();
     for (epoch, stored) in state.stored {
@@ -174,7 +185,7 @@ fn receiver_state(journal: &Journal, ledger: &dyn Ledger, peer: NodeId) -> Resul
 }
 
 /// Something on its way into the journal.
-enum Append {
+pub(crate) enum Append {
     Entry(Incoming),
     Chunk(ChunkName, Arc<[u8]>, EntryId),
     Retain(ChunkName),
@@ -191,15 +202,16 @@ enum Appended {
 
 /// One peer's conversation.
 pub(crate) struct Conversation {
-    peer: NodeId,
-    label: telemetry::PeerName,
-    session: Session,
-    journal: Journal,
-    outbound: OutboundView,
-    consumer: Consumer,
+    pub(crate) peer: NodeId,
+    pub(crate) label: telemetry::PeerName,
+    pub(crate) session: Session,
+    pub(crate) parcels: Parcels,
+    pub(crate) journal: Journal,
+    pub(crate) outbound: OutboundView,
+    pub(crate) consumer: Consumer,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     clones: CloneDetector,
     appended: watch::Receiver<u64>,
     finals: watch::Receiver<u64>,
@@ -216,7 +228,7 @@ pub(crate) struct Conversation {
     finals_due: bool,
     files_due: bool,
     /// What a full disk did not take; as bounded as `appends`.
-    stalled: Vec<Append>,
+    pub(crate) stalled: Vec<Append>,
     retry_at: Option<Duration>,
     /// [`Journal::damage_changes`] when the session was told.
     damage_told: u64,
@@ -256,6 +268,7 @@ impl Talk for Conversation {
             || !self.asked.is_empty()
             || self.own_news
             || self.finals_due
+            || self.parcels.is_due(self.appends.is_empty())
             || self.files_due
             || due(self.retry_at)
             || due(self.session.poll_timeout())
@@ -294,7 +307,8 @@ impl Talk for Conversation {
         if self.session.poll_timeout().is_some_and(|at| at <= mono) {
             self.session.tick(now);
         }
-        self.perform(now)
+        self.perform(now)?;
+        self.serve_parcels(now)
     }
 
     fn waiting(&mut self, mono: Duration) -> Result<Waiting, Refusal> {
@@ -335,6 +349,7 @@ impl Talk for Conversation {
             Some(question) = self.questions.recv() => self.asked.push(question),
             Ok(()) = self.appended.changed() => self.own_news = true,
             Ok(()) = self.finals.changed() => self.finals_due = true,
+            Some(ask) = self.parcels.inbox.recv() => self.parcels.push(ask),
             else => std::future::pending().await,
         }
     }
@@ -414,7 +429,7 @@ impl Conversation {
         }
     }
 
-    fn tell_own_epoch(&mut self) {
+    pub(crate) fn tell_own_epoch(&mut self) {
         if let Some(open) = self.journal.epochs().last() {
             self.session.own_epoch(open.epoch, open.last.map_or(0, model::Seq::get));
         }
@@ -532,6 +547,10 @@ impl Conversation {
         if !chunks.is_empty() {
             self.session.chunks_stored(&chunks);
         }
+        // Without a connection nothing else moves files on that came in parcels.
+        if !entries.is_empty() || !chunks.is_empty() {
+            self.session.settle_files(&self.outbound).map_err(|e| refusal(&e))?;
+        }
         self.tell_complete_files();
         match failed {
             // The connection stays: what is held is still worth its receipts, and the peer sends no more than its window.
@@ -551,7 +570,7 @@ impl Conversation {
     }
 
     /// Carries out what the session wants done.
-    fn perform(&mut self, now: Now) -> Result<(), Refusal> {
+    pub(crate) fn perform(&mut self, now: Now) -> Result<(), Refusal> {
         while let Some(output) = self.session.poll() {
             match output {
                 Output::Store(incoming) => self.append(Append::Entry(incoming)),

@@ -1,11 +1,13 @@
-//! Enrolment: a new edge shows its token to the hub, and each learns the other's key, name and chunk secret.
+//! Enrolment: a new edge shows its token to the hub, and each learns the other's key, name, chunk secret and sealing key.
 //!
 //! ```text
 //!  edge                                   hub                 QUIC, ALPN holdfast-enroll/1, one bidirectional stream
 //!   | dials the NodeId in the token        |                   the edge verifies the hub's key, the hub sees the edge's
-//!   | Ask{1, secret, name, chunk secret} ->|                   CBOR, end of stream
+//!   | Ask{1, secret, name, chunk secret,   |
+//!   |      sealing key} ------------------>|                   CBOR, end of stream
 //!   |                                      | redeem, register  both durable before the answer
-//!   |<- Welcome{hub's name, chunk secret}  |                   or Refused{text, next step}
+//!   |<- Welcome{hub's name, chunk secret,  |
+//!   |           sealing key}               |                   or Refused{text, next step}
 //! ```
 //!
 //! A lost answer costs nothing: the same node may ask again with the same token and gets the same answer.
@@ -13,7 +15,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keys::{ChunkSecret, Invite, InviteBook, JoinRefused, KeysError, NodeKey, Peer, PeerName, PeerRegistry, PeerRole};
+use keys::{
+    ChunkSecret, Invite, InviteBook, JoinRefused, KeysError, NodeKey, Peer, PeerName, PeerRegistry, PeerRole,
+    SealingPublic,
+};
 use minicbor::{Decode, Encode};
 use model::{BitsPerSecond, Clock};
 use tokio::time::{sleep, timeout};
@@ -25,12 +30,12 @@ use crate::governor::{Governor, Lane};
 use crate::pipe::CloseCode;
 use crate::{CarrierError, Emission};
 
-/// An ask and an answer are about 100 bytes; a refusal has two sentences.
+/// An ask and an answer are about 1,320 bytes, most of it the sealing key; a refusal has two sentences.
 const MESSAGE_BYTES_MAX: usize = 4096;
 /// The only version of the exchange.
 const VERSION: u8 = 1;
-/// One attempt, from the question to the answer, after the connection stands. Two datagrams at 1,200 bit/s are 16 s.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// One attempt, from the question to the answer, after the connection stands. Four datagrams at 1,200 bit/s are 32 s.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Encode, Decode)]
 struct Ask {
@@ -42,6 +47,8 @@ struct Ask {
     name: String,
     #[cbor(n(3), with = "minicbor::bytes")]
     chunk_secret: [u8; 32],
+    #[cbor(n(4), with = "minicbor::bytes")]
+    sealing: Vec<u8>,
 }
 
 #[derive(Encode, Decode)]
@@ -52,6 +59,8 @@ enum Answer {
         hub_name: String,
         #[cbor(n(1), with = "minicbor::bytes")]
         chunk_secret: [u8; 32],
+        #[cbor(n(2), with = "minicbor::bytes")]
+        sealing: Vec<u8>,
     },
     #[n(1)]
     Refused {
@@ -125,6 +134,8 @@ pub struct EnrollOptions<'a> {
     pub name: &'a PeerName,
     /// The secret under which this node names its chunks.
     pub chunk_secret: &'a ChunkSecret,
+    /// What is sealed for this node is sealed with this.
+    pub sealing: &'a SealingPublic,
     /// Ceiling for what is sent, headers included.
     pub rate: BitsPerSecond,
     /// The node's emission state.
@@ -187,6 +198,7 @@ async fn attempt(plug: &Plug, lane: &Arc<Lane>, options: &EnrollOptions<'_>) -> 
         secret: *options.invite.expose_secret(),
         name: options.name.to_string(),
         chunk_secret: *options.chunk_secret.expose(),
+        sealing: options.sealing.as_bytes().to_vec(),
     };
     let question = Zeroizing::new(minicbor::to_vec(&ask).expect("writing to a Vec cannot fail"));
     let exchange = async {
@@ -200,11 +212,12 @@ async fn attempt(plug: &Plug, lane: &Arc<Lane>, options: &EnrollOptions<'_>) -> 
     proven.connection.close(CloseCode::Done.number(), b"");
     match answer {
         Answer::Refused { text, next_step } => Err(Attempt::Final(EnrollError::Refused { text, next_step })),
-        Answer::Welcome { hub_name, chunk_secret } => Ok(Peer {
+        Answer::Welcome { hub_name, chunk_secret, sealing } => Ok(Peer {
             node: proven.node,
             name: hub_name.parse().map_err(|_: KeysError| Attempt::Final(EnrollError::Protocol))?,
             spki: proven.spki,
             chunk_secret: ChunkSecret::from_bytes(chunk_secret),
+            sealing: SealingPublic::from_bytes(&sealing).ok_or(Attempt::Final(EnrollError::Protocol))?,
             role: PeerRole::Hub,
             address: Some(address.clone()),
             enrolled_at: options.clock.now(),
@@ -219,6 +232,7 @@ pub(crate) struct Desk {
     pub(crate) registry: Arc<PeerRegistry>,
     pub(crate) name: PeerName,
     pub(crate) chunk_secret: ChunkSecret,
+    pub(crate) sealing: SealingPublic,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -255,6 +269,9 @@ impl Desk {
             Ok(name) => name,
             Err(e) => return refused(&e, KeysError::next_step(&e)),
         };
+        let Some(sealing) = SealingPublic::from_bytes(&ask.sealing) else {
+            return refused(&"the node told no sealing key", "bring both nodes to the same release");
+        };
         let now = self.clock.now();
         let name = match self.invites.redeem(&ask.secret, proven.node, &name, now) {
             Ok(name) => name,
@@ -268,6 +285,7 @@ impl Desk {
             name,
             spki: proven.spki.clone(),
             chunk_secret: ChunkSecret::from_bytes(ask.chunk_secret),
+            sealing,
             role: PeerRole::Edge,
             address: None,
             enrolled_at: now,
@@ -276,7 +294,11 @@ impl Desk {
             return refused(&e, e.next_step());
         }
         tracing::info!(node = %peer.node, name = %peer.name, "node enrolled");
-        let welcome = Answer::Welcome { hub_name: self.name.to_string(), chunk_secret: *self.chunk_secret.expose() };
+        let welcome = Answer::Welcome {
+            hub_name: self.name.to_string(),
+            chunk_secret: *self.chunk_secret.expose(),
+            sealing: self.sealing.as_bytes().to_vec(),
+        };
         (welcome, Some(peer))
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use keys::{Peer, PeerName, PeerRole};
 use model::{BitsPerSecond, ByteSize, Label, Precedence};
 use shaper::budget::Budget;
+use wire::parcel::LABELS_MAX;
 
 use crate::contact::{Window, WindowSettings};
 
@@ -21,6 +22,7 @@ pub struct CarrierSettings {
     /// Ceiling for everything sent to a peer that has no rate of its own, all headers included, e.g. `256kbit/s`.
     pub rate: BitsPerSecond,
     /// Release labels that a peer without a list of its own may get.
+    #[serde(deserialize_with = "few")]
     pub labels: Vec<Label>,
     /// Nothing of a backlog has moved for so long: the operator is told. 0 for never.
     pub no_progress_after_minutes: u32,
@@ -50,6 +52,7 @@ pub struct PeerSettings {
     /// Ceiling for everything sent to it, all headers included, e.g. `64kbit/s`.
     pub rate: Option<BitsPerSecond>,
     /// Release labels that it may get.
+    #[serde(deserialize_with = "some_few")]
     pub labels: Option<Vec<Label>>,
     /// The links to it, `[[carrier.peers.NAME.links]]`. Without any there is one, made of what stands above.
     #[serde(deserialize_with = "distinct")]
@@ -110,6 +113,17 @@ fn distinct<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<LinkSettings>,
         return Err(serde::de::Error::custom(format!("a peer has {LINKS_MAX} links at most")));
     }
     Ok(links)
+}
+
+/// A parcel names the labels of what is in it.
+fn few<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Label>, D::Error> {
+    let labels = <Vec<Label> as serde::Deserialize>::deserialize(d)?;
+    let too_many = || serde::de::Error::custom(format!("a peer has {LABELS_MAX} labels at most"));
+    if labels.len() > LABELS_MAX { Err(too_many()) } else { Ok(labels) }
+}
+
+fn some_few<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Vec<Label>>, D::Error> {
+    few(d).map(Some)
 }
 
 fn six_bits<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u8, D::Error> {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use journal::{AtRest, Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk, Sums};
-use keys::{ChunkSecret, EntryIds, InviteBook, NodeKey, Peer, PeerName, PeerRegistry, PeerRole, TokenError};
+use keys::{
+    ChunkSecret, EntryIds, InviteBook, NodeKey, Peer, PeerName, PeerRegistry, PeerRole, SealingKey, TokenError,
+};
 use link::{Lane, Waiting};
 use model::event::{FileState, FileStub};
 use model::{
@@ -210,6 +212,7 @@ impl Node {
             registry,
             name: name.parse().unwrap(),
             chunk_secret: chunk_secret.clone(),
+            sealing: sealing().public().clone(),
             clock: Arc::new(FixedClock),
         };
         let (stop, script) = (CancellationToken::new(), Arc::new(Mutex::new(Script::default())));
@@ -273,10 +276,17 @@ fn peer(key: &NodeKey, name: &str, role: PeerRole, address: Option<SocketAddr>) 
         name: name.parse().unwrap(),
         spki: key.spki().to_vec(),
         chunk_secret: ChunkSecret::generate(),
+        sealing: sealing().public().clone(),
         role,
         address: address.map(|a| a.to_string()),
         enrolled_at: NOW,
     }
+}
+
+/// One key for all: making one takes a while.
+fn sealing() -> &'static SealingKey {
+    static KEY: std::sync::LazyLock<SealingKey> = std::sync::LazyLock::new(SealingKey::generate);
+    &KEY
 }
 
 /// Waits for something to become true.
@@ -722,6 +732,7 @@ async fn enroll(token: &str, key: &NodeKey, as_name: &str, secret: &ChunkSecret)
         key,
         name: &name(as_name),
         chunk_secret: secret,
+        sealing: sealing().public(),
         rate: FAST,
         emission: Emission::Normal,
         patience: PATIENCE,
@@ -809,6 +820,7 @@ async fn enrolment_keeps_silence_and_gives_up_with_a_reason() {
             key: &key,
             name: &me,
             chunk_secret: &secret,
+            sealing: sealing().public(),
             rate: FAST,
             emission,
             patience,
@@ -907,6 +919,7 @@ impl Whole {
             key: key.clone(),
             name: name.parse().unwrap(),
             chunk_secret: chunk_secret.clone(),
+            sealing: sealing().clone(),
             registry,
             invites: None,
             journal: journal.clone(),

@@ -17,7 +17,7 @@ use journal::{
 };
 use keys::{
     ChunkSecret, DataKeys, Invite, InviteBook, KeysError, NodeKey, Peer, PeerName, PeerRegistry, ProcessMint,
-    TokenError,
+    SealingKey, TokenError,
 };
 use mission::http::{ApiState, HttpSettings};
 use mission::ws::WsHub;
@@ -163,6 +163,7 @@ pub struct Site {
     journal: Journal,
     registry: Arc<PeerRegistry>,
     chunk_secret: ChunkSecret,
+    sealing: SealingKey,
     carrier: CarrierHandle,
     applied: ApplyHandle,
     sockets: WsHub,
@@ -194,6 +195,7 @@ impl Site {
         let key = NodeKey::open(&keys_dir)?;
         let node = key.node_id();
         let chunk_secret = ChunkSecret::open(&keys_dir)?;
+        let sealing = SealingKey::open(&keys_dir)?;
         let registry = Arc::new(PeerRegistry::open(&keys_dir)?);
         let (journal, report) = open_journal(&config, node, &clock).await?;
         report_open(&report, &health, &metrics);
@@ -234,6 +236,7 @@ impl Site {
             key,
             name: config.name.clone(),
             chunk_secret: chunk_secret.clone(),
+            sealing: sealing.clone(),
             registry: Arc::clone(&registry),
             invites,
             journal: journal.clone(),
@@ -272,6 +275,7 @@ impl Site {
             journal,
             registry,
             chunk_secret,
+            sealing,
             carrier: carrier_handle,
             applied,
             sockets,
@@ -387,6 +391,7 @@ impl Site {
             key: &key,
             name: &self.config.name,
             chunk_secret: &self.chunk_secret,
+            sealing: self.sealing.public(),
             rate: self.config.carrier.rate,
             emission: self.carrier.emission(),
             patience,

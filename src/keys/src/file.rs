@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::KeysError;
 
-/// Far above any file here (a registry of 1,000 peers is about 400 kB), far below what would hurt to read.
+/// Far above any file here (a registry of 1,000 peers is about 2 MB), far below what would hurt to read.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// The content of a private file; `None` when there is none.

@@ -5,6 +5,7 @@
 //!  keys/chunk.secret  32 random bytes                ChunkSecret  names of chunks, told to peers at enrolment
 //!  keys/journal.keys  wrapped data keys              Keyring      what seals the journal
 //!  keys/wrapping.key  32 random bytes                WrapSecret   what wraps the keyring, unless it lies elsewhere
+//!  keys/sealing.key  X25519 and ML-KEM-768     SealingKey   opens what was sealed for this node
 //!  keys/peers.json    versioned JSON                 PeerRegistry who may connect
 //!  keys/invites.json  versioned JSON, hashes only    InviteBook   who may enrol (hub)
 //! ```
@@ -27,6 +28,7 @@ mod keyring;
 mod mint;
 mod node_key;
 mod peers;
+mod sealing;
 mod wrapping;
 
 pub use at_rest::{CHECK_LEN, DataKey, DataKeys, KeyNumber, SALT_LEN, SegmentCipher, TAG_LEN, random_salt};
@@ -38,4 +40,5 @@ pub use keyring::{KEYRING_FILE, KeyInfo, Keyring};
 pub use mint::{EntryIds, IdCipher, ProcessMint};
 pub use node_key::{NodeKey, node_id_of_spki};
 pub use peers::{Peer, PeerName, PeerRegistry, PeerRole};
+pub use sealing::{SEAL_OVERHEAD, SIGNATURE_LEN, SealError, SealingKey, SealingPublic, verify_signature};
 pub use wrapping::{KeysSettings, Surroundings, WRAPPING_KEY_FILE, WrapSecret, WrapSource};

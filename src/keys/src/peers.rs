@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::file::{read_private, write_private};
-use crate::{ChunkSecret, KeysError, node_id_of_spki};
+use crate::{ChunkSecret, KeysError, SealingPublic, node_id_of_spki};
 
 const FILE: &str = "peers.json";
 const FORMAT: &str = "holdfast-peers/1";
@@ -77,6 +77,8 @@ pub struct Peer {
     pub spki: Vec<u8>,
     /// The secret under which it names its chunks.
     pub chunk_secret: ChunkSecret,
+    /// What is sealed for it is sealed with this.
+    pub sealing: SealingPublic,
     /// What it is to this node.
     pub role: PeerRole,
     /// Where it listens, as `host:port`; `None` for a peer that dials.
@@ -180,7 +182,7 @@ impl PeerRegistry {
     fn write(&self, peers: &BTreeMap<NodeId, Peer>) -> Result<(), KeysError> {
         let book = Book { format: FORMAT.to_owned(), peers: peers.values().cloned().collect() };
         // Room for all of it at once: a growing buffer would leave copies of the secrets in freed memory.
-        let mut json = Zeroizing::new(Vec::with_capacity(1_024 * (1 + peers.len())));
+        let mut json = Zeroizing::new(Vec::with_capacity(3_072 * (1 + peers.len())));
         serde_json::to_writer_pretty(&mut *json, &book).expect("a registry has a JSON form");
         write_private(&self.path, &json)
     }
@@ -201,7 +203,7 @@ mod spki_text {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::NodeKey;
+    use crate::{NodeKey, SealingKey};
 
     fn peer(name: &str) -> Peer {
         let key = NodeKey::generate();
@@ -210,6 +212,7 @@ mod tests {
             name: name.parse().unwrap(),
             spki: key.spki().to_vec(),
             chunk_secret: ChunkSecret::generate(),
+            sealing: SealingKey::generate().public().clone(),
             role: PeerRole::Edge,
             address: None,
             enrolled_at: UnixMillis(1_700_000_000_000),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::{ChunkName, Entry, EntryId, Epoch, Event, Label, Manifest, NodeId, Outbound, OutboundError, RangeSet, Seq};
 use wire::chunk::{CHUNK_BYTES_MAX, Namer, check_list_len, check_manifest, read_name_list};
-use wire::frame::{Assembly, Frame, Slice, Unavailable, Want};
+use wire::frame::{Assembly, Frame, Slice, Unavailable, Want, Whole};
 
 use crate::limits::{FILES_ACTIVE_MAX, FILES_MAX, NAMES_MAX, PARTIAL_CHUNKS_MAX, RANGES_PER_FRAME};
 use crate::output::{LinkError, Output};
@@ -237,6 +237,38 @@ impl Fetch {
         self.storing.insert(name);
         let file = EntryId { origin: self.peer, epoch: slice.epoch, seq: slice.seq };
         outputs.push_back(Output::StoreChunk { name, bytes, file });
+        Ok(())
+    }
+
+    /// Takes a chunk that came in a parcel: it is named after its content, whoever needs it.
+    pub(crate) fn whole(
+        &mut self,
+        whole: &Whole,
+        outbound: &dyn Outbound,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<(), LinkError> {
+        let bytes = whole.chunk()?;
+        let name = Namer::new(&self.secret, &whole.label).name(&bytes);
+        if outbound.holds_chunk(&name)? || !self.storing.insert(name) {
+            return Ok(());
+        }
+        let file = EntryId { origin: self.peer, epoch: whole.epoch, seq: whole.seq };
+        outputs.push_back(Output::StoreChunk { name, bytes, file });
+        Ok(())
+    }
+
+    pub(crate) fn is_storing(&self, name: &ChunkName) -> bool {
+        self.storing.contains(name)
+    }
+
+    /// Moves files on without a connection; what would be asked for is asked on the next one.
+    pub(crate) fn settle(
+        &mut self,
+        outbound: &dyn Outbound,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<(), OutboundError> {
+        self.advance(outbound, outputs)?;
+        self.disconnected();
         Ok(())
     }
 

@@ -31,6 +31,7 @@ mod history;
 pub mod limits;
 mod mend;
 mod output;
+mod parcel;
 mod progress;
 mod receiver;
 mod sender;
@@ -40,6 +41,7 @@ mod session;
 
 pub use clone::{CloneDetector, CloneVerdict};
 pub use output::{Incoming, LinkError, LinkEvent, Output, StartEpochReason};
+pub use parcel::{ByBoot, Planned, Planner, Settled};
 pub use progress::EpochProgress;
 pub use sent::{FileThere, Packing, SentSoFar};
 pub use session::{Lane, Now, ReceiverState, SenderState, Session, SessionConfig, Waiting};

@@ -36,6 +36,22 @@ impl EpochProgress {
         all
     }
 
+    pub(crate) fn intersection(&self, numbers: &RangeSet) -> Self {
+        let outcomes = self.outcomes.iter().map(|(outcome, set)| (*outcome, set.intersection(numbers)));
+        Self {
+            stored: self.stored.intersection(numbers),
+            outcomes: outcomes.filter(|(_, set)| !set.is_empty()).collect(),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, numbers: &RangeSet) {
+        if numbers.is_empty() {
+            return;
+        }
+        self.stored = self.stored.difference(numbers);
+        self.outcomes.values_mut().for_each(|set| *set = set.difference(numbers));
+    }
+
     pub(crate) fn union_with(&mut self, other: &Self) {
         self.stored.union_with(&other.stored);
         for (outcome, set) in &other.outcomes {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use model::{Entry, EntryId, Epoch, NodeId, Outbound, Outcome, Precedence, RangeSet, Seq};
 use wire::Unpacked;
 use wire::entry::ENTRY_BYTES_MAX;
-use wire::frame::{Assembly, Fragment, Frame, Numbers, Receipt, Resume, Skip, Verdict, Verify};
+use wire::frame::{Assembly, Claim, FRAME_BYTES_MAX, Fragment, Frame, Numbers, Receipt, Resume, Skip, Verdict, Verify};
 
 use crate::limits::{EPOCHS_MAX, PARTIAL_ENTRIES_MAX, RANGES_PER_FRAME, RECEIPT_DELAY, RECEIPT_DELAY_URGENT};
 use crate::output::{Incoming, LinkError, LinkEvent, Output};
+use crate::parcel::ByBoot;
 use crate::progress::{EpochProgress, is_skip, set_len, take_epoch, take_fitting, union_into};
 use crate::sender::{SET_OVERHEAD, short};
 use crate::session::ReceiverState;
@@ -43,6 +44,15 @@ pub(crate) struct Receiver {
     lost: BTreeMap<Epoch, RangeSet>,
     /// Of these, what the peer was not asked for on this connection.
     to_ask: BTreeMap<Epoch, RangeSet>,
+    /// What came in parcels, by the start of the peer that wrote them. Told as claims: only that process knows that its
+    /// numbers mean the same to the peer of today. What comes over a link as well leaves it.
+    came: ByBoot,
+    /// Numbers in parcels under which another content is held.
+    refused: ByBoot,
+    /// Whose parcel is being taken.
+    carrying: Option<u64>,
+    /// Claims to tell, with what was refused.
+    claims: BTreeMap<(u64, Epoch), (EpochProgress, RangeSet)>,
 }
 
 impl Receiver {
@@ -61,12 +71,17 @@ impl Receiver {
             different: BTreeMap::new(),
             lost: BTreeMap::new(),
             to_ask: BTreeMap::new(),
+            came: ByBoot::new(),
+            refused: ByBoot::new(),
+            carrying: None,
+            claims: BTreeMap::new(),
         }
     }
 
     /// A connection begins: the peer is told everything again.
     pub(crate) fn connected(&mut self) {
         self.untold = self.progress.clone();
+        self.claims = self.refusals();
         self.to_ask = self.lost.clone();
         self.same.clear();
         self.different.clear();
@@ -157,16 +172,18 @@ impl Receiver {
         }
         if let Some(progress) = self.progress.get(&epoch).filter(|p| p.knows(n)) {
             // It comes again because a receipt was lost, or because the peer gave the number to something else.
-            let held = progress.stored.contains(n);
-            if held && outbound.hash_of(id)?.is_some_and(|ours| ours != hash) {
-                self.different.entry(epoch).or_default().insert(n);
+            let ours = if progress.stored.contains(n) { outbound.hash_of(id)? } else { None };
+            if ours.is_some_and(|ours| ours != hash) {
+                self.differs(epoch, n);
             } else {
+                self.met_again(epoch, n, ours.is_some());
                 self.tell_again(epoch, n, now);
             }
             return Ok(None);
         }
         self.admit(epoch)?;
         self.storing.insert((epoch, n), entry.header.precedence);
+        self.note_path(epoch, n);
         let entry = Arc::new(entry);
         outputs.push_back(Output::Store(Incoming { entry: Arc::clone(&entry), bytes: bytes.into(), hash }));
         Ok(Some(entry))
@@ -340,13 +357,14 @@ impl Receiver {
         if let Some(resume) = self.resumes.pop() {
             return Some(Frame::Resume(resume));
         }
-        let receipt = self.next_receipt(*parts + 1, bytes_max)?;
+        self.sort_claims();
+        let receipt = self.next_claim(*parts + 1, bytes_max).or_else(|| self.next_receipt(*parts + 1, bytes_max))?;
         *parts += 1;
         Some(receipt)
     }
 
     pub(crate) fn has_control(&self) -> bool {
-        self.has_verdict() || self.tell || self.to_ask.values().any(|set| !set.is_empty())
+        self.has_verdict() || self.tell || !self.claims.is_empty() || self.to_ask.values().any(|set| !set.is_empty())
     }
 
     fn has_verdict(&self) -> bool {
@@ -374,6 +392,12 @@ impl Receiver {
         if let Some((epoch, numbers)) = take_epoch(&mut self.to_ask, bytes_max - SET_OVERHEAD, RANGES_PER_FRAME) {
             return Some(Frame::Again(Numbers { epoch, numbers }));
         }
+        if self.tell {
+            self.sort_claims();
+        }
+        if let Some(claim) = self.next_claim(0, bytes_max) {
+            return Some(claim);
+        }
         if !self.tell {
             return None;
         }
@@ -382,6 +406,127 @@ impl Receiver {
             (self.tell, self.due) = (false, None);
         }
         receipt
+    }
+
+    /// Everything held of the peer's entries, for a parcel.
+    pub(crate) fn everything(&self) -> Vec<Frame> {
+        let mut copy = Self::new(self.peer, ReceiverState { progress: self.progress.clone() });
+        copy.came.clone_from(&self.came);
+        copy.refused.clone_from(&self.refused);
+        copy.untold.clone_from(&self.progress);
+        copy.claims = copy.refusals();
+        copy.sort_claims();
+        let next = || copy.next_claim(0, FRAME_BYTES_MAX).or_else(|| copy.next_receipt(0, FRAME_BYTES_MAX));
+        std::iter::from_fn(next).collect()
+    }
+
+    pub(crate) fn restore_came(&mut self, came: ByBoot) {
+        self.came = came;
+    }
+
+    pub(crate) fn came(&self) -> &ByBoot {
+        &self.came
+    }
+
+    pub(crate) fn is_storing(&self, id: EntryId) -> bool {
+        self.storing.contains_key(&(id.epoch, id.seq.get()))
+    }
+
+    pub(crate) fn holds(&self, id: EntryId) -> bool {
+        self.progress.get(&id.epoch).is_some_and(|progress| progress.stored.contains(id.seq.get()))
+    }
+
+    pub(crate) fn carrying(&mut self, boot: Option<u64>) {
+        self.carrying = boot;
+    }
+
+    /// A new entry: which way did it come?
+    fn note_path(&mut self, epoch: Epoch, n: u64) {
+        match self.carrying {
+            Some(boot) => drop(self.came.entry(boot).or_default().entry(epoch).or_default().insert(n)),
+            None => self.proven(epoch, n),
+        }
+    }
+
+    /// What a link brought is what the peer of today means by the number.
+    fn proven(&mut self, epoch: Epoch, n: u64) {
+        for sets in self.came.values_mut() {
+            if let Some(set) = sets.get_mut(&epoch) {
+                set.remove(n);
+            }
+        }
+    }
+
+    /// An entry came once more; `same` when that could be compared.
+    fn met_again(&mut self, epoch: Epoch, n: u64, same: bool) {
+        if !same {
+            return;
+        }
+        match self.carrying {
+            Some(_) => {
+                let in_parcel = self.came.values().any(|sets| sets.get(&epoch).is_some_and(|set| set.contains(n)));
+                if in_parcel {
+                    self.note_path(epoch, n);
+                }
+            }
+            None => self.proven(epoch, n),
+        }
+    }
+
+    fn differs(&mut self, epoch: Epoch, n: u64) {
+        match self.carrying {
+            Some(boot) => {
+                self.refused.entry(boot).or_default().entry(epoch).or_default().insert(n);
+                self.claims.entry((boot, epoch)).or_default().1.insert(n);
+            }
+            None => drop(self.different.entry(epoch).or_default().insert(n)),
+        }
+    }
+
+    fn refusals(&self) -> BTreeMap<(u64, Epoch), (EpochProgress, RangeSet)> {
+        let sets =
+            self.refused.iter().flat_map(|(boot, sets)| sets.iter().map(move |(epoch, set)| (*boot, *epoch, set)));
+        sets.map(|(boot, epoch, set)| ((boot, epoch), (EpochProgress::default(), set.clone()))).collect()
+    }
+
+    /// Takes what came in parcels out of the receipts to tell.
+    fn sort_claims(&mut self) {
+        for (epoch, untold) in &mut self.untold {
+            let mut carried = RangeSet::new();
+            for (boot, sets) in &self.came {
+                let Some(set) = sets.get(epoch) else { continue };
+                let part = untold.intersection(set);
+                if !part.is_empty() {
+                    self.claims.entry((*boot, *epoch)).or_default().0.union_with(&part);
+                    carried.union_with(set);
+                }
+            }
+            untold.remove(&carried);
+        }
+    }
+
+    fn next_claim(&mut self, part: u32, bytes_max: usize) -> Option<Frame> {
+        let mut first = self.claims.first_entry()?;
+        let (boot, epoch) = *first.key();
+        let mut left = bytes_max.saturating_sub(SET_OVERHEAD + 10);
+        let mut fit = |set: &mut RangeSet| {
+            let piece = take_fitting(set, left, RANGES_PER_FRAME);
+            left = left.saturating_sub(set_len(&piece) + 1);
+            piece
+        };
+        let (progress, refused) = first.get_mut();
+        let (stored, refused_piece) = (fit(&mut progress.stored), fit(refused));
+        let mut outcomes = Vec::new();
+        for (outcome, set) in &mut progress.outcomes {
+            let piece = fit(set);
+            if !piece.is_empty() {
+                outcomes.push((*outcome, piece));
+            }
+        }
+        if progress.is_empty() && refused.is_empty() {
+            first.remove();
+        }
+        Some(Frame::Claim(Claim { part, boot, epoch, stored, outcomes, refused: refused_piece }))
     }
 
     fn next_receipt(&mut self, part: u32, bytes_max: usize) -> Option<Frame> {

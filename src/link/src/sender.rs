@@ -8,7 +8,8 @@ use model::{
     RangeSet, Seq,
 };
 use wire::frame::{
-    BATCH_BYTES_MAX, Fragment, HistoryHeld, Numbers, PART_OVERHEAD, Packed, Receipt, Resume, Skip, Verdict, Verify,
+    BATCH_BYTES_MAX, Claim, Fragment, HistoryHeld, Numbers, PART_OVERHEAD, Packed, Receipt, Resume, Skip, Verdict,
+    Verify,
 };
 use wire::{Frame, pack_batch};
 
@@ -18,6 +19,7 @@ use crate::limits::{
     WINDOW_URGENT_EXTRA,
 };
 use crate::output::{LinkEvent, Output, StartEpochReason};
+use crate::parcel::ByBoot;
 use crate::progress::{EpochProgress, is_skip, take_epoch, take_fitting, union_into};
 use crate::sent::{Packing, SentSoFar};
 use crate::session::{Now, SenderState};
@@ -78,6 +80,11 @@ pub(crate) struct Sender {
     cut_most: [Option<(Number, u64)>; 5],
     /// What batches may refer to.
     offers: Offers,
+    /// Numbers that went into parcels, by the start of this node's process that wrote them: as the journal of the time
+    /// knew them. A claim of them is believed for the same start only.
+    in_parcels: ByBoot,
+    /// Labels of what was put into frames, for a planner.
+    labels_used: BTreeSet<Label>,
 }
 
 #[derive(Debug)]
@@ -148,6 +155,8 @@ impl Sender {
             first_bytes: 0,
             cut_most: [None; 5],
             offers: Offers::new(me),
+            in_parcels: ByBoot::new(),
+            labels_used: BTreeSet::new(),
         }
     }
 
@@ -517,7 +526,8 @@ impl Sender {
             }
         }
         // What was sent once may be stored at the peer without our knowing: only a receipt ends it.
-        if self.sent_here.get(&epoch).is_some_and(|set| set.contains(n)) {
+        let in_parcel = || self.in_parcels.values().any(|sets| sets.get(&epoch).is_some_and(|set| set.contains(n)));
+        if self.sent_here.get(&epoch).is_some_and(|set| set.contains(n)) || in_parcel() {
             return Fate::Send;
         }
         if h.expiry.is_some_and(|expiry| expiry <= now.wall) {
@@ -715,6 +725,103 @@ impl Sender {
         if self.resend.remove(&number) {
             self.resent.insert(number);
         }
+        if !self.labels_used.contains(&h.label) {
+            self.labels_used.insert(h.label.clone());
+        }
+    }
+
+    /// What the peer says it holds of what went to it in parcels.
+    pub(crate) fn claim(&mut self, claim: Claim, now: Now, outputs: &mut VecDeque<Output>) {
+        let Claim { part, boot, epoch, stored, outcomes, refused } = claim;
+        let mut claimed = EpochProgress { stored, outcomes: BTreeMap::new() };
+        for (outcome, set) in outcomes {
+            claimed.outcomes.entry(outcome).or_default().union_with(&set);
+        }
+        let (open, open_last) = self.open_epoch();
+        let highest = claimed.known().last().unwrap_or(0);
+        if epoch > open || (epoch == open && highest > open_last) {
+            self.start_epoch(StartEpochReason::PeerIsAhead, epoch.max(open), Vec::new(), outputs);
+        }
+        if part > 0 {
+            self.claims.entry(epoch).or_default().union_with(&claimed);
+        }
+        let Some(last) = self.epochs.get(&epoch).copied().filter(|last| *last > 0) else { return };
+        let ours = RangeSet::from(1..=last);
+        let written = self.in_parcels.get(&boot).and_then(|sets| sets.get(&epoch)).cloned().unwrap_or_default();
+        let known = self.progress.entry(epoch).or_default().known();
+        // What is on record was proven once; of the rest this node must remember that it wrote it.
+        let mut certain = written.intersection(&ours);
+        let conflicts = refused.intersection(&certain).difference(&known);
+        certain.union_with(&known);
+        let proven = claimed.intersection(&certain.difference(&conflicts));
+        self.receipted_again(epoch, &proven.known());
+        let mut received = proven.stored.clone();
+        for (_, set) in proven.outcomes.iter().filter(|(outcome, _)| !is_skip(**outcome)) {
+            received.union_with(set);
+        }
+        self.record_stored(epoch, &received, now, outputs);
+        for (outcome, set) in &proven.outcomes {
+            self.record_outcome(epoch, *outcome, set, outputs);
+        }
+        self.conflict(epoch, &conflicts, outputs);
+    }
+
+    pub(crate) fn restore_in_parcels(&mut self, in_parcels: ByBoot) {
+        self.in_parcels = in_parcels;
+    }
+
+    pub(crate) fn in_parcels(&self) -> &ByBoot {
+        &self.in_parcels
+    }
+
+    pub(crate) fn note_in_parcel(&mut self, boot: u64, numbers: &BTreeMap<Epoch, RangeSet>) {
+        for (epoch, set) in numbers {
+            union_into(self.in_parcels.entry(boot).or_default(), *epoch, set);
+            let last = self.epochs.entry(*epoch).or_default();
+            *last = (*last).max(set.last().unwrap_or(0));
+        }
+    }
+
+    /// Forgets parcels about whose numbers everything is known.
+    pub(crate) fn trim_in_parcels(&mut self) {
+        for sets in self.in_parcels.values_mut() {
+            for (epoch, set) in sets.iter_mut() {
+                if let Some(progress) = self.progress.get(epoch) {
+                    *set = set.difference(&progress.known());
+                }
+            }
+            sets.retain(|_, set| !set.is_empty());
+        }
+        self.in_parcels.retain(|_, sets| !sets.is_empty());
+    }
+
+    /// A planner decided that these will never be sent.
+    pub(crate) fn skipped(&mut self, epoch: Epoch, outcome: Outcome, numbers: &RangeSet) {
+        let progress = self.progress.entry(epoch).or_default();
+        let new = numbers.difference(&progress.ended());
+        progress.outcomes.entry(outcome).or_default().union_with(&new);
+        self.skips.entry((epoch, outcome)).or_default().union_with(&new);
+    }
+
+    pub(crate) fn labels(&self) -> &BTreeSet<Label> {
+        &self.labels
+    }
+
+    /// A large entry of this class is partly in frames.
+    pub(crate) fn is_cutting(&self, class: Precedence) -> bool {
+        self.cutting[class.index()].is_some()
+    }
+
+    /// Takes what was put into frames out of the window: in a planner it is done with.
+    pub(crate) fn take_sent(&mut self) -> (BTreeMap<Epoch, RangeSet>, BTreeSet<Label>) {
+        let mut numbers: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
+        for (epoch, n) in std::mem::take(&mut self.in_flight).into_keys() {
+            numbers.entry(epoch).or_default().insert(n);
+        }
+        for (epoch, set) in &numbers {
+            self.progress.entry(*epoch).or_default().stored.union_with(set);
+        }
+        (numbers, std::mem::take(&mut self.labels_used))
     }
 
     fn cut(&mut self, class: Precedence, entry: Outgoing) {

@@ -102,17 +102,17 @@ impl Waiting {
 /// See the crate's documentation.
 #[derive(Debug)]
 pub struct Session {
-    config: SessionConfig,
-    sender: Sender,
-    receiver: Receiver,
-    fetch: Fetch,
+    pub(crate) config: SessionConfig,
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
+    pub(crate) fetch: Fetch,
     serve: Serve,
     mend: Mend,
-    held: Held,
+    pub(crate) held: Held,
     connection: Option<Connection>,
     /// The peer's boot at its last greeting.
     boot_seen: Option<u64>,
-    outputs: VecDeque<Output>,
+    pub(crate) outputs: VecDeque<Output>,
 }
 
 /// One connection, from the transport's opening to its end.
@@ -255,6 +255,13 @@ impl Session {
             Frame::HistoryHeld(held) => self.sender.history_held(&held),
             Frame::HistoryGone(name) => self.sender.history_gone(name, outputs),
             Frame::Join(_) => return Err(LinkError::Protocol("it joined a link twice")),
+            Frame::Claim(claim) => {
+                if claim.part > 0 {
+                    connection.parts.insert(u64::from(claim.part));
+                }
+                self.sender.claim(claim, now, outputs);
+            }
+            Frame::Whole(_) => return Err(LinkError::Protocol("a chunk that nobody asked for")),
         }
         if greeting {
             self.resume_when_ready();
@@ -292,7 +299,7 @@ impl Session {
         }
     }
 
-    fn note_files(&mut self, entries: &[Arc<Entry>]) {
+    pub(crate) fn note_files(&mut self, entries: &[Arc<Entry>]) {
         entries.iter().filter(|e| e.header.kind == Kind::File).for_each(|e| self.fetch.arrived(e));
     }
 
@@ -531,6 +538,11 @@ impl Session {
     /// there is a receipt.
     pub fn sent_at(&self, epoch: Epoch, seq: Seq) -> Option<Duration> {
         self.sender.sent_at((epoch, seq.get()))
+    }
+
+    /// Is a connection attached, greeted or not?
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_some()
     }
 
     /// Is a connection attached and greeted by both sides?

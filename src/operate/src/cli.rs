@@ -51,6 +51,9 @@ pub enum Verb {
     /// Emission control: what may leave this node. The state survives restarts.
     #[command(subcommand)]
     Link(Link),
+    /// Carry the backlog by hand: on a stick or disk, sealed for the node that it is for. Needs a running node.
+    #[command(subcommand)]
+    Courier(Courier),
     /// Remove a spilled post or file here and wherever it went. Shows first what would go; needs a running node.
     Purge(Purge),
     /// The configuration file.
@@ -316,6 +319,42 @@ pub enum Link {
     },
     /// Show what may leave.
     Status(Format),
+}
+
+/// `courier`
+#[derive(Debug, Subcommand)]
+pub enum Courier {
+    /// Write what the other node has not receipted into a directory, most urgent first, with the receipts for what it sent.
+    /// A medium that gets full is continued on the next one by running the same command again.
+    Export {
+        /// For which enrolled node.
+        #[arg(long, value_name = "PEER")]
+        to: String,
+        /// Where the medium is mounted.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Write at most so many bytes on this medium.
+        #[arg(long, value_name = "BYTES")]
+        max_bytes: Option<u64>,
+        /// Leave out what was written on any medium before. For when those are known to arrive.
+        #[arg(long, conflicts_with = "restart")]
+        since_last: bool,
+        /// Begin anew instead of going on where the last medium was full.
+        #[arg(long)]
+        restart: bool,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Take in what is for this node in a directory. May be repeated, in any order of media.
+    Import {
+        /// Where the medium is mounted.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 /// `purge`

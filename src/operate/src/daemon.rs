@@ -9,7 +9,7 @@ use carrier::{Emission, PeerState, PeerStatus, SystemClock, consumer_name};
 use edge::{Environment, Site, SiteConfig};
 use hub::Hub;
 use journal::Accounting;
-use keys::{ChunkSecret, DataKeys, InviteBook, Keyring, NodeKey, PeerRegistry};
+use keys::{ChunkSecret, DataKeys, InviteBook, Keyring, NodeKey, PeerRegistry, SealingKey};
 use link::SentSoFar;
 use model::{BitsPerSecond, Clock as _, EntryId, Header, Hlc, NodeId, ObjectRef, Outcome, Precedence};
 use telemetry::{Grade, Health, Metrics, Verdict};
@@ -19,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::accounts;
+use data_encoding::BASE64;
+
 use crate::admin::{
-    self, Control, HoldChange, HoldChanged, InviteRequest, Joined, NewPassword, NewUser, Peers, PurgeAtNode,
-    PurgeOrdered, PurgeRequest, PurgeState, PurgeView, Purges, Token, UserAdded,
+    self, Control, CourierAnswer, CourierAsk, HoldChange, HoldChanged, InviteRequest, Joined, NewPassword, NewUser,
+    Peers, PurgeAtNode, PurgeOrdered, PurgeRequest, PurgeState, PurgeView, Purges, Token, UserAdded,
 };
 use crate::backlog::{self, Backlog, Eta, FrameRate, Meter, Parts, PeerBacklog, Progress, remaining};
 use crate::config::{self, Role, Settings};
@@ -210,6 +212,7 @@ struct Running {
     settings: Settings,
     key: NodeKey,
     chunk_secret: ChunkSecret,
+    sealing: SealingKey,
     registry: Arc<PeerRegistry>,
     invites: Option<Arc<InviteBook>>,
     core: mission::Core,
@@ -293,6 +296,7 @@ impl Running {
             settings,
             key: offline::node_key(layout)?,
             chunk_secret: ChunkSecret::open(&keys).map_err(failed)?,
+            sealing: SealingKey::open(&keys).map_err(failed)?,
             registry: Arc::clone(site.registry()),
             invites: match node {
                 Node::Edge(_) => None,
@@ -713,10 +717,46 @@ impl Control for Running {
         Ok(Purges { schema: Purges::SCHEMA.to_owned(), purges: purges.collect() })
     }
 
+    async fn courier(&self, ask: CourierAsk) -> Result<CourierAnswer, Failure> {
+        let failed = |e: carrier::ParcelRefused| Failure::new(chain(&e), e.next_step());
+        Ok(match ask {
+            CourierAsk::Begin { to, since } => {
+                CourierAnswer::Begun(self.carrier.begin_export(&to, since).await.map_err(failed)?)
+            }
+            CourierAsk::Next { to, bytes } => {
+                let made = self.carrier.next_export(&to, bytes).await.map_err(failed)?;
+                CourierAnswer::Made {
+                    parcels: BASE64.encode(&made.bytes),
+                    first: made.numbers.first().unwrap_or_default(),
+                    count: made.numbers.count(),
+                    entries: made.entries,
+                    chunks: made.chunks,
+                    done: made.done,
+                }
+            }
+            CourierAsk::Written { to, written } => {
+                self.carrier.note_export(&to, written).await.map_err(failed)?;
+                CourierAnswer::Noted
+            }
+            CourierAsk::End { to, full } => {
+                self.carrier.end_export(&to, full).await.map_err(failed)?;
+                CourierAnswer::Noted
+            }
+            CourierAsk::Take { parcel } => {
+                let bytes = BASE64.decode(parcel.as_bytes());
+                let bytes =
+                    bytes.map_err(|_| Failure::new("the request holds no parcel", "import the medium again"))?;
+                let (from, taken) = self.carrier.take_parcel(&bytes).await.1.map_err(failed)?;
+                let name = self.registry.get(from).map_or_else(|| from.to_string(), |peer| peer.name.to_string());
+                CourierAnswer::Taken { from: name, taken }
+            }
+        })
+    }
+
     async fn join(&self, token: &str) -> Result<Joined, Failure> {
         let emission = self.carrier.emission();
-        let joined =
-            offline::join(&self.settings, &self.key, &self.chunk_secret, &self.registry, emission, token).await?;
+        let secrets = (&self.chunk_secret, &self.sealing);
+        let joined = offline::join(&self.settings, &self.key, secrets, &self.registry, emission, token).await?;
         self.carrier.notify_peers();
         Ok(joined)
     }

@@ -70,7 +70,15 @@ pub fn destroy_keys(layout: &Layout, settings: &KeysSettings, into: &mut Zeroize
     let dir = layout.keys();
     let begun = carrier::SystemClock.now();
     let mut paths = vec![settings.file_in(&dir)];
-    let first = [keys::WRAPPING_KEY_FILE, keys::KEYRING_FILE, "node.key", "chunk.secret", "peers.json", "invites.json"];
+    let first = [
+        keys::WRAPPING_KEY_FILE,
+        keys::KEYRING_FILE,
+        "node.key",
+        "sealing.key",
+        "chunk.secret",
+        "peers.json",
+        "invites.json",
+    ];
     paths.extend(first.iter().map(|name| dir.join(name)));
     // What a crash left half written may hold a secret too.
     let rest = fs::read_dir(&dir).into_iter().flatten().flatten().map(|item| item.path());
@@ -230,7 +238,10 @@ mod tests {
         destroy_keys(&layout, &settings, &mut report);
         assert!(layout.config().exists() && report.data.is_empty(), "keys alone");
         let names: Vec<_> = report.keys.iter().filter(|d| d.existed).map(|d| d.path.file_name().unwrap()).collect();
-        assert_eq!(names, ["wrapping.key", "journal.keys", "node.key", "chunk.secret", "peers.json.new"]);
+        assert_eq!(
+            names,
+            ["wrapping.key", "journal.keys", "node.key", "sealing.key", "chunk.secret", "peers.json.new"]
+        );
         prove(&layout, &settings, &mut report);
         remove_data(&layout, &mut report);
         conclude(&mut report);

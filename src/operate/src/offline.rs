@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use carrier::{CarrierSettings, Emission, EnrollOptions, SystemClock, consumer_name, enroll_join};
 use journal::{AtRest, IndexPlace, Journal, JournalOptions, StdDisk};
-use keys::{ChunkSecret, Invite, InviteBook, InviteState, Keyring, KeysError, NodeKey, Peer, PeerRegistry, PeerRole};
+use keys::{
+    ChunkSecret, Invite, InviteBook, InviteState, Keyring, KeysError, NodeKey, Peer, PeerRegistry, PeerRole, SealingKey,
+};
 use link::SentSoFar;
 use model::Clock as _;
 
@@ -155,7 +157,9 @@ impl Registry {
     /// As there.
     pub async fn join(&self, token: &str) -> Result<Joined, Failure> {
         let secret = ChunkSecret::open(&self.layout.keys()).map_err(|e| keys_failure(&e))?;
-        join(&self.settings, &self.key, &secret, &self.registry, Emission::load(self.layout.data()), token).await
+        let sealing = SealingKey::open(&self.layout.keys()).map_err(|e| keys_failure(&e))?;
+        let emission = Emission::load(self.layout.data());
+        join(&self.settings, &self.key, (&secret, &sealing), &self.registry, emission, token).await
     }
 }
 
@@ -263,7 +267,7 @@ pub fn remove_peer(registry: &PeerRegistry, invites: Option<&InviteBook>, name: 
 pub async fn join(
     settings: &Settings,
     key: &NodeKey,
-    chunk_secret: &ChunkSecret,
+    (chunk_secret, sealing): (&ChunkSecret, &SealingKey),
     registry: &PeerRegistry,
     emission: Emission,
     token: &str,
@@ -281,6 +285,7 @@ pub async fn join(
         key,
         name: &settings.node.name,
         chunk_secret,
+        sealing: sealing.public(),
         rate: settings.carrier.rate,
         emission,
         patience: JOIN_PATIENCE,

@@ -184,6 +184,24 @@ label_enum! {
 }
 
 label_enum! {
+    /// Why a parcel was not taken.
+    ParcelRefusal {
+        /// Damaged, or no parcel.
+        Damaged = "damaged",
+        /// For another node.
+        OtherNode = "other_node",
+        /// From a node that is not enrolled here.
+        UnknownOrigin = "unknown_origin",
+        /// Altered, forged, or sealed for a key that is gone.
+        NotGenuine = "not_genuine",
+        /// Its content breaks the protocol.
+        Protocol = "protocol",
+        /// It could not be stored.
+        Store = "store",
+    }
+}
+
+label_enum! {
     /// What this node is.
     Role {
         /// A tactical site.

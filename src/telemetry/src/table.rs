@@ -4,8 +4,8 @@ use model::{Precedence, SpaceLevel, UnixMillis};
 use prometheus::TextEncoder;
 
 use crate::labels::{
-    Build, Destination, Direction, LinkName, LinkState, ObjectCount, PeerName, Refusal, RequestKind, Role, StatusClass,
-    Term,
+    Build, Destination, Direction, LinkName, LinkState, ObjectCount, ParcelRefusal, PeerName, Refusal, RequestKind,
+    Role, StatusClass, Term,
 };
 use crate::metric::metrics;
 
@@ -63,6 +63,10 @@ metrics! {
     carrier_link_round_trip_seconds: Gauge [peer: PeerName, link: LinkName] "Smoothed round trip of this link's present connection.",
     carrier_link_loss_ratio: Gauge [peer: PeerName, link: LinkName] "Share of the packets of this link's present connection that were lost.",
     carrier_link_budget_left_bytes: Gauge [peer: PeerName, link: LinkName] "Bytes that may still be sent over this link in its day or month; absent without a budget.",
+
+    parcels_made_total: Counter [peer: PeerName] "Parcels made for a peer, for whatever carries them.",
+    parcels_taken_total: Counter [peer: PeerName] "Parcels of a peer that were opened and taken in.",
+    parcels_refused_total: Counter [reason: ParcelRefusal] "Parcels that were not taken; nothing of them was kept.",
 
     equation_entries: Gauge [destination: Destination, term: Term] "The terms of: accepted = applied + held + quarantined + expired + superseded + withheld + purged.",
     equation_held_entries: Gauge [destination: Destination, precedence: Precedence] "Entries without a final receipt, by sending class.",

@@ -26,13 +26,15 @@
 //! 20 HistoryHeld  name, count, { epoch, set }
 //! 21 HistoryGone  name
 //! 23 Join         session (8 LE), link's name
+//! 30 Claim        part, boot (8 LE), epoch, stored set, count, { outcome byte, set }, refused set
+//! 31 Whole        epoch, seq, varint length, label, flag zstd, bytes (the rest)
 //! part     = flag zstd, crc32c of the whole packed bytes (4 LE), their length, offset, bytes (the rest)
 //! ```
 //!
 //! Every frame is idempotent and frames may overtake each other. Epochs and numbers are those of the sender's own
 //! entries in Batch, Fragment, Skip, Verify, Unavailable, Slice, Recall and History, and those of the peer's in the others.
 
-use model::{Epoch, NodeId, Outcome, RangeSet, Seq};
+use model::{Epoch, Label, NodeId, Outcome, RangeSet, Seq};
 
 use crate::batch::Batch;
 use crate::compress::may_shrink;
@@ -114,6 +116,11 @@ pub enum Frame {
     HistoryGone(u8),
     /// This connection is one of the links between us. The first frame of each; it is the carrier's, not the session's.
     Join(Join),
+    /// As Receipt, for entries of yours that came in parcels. Which of your processes wrote those parcels decides whether
+    /// the numbers mean what they mean to you: one that ran on another copy of your disk may have used them otherwise.
+    Claim(Claim),
+    /// A chunk of a file of mine, unasked: only in parcels.
+    Whole(Whole),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,6 +244,57 @@ pub struct Slice {
     pub level: u8,
     pub index: u32,
     pub part: Part,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Claim {
+    /// As in [`Receipt`].
+    pub part: u32,
+    /// The start of your process that wrote the parcels.
+    pub boot: u64,
+    pub epoch: Epoch,
+    pub stored: RangeSet,
+    pub outcomes: Vec<(Outcome, RangeSet)>,
+    /// Numbers under which I hold another content.
+    pub refused: RangeSet,
+}
+
+/// A chunk with what names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Epoch of the file's entry.
+    pub epoch: Epoch,
+    /// Number of the file's entry.
+    pub seq: Seq,
+    /// Label of the file's entry, under which the chunk is named.
+    pub label: Label,
+    zstd: bool,
+    bytes: Vec<u8>,
+}
+
+impl Whole {
+    /// Packs a chunk; compressed where that gains.
+    ///
+    /// # Panics
+    /// When it is larger than any chunk.
+    pub fn new(epoch: Epoch, seq: Seq, label: Label, chunk: &[u8], level: i32) -> Self {
+        assert!(chunk.len() <= chunk::CHUNK_BYTES_MAX, "chunks are capped where they are cut");
+        let packed = may_shrink(chunk).then(|| compress(chunk, level)).filter(|packed| packed.len() < chunk.len());
+        let zstd = packed.is_some();
+        Self { epoch, seq, label, zstd, bytes: packed.unwrap_or_else(|| chunk.to_vec()) }
+    }
+
+    /// The chunk's plain bytes.
+    ///
+    /// # Errors
+    /// When they are more than a chunk has, or cannot be unpacked.
+    pub fn chunk(&self) -> Result<Vec<u8>, WireError> {
+        match self.zstd {
+            true => decompress_capped(&self.bytes, chunk::CHUNK_BYTES_MAX),
+            false => Ok(self.bytes.clone()),
+        }
+    }
 }
 
 /// A part of packed bytes.
@@ -453,6 +511,8 @@ impl Frame {
             Self::HistoryHeld(_) => "history_held",
             Self::HistoryGone(_) => "history_gone",
             Self::Join(_) => "join",
+            Self::Claim(_) => "claim",
+            Self::Whole(_) => "whole",
         }
     }
 
@@ -473,11 +533,7 @@ impl Frame {
                 put_varint(&mut out, u64::from(f.part));
                 put_varint(&mut out, u64::from(f.epoch.0));
                 put_cbor(&mut out, &f.stored, &mut ());
-                put_varint(&mut out, f.outcomes.len() as u64);
-                for (outcome, ranges) in &f.outcomes {
-                    out.push(*outcome as u8);
-                    put_cbor(&mut out, ranges, &mut ());
-                }
+                put_outcomes(&mut out, &f.outcomes);
             }
             Self::Ready(parts) => {
                 out.push(3);
@@ -572,6 +628,23 @@ impl Frame {
                 out.extend(f.session.to_le_bytes());
                 out.extend_from_slice(f.link.as_bytes());
             }
+            Self::Claim(f) => {
+                out.push(30);
+                put_varint(&mut out, u64::from(f.part));
+                out.extend(f.boot.to_le_bytes());
+                put_varint(&mut out, u64::from(f.epoch.0));
+                put_cbor(&mut out, &f.stored, &mut ());
+                put_outcomes(&mut out, &f.outcomes);
+                put_cbor(&mut out, &f.refused, &mut ());
+            }
+            Self::Whole(f) => {
+                out.push(31);
+                put_number(&mut out, f.epoch, f.seq);
+                put_varint(&mut out, f.label.as_str().len() as u64);
+                out.extend_from_slice(f.label.as_str().as_bytes());
+                out.push(u8::from(f.zstd));
+                out.extend_from_slice(&f.bytes);
+            }
         }
         out
     }
@@ -581,9 +654,13 @@ impl Frame {
     /// # Errors
     /// When they are no frame, or above a cap.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        if bytes.len() > FRAME_BYTES_MAX {
+        Self::decode_up_to(bytes, FRAME_BYTES_MAX)
+    }
+
+    pub(crate) fn decode_up_to(bytes: &[u8], max: usize) -> Result<Self, WireError> {
+        if bytes.len() > max {
             let found = bytes.len() as u64;
-            return Err(WireError::TooLarge { what: "a frame", found, max: FRAME_BYTES_MAX as u64 });
+            return Err(WireError::TooLarge { what: "a frame", found, max: max as u64 });
         }
         let mut r = Reader::new(bytes, "a frame");
         let frame = match r.u8()? {
@@ -596,12 +673,7 @@ impl Frame {
             }
             2 => {
                 let (part, epoch, stored) = (read_u32(&mut r)?, entry::read_epoch(&mut r)?, r.cbor(&mut ())?);
-                let count = r.capped("outcomes", Outcome::ALL.len())?;
-                let mut outcomes = Vec::with_capacity(count);
-                for _ in 0..count {
-                    outcomes.push((read_outcome(&mut r)?, r.cbor(&mut ())?));
-                }
-                Self::Receipt(Receipt { part, epoch, stored, outcomes })
+                Self::Receipt(Receipt { part, epoch, stored, outcomes: read_outcomes(&mut r)? })
             }
             3 => Self::Ready(read_u32(&mut r)?),
             4 => {
@@ -676,6 +748,24 @@ impl Frame {
                 session: u64::from_le_bytes(r.array()?),
                 link: read_text(&mut r, "a link's name", NAME_BYTES_MAX)?,
             }),
+            30 => {
+                let (part, boot) = (read_u32(&mut r)?, u64::from_le_bytes(r.array()?));
+                let (epoch, stored) = (entry::read_epoch(&mut r)?, r.cbor(&mut ())?);
+                let (outcomes, refused) = (read_outcomes(&mut r)?, r.cbor(&mut ())?);
+                Self::Claim(Claim { part, boot, epoch, stored, outcomes, refused })
+            }
+            31 => {
+                let (epoch, seq) = read_number(&mut r)?;
+                let len = r.capped("a label", Label::MAX_LEN)?;
+                let label = std::str::from_utf8(r.take(len)?).ok().and_then(|text| text.parse().ok());
+                let label = label.ok_or(WireError::Malformed("a label"))?;
+                let (zstd, bytes) = (read_flag(&mut r)?, r.rest().to_vec());
+                if !zstd && bytes.len() > chunk::CHUNK_BYTES_MAX {
+                    let (found, max) = (bytes.len() as u64, chunk::CHUNK_BYTES_MAX as u64);
+                    return Err(WireError::TooLarge { what: "a chunk", found, max });
+                }
+                Self::Whole(Whole { epoch, seq, label, zstd, bytes })
+            }
             _ => return Err(WireError::Malformed("a frame's type")),
         };
         r.finish()?;
@@ -726,6 +816,23 @@ impl FrameBuffer {
         self.at = self.bytes.len() - reader.rest().len();
         Ok(Some(frame))
     }
+}
+
+fn put_outcomes(out: &mut Vec<u8>, outcomes: &[(Outcome, RangeSet)]) {
+    put_varint(out, outcomes.len() as u64);
+    for (outcome, ranges) in outcomes {
+        out.push(*outcome as u8);
+        put_cbor(out, ranges, &mut ());
+    }
+}
+
+fn read_outcomes(r: &mut Reader<'_>) -> Result<Vec<(Outcome, RangeSet)>, WireError> {
+    let count = r.capped("outcomes", Outcome::ALL.len())?;
+    let mut outcomes = Vec::with_capacity(count);
+    for _ in 0..count {
+        outcomes.push((read_outcome(r)?, r.cbor(&mut ())?));
+    }
+    Ok(outcomes)
 }
 
 fn put_number(out: &mut Vec<u8>, epoch: Epoch, seq: Seq) {
@@ -921,6 +1028,18 @@ mod tests {
             }),
             any::<u8>().prop_map(Frame::HistoryGone),
             (any::<u64>(), "[ -~é]{0,30}").prop_map(|(session, link)| Frame::Join(Join { session, link })),
+            (any::<u32>(), any::<u64>(), number(), set(), prop::collection::vec((outcome(), set()), 0..6), set())
+                .prop_map(|(part, boot, (epoch, _), stored, outcomes, refused)| Frame::Claim(Claim {
+                    part,
+                    boot,
+                    epoch,
+                    stored,
+                    outcomes,
+                    refused
+                })),
+            (number(), prop::collection::vec(0u8..8, 0..300)).prop_map(|((epoch, seq), chunk)| {
+                Frame::Whole(Whole::new(epoch, seq, "mission".parse().unwrap(), &chunk, 3))
+            }),
         ]
     }
 

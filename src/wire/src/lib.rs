@@ -20,6 +20,7 @@ mod deflate;
 pub mod entry;
 pub mod frame;
 mod history;
+pub mod parcel;
 mod predict;
 mod reader;
 mod record;

@@ -83,6 +83,10 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
+    pub(crate) fn rest_len(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

@@ -45,6 +45,11 @@ pub fn frame(data: &[u8]) {
     wire::frame::fuzz_frame(data);
 }
 
+/// A parcel and its header, before any key is asked.
+pub fn parcel(data: &[u8]) {
+    wire::parcel::fuzz_parcel(data);
+}
+
 /// A hostile manifest over hostile chunks: nothing comes out but content whose hash fits.
 pub fn content(data: &[u8]) {
     let Some((len, rest)) = data.split_first_chunk::<2>() else { return };

@@ -26,6 +26,7 @@
 //!  POST   /v1/purge/preview      PurgeRequest                             -> what would go
 //!  POST   /v1/purge              PurgeRequest                             -> {"ids"}
 //!  GET    /v1/purges             Purges
+//!  POST   /v1/courier            CourierAsk                               -> CourierAnswer
 //! ```
 //!
 //! A refusal has a status of 400 or above and the body [`Refusal`].
@@ -44,7 +45,7 @@ use crate::status::Status;
 use crate::upkeep::{Upkeep, UpkeepDone};
 use crate::why::Why;
 use apply::{Holdings, PurgeDone};
-use carrier::Emission;
+use carrier::{Begun, Emission, Since, Taken, Written};
 
 /// File name below the data directory.
 pub const SOCKET: &str = "admin.sock";
@@ -171,6 +172,9 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When they cannot be read.
     fn purges(&self) -> Result<Purges, Failure>;
+
+    /// Makes parcels for a medium, or takes one in.
+    fn courier(&self, ask: CourierAsk) -> impl Future<Output = Result<CourierAnswer, Failure>> + Send;
 
     /// Enrols this node at the hub that issued the token. Not cancel-safe: it may have enrolled when dropped, and
     /// can then be repeated with the same token.
@@ -463,6 +467,77 @@ impl std::fmt::Display for PurgeState {
             Self::Failed => "failed: it could not carry the order out; see its log",
         })
     }
+}
+
+/// Body of `POST /v1/courier`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum CourierAsk {
+    /// Begin to export for a peer.
+    Begin {
+        /// Its name.
+        to: String,
+        /// What is left out.
+        since: Since,
+    },
+    /// The next parcels.
+    Next {
+        /// As begun.
+        to: String,
+        /// About so many bytes.
+        bytes: usize,
+    },
+    /// What came last is durable on the medium.
+    Written {
+        /// As begun.
+        to: String,
+        /// Where, and how much.
+        written: Written,
+    },
+    /// The export ends.
+    End {
+        /// As begun.
+        to: String,
+        /// The next one goes on from here.
+        full: bool,
+    },
+    /// Take one parcel in.
+    Take {
+        /// Its bytes, as base64.
+        parcel: String,
+    },
+}
+
+/// Answer to [`CourierAsk`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CourierAnswer {
+    /// Begun.
+    Begun(Begun),
+    /// Parcels.
+    Made {
+        /// Their bytes one behind the other, as base64.
+        parcels: String,
+        /// Number of the first.
+        first: u64,
+        /// How many.
+        count: u64,
+        /// Entries in them.
+        entries: u64,
+        /// Chunks of files in them.
+        chunks: u64,
+        /// There is no more.
+        done: bool,
+    },
+    /// Noted.
+    Noted,
+    /// Taken.
+    Taken {
+        /// From which peer, by its name.
+        from: String,
+        /// What it brought.
+        taken: Taken,
+    },
 }
 
 /// Body of every answer that refuses.

@@ -15,8 +15,8 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Control, EmissionChange, HoldChange, InviteRequest, JoinRequest, NewPassword, NewUser, PurgeRequest, Refusal,
-    RemoveRequest, SOCKET, WhyRequest,
+    Control, CourierAsk, EmissionChange, HoldChange, InviteRequest, JoinRequest, NewPassword, NewUser, PurgeRequest,
+    Refusal, RemoveRequest, SOCKET, WhyRequest,
 };
 use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest};
@@ -24,6 +24,8 @@ use crate::upkeep::Upkeep;
 
 /// The largest request is a user with a long password.
 const BODY_BYTES_MAX: usize = 64 << 10;
+/// One parcel as base64, with what stands around it.
+const PARCEL_BODY_BYTES_MAX: usize = wire::parcel::PARCEL_BYTES_MAX / 3 * 4 + 4_096;
 
 /// A bound socket; its file is removed when this is dropped.
 pub struct AdminSocket {
@@ -146,6 +148,13 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
                 with(body, |b| async move { answer(c.join(&b.token).await) })
             }),
         )
+        .route(
+            "/v1/courier",
+            post(|State(c): State<Arc<C>>, body: Body<CourierAsk>| {
+                with(body, |b| async move { answer(c.courier(b).await) })
+            })
+            .layer(DefaultBodyLimit::max(PARCEL_BODY_BYTES_MAX)),
+        )
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control)
 }
@@ -259,6 +268,9 @@ mod tests {
         }
         fn rewrite_step(&self) -> Result<Rewriting, Failure> {
             Ok(Rewriting { finished: true, destroyed: vec![1], ..Rewriting::default() })
+        }
+        async fn courier(&self, _: CourierAsk) -> Result<crate::admin::CourierAnswer, Failure> {
+            Ok(crate::admin::CourierAnswer::Noted)
         }
         fn stop(&self) {
             *self.stopped.lock().unwrap() = true;

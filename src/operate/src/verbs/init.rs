@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use keys::{ChunkSecret, KeysSettings, NodeKey, PeerName};
+use keys::{ChunkSecret, KeysSettings, NodeKey, PeerName, SealingKey};
 
 use clap::ValueEnum as _;
 
@@ -70,6 +70,7 @@ pub(super) fn run(layout: &Layout, args: Init) -> Done {
     let lock = lock::take(layout.data())?;
     let key = NodeKey::open(&layout.keys()).map_err(|e| Failure::new(chain(&e), e.next_step()))?;
     ChunkSecret::open(&layout.keys()).map_err(|e| Failure::new(chain(&e), e.next_step()))?;
+    SealingKey::open(&layout.keys()).map_err(|e| Failure::new(chain(&e), e.next_step()))?;
     secrets::open_keyring(layout, &KeysSettings::default())?;
     // The configuration comes last: until it is there, init can be repeated.
     write_new(&layout.config(), &template(role, &chosen))?;

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod config;
+mod courier;
 mod enroll;
 mod export;
 mod hold;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Why { target, format } => why::run(&layout, &target, format.json),
         Verb::Journal(verb) => journal::run(&layout, verb),
         Verb::Link(verb) => link::run(&layout, verb),
+        Verb::Courier(verb) => courier::run(&layout, verb),
         Verb::Purge(purge) => purge::run(&layout, purge),
         Verb::Config(verb) => config::run(&layout, verb),
         Verb::Keys(verb) => keys::run(&layout, verb),
@@ -56,7 +58,7 @@ pub(crate) fn run(cli: Cli) -> Done {
 
 /// Does this verb print JSON, errors too?
 pub(crate) fn wants_json(verb: &Verb) -> bool {
-    use crate::cli::{Config, Enroll, Journal, JournalHold, Keys, Link, PurgeVerb, Quarantine};
+    use crate::cli::{Config, Courier, Enroll, Journal, JournalHold, Keys, Link, PurgeVerb, Quarantine};
     match verb {
         Verb::Status(format)
         | Verb::Backlog(format)
@@ -78,6 +80,7 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
             ),
         )
         | Verb::Link(Link::Status(format) | Link::List(format) | Link::Test { format, .. })
+        | Verb::Courier(Courier::Export { format, .. } | Courier::Import { format, .. })
         | Verb::Config(Config::Check(format))
         | Verb::Keys(Keys::List(format) | Keys::Rotate { format, .. })
         | Verb::Zeroize(crate::cli::Zeroize { format, .. }) => format.json,

@@ -1,0 +1,314 @@
+//! The part of a conversation that deals with parcels.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use keys::SealingPublic;
+use link::{Now, Output, Planner, Settled};
+use model::{ChunkName, EntryId, NodeId, Outcome, RangeSet};
+use tokio::sync::{mpsc, oneshot};
+use wire::parcel::{Header, Parcel};
+
+use super::state::Run;
+use super::{Ask, Begun, Lane, Made, ParcelDesk, ParcelRefused, PeerParcels, Since, Taken};
+use crate::conversation::{Conversation, sender_state};
+use crate::talk::Refusal;
+
+/// Body of one parcel on a medium: large enough that what seals it weighs nothing, small enough that damage costs little.
+const COURIER_BODY_BYTES: usize = 256 << 10;
+
+/// Media are written faster than links, and most files are compressed already.
+const COURIER_COMPRESSION: i32 = 9;
+
+/// A conversation's parcels.
+pub(crate) struct Parcels {
+    pub(crate) desk: Arc<ParcelDesk>,
+    pub(crate) inbox: mpsc::Receiver<Ask>,
+    pub(crate) data_dir: PathBuf,
+    /// What is sealed for the peer is sealed with this.
+    pub(crate) sealing: SealingPublic,
+    pub(crate) state: PeerParcels,
+    asks: VecDeque<Ask>,
+    taking: Option<Taking>,
+    lanes: BTreeMap<Lane, Planning>,
+}
+
+/// A parcel whose content is on its way into the journal.
+struct Taking {
+    boot: u64,
+    number: u64,
+    entries: Vec<EntryId>,
+    chunks: Vec<ChunkName>,
+    duplicates: u64,
+    answer: oneshot::Sender<Result<Taken, ParcelRefused>>,
+}
+
+/// A lane between [`Ask::Begin`] and [`Ask::End`].
+struct Planning {
+    planner: Planner,
+    /// On media, or on the way there.
+    settled: Settled,
+    /// Given out and not said to be written.
+    pending: Option<(Settled, RangeSet)>,
+    /// Receipts go into the first parcel.
+    receipts_due: bool,
+}
+
+impl Parcels {
+    pub(crate) fn new(
+        desk: Arc<ParcelDesk>,
+        data_dir: PathBuf,
+        peer: NodeId,
+        sealing: SealingPublic,
+    ) -> io::Result<Self> {
+        let state = PeerParcels::open(&data_dir, peer)?;
+        let inbox = desk.seat(peer);
+        Ok(Self { desk, inbox, data_dir, sealing, state, asks: VecDeque::new(), taking: None, lanes: BTreeMap::new() })
+    }
+
+    pub(crate) fn push(&mut self, ask: Ask) {
+        self.asks.push_back(ask);
+    }
+
+    /// Is there something to do? `appended`: nothing is on its way into the journal.
+    pub(crate) fn is_due(&self, appended: bool) -> bool {
+        match self.taking {
+            Some(_) => appended,
+            None => !self.asks.is_empty(),
+        }
+    }
+}
+
+impl Conversation {
+    /// Serves what was asked, and answers what is done. A failure is the asker's, not the connection's.
+    pub(crate) fn serve_parcels(&mut self, now: Now) -> Result<(), Refusal> {
+        self.finish_taking();
+        while self.parcels.taking.is_none() {
+            let Some(ask) = self.parcels.asks.pop_front() else { break };
+            // Nobody waits for an answer any more when sending one fails.
+            match ask {
+                Ask::Take { boot, number, frames, answer } => {
+                    if self.parcels.state.has_taken(boot, number) {
+                        drop(answer.send(Ok(Taken { already: true, ..Taken::default() })));
+                        continue;
+                    }
+                    match self.take_in(boot, frames, now) {
+                        Ok((entries, chunks, duplicates)) => {
+                            self.parcels.taking = Some(Taking { boot, number, entries, chunks, duplicates, answer });
+                            self.perform(now)?;
+                            self.finish_taking();
+                        }
+                        Err(e) => {
+                            drop(answer.send(Err(e)));
+                            self.perform(now)?;
+                        }
+                    }
+                }
+                Ask::Begin { lane, since, answer } => drop(answer.send(self.begin_plan(lane, since))),
+                Ask::Next { lane, bytes, answer } => drop(answer.send(self.next_parcels(lane, bytes, now))),
+                Ask::Written { lane, written, at, answer } => {
+                    let noted = self.note_written(lane, &written, at);
+                    drop(answer.send(noted));
+                }
+                Ask::End { lane, full, answer } => drop(answer.send(self.end_plan(lane, full))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands an opened parcel to the session; what becomes of it is carried out by the caller.
+    fn take_in(
+        &mut self,
+        boot: u64,
+        frames: Vec<wire::frame::Frame>,
+        now: Now,
+    ) -> Result<(Vec<EntryId>, Vec<ChunkName>, u64), ParcelRefused> {
+        // What the session wants done from before is done, so that what follows is the parcel's.
+        debug_assert!(self.session.peek().next().is_none(), "outputs are carried out in order");
+        let taken = self.session.parcel(boot, frames, &self.outbound, now);
+        let (mut entries, mut chunks, mut duplicates) = (Vec::new(), Vec::new(), 0);
+        for output in self.session.peek() {
+            match output {
+                Output::Store(incoming) => entries.push(incoming.entry.header.id),
+                Output::StoreChunk { name, .. } => chunks.push(*name),
+                Output::Event(link::LinkEvent::Duplicates(count)) => duplicates += *count as u64,
+                Output::Event(_)
+                | Output::RetainChunk(_)
+                | Output::RecordStored { .. }
+                | Output::RecordOutcome { .. }
+                | Output::StartEpoch { .. }
+                | Output::AccountSkipped { .. }
+                | Output::PeerGreeted { .. }
+                | Output::FileComplete(_)
+                | Output::FileUnavailable(_)
+                | Output::OfferFiles
+                | Output::Close { .. }
+                | Output::Restore(_)
+                | Output::NotReturned { .. } => {}
+            }
+        }
+        if !entries.is_empty() {
+            self.parcels.state.came.clone_from(self.session.came_in_parcels());
+            self.save_parcels()?;
+        }
+        taken.map_err(|e| ParcelRefused::Protocol(e.to_string()))?;
+        Ok((entries, chunks, duplicates))
+    }
+
+    fn save_parcels(&mut self) -> Result<(), ParcelRefused> {
+        let saved = self.parcels.state.save(&self.parcels.data_dir, self.peer);
+        saved.map_err(|e| ParcelRefused::Store(format!("what is known of parcels cannot be written: {e}")))
+    }
+
+    fn finish_taking(&mut self) {
+        let Some(taking) = &self.parcels.taking else { return };
+        let waits = taking.entries.iter().any(|id| self.session.is_storing(*id))
+            || taking.chunks.iter().any(|name| self.session.is_storing_chunk(name));
+        if waits && self.stalled.is_empty() {
+            return;
+        }
+        let Some(taking) = self.parcels.taking.take() else { return };
+        if waits {
+            // It goes on by itself when there is room; the asker need not wait for that.
+            let text = "the disk or the journal is full".to_owned();
+            return drop(taking.answer.send(Err(ParcelRefused::Store(text))));
+        }
+        let stored = taking.entries.iter().filter(|id| self.session.holds(**id)).count() as u64;
+        let chunks = taking.chunks.iter().filter(|name| self.journal.has_chunk(name).unwrap_or(false)).count() as u64;
+        let label = (self.label.clone(),);
+        self.metrics.parcels_taken_total.inc(label);
+        if stored == taking.entries.len() as u64 && chunks == taking.chunks.len() as u64 {
+            self.parcels.state.note_taken(taking.boot, taking.number);
+            if let Err(e) = self.save_parcels() {
+                tracing::warn!(peer = %self.peer, error = %e, "a parcel that was taken would be opened once more");
+            }
+        }
+        let taken = Taken { entries: stored, duplicates: taking.duplicates, chunks, already: false };
+        drop(taking.answer.send(Ok(taken)));
+    }
+
+    fn begin_plan(&mut self, lane: Lane, since: Since) -> Result<Begun, ParcelRefused> {
+        let me = self.parcels.desk.key.node_id();
+        let run = self.parcels.state.run.clone().unwrap_or_default();
+        let (settled, continues) = match since {
+            Since::Continue if run.open => (run.settled(me), true),
+            Since::Continue | Since::Start => (Settled::default(), false),
+            Since::LastExport => {
+                let mut settled = run.settled(me);
+                for (epoch, set) in &self.parcels.state.written {
+                    settled.numbers.entry(*epoch).or_default().union_with(set);
+                }
+                (settled, run.open)
+            }
+        };
+        let planner = self.planner(&settled).map_err(|e| ParcelRefused::Store(e.to_string()))?;
+        self.parcels.lanes.insert(lane, Planning { planner, settled, pending: None, receipts_due: true });
+        let accounting = self.journal.accounting(self.consumer.name()).ok().flatten();
+        let held =
+            accounting.map(|a| a.by_class.iter().fold((0, 0), |(n, b), sums| (n + sums.held, b + sums.held_bytes)));
+        let (held_entries, held_bytes) = held.unwrap_or_default();
+        Ok(Begun { to: self.peer, from: me, continues, held_entries, held_bytes })
+    }
+
+    fn planner(&mut self, settled: &Settled) -> Result<Planner, journal::ReadError> {
+        self.tell_own_epoch();
+        let state = sender_state(&self.journal, &self.consumer)?;
+        let mut planner = self.session.planner(state, settled.clone(), COURIER_COMPRESSION);
+        let superseded = |epoch| {
+            let outcomes = self.consumer.state().outcomes;
+            outcomes.get(&epoch).map(|sets| sets[Outcome::Superseded as usize - 1].clone()).unwrap_or_default()
+        };
+        for (epoch, numbers) in self.journal.trimmed() {
+            planner.lost(epoch, Outcome::Expired, &numbers.difference(&superseded(epoch)));
+        }
+        for (epoch, numbers) in self.journal.missed_by(self.consumer.name()).lost {
+            planner.lost(epoch, Outcome::Quarantined, &numbers);
+        }
+        Ok(planner)
+    }
+
+    fn next_parcels(&mut self, lane: Lane, bytes: usize, now: Now) -> Result<Made, ParcelRefused> {
+        let mut planning = self.parcels.lanes.remove(&lane).ok_or(ParcelRefused::NotBegun)?;
+        let made = self.make_parcels(&mut planning, bytes, now);
+        // After a failure the plan is ahead of what was made: it is begun anew.
+        if made.is_ok() {
+            self.parcels.lanes.insert(lane, planning);
+        }
+        made
+    }
+
+    fn make_parcels(&mut self, planning: &mut Planning, bytes: usize, now: Now) -> Result<Made, ParcelRefused> {
+        let mut made = Made::default();
+        let mut settled = planning.settled.clone();
+        let mut sealed = Vec::new();
+        planning.planner.appended();
+        // What may be in a parcel from here on is not decided on without a receipt.
+        if !self.session.is_connected() {
+            self.consumer.begin_session();
+            self.consumer.end_session();
+        }
+        let mut size = 0;
+        while size < bytes {
+            let first = if planning.receipts_due { self.session.receipts() } else { Vec::new() };
+            let body = COURIER_BODY_BYTES.min(bytes - size).max(16 << 10);
+            let planned = planning.planner.next(body, first, &self.outbound, now);
+            let planned = planned.map_err(|e| ParcelRefused::Store(e.to_string()))?;
+            planning.receipts_due = false;
+            for (epoch, outcome, numbers) in planning.planner.take_skipped() {
+                self.consumer.record_outcome(outcome, epoch, &numbers);
+                self.session.skipped(epoch, outcome, &numbers);
+            }
+            let Some(planned) = planned else {
+                made.done = true;
+                break;
+            };
+            settled.add(&planned);
+            self.session.note_in_parcel(&planned.numbers);
+            made.entries += planned.numbers.values().map(RangeSet::count).sum::<u64>();
+            made.chunks += planned.chunks;
+            size += planned.bytes + 1_500;
+            sealed.push(planned);
+        }
+        // Durable before anything of it leaves: a claim is believed only where this is remembered.
+        let first = self.parcels.state.last_number + 1;
+        self.parcels.state.last_number += sealed.len() as u64;
+        self.parcels.state.sent.clone_from(self.session.in_parcels());
+        self.save_parcels()?;
+        let (from, to, boot) = self.session.parties();
+        for (number, planned) in (first..).zip(sealed) {
+            let (precedence, labels) = (planned.precedence, planned.labels);
+            let header = Header { to, from, boot, number, precedence, labels };
+            let parcel = Parcel::seal(header, &planned.frames, &self.parcels.sealing, &self.parcels.desk.key);
+            made.bytes.extend_from_slice(parcel.as_bytes());
+            made.numbers.insert(number);
+            self.metrics.parcels_made_total.inc((self.label.clone(),));
+        }
+        planning.pending = Some((settled, made.numbers.clone()));
+        Ok(made)
+    }
+
+    fn note_written(
+        &mut self,
+        lane: Lane,
+        written: &super::Written,
+        at: model::UnixMillis,
+    ) -> Result<(), ParcelRefused> {
+        let planning = self.parcels.lanes.get_mut(&lane).ok_or(ParcelRefused::NotBegun)?;
+        let (settled, numbers) = planning.pending.take().ok_or(ParcelRefused::NotBegun)?;
+        planning.settled = settled;
+        for (epoch, set) in &planning.settled.numbers {
+            self.parcels.state.written.entry(*epoch).or_default().union_with(set);
+        }
+        self.parcels.state.run = Some(Run::new(true, &planning.settled));
+        self.parcels.state.note_written(&written.stick, at, &numbers, written.bytes);
+        self.save_parcels()
+    }
+
+    fn end_plan(&mut self, lane: Lane, full: bool) -> Result<(), ParcelRefused> {
+        let planning = self.parcels.lanes.remove(&lane).ok_or(ParcelRefused::NotBegun)?;
+        self.parcels.state.run = Some(Run::new(full, &planning.settled));
+        self.save_parcels()
+    }
+}

@@ -1,0 +1,325 @@
+//! A hub and an edge in one process; what one has for the other is carried by hand, by radio, or both.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use capture::{CaptureSettings, ChannelKind, ReleaseRule};
+use carrier::{CarrierHandle, CarrierSettings, Emission, ParcelRefused, Since, SystemClock, Taken, Written};
+use edge::{Environment, Site, SiteConfig};
+use hub::Hub;
+use mission::types::{ClientInfo, Login, NewPost, NewTeam, NewUser, Session};
+use mission::{Core, Snapshot};
+use model::{BitsPerSecond, Id};
+use telemetry::{Health, Metrics};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn config(dir: &Path, name: &str) -> SiteConfig {
+    let mut surroundings = keys::Surroundings { credentials: None, ask: &mut || None };
+    let now = model::UnixMillis(1_700_000_000_000);
+    let data_keys =
+        edge::open_keyring(dir, &keys::KeysSettings::default(), &mut surroundings, now).unwrap().data_keys();
+    SiteConfig {
+        data_dir: dir.to_owned(),
+        name: name.parse().unwrap(),
+        api_listen: "127.0.0.1:0".parse().unwrap(),
+        core: mission::CoreSettings::default(),
+        http: mission::http::HttpSettings::default(),
+        journal: journal::JournalSettings::default(),
+        scrub: journal::ScrubSettings::default(),
+        data_keys,
+        capture: CaptureSettings {
+            release: vec![ReleaseRule {
+                label: "mission".parse().unwrap(),
+                teams: vec!["*".to_owned()],
+                channels: vec!["*".to_owned()],
+                kinds: vec![ChannelKind::Open, ChannelKind::Private, ChannelKind::Direct, ChannelKind::Group],
+            }],
+            directory: true,
+            precedence: Vec::new(),
+        },
+        carrier: CarrierSettings { rate: BitsPerSecond(20_000_000), ..CarrierSettings::default() },
+    }
+}
+
+fn environment() -> Environment {
+    let clock = Arc::new(SystemClock);
+    Environment { clock: clock.clone(), metrics: Arc::new(Metrics::new()), health: Health::new(clock) }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"));
+}
+
+fn snapshot(core: &Core) -> Snapshot {
+    core.export_snapshot().unwrap()
+}
+
+/// Bytes that do not shrink, as text.
+fn noise(seed: usize, len: usize) -> String {
+    let mut bytes = vec![0u8; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes.iter().map(|b| char::from(b'a' + b % 26)).collect()
+}
+
+/// Two joined sites, a user at the edge, a channel.
+struct Sites {
+    hub: Hub,
+    edge: Site,
+    at_hub: Environment,
+    at_edge: Environment,
+    alice: Session,
+    square: Id,
+    _dirs: [TempDir; 2],
+}
+
+impl Sites {
+    async fn joined() -> Self {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let (at_hub, at_edge) = (environment(), environment());
+        let mut settings = config(dirs[0].path(), "bravo");
+        settings.carrier.listen = Some("127.0.0.1:0".parse().unwrap());
+        let hub = Hub::start(settings, at_hub.clone()).await.unwrap();
+        let edge = Site::start(config(dirs[1].path(), "alpha"), at_edge.clone()).await.unwrap();
+        let invitation = hub.invite(&"alpha".parse().unwrap(), None, Duration::from_secs(60)).unwrap();
+        edge.join(&invitation.token.0, PATIENCE).await.unwrap();
+        let new = NewUser {
+            username: "alice".to_owned(),
+            email: "alice@example.com".to_owned(),
+            password: "correct-horse-1".to_owned(),
+            ..NewUser::default()
+        };
+        edge.core().operator_creates_user("alice", &new.email, &new.password, true).unwrap();
+        let login = Login { login_id: "alice".to_owned(), password: new.password, ..Login::default() };
+        let alice = edge.core().login(&login, &ClientInfo::default()).unwrap().1;
+        let team = NewTeam {
+            name: "mission".to_owned(),
+            display_name: "mission".to_owned(),
+            kind: "O".to_owned(),
+            ..NewTeam::default()
+        };
+        let team = edge.core().create_team(&alice, &team).unwrap();
+        let square = edge.core().channel_by_name(&alice, team.id, "town-square", false).unwrap().id;
+        let sites = Self { hub, edge, at_hub, at_edge, alice, square, _dirs: dirs };
+        until("the team is at the hub", || snapshot(sites.hub.site().core()) == snapshot(sites.edge.core())).await;
+        sites.settled().await;
+        sites
+    }
+
+    fn post(&self, message: String) {
+        let post = NewPost { channel_id: self.square.to_string(), message, ..NewPost::default() };
+        self.edge.core().create_post(&self.alice, &post, true).unwrap();
+    }
+
+    fn silent(&self) {
+        self.edge.carrier().set_emission(Emission::Silent).unwrap();
+        self.hub.site().carrier().set_emission(Emission::Silent).unwrap();
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Id {
+        let mut upload = self.edge.core().begin_upload(&self.alice, self.square, "map.bin").unwrap();
+        upload.write_all(bytes).unwrap();
+        let file = upload.finish().unwrap();
+        let post = NewPost {
+            channel_id: self.square.to_string(),
+            message: "the map".to_owned(),
+            file_ids: vec![file.id.to_string()],
+            ..NewPost::default()
+        };
+        self.edge.core().create_post(&self.alice, &post, true).unwrap();
+        file.id
+    }
+
+    /// Everything that was written is in the edge's journal.
+    async fn captured(&self) {
+        until("the outbox is empty", || {
+            let equation = self.edge.equation(self.hub.site().node()).unwrap().unwrap();
+            equation.capturing == 0
+        })
+        .await;
+    }
+
+    async fn settled(&self) {
+        until("nothing is held", || self.edge.equation(self.hub.site().node()).unwrap().unwrap().held() == 0).await;
+    }
+
+    async fn stop(self) {
+        self.edge.stop().await;
+        self.hub.stop().await;
+    }
+}
+
+/// Exports parcels of about `bytes` in all, onto one medium.
+async fn export(from: &CarrierHandle, to: &str, since: Since, bytes: usize) -> (Vec<u8>, bool) {
+    from.begin_export(to, since).await.unwrap();
+    let mut all = Vec::new();
+    let full = loop {
+        if all.len() >= bytes {
+            break true;
+        }
+        let made = from.next_export(to, bytes - all.len()).await.unwrap();
+        all.extend_from_slice(&made.bytes);
+        if !made.bytes.is_empty() {
+            from.note_export(to, Written { stick: "stick-1".to_owned(), bytes: all.len() as u64 }).await.unwrap();
+        }
+        if made.done {
+            break false;
+        }
+    };
+    from.end_export(to, full).await.unwrap();
+    (all, full)
+}
+
+async fn import(at: &CarrierHandle, mut bytes: &[u8]) -> Taken {
+    let mut all = Taken { already: true, ..Taken::default() };
+    while !bytes.is_empty() {
+        let (len, taken) = at.take_parcel(bytes).await;
+        let (_, taken) = taken.unwrap();
+        all.entries += taken.entries;
+        all.duplicates += taken.duplicates;
+        all.chunks += taken.chunks;
+        all.already &= taken.already;
+        bytes = &bytes[len..];
+    }
+    all
+}
+
+fn figure(metrics: &Metrics, name: &str) -> u64 {
+    let text = metrics.exposition();
+    let of = |line: &str| line.starts_with(name).then(|| line.rsplit(' ').next()?.parse::<f64>().ok()).flatten();
+    text.lines().filter_map(of).sum::<f64>() as u64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn half_by_courier_and_half_by_radio_make_one_whole() {
+    let sites = Sites::joined().await;
+    sites.silent();
+    let posts_before = snapshot(sites.edge.core()).posts.len();
+    for n in 0..60 {
+        sites.post(format!("{n} {}", noise(n, 2_000)));
+    }
+    let bytes: Vec<u8> = noise(1_000, 300_000).into_bytes();
+    let file = sites.upload(&bytes);
+    sites.captured().await;
+    let held = sites.edge.equation(sites.hub.site().node()).unwrap().unwrap().held();
+    let sent_before = figure(&sites.at_edge.metrics, "holdfast_link_sent_entries_total");
+
+    // Three media of which the first two hold about half; the third is never carried.
+    let edge = sites.edge.carrier();
+    let (first, more) = export(edge, "bravo", Since::Continue, 30_000).await;
+    assert!(more, "there is more than one medium's worth");
+    let (second, more) = export(edge, "bravo", Since::Continue, 30_000).await;
+    assert!(more);
+    let (_lost, _) = export(edge, "bravo", Since::Continue, 30_000).await;
+    let hub = sites.hub.site().carrier();
+    let by_hand = import(hub, &first).await;
+    assert!(by_hand.entries > 0 && by_hand.duplicates == 0, "{by_hand:?}");
+
+    // The radio comes back, and the second medium arrives while it sends.
+    hub.set_emission(Emission::Normal).unwrap();
+    edge.set_emission(Emission::Normal).unwrap();
+    let also_by_hand = import(hub, &second).await;
+    sites.settled().await;
+    until("both cores are equal", || snapshot(sites.hub.site().core()) == snapshot(sites.edge.core())).await;
+    until("the file is whole", || sites.hub.site().core().file_path(file).unwrap().is_some()).await;
+    let stored = sites.hub.site().core().file_path(file).unwrap().unwrap();
+    assert_eq!(std::fs::read(stored).unwrap(), bytes);
+
+    let equation = sites.edge.equation(sites.hub.site().node()).unwrap().unwrap();
+    assert_eq!(equation.accepted(), equation.journal.total.applied, "{equation:?}");
+    let by_radio = figure(&sites.at_edge.metrics, "holdfast_link_sent_entries_total") - sent_before;
+    assert!(by_radio + by_hand.entries <= held, "the radio sends nothing that a medium brought: {by_radio} of {held}");
+    assert!(by_radio > 0 && also_by_hand.entries + also_by_hand.duplicates > 0);
+    // What was on both ways at the same moment came twice and is there once.
+    assert_eq!(snapshot(sites.hub.site().core()).posts.len(), posts_before + 61);
+    assert_eq!(figure(&sites.at_hub.metrics, "holdfast_parcels_refused_total"), 0);
+    sites.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn without_any_radio_media_carry_there_and_receipts_back() {
+    let sites = Sites::joined().await;
+    sites.silent();
+    for n in 0..20 {
+        sites.post(format!("{n} {}", noise(n, 500)));
+    }
+    let bytes: Vec<u8> = noise(2_000, 200_000).into_bytes();
+    let file = sites.upload(&bytes);
+    sites.captured().await;
+    let (edge, hub) = (sites.edge.carrier(), sites.hub.site().carrier());
+    let held = || sites.edge.equation(sites.hub.site().node()).unwrap().unwrap().held();
+    let before = held();
+    assert!(before >= 21);
+    let (medium, more) = export(edge, "bravo", Since::Continue, usize::MAX >> 1).await;
+    assert!(!more);
+    assert_eq!(held(), before, "being on a medium is not having arrived");
+    let taken = import(hub, &medium).await;
+    assert_eq!((taken.entries, taken.duplicates), (before, 0));
+    until("both cores are equal", || snapshot(sites.hub.site().core()) == snapshot(sites.edge.core())).await;
+    until("the file is whole", || sites.hub.site().core().file_path(file).unwrap().is_some()).await;
+    assert_eq!(std::fs::read(sites.hub.site().core().file_path(file).unwrap().unwrap()).unwrap(), bytes);
+
+    // The same medium again, and the same content on another one, change nothing.
+    assert!(import(hub, &medium).await.already);
+    let (again, _) = export(edge, "bravo", Since::Start, usize::MAX >> 1).await;
+    let taken = import(hub, &again).await;
+    assert_eq!((taken.entries, taken.duplicates, taken.chunks), (0, before, 0));
+    let (nothing, _) = export(edge, "bravo", Since::LastExport, usize::MAX >> 1).await;
+    let taken = import(hub, &nothing).await;
+    assert_eq!((taken.entries, taken.duplicates, taken.chunks), (0, 0, 0));
+
+    // The next medium the other way brings the receipts.
+    until("the hub has ended all", || {
+        let ended = sites.hub.site().applied().ledger(sites.edge.node());
+        ended.iter().map(|(_, _, set)| set.count()).sum::<u64>() >= before
+    })
+    .await;
+    let (back, _) = export(hub, "alpha", Since::Continue, usize::MAX >> 1).await;
+    import(edge, &back).await;
+    sites.settled().await;
+    let equation = sites.edge.equation(sites.hub.site().node()).unwrap().unwrap();
+    assert_eq!(equation.accepted(), equation.journal.total.applied, "{equation:?}");
+    sites.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_altered_parcel_and_one_for_another_node_are_refused_and_counted() {
+    let sites = Sites::joined().await;
+    sites.silent();
+    sites.post("contact at grid 4825".to_owned());
+    sites.captured().await;
+    let (edge, hub) = (sites.edge.carrier(), sites.hub.site().carrier());
+    let (medium, _) = export(edge, "bravo", Since::Continue, usize::MAX >> 1).await;
+    assert!(!medium.windows(7).any(|w| w == b"contact"), "nobody on the way reads it");
+    let mut altered = medium.clone();
+    let last = altered.len() - 100;
+    altered[last] ^= 1;
+    let posts = || snapshot(sites.hub.site().core()).posts.len();
+    let before = posts();
+    let mut refused = 0;
+    let mut rest = altered.as_slice();
+    while !rest.is_empty() {
+        let (len, taken) = hub.take_parcel(rest).await;
+        refused += usize::from(matches!(taken, Err(ParcelRefused::NotGenuine(_))));
+        rest = &rest[len..];
+    }
+    assert_eq!(refused, 1);
+    assert!(matches!(edge.take_parcel(&medium).await.1, Err(ParcelRefused::OtherNode(_))));
+    assert!(matches!(hub.take_parcel(&medium[..50]).await.1, Err(ParcelRefused::Damaged(_))));
+    let counted = |metrics: &Metrics| figure(metrics, "holdfast_parcels_refused_total");
+    assert_eq!((counted(&sites.at_hub.metrics), counted(&sites.at_edge.metrics)), (2, 1));
+    assert_eq!(posts(), before);
+    import(hub, &medium).await;
+    until("the post is there", || posts() == before + 1).await;
+    sites.stop().await;
+}
