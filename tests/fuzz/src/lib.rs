@@ -7,7 +7,7 @@ pub mod samples;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
@@ -19,7 +19,7 @@ use model::{
     Scan, UnixMillis,
 };
 use simkit::PretendDisk;
-use wire::FrameBuffer;
+use wire::{Frame, FrameBuffer, History};
 
 /// This node, and the peer whose bytes come in.
 pub const ME: NodeId = NodeId([1; 16]);
@@ -40,9 +40,22 @@ pub fn entry(data: &[u8]) {
     }
 }
 
-/// Frames, one by one and as a stream.
+/// Frames, one by one and as a stream; batches also as if they referred to a history.
 pub fn frame(data: &[u8]) {
+    static HISTORY: LazyLock<History> = LazyLock::new(|| {
+        let small = samples::OWN_ENTRIES.iter().filter(|o| o.bytes.len() <= wire::HISTORY_ENTRY_BYTES_MAX);
+        let label = small.clone().next().map(|o| o.entry.header.label.clone());
+        let same = small.filter(|o| Some(&o.entry.header.label) == label.as_ref());
+        History::of(ME, same.map(|o| (&*o.bytes, o.hash))).expect("a history of own entries")
+    });
     wire::frame::fuzz_frame(data);
+    if let Ok(Frame::Batch(batch)) = Frame::decode(data)
+        && let Ok(entries) = batch.entries(&HISTORY)
+    {
+        for (entry, bytes) in entries {
+            assert_eq!(wire::encode_entry(&entry), bytes, "what comes with an entry are its canonical bytes");
+        }
+    }
 }
 
 /// A parcel and its header, before any key is asked.
