@@ -8,7 +8,8 @@
 //!
 //! Invariants
 //! - An entry's effect and the number that proves it are durable together, so it is applied once.
-//! - Within one (origin, stream, precedence) entries are applied in the order in which they arrived.
+//! - Within one (origin, stream, precedence) entries are applied in the origin's order, however they arrive, but for
+//!   those that something more urgent needs.
 //! - The cursor never passes a parked entry; a restart finds it again.
 //! - What cannot be applied, or was damaged before that, is quarantined with a reason and counted, and does not stop
 //!   the rest.
@@ -29,7 +30,8 @@ use journal::{AppendError, Consumer, Journal, ReadError, Received};
 use mission::{Applied, Core, Incoming, LedgerRow, Replica, StagedFile, StoreError};
 use model::event::{FileState, PurgeState};
 use model::{
-    ChunkName, Clock, Entry, EntryId, Epoch, Event, HybridClock, Kind, LocalPos, Manifest, NodeId, Outcome, RangeSet,
+    ChunkName, Clock, Entry, EntryId, Epoch, Event, HybridClock, Kind, LocalPos, Manifest, NodeId, Outcome, Precedence,
+    RangeSet,
 };
 use telemetry::{Health, Metrics, PeerName, Verdict};
 use tokio::sync::watch;
@@ -37,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use wire::chunk::RebuildError;
 
-use parked::{Accounted, Lane, Parked, WaitsFor};
+use parked::{Accounted, Parked, WaitsFor};
 use purge::Purging;
 pub use purge::{Holdings, PurgeDone, PurgeError, PurgeReceipt, PurgeRequest, PurgeStatus, PurgeTarget};
 
@@ -223,6 +225,8 @@ pub struct Apply {
     options: ApplyOptions,
     shared: Arc<Shared>,
     parked: Parked,
+    /// Nothing was read yet since the start or a failure.
+    fresh: bool,
     purging: Purging,
     next: LocalPos,
     /// Late posts were applied and not announced yet.
@@ -281,6 +285,7 @@ impl Apply {
                 options,
                 shared,
                 parked: Parked::default(),
+                fresh: true,
                 purging: Purging::default(),
                 next,
                 announce: false,
@@ -317,7 +322,7 @@ impl Apply {
                     self.options.health.report(CHECK, Verdict::failing(e.to_string(), e.next_step()));
                     // Some of what was taken up may not have ended: start again from the cursor.
                     self.next = self.shared.consumer.state().cursor.unwrap_or(LocalPos::START);
-                    self.parked = Parked::default();
+                    (self.parked, self.fresh) = (Parked::default(), true);
                     RETRY_AFTER
                 }
             };
@@ -347,6 +352,10 @@ impl Apply {
     }
 
     fn pass(&mut self) -> Result<Pass, ApplyError> {
+        if self.fresh {
+            self.find_jumped()?;
+            self.fresh = false;
+        }
         let mut ready = Vec::new();
         let purged = self.shared.purges_open.load(Ordering::SeqCst) && self.carry_out_purges()?;
         // Taken before the journal is read: every one of these numbers is met, waits, or can never be met.
@@ -371,9 +380,29 @@ impl Apply {
         Ok(Pass { progressed: progressed || purged || self.next < self.options.journal.head() })
     }
 
+    /// Learns again which entries behind the cursor were applied before their turn.
+    fn find_jumped(&mut self) -> Result<(), ApplyError> {
+        let mut next = self.next;
+        loop {
+            let batch = self.options.journal.read_foreign(next, BATCH)?;
+            if batch.entries.is_empty() {
+                return Ok(());
+            }
+            let ended = self.shared.lock();
+            for Received { pos, entry, .. } in batch.entries {
+                let id = entry.header.id;
+                let over = entry.header.predecessor().filter(|before| !ended.accounted.contains(*before));
+                if let Some(over) = over.filter(|_| ended.accounted.contains(id)) {
+                    self.parked.jump(id, pos, over);
+                }
+            }
+            next = batch.next;
+        }
+    }
+
     /// Parked entries that can go.
     fn retry_parked(&mut self, ready: &mut Vec<Ready>) -> Result<(), ApplyError> {
-        let mut candidates = self.parked.waiting_for_entries();
+        let mut candidates = self.parked.can_go(&self.shared.lock().accounted);
         let complete = std::mem::take(&mut *self.shared.complete.lock().unwrap_or_else(PoisonError::into_inner));
         let recheck = std::mem::take(&mut self.recheck);
         candidates.extend(self.parked.waiting_for_chunks(|id| recheck || complete.contains(id)));
@@ -456,26 +485,33 @@ impl Apply {
         let Received { pos, entry, .. } = received;
         let header = &entry.header;
         let id = header.id;
-        let lane = (id.origin, header.stream, header.precedence);
+        let precedence = header.precedence;
         let me = self.shared.me;
-        let missing = {
+        let urgency = self.parked.urgency(id, precedence);
+        let (missing, before) = {
             let ended = self.shared.lock();
             if ended.accounted.contains(id) {
                 return Ok(());
             }
             let in_this_pass = |c: &model::Cause| ready.iter().any(|r| r.id == *c);
             let waiting: Vec<_> = header.causes.iter().filter(|c| !in_this_pass(c)).copied().collect();
-            ended.accounted.first_missing(me, id.origin, &waiting)
+            let ends = |id: EntryId| in_this_pass(&id) || ended.accounted.contains(id);
+            let before = header.predecessor().and_then(|before| self.parked.blocked_by(before, ends));
+            (ended.accounted.first_missing(me, id.origin, &waiting), before)
         };
         self.options.hybrid.observe(header.captured, self.options.clock.now());
         if let Some(cause) = missing {
             debug!(%id, %cause, "waits for its cause");
-            self.parked.park(pos, id, lane, WaitsFor::Cause(cause));
+            self.parked.park(pos, id, precedence, urgency, WaitsFor::Cause(cause));
             return Ok(());
         }
-        if self.parked.blocks(&lane, id) {
-            self.parked.park(pos, id, lane, WaitsFor::Earlier);
-            return Ok(());
+        if let Some(before) = before {
+            if urgency == precedence {
+                debug!(%id, %before, "waits for the one before it");
+                self.parked.park(pos, id, precedence, urgency, WaitsFor::Earlier(before));
+                return Ok(());
+            }
+            self.parked.jump(id, pos, before);
         }
         let decoded = wire::decode_event(&entry);
         if let Ok(event) = &decoded
@@ -483,7 +519,7 @@ impl Apply {
             && let Some(order) = self.shared.replica.is_purged(event)?
         {
             let kind = entry.header.kind;
-            ready.push(Ready { id, pos, lane, kind, item: Item::Late(Box::new((entry, order))) });
+            ready.push(Ready { id, pos, precedence, kind, item: Item::Late(Box::new((entry, order))) });
             return Ok(());
         }
         let item = match decoded {
@@ -491,7 +527,7 @@ impl Apply {
             Ok(Event::Purge(order)) => Item::Purge(Box::new(order)),
             Ok(Event::File(file)) => match self.content(&file)? {
                 Content::Incomplete => {
-                    self.parked.park(pos, id, lane, WaitsFor::Chunks);
+                    self.parked.park(pos, id, precedence, urgency, WaitsFor::Chunks);
                     return Ok(());
                 }
                 Content::Unusable(why) => Item::Unusable(why, entry.body),
@@ -499,7 +535,7 @@ impl Apply {
             },
             Ok(event) => Item::Event(Box::new(event), None),
         };
-        ready.push(Ready { id, pos, lane, kind: entry.header.kind, item });
+        ready.push(Ready { id, pos, precedence, kind: entry.header.kind, item });
         Ok(())
     }
 
@@ -556,7 +592,7 @@ impl Apply {
                 Item::Purge(order) => {
                     // Its end is noted when nothing is left here; until then the cursor stays before it.
                     replica.begin_purge(&order, one.id)?;
-                    self.parked.park(one.pos, one.id, one.lane, WaitsFor::Purge);
+                    self.parked.park(one.pos, one.id, one.precedence, one.precedence, WaitsFor::Purge);
                     self.shared.open_purges();
                 }
                 Item::Late(late) => late_ones.push(*late),
@@ -634,7 +670,7 @@ fn unmet(journal: &Journal, accounted: &Accounted, mut next: LocalPos) -> Result
 struct Ready {
     id: EntryId,
     pos: LocalPos,
-    lane: Lane,
+    precedence: Precedence,
     kind: Kind,
     item: Item,
 }
@@ -734,6 +770,7 @@ mod tests {
             source: SourcePosition(Hlc(n)),
             stream: StreamId::Directory,
             causes: causes.iter().map(|n| id(*n)).collect(),
+            after: None,
             precedence: Precedence::Routine,
             captured: Hlc(n),
             origin_time: UnixMillis(1),
@@ -767,6 +804,7 @@ mod tests {
             source: SourcePosition(Hlc(n)),
             stream: event.stream(),
             causes: Vec::new(),
+            after: None,
             precedence: if event.kind() == Kind::Purge { Precedence::Flash } else { Precedence::Routine },
             captured: Hlc(n),
             origin_time: UnixMillis(1),

@@ -333,7 +333,7 @@ mod tests {
 
     fn skip(n: u64) -> Frame {
         let ranges = (0..200 * n).map(|k| n * 1_000_000 + 2 * k + 1).collect::<RangeSet>();
-        Frame::Skip(Skip { epoch: Epoch(1), outcome: Outcome::Expired, ranges })
+        Frame::Skip(Skip { epoch: Epoch(1), outcome: Outcome::Expired, ranges, after: Vec::new() })
     }
 
     #[tokio::test]

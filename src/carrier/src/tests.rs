@@ -71,7 +71,7 @@ struct Scripted {
 /// A frame that says a number, of about a kilobyte.
 fn number(n: u32) -> (Lane, Frame) {
     let ranges: RangeSet = (1..500).map(|n| 2 * n).collect();
-    let skip = Skip { epoch: Epoch(n), outcome: Outcome::Expired, ranges };
+    let skip = Skip { epoch: Epoch(n), outcome: Outcome::Expired, ranges, after: Vec::new() };
     (Lane::Class(Precedence::Routine), Frame::Skip(skip))
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use keys::DataKeys;
 use model::{
     ChunkName, Clock, Disk, DiskFile, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey,
-    Outcome, Precedence, RangeSet, Seq,
+    Outcome, Precedence, RangeSet, Seq, StreamId,
 };
 
 use wire::{BodyHash, EntryHead, OwnEntries, WireError};
@@ -358,6 +358,8 @@ pub(crate) struct Batch {
     /// Entries in it that peers sent.
     pub(crate) received: HashMap<EntryId, EntryHash>,
     objects: HashMap<ObjectKey, EntryId>,
+    /// The last own entry in it of each stream and precedence.
+    lanes: HashMap<(StreamId, Precedence), (Epoch, Seq)>,
     chunks: HashSet<ChunkName>,
     needed: HashSet<ChunkName>,
     /// Prints of those needed that are not marked yet: in one frame, before what needs them.
@@ -592,6 +594,7 @@ impl Committer {
             highest_source: view.state.highest_source,
             received: HashMap::new(),
             objects: HashMap::new(),
+            lanes: HashMap::new(),
             chunks: HashSet::new(),
             needed: HashSet::new(),
             unmarked: Vec::new(),
@@ -652,6 +655,7 @@ impl Committer {
             source: draft.source,
             stream: draft.stream,
             causes,
+            after: None,
             precedence: draft.precedence,
             captured: draft.captured,
             origin_time: draft.origin_time,
@@ -678,17 +682,24 @@ impl Committer {
     fn push_own(
         &mut self,
         batch: &mut Batch,
-        entry: Entry,
+        mut entry: Entry,
         body: &BodyHash,
         object: Option<ObjectKey>,
         chunks: Option<Chunks>,
     ) -> Result<Appended, AppendError> {
+        let lane = entry.header.lane();
+        entry.header.after = lane.and_then(|lane| {
+            batch.lanes.get(&lane).copied().or_else(|| self.shared.log.read().state.lanes.last(&lane))
+        });
         // What peers would refuse must not get a number.
         let EntryHead { head, hash } = self.own.encode(&entry, body).map_err(refused)?;
         let Entry { header, body } = entry;
         let id = header.id;
         let pos = self.push_entry(batch, header, &[&head, &body], hash, object, chunks)?;
         batch.epoch = Some((id.epoch, id.seq.get()));
+        if let Some(lane) = lane {
+            batch.lanes.insert(lane, (id.epoch, id.seq));
+        }
         Ok(Appended { id, pos, hash })
     }
 

@@ -40,6 +40,7 @@
 //! 17 rows          classes and sizes of a page of own entries ([`crate::pages`])
 //! 18 purge         CBOR [`PurgeFrame`]: content that must go, written before it goes and once more when it is gone
 //! 19 purged restored  as 13, of a restored entry
+//! 24 lanes         the last own entry of each stream and precedence ([`crate::lanes`])
 //! ```
 //! A segment begins with all that must be known without the segments before it: received sets, consumers, snapshot.
 //! The chain is `c(n) = BLAKE3(c(n-1) | entry hash)` over the entries in order, starting with zeros; it covers hashes, so
@@ -52,6 +53,7 @@ use minicbor::{Decode, Encode};
 use model::{ChunkName, EntryHash, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Precedence, RangeSet, UnixMillis};
 
 use crate::holds::HoldFrame;
+use crate::lanes::LaneHead;
 use crate::mutations::{Mutation, is};
 use crate::purge::PurgeFrame;
 use crate::sealer::Sealer;
@@ -233,10 +235,11 @@ pub(crate) enum FrameKind {
     Rows = 17,
     Purge = 18,
     PurgedRestored = 19,
+    Lanes = 24,
 }
 
 impl FrameKind {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Entry,
         Self::Chunk,
         Self::ChunksNeeded,
@@ -256,6 +259,7 @@ impl FrameKind {
         Self::DamageNote,
         Self::Purge,
         Self::PurgedRestored,
+        Self::Lanes,
     ];
 
     /// Does a frame of this kind hold an entry?
@@ -324,6 +328,7 @@ pub(crate) enum Record {
     /// Left of a restored entry.
     PurgedRestored(Box<EntryRecord>),
     Purge(Box<PurgeFrame>),
+    Lanes(Vec<LaneHead>),
 }
 
 impl Record {
@@ -611,6 +616,7 @@ impl Record {
             FrameKind::Hold => crate::holds::decode(payload)?,
             FrameKind::PurgedEntry => Self::PurgedEntry(entry()?),
             FrameKind::PurgedChunk => Self::PurgedChunk,
+            FrameKind::Lanes => Self::Lanes(crate::lanes::decode(payload)?),
             FrameKind::Purge => Self::Purge(minicbor::decode(payload).ok()?),
         })
     }

@@ -28,6 +28,7 @@ mod format;
 mod holds;
 mod index;
 mod journal;
+mod lanes;
 mod load;
 #[cfg(feature = "mutations")]
 pub mod mutations;

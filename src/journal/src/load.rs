@@ -311,8 +311,14 @@ impl Loading<'_> {
     /// A last file that is damaged and holds nothing but its opening snapshot never took part: its creation was cut short.
     /// (Or nothing else is left of it; then a new epoch begins as after any loss, and the file is kept.)
     fn set_aside_unborn(&mut self, candidates: &mut Vec<Candidate>) -> Result<(), OpenError> {
-        const OPENING: [FrameKind; 5] =
-            [FrameKind::Received, FrameKind::Consumer, FrameKind::Hold, FrameKind::Purge, FrameKind::Snapshot];
+        const OPENING: [FrameKind; 6] = [
+            FrameKind::Received,
+            FrameKind::Consumer,
+            FrameKind::Hold,
+            FrameKind::Purge,
+            FrameKind::Lanes,
+            FrameKind::Snapshot,
+        ];
         while let Some(candidate) = candidates.last() {
             // Without its lock nothing of it can be read, nor written to it.
             let lock_lost = candidate.sealer.lock().is_none();
@@ -361,7 +367,13 @@ impl Loading<'_> {
             let mut frames = 0;
             while let Some(Found::Frame { kind, payload, .. }) = scanner.next().map_err(reading(candidate))? {
                 match Record::decode(kind, &payload) {
-                    Some(Record::Received(_) | Record::Consumer(_) | Record::Hold(_) | Record::Purge(_)) => frames += 1,
+                    Some(
+                        Record::Received(_)
+                        | Record::Consumer(_)
+                        | Record::Hold(_)
+                        | Record::Purge(_)
+                        | Record::Lanes(_),
+                    ) => frames += 1,
                     Some(Record::Snapshot(snapshot)) if snapshot.group == frames => return Ok(i),
                     _ => break,
                 }

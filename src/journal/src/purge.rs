@@ -461,6 +461,7 @@ mod tests {
             source: SourcePosition(Hlc(n)),
             stream: StreamId::Directory,
             causes: Vec::new(),
+            after: None,
             precedence: Precedence::Routine,
             captured: Hlc(n << 16),
             origin_time: UnixMillis(1),

@@ -10,6 +10,7 @@ use crate::format::{
     split, to_cbor,
 };
 use crate::holds::{Hold, HoldFrame};
+use crate::lanes::Lanes;
 use crate::pages::Part;
 use crate::purge::PurgeFrame;
 use crate::sealer::Sealer;
@@ -37,6 +38,8 @@ pub(crate) struct State {
     pub(crate) purged_foreign: BTreeMap<(NodeId, Epoch), RangeSet>,
     /// Purges that were begun and are not done.
     pub(crate) purging: Vec<PurgeFrame>,
+    /// The last own entry of each stream and precedence.
+    pub(crate) lanes: Lanes,
 }
 
 /// A consumer and its sums.
@@ -97,6 +100,7 @@ impl State {
                 let id = entry.header.id;
                 if entry.own {
                     self.note_own(id.epoch, id.seq.get());
+                    self.lanes.note(&entry.header, entry.pos);
                     self.highest_source = self.highest_source.max(Some(entry.header.source.0));
                 } else {
                     self.received.entry((id.origin, id.epoch)).or_default().insert(id.seq.get());
@@ -150,6 +154,7 @@ impl State {
             }
             Record::Hold(frame) => frame.apply(&mut self.holds),
             Record::Purge(frame) => self.note_purge(frame),
+            Record::Lanes(heads) => heads.iter().for_each(|head| self.lanes.insert(*head)),
             Record::Chunk(_) | Record::ChunksNeeded(_) | Record::Rows | Record::Footer | Record::PurgedChunk => {}
         }
     }
@@ -229,6 +234,10 @@ impl State {
         }
         for purge in &self.purging {
             sealer.push(out, base, FrameKind::Purge, &[&to_cbor(purge)]);
+            group += 1;
+        }
+        for heads in self.lanes.frames() {
+            sealer.push(out, base, FrameKind::Lanes, &[&heads]);
             group += 1;
         }
         let foreign = self.purged_foreign.iter().flat_map(|((origin, epoch), set)| {

@@ -445,6 +445,7 @@ impl Growing {
             | Record::DamageNote(_)
             | Record::Hold(_)
             | Record::Purge(_)
+            | Record::Lanes(_)
             | Record::Footer => {}
         }
     }

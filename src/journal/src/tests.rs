@@ -1416,6 +1416,7 @@ pub(crate) fn entry_of(origin: NodeId, seq: u64, body: &[u8]) -> Entry {
         source,
         stream,
         causes,
+        after: None,
         precedence,
         captured,
         origin_time,

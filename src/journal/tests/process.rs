@@ -371,6 +371,7 @@ fn header(origin: NodeId, n: u64) -> Header {
         source: SourcePosition(Hlc(n)),
         stream: StreamId::Directory,
         causes: Vec::new(),
+        after: None,
         precedence: Precedence::Routine,
         captured: Hlc(n << 16),
         origin_time: UnixMillis(n as i64),

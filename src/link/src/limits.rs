@@ -34,6 +34,9 @@ pub const NAMES_MAX: usize = 262_144;
 /// Files that the peer may ask for at a time; its own [`FILES_ACTIVE_MAX`] with room for another release.
 pub const SERVING_MAX: usize = 64;
 
+/// Skips of the peer that wait for the entry before them. 65 536 x about 64 B = 4 MiB; more count at once.
+pub const SKIPS_HELD_MAX: usize = 65_536;
+
 /// Ranges in one want, receipt, skip or verdict: with a frame of 64 KiB a set of any shape is told in pieces.
 pub const RANGES_PER_FRAME: usize = 2_048;
 

@@ -22,6 +22,15 @@ impl EpochProgress {
         self.stored.contains(n) || self.outcomes.values().any(|set| set.contains(n))
     }
 
+    /// Was it applied, or kept aside for good?
+    pub(crate) fn was_used(&self, n: u64) -> bool {
+        [Outcome::Applied, Outcome::Quarantined].iter().any(|o| self.outcomes.get(o).is_some_and(|set| set.contains(n)))
+    }
+
+    pub(crate) fn has_ended(&self, n: u64) -> bool {
+        self.outcomes.values().any(|set| set.contains(n))
+    }
+
     /// Numbers that ended.
     pub(crate) fn ended(&self) -> RangeSet {
         let mut all = RangeSet::new();
@@ -142,7 +151,8 @@ mod tests {
             while !rest.is_empty() {
                 let piece = take_fitting(&mut rest, bytes, 2_048);
                 prop_assert!(!piece.is_empty());
-                let skip = wire::frame::Skip { epoch: Epoch(1), outcome: Outcome::Expired, ranges: piece.clone() };
+                let (epoch, outcome, after) = (Epoch(1), Outcome::Expired, Vec::new());
+                let skip = wire::frame::Skip { epoch, outcome, ranges: piece.clone(), after };
                 prop_assert!(wire::Frame::Skip(skip).encode().len() <= bytes + 3);
                 whole.union_with(&piece);
             }

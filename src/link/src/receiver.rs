@@ -9,7 +9,9 @@ use wire::Unpacked;
 use wire::entry::ENTRY_BYTES_MAX;
 use wire::frame::{Assembly, Claim, FRAME_BYTES_MAX, Fragment, Frame, Numbers, Receipt, Resume, Skip, Verdict, Verify};
 
-use crate::limits::{EPOCHS_MAX, PARTIAL_ENTRIES_MAX, RANGES_PER_FRAME, RECEIPT_DELAY, RECEIPT_DELAY_URGENT};
+use crate::limits::{
+    EPOCHS_MAX, PARTIAL_ENTRIES_MAX, RANGES_PER_FRAME, RECEIPT_DELAY, RECEIPT_DELAY_URGENT, SKIPS_HELD_MAX,
+};
 use crate::output::{Incoming, LinkError, LinkEvent, Output};
 use crate::parcel::ByBoot;
 use crate::progress::{EpochProgress, is_skip, set_len, take_epoch, take_fitting, union_into};
@@ -27,6 +29,8 @@ pub(crate) struct Receiver {
     storing: BTreeMap<Number, Precedence>,
     /// Skips handed to the shell and not in the ledger yet.
     accounting: BTreeMap<Epoch, EpochProgress>,
+    /// Skips by the entry that must end before they count: told again on the next connection.
+    held_skips: BTreeMap<Number, Vec<(Number, Outcome)>>,
     /// What the peer has not been told on this connection.
     untold: BTreeMap<Epoch, EpochProgress>,
     /// When it should be told at the latest.
@@ -62,6 +66,7 @@ impl Receiver {
             progress: state.progress,
             storing: BTreeMap::new(),
             accounting: BTreeMap::new(),
+            held_skips: BTreeMap::new(),
             untold: BTreeMap::new(),
             due: None,
             tell: false,
@@ -99,6 +104,7 @@ impl Receiver {
     pub(crate) fn disconnected(&mut self) {
         (self.due, self.tell) = (None, false);
         self.to_ask.clear();
+        self.held_skips.clear();
     }
 
     /// What was stored is gone before it ended: it may come again.
@@ -251,7 +257,7 @@ impl Receiver {
 
     /// Takes note of entries that will never come.
     pub(crate) fn skip(&mut self, skip: Skip, now: Duration, outputs: &mut VecDeque<Output>) -> Result<(), LinkError> {
-        let Skip { epoch, outcome, ranges } = skip;
+        let Skip { epoch, outcome, ranges, after } = skip;
         // Quarantined: the peer's own copy was damaged before it could be sent.
         if !is_skip(outcome) && outcome != Outcome::Quarantined {
             return Err(LinkError::Protocol("a skip for an entry that was sent"));
@@ -275,12 +281,24 @@ impl Receiver {
         }
         known.union_with(&self.accounting.get(&epoch).map(EpochProgress::known).unwrap_or_default());
         known.union_with(&self.storing.range((epoch, 0)..=(epoch, u64::MAX)).map(|((_, n), _)| *n).collect());
-        let new = ranges.difference(&known);
-        if !new.is_empty() {
-            self.accounting.entry(epoch).or_default().outcomes.entry(outcome).or_default().union_with(&new);
-            outputs.push_back(Output::AccountSkipped { epoch, outcome, ranges: new });
+        let mut new = ranges.difference(&known);
+        for (seq, (of, before)) in after {
+            let (n, before) = (seq.get(), (of, before.get()));
+            let ended = self.progress.get(&of).is_some_and(|p| p.has_ended(before.1));
+            if !ended && new.contains(n) && self.held_skips.len() < SKIPS_HELD_MAX {
+                new.remove(n);
+                self.held_skips.entry(before).or_default().push(((epoch, n), outcome));
+            }
         }
+        self.account(epoch, outcome, new, outputs);
         Ok(())
+    }
+
+    fn account(&mut self, epoch: Epoch, outcome: Outcome, numbers: RangeSet, outputs: &mut VecDeque<Output>) {
+        if !numbers.is_empty() {
+            self.accounting.entry(epoch).or_default().outcomes.entry(outcome).or_default().union_with(&numbers);
+            outputs.push_back(Output::AccountSkipped { epoch, outcome, ranges: numbers });
+        }
     }
 
     /// Compares hashes of what the peer says it sent.
@@ -321,7 +339,14 @@ impl Receiver {
         self.different.entry(epoch).or_default().insert(n);
     }
 
-    pub(crate) fn finals(&mut self, epoch: Epoch, outcome: Outcome, ranges: &RangeSet, now: Duration) {
+    pub(crate) fn finals(
+        &mut self,
+        epoch: Epoch,
+        outcome: Outcome,
+        ranges: &RangeSet,
+        now: Duration,
+        outputs: &mut VecDeque<Output>,
+    ) {
         self.found(epoch, ranges);
         let progress = self.progress.entry(epoch).or_default();
         let new = ranges.difference(&progress.ended());
@@ -334,6 +359,24 @@ impl Receiver {
             *waiting = waiting.difference(&new);
         }
         self.tell_within(RECEIPT_DELAY, now);
+        self.release_skips(epoch, &new, outputs);
+    }
+
+    /// Skips that waited for these to end count now.
+    fn release_skips(&mut self, epoch: Epoch, ended: &RangeSet, outputs: &mut VecDeque<Output>) {
+        let in_range = |range: std::ops::RangeInclusive<u64>| {
+            let waited_for = self.held_skips.range((epoch, *range.start())..=(epoch, *range.end()));
+            waited_for.map(|(number, _)| *number).collect::<Vec<Number>>()
+        };
+        let waited_for: Vec<Number> = ended.iter().flat_map(in_range).collect();
+        for number in waited_for {
+            for ((epoch, n), outcome) in self.held_skips.remove(&number).unwrap_or_default() {
+                let is_known = self.progress.get(&epoch).is_some_and(|p| p.knows(n));
+                if !is_known {
+                    self.account(epoch, outcome, RangeSet::from(n..=n), outputs);
+                }
+            }
+        }
     }
 
     fn tell_within(&mut self, delay: Duration, now: Duration) {

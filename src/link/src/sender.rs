@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use model::{
-    EntryId, Epoch, Event, Hlc, Kind, Label, LocalPos, NodeId, Outbound, OutboundError, Outcome, Outgoing, Precedence,
-    RangeSet, Seq,
+    EntryId, Epoch, Event, Header, Hlc, Kind, Label, LocalPos, NodeId, Outbound, OutboundError, Outcome, Outgoing,
+    Precedence, RangeSet, Seq,
 };
 use wire::frame::{
     BATCH_BYTES_MAX, Claim, Fragment, HistoryHeld, Numbers, PART_OVERHEAD, Packed, Receipt, Resume, Skip, Verdict,
@@ -48,6 +48,10 @@ pub(crate) struct Sender {
     resumes: BTreeMap<Number, Resume>,
     /// Skips to tell.
     skips: BTreeMap<(Epoch, Outcome), RangeSet>,
+    /// Sent before their turn, and what stands before them.
+    jumped: BTreeMap<Number, (Epoch, Seq)>,
+    /// Told or to be told, with nothing before them in their place that the peer may still have to apply.
+    free: BTreeMap<Epoch, RangeSet>,
     /// Skips decided and not yet given to the shell.
     decided: BTreeMap<(Epoch, Outcome), RangeSet>,
     /// What the peer claims, while it greets.
@@ -140,6 +144,8 @@ impl Sender {
             cutting: [const { None }; 5],
             resumes: BTreeMap::new(),
             skips: BTreeMap::new(),
+            free: BTreeMap::new(),
+            jumped: BTreeMap::new(),
             decided: BTreeMap::new(),
             claims: BTreeMap::new(),
             ask: BTreeMap::new(),
@@ -665,7 +671,16 @@ impl Sender {
             if ids.contains(&front.entry.header.id) {
                 continue;
             }
-            for entry in self.with_causes(front, &ids, outbound, now)? {
+            let together = self.with_causes(front, &ids, outbound, now)?;
+            let ahead = together.len().saturating_sub(1);
+            for (i, entry) in together.into_iter().enumerate() {
+                let Header { id, after, .. } = entry.entry.header;
+                if let (true, Some(after)) = (i < ahead, after) {
+                    self.jumped.insert((id.epoch, id.seq.get()), after);
+                    if self.jumped.len() > JUMPED_MAX {
+                        self.jumped.pop_first();
+                    }
+                }
                 plain += entry.bytes.len();
                 ids.insert(entry.entry.header.id);
                 picked.push(entry);
@@ -939,8 +954,13 @@ impl Sender {
     ) -> Result<Option<Frame>, OutboundError> {
         self.skips.retain(|_, set| !set.is_empty());
         if let Some(((epoch, outcome), set)) = self.skips.iter_mut().next() {
-            let ranges = take_fitting(set, bytes_max - SET_OVERHEAD, RANGES_PER_FRAME);
-            return Ok(Some(Frame::Skip(Skip { epoch: *epoch, outcome: *outcome, ranges })));
+            let (epoch, outcome) = (*epoch, *outcome);
+            let half = (bytes_max - SET_OVERHEAD) / 2;
+            let numbers = take_fitting(set, half, RANGES_PER_FRAME);
+            let (ranges, after) = self.places(epoch, &numbers, half / SKIP_LINK_BYTES, outbound)?;
+            let later = numbers.difference(&ranges);
+            self.skips.entry((epoch, outcome)).or_default().union_with(&later);
+            return Ok(Some(Frame::Skip(Skip { epoch, outcome, ranges, after })));
         }
         let count = ((bytes_max - SET_OVERHEAD) / 18).min(wire::frame::VERIFY_MAX);
         while let Some((epoch, asked)) = take_epoch(&mut self.ask, usize::MAX, 1) {
@@ -964,6 +984,42 @@ impl Sender {
         Ok(self.offers.next_control(bytes_max))
     }
 
+    /// What behind `place` must wait for: the entry there, or what it jumped over; `None` when the peer used all that.
+    fn unsettled(&self, mut place: (Epoch, Seq)) -> Option<(Epoch, Seq)> {
+        loop {
+            let (epoch, n) = (place.0, place.1.get());
+            let is_free = self.free.get(&epoch).is_some_and(|set| set.contains(n));
+            if !is_free && !self.progress.get(&epoch).is_some_and(|p| p.was_used(n)) {
+                return Some(place);
+            }
+            // Each is older than the one before.
+            place = *self.jumped.get(&(epoch, n))?;
+        }
+    }
+
+    /// The first of these skipped numbers, and what stands before which of them: at most so many.
+    fn places(
+        &mut self,
+        epoch: Epoch,
+        numbers: &RangeSet,
+        links_max: usize,
+        outbound: &dyn Outbound,
+    ) -> Result<(RangeSet, Vec<(Seq, (Epoch, Seq))>), OutboundError> {
+        let (mut taken, mut links) = (RangeSet::new(), Vec::new());
+        for n in numbers.numbers().take(PICK_MAX) {
+            let Some(id) = self.id(epoch, n) else { continue };
+            // Of what cannot be read nobody knows the place.
+            let after = outbound.entry(id)?.and_then(|o| o.entry.header.after);
+            match after.and_then(|after| self.unsettled(after)) {
+                Some(_) if links.len() >= links_max => break,
+                Some(after) => links.push((id.seq, after)),
+                None => drop(self.free.entry(epoch).or_default().insert(id.seq.get())),
+            }
+            taken.insert(id.seq.get());
+        }
+        Ok((taken, links))
+    }
+
     /// May the peer have this entry's file?
     pub(crate) fn releases(&self, label: &Label) -> bool {
         *label != Label::local() && self.labels.contains(label)
@@ -972,6 +1028,12 @@ impl Sender {
 
 /// Entries that the peer lost, read ahead at a time: 16 of the largest are as much as the classes read ahead.
 const RESEND_MAX: usize = 16;
+
+/// Three numbers of a Skip's place: two of 64 bits and an epoch.
+const SKIP_LINK_BYTES: usize = 25;
+
+/// Entries remembered that were sent before their turn, for the places of skipped ones: 65 536 x about 60 B = 4 MB.
+const JUMPED_MAX: usize = 65_536;
 
 /// Entries looked at for one frame.
 const PICK_MAX: usize = 1_024;

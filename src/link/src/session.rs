@@ -324,7 +324,7 @@ impl Session {
 
     /// The ledger says that these entries of the peer ended so, durably.
     pub fn finals(&mut self, epoch: Epoch, outcome: Outcome, ranges: &RangeSet, now: Now) {
-        self.receiver.finals(epoch, outcome, ranges, now.mono);
+        self.receiver.finals(epoch, outcome, ranges, now.mono, &mut self.outputs);
         if outcome == Outcome::Purged {
             self.fetch.forget(epoch, ranges);
             self.held.purged(epoch, ranges);

@@ -186,6 +186,7 @@ impl Node {
             source: SourcePosition(captured),
             stream: StreamId::Channel(Id::from_block([9; 16])),
             causes: causes.collect(),
+            after: None,
             precedence: draft.class,
             captured,
             origin_time: captured.millis(),
@@ -649,7 +650,12 @@ fn any_hostile_frame() -> impl Strategy<Value = Frame> {
             offset
         })),
         (epoch(), seq(), part.clone()).prop_map(|(epoch, seq, part)| Frame::Fragment(Fragment { epoch, seq, part })),
-        (epoch(), outcome(), set()).prop_map(|(epoch, outcome, ranges)| Frame::Skip(Skip { epoch, outcome, ranges })),
+        (epoch(), outcome(), set()).prop_map(|(epoch, outcome, ranges)| Frame::Skip(Skip {
+            epoch,
+            outcome,
+            ranges,
+            after: Vec::new()
+        })),
         (epoch(), prop::collection::vec((seq(), any::<u64>()), 0..5))
             .prop_map(|(epoch, hashes)| Frame::Verify(Verify { epoch, hashes })),
         (epoch(), set(), set()).prop_map(|(epoch, same, different)| Frame::Verdict(Verdict { epoch, same, different })),
@@ -1127,7 +1133,12 @@ fn a_hostile_peer_ends_the_connection_and_changes_nothing() {
     foreign.header.id.origin = NodeId([9; 16]);
     let hostile = [
         Frame::Batch(batch_of(&foreign)),
-        Frame::Skip(wire::frame::Skip { epoch: Epoch(1), outcome: Outcome::Applied, ranges: RangeSet::from(1..=9) }),
+        Frame::Skip(wire::frame::Skip {
+            epoch: Epoch(1),
+            outcome: Outcome::Applied,
+            ranges: RangeSet::from(1..=9),
+            after: Vec::new(),
+        }),
         Frame::Greet(wire::frame::Greet {
             protocol: 1,
             node: NodeId([9; 16]),

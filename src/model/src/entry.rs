@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{EntryId, Hlc, Id, Label, Precedence, UnixMillis};
+use crate::{EntryId, Epoch, Hlc, Id, Label, Precedence, Seq, UnixMillis};
 
 /// One captured event as it travels. Immutable once numbered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub struct Header {
     pub stream: StreamId,
     /// Entries that must be accounted for at the receiver before this one is applied.
     pub causes: Vec<Cause>,
+    /// The entry of this origin before this one in its stream and precedence: it is applied first, unless something more
+    /// urgent needs this one. It is no cause: it is never sent ahead of its turn. Files and purges keep no order.
+    pub after: Option<(Epoch, Seq)>,
     /// Sending class.
     pub precedence: Precedence,
     /// When the event was captured.
@@ -40,6 +43,24 @@ pub struct Header {
     pub kind: Kind,
     /// Salt under which the ids in this entry shrink to counters; see [`crate::IdContext`].
     pub mint_salt: u64,
+}
+
+impl Header {
+    /// As [`Header::after`], by identity.
+    pub fn predecessor(&self) -> Option<EntryId> {
+        self.after.map(|(epoch, seq)| EntryId { origin: self.id.origin, epoch, seq })
+    }
+
+    /// Entries of which the next one in the same place is the successor; `None` where there is no order.
+    pub fn lane(&self) -> Option<(StreamId, Precedence)> {
+        lane(self.kind, self.stream, self.precedence)
+    }
+}
+
+/// As [`Header::lane`], for an entry that has no number yet.
+pub fn lane(kind: Kind, stream: StreamId, precedence: Precedence) -> Option<(StreamId, Precedence)> {
+    // A file's bytes may take hours, and an order to purge waits for nobody.
+    (kind != Kind::File && stream != StreamId::Purge).then_some((stream, precedence))
 }
 
 /// Hash of an entry: BLAKE3 over (hash of header bytes, hash of body bytes), first 16 bytes.

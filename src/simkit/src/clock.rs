@@ -1,7 +1,7 @@
 //! A clock that the world moves.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use model::{Clock, UnixMillis};
@@ -28,5 +28,33 @@ impl VirtualClock {
 impl Clock for VirtualClock {
     fn now(&self) -> UnixMillis {
         UnixMillis(START + self.elapsed().as_millis() as i64)
+    }
+}
+
+/// The wall clock of one node, which somebody may set. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct WallClock {
+    world: VirtualClock,
+    ahead_millis: Arc<AtomicI64>,
+}
+
+impl WallClock {
+    pub(crate) fn of(world: VirtualClock) -> Self {
+        Self { world, ahead_millis: Arc::default() }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.world.elapsed()
+    }
+
+    /// Sets it so far ahead of the world's time, or behind it.
+    pub(crate) fn set_ahead(&self, millis: i64) {
+        self.ahead_millis.store(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for WallClock {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.world.now().0 + self.ahead_millis.load(Ordering::SeqCst))
     }
 }

@@ -288,6 +288,11 @@ impl PretendDisk {
         self.state().room_bytes = bytes;
     }
 
+    /// Is there a bound on what it takes?
+    pub fn is_bounded(&self) -> bool {
+        self.state().room_bytes.is_some()
+    }
+
     /// Room for so many files; `None` for as many as are made. Like a file system out of inodes, creating one more fails.
     pub fn set_files_max(&self, files: Option<usize>) {
         self.state().room_files = files;

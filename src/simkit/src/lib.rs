@@ -31,4 +31,5 @@ pub use clock::VirtualClock;
 pub use crash::{Boundary, CrashStates};
 pub use disk::{Call, DiskError, Fault, Op, PretendDisk, Trace};
 pub use media::{Keep, Undecided};
-pub use world::{World, seeds};
+pub use network::{Loss, Weather};
+pub use world::{History, World, seeds};

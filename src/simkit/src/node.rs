@@ -1,4 +1,4 @@
-//! A node: a pretend core with outbox and ledger, a real journal on a pretend disk, a real session and shaper.
+//! A node: a pretend core with outbox and ledger, a real journal on a pretend disk, a real session and shaper per peer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,18 +12,22 @@ use journal::{
     JournalSettings, OutboundView, Salts,
 };
 use keys::{DataKey, DataKeys, KeyNumber, ProcessMint, SALT_LEN};
-use link::{EpochProgress, Lane, Now, Output, ReceiverState, SenderState, Session, SessionConfig, StartEpochReason};
+use link::{
+    EpochProgress, Incoming, Lane, Now, Output, ReceiverState, SenderState, Session, SessionConfig, StartEpochReason,
+};
 use model::event::{FileState, FileStub};
 use model::{
-    BitsPerSecond, ByteSize, Clock, Entry, EntryId, Epoch, Event, Hlc, HybridClock, Id, IdMint, Kind, Label, LocalPos,
-    NodeId, ObjectKey, Outcome, Precedence, RangeSet, SourcePosition, StreamId, UnixMillis, Version,
+    BitsPerSecond, ByteSize, ChunkName, Clock, Entry, EntryId, Epoch, Event, Hlc, HybridClock, Id, IdMint, Kind, Label,
+    LocalPos, NodeId, ObjectKey, Outcome, Precedence, RangeSet, SourcePosition, StreamId, UnixMillis, Version,
 };
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use shaper::{Demand, Emission, Shaper};
 use wire::frame::Frame;
 
-use crate::{PretendDisk, VirtualClock};
+use crate::PretendDisk;
+use crate::clock::WallClock;
+use crate::network::passes_a_full_queue;
 
 /// A change that the core committed.
 #[derive(Clone, Debug)]
@@ -56,59 +60,90 @@ impl Row {
 }
 
 /// What survives in the core's database.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Core {
-    outbox: Vec<Row>,
-    /// How the peer's numbers ended here.
-    ledger: BTreeMap<Epoch, EpochProgress>,
+    /// Numbers of its own rows.
+    outbox: Vec<u64>,
+    /// How each peer's numbers ended here.
+    ledger: BTreeMap<NodeId, BTreeMap<Epoch, EpochProgress>>,
     cursor: Option<LocalPos>,
     /// Received and waiting for causes.
     held: Vec<(EntryId, Entry)>,
-    /// Rows of the peer in the order in which they took effect.
-    applied: Vec<u64>,
+    /// Rows of peers in the order in which they took effect.
+    applied: Vec<(NodeId, u64)>,
+    /// Applied before their turn, and what they jumped over.
+    jumped: BTreeMap<EntryId, EntryId>,
     incomplete: BTreeMap<EntryId, Entry>,
-    files: BTreeSet<u64>,
+    files: BTreeSet<(NodeId, u64)>,
 }
 
 /// The part of a node that ends with its process.
 struct Process {
     journal: Journal,
     outbound: OutboundView,
+    talks: BTreeMap<NodeId, Talk>,
+    /// A full disk is asked again then, for captures and for what peers sent.
+    retry_at: Option<Duration>,
+}
+
+/// What a process has to do with one peer.
+struct Talk {
     consumer: Consumer,
     session: Session,
     shaper: Shaper,
+    /// What a full disk did not take.
+    stalled: Vec<Append>,
+}
+
+/// Something of a peer on its way into the journal.
+enum Append {
+    Entry(Incoming),
+    Chunk(ChunkName, Vec<u8>),
+}
+
+/// A copy of everything that a node keeps, made while it ran.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    disk: PretendDisk,
+    core: Core,
 }
 
 pub(crate) struct SimNode {
     pub(crate) name: String,
-    me: NodeId,
-    peer: NodeId,
-    clock: VirtualClock,
+    pub(crate) me: NodeId,
+    peers: Vec<NodeId>,
+    pub(crate) wall: WallClock,
     hybrid: HybridClock,
     disk: PretendDisk,
     core: Core,
+    /// Every row that was ever committed, whatever became of the database: its number is its place.
+    rows: Vec<Row>,
+    /// Rows that went with the restore of a snapshot. Peers may have them or not.
+    lost: BTreeSet<u64>,
+    /// Rows of peers that had taken effect here before such a restore, and perhaps have not any more.
+    undone: BTreeSet<(NodeId, u64)>,
     rate: BitsPerSecond,
     at_rest: AtRest,
     boot: u64,
     process: Option<Process>,
     pub(crate) crashes: u32,
+    pub(crate) restores: u32,
+    /// How often the disk was full.
+    pub(crate) stalls: u32,
 }
 
 /// The power went while something was being made durable.
 #[derive(Debug)]
 pub(crate) struct PowerLost;
 
-impl From<AppendError> for PowerLost {
-    fn from(_: AppendError) -> Self {
-        Self
-    }
+/// Why nothing was appended.
+enum Refused {
+    PowerLost,
+    NoRoom,
 }
 
-impl From<io::Error> for PowerLost {
-    fn from(_: io::Error) -> Self {
-        Self
-    }
-}
+/// How long a node waits before it asks a full disk again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 fn secret(node: NodeId) -> [u8; 32] {
     [node.0[0]; 32]
@@ -138,22 +173,27 @@ impl Salts for CountedSalts {
 }
 
 impl SimNode {
-    pub(crate) fn new(name: &str, me: NodeId, peer: NodeId, clock: VirtualClock, sealed: bool) -> Self {
+    pub(crate) fn new(name: &str, me: NodeId, peers: Vec<NodeId>, wall: WallClock, sealed: bool) -> Self {
         let keys = DataKeys::new([(KeyNumber(1), DataKey::from_bytes([me.0[0]; 32]))]);
         let salts = Arc::new(CountedSalts::default());
         Self {
             name: name.to_owned(),
             me,
-            peer,
-            clock,
+            peers,
+            wall,
             hybrid: HybridClock::default(),
             disk: PretendDisk::default(),
             core: Core::default(),
+            rows: Vec::new(),
+            lost: BTreeSet::new(),
+            undone: BTreeSet::new(),
             rate: BitsPerSecond(64_000),
             at_rest: if sealed { AtRest::Sealed { keys, salts } } else { AtRest::Plain },
             boot: 0,
             process: None,
             crashes: 0,
+            restores: 0,
+            stalls: 0,
         }
     }
 
@@ -162,37 +202,75 @@ impl SimNode {
     }
 
     pub(crate) fn rows(&self) -> &[Row] {
-        &self.core.outbox
+        &self.rows
     }
 
-    pub(crate) fn applied(&self) -> &[u64] {
-        &self.core.applied
+    /// Rows of a peer in the order in which they took effect.
+    pub(crate) fn applied_of(&self, peer: NodeId) -> impl Iterator<Item = u64> + '_ {
+        self.core.applied.iter().filter(move |(of, _)| *of == peer).map(|(_, number)| *number)
     }
 
-    pub(crate) fn files(&self) -> &BTreeSet<u64> {
-        &self.core.files
+    pub(crate) fn has_file(&self, peer: NodeId, number: u64) -> bool {
+        self.core.files.contains(&(peer, number))
+    }
+
+    /// Did its own row go with a restore?
+    pub(crate) fn has_lost(&self, number: u64) -> bool {
+        self.lost.contains(&number)
+    }
+
+    /// Did the effect of a peer's row go with a restore?
+    pub(crate) fn has_undone(&self, peer: NodeId, number: u64) -> bool {
+        self.undone.contains(&(peer, number))
     }
 
     /// Commits a change to the core: from here on it must not be lost.
     pub(crate) fn commit(&mut self, rng: &mut ChaCha8Rng) {
-        let number = self.core.outbox.len() as u64;
+        let number = self.rows.len() as u64;
         let class = Precedence::ALL[rng.random_range(0..5)];
         let file = rng.random_bool(0.05);
-        let back = |rng: &mut ChaCha8Rng| rng.random_range(1..20u64);
-        let causes: Vec<u64> = (0..rng.random_range(0..3)).filter_map(|_| number.checked_sub(back(rng))).collect();
-        let is_file = |n: &u64| self.core.outbox[*n as usize].file_bytes.is_some();
-        let now = self.clock.now();
-        self.core.outbox.push(Row {
+        let causes: Vec<u64> = (0..rng.random_range(0..3))
+            .filter_map(|_| self.core.outbox.len().checked_sub(rng.random_range(1..20)))
+            .map(|at| self.core.outbox[at])
+            .filter(|n| !self.rows[*n as usize].is_file())
+            .collect();
+        let now = self.wall.now();
+        self.core.outbox.push(number);
+        self.rows.push(Row {
             number,
             at: self.hybrid.tick(now),
             stream: rng.random_range(0..3),
             class: if file { Precedence::Deferred } else { class },
             label: if rng.random_bool(0.1) { "secret" } else { "mission" },
             expiry: rng.random_bool(0.05).then(|| UnixMillis(now.0 + rng.random_range(0..600_000))),
-            causes: causes.into_iter().filter(|n| !is_file(n)).collect(),
+            causes,
             body_bytes: if rng.random_bool(0.05) { rng.random_range(2_000..20_000) } else { rng.random_range(0..200) },
             file_bytes: file.then(|| rng.random_range(0..120_000)),
         });
+    }
+
+    /// A copy of what it keeps, as a virtual machine's snapshot has it.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot { disk: self.disk.copy(), core: self.core.clone() }
+    }
+
+    /// The machine is put back to the snapshot, and starts anew.
+    pub(crate) fn restore(&mut self, snapshot: &Snapshot) {
+        self.process = None;
+        let kept: BTreeSet<u64> = snapshot.core.outbox.iter().copied().collect();
+        self.lost.extend(self.core.outbox.iter().filter(|n| !kept.contains(n)));
+        let kept: BTreeSet<(NodeId, u64)> = snapshot.core.applied.iter().copied().collect();
+        self.undone.extend(self.core.applied.iter().filter(|row| !kept.contains(row)));
+        self.disk = snapshot.disk.copy();
+        self.core = snapshot.core.clone();
+        let last = self.core.outbox.last().map(|n| self.rows[*n as usize].at);
+        self.hybrid = last.map_or_else(HybridClock::default, HybridClock::after);
+        self.restores += 1;
+    }
+
+    /// From here on the disk takes so many bytes more; `None`: whatever comes.
+    pub(crate) fn set_room(&self, bytes: Option<u64>) {
+        self.disk.set_room(bytes.map(|more| self.disk.used_bytes() + more));
     }
 
     pub(crate) fn start(&mut self) -> Result<(), PowerLost> {
@@ -201,7 +279,7 @@ impl SimNode {
             dir: PathBuf::from("/journal"),
             node: self.me,
             disk: Arc::new(self.disk.clone()),
-            clock: Arc::new(self.clock.clone()),
+            clock: Arc::new(self.wall.clone()),
             settings: JournalSettings {
                 segment_bytes: ByteSize(64 << 10),
                 limit_bytes: ByteSize(1 << 30),
@@ -212,12 +290,32 @@ impl SimNode {
         };
         let (journal, _) = match Journal::open(options) {
             Ok(opened) => opened,
-            Err(_) if self.disk.is_off() => return Err(PowerLost),
+            // It is started again, by systemd or by hand.
+            Err(_) if self.disk.is_off() || self.disk.is_bounded() => return Err(PowerLost),
             Err(e) => panic!("{}: the journal does not open: {e}", self.name),
         };
-        let consumer = journal.consumer("peer:other", true)?;
-        let local = journal.consumer("local", true)?;
+        let failed = |e: AppendError| match self.refused(&e) {
+            Refused::PowerLost | Refused::NoRoom => PowerLost,
+        };
+        let local = journal.consumer("local", true).map_err(failed)?;
         local.advance(self.core.cursor.unwrap_or(LocalPos::START));
+        let mut talks = BTreeMap::new();
+        for peer in &self.peers {
+            let consumer = journal.consumer(&consumer_name(*peer), true).map_err(failed)?;
+            let session = self.session(*peer, &journal, &consumer)?;
+            let shaper = Shaper::new(self.rate, 1_200, Emission::Normal, self.wall.elapsed());
+            talks.insert(*peer, Talk { consumer, session, shaper, stalled: Vec::new() });
+        }
+        for (id, entry) in &self.core.incomplete {
+            if let Some(talk) = talks.get_mut(&id.origin) {
+                talk.session.want_file(entry);
+            }
+        }
+        self.process = Some(Process { outbound: journal.outbound(), journal, talks, retry_at: None });
+        Ok(())
+    }
+
+    fn session(&self, peer: NodeId, journal: &Journal, consumer: &Consumer) -> Result<Session, PowerLost> {
         let state = consumer.state();
         let mut progress: BTreeMap<Epoch, EpochProgress> = BTreeMap::new();
         for (epoch, stored) in state.stored {
@@ -231,8 +329,8 @@ impl SimNode {
             progress,
             scan_from: consumer.low_water().map_err(|_| PowerLost)?,
         };
-        let mut received = self.core.ledger.clone();
-        for (epoch, stored) in journal.received(self.peer) {
+        let mut received = self.core.ledger.get(&peer).cloned().unwrap_or_default();
+        for (epoch, stored) in journal.received(peer) {
             received.entry(epoch).or_default().stored = stored;
         }
         let labels: BTreeSet<Label> = ["mission".parse().expect("a label")].into();
@@ -240,16 +338,21 @@ impl SimNode {
             me: self.me,
             name: self.name.clone(),
             boot: self.boot,
-            peer: self.peer,
+            peer,
             labels,
-            peer_chunk_secret: secret(self.peer),
+            peer_chunk_secret: secret(peer),
             compression: 3,
         };
-        let mut session = Session::new(config, sender, ReceiverState { progress: received });
-        self.core.incomplete.values().for_each(|entry| session.want_file(entry));
-        let shaper = Shaper::new(self.rate, 1_200, Emission::Normal, self.clock.elapsed());
-        self.process = Some(Process { outbound: journal.outbound(), journal, consumer, session, shaper });
-        Ok(())
+        Ok(Session::new(config, sender, ReceiverState { progress: received }))
+    }
+
+    /// What an append's failure means in a world where power goes and disks are full, but nothing else fails.
+    fn refused(&self, e: &AppendError) -> Refused {
+        match e {
+            _ if self.disk.is_off() => Refused::PowerLost,
+            e if e.is_retryable() => Refused::NoRoom,
+            e => panic!("{}: {e}", self.name),
+        }
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -268,28 +371,67 @@ impl SimNode {
     }
 
     fn now(&self) -> Now {
-        Now { mono: self.clock.elapsed(), wall: self.clock.now() }
+        Now { mono: self.wall.elapsed(), wall: self.wall.now() }
     }
 
-    pub(crate) fn connected(&mut self) {
+    pub(crate) fn connected(&mut self, peer: NodeId) {
         let now = self.now();
-        if let Some(process) = &mut self.process {
-            process.session.connected(now);
+        let Some(Process { journal, talks, .. }) = &mut self.process else { return };
+        let Some(talk) = talks.get_mut(&peer) else { return };
+        talk.consumer.begin_session();
+        let outcomes = talk.consumer.state().outcomes;
+        let of = |epoch: Epoch, outcome: Outcome| {
+            outcomes.get(&epoch).map(|sets| sets[outcome as usize - 1].clone()).unwrap_or_default()
+        };
+        for (epoch, numbers) in journal.trimmed() {
+            let expired = numbers.difference(&of(epoch, Outcome::Superseded));
+            talk.session.lost(epoch, Outcome::Expired, &expired);
         }
+        for epoch in outcomes.keys() {
+            for outcome in [Outcome::Expired, Outcome::Superseded] {
+                talk.session.lost(*epoch, outcome, &of(*epoch, outcome));
+            }
+        }
+        talk.session.connected(now);
     }
 
-    pub(crate) fn disconnected(&mut self) {
-        if let Some(process) = &mut self.process {
-            process.session.disconnected();
+    pub(crate) fn disconnected(&mut self, peer: NodeId) {
+        if let Some(talk) = self.process.as_mut().and_then(|p| p.talks.get_mut(&peer)) {
+            talk.session.disconnected();
+            talk.consumer.end_session();
         }
     }
 
     /// Rows of the outbox that the journal does not have yet become entries.
     pub(crate) fn capture(&mut self) -> Result<(), PowerLost> {
+        let now = self.wall.elapsed();
+        if self.process.as_ref().is_none_or(|p| p.retry_at.is_some_and(|at| at > now)) {
+            return Ok(());
+        }
+        let captured = self.capture_all();
         let Some(process) = &mut self.process else { return Ok(()) };
+        match captured {
+            Ok(0) => Ok(()),
+            Ok(_) => {
+                process.talks.values_mut().for_each(|talk| talk.session.appended());
+                Ok(())
+            }
+            Err(Refused::PowerLost) => Err(PowerLost),
+            Err(Refused::NoRoom) => {
+                process.retry_at = Some(now + RETRY_AFTER);
+                self.stalls += 1;
+                // Some may have found room before the others did not.
+                process.talks.values_mut().for_each(|talk| talk.session.appended());
+                Ok(())
+            }
+        }
+    }
+
+    fn capture_all(&self) -> Result<usize, Refused> {
+        let Some(process) = &self.process else { return Ok(0) };
         let captured = process.journal.highest_source();
-        let fresh: Vec<&Row> =
-            self.core.outbox.iter().filter(|row| captured.is_none_or(|at| SourcePosition(row.at) > at)).collect();
+        let rows = self.core.outbox.iter().map(|n| &self.rows[*n as usize]);
+        let fresh: Vec<&Row> = rows.filter(|row| captured.is_none_or(|at| SourcePosition(row.at) > at)).collect();
         let (mut follows, mut tickets) = (captured, Vec::new());
         for row in fresh {
             let (mut body, mut since) = (row.number.to_le_bytes().to_vec(), None);
@@ -299,10 +441,11 @@ impl SimNode {
                 let namer = wire::chunk::Namer::new(&secret(self.me), &row.label.parse().expect("a label"));
                 let content = file_content(row.number, bytes);
                 let put = |name, chunk: &[u8]| {
-                    process.journal.put_chunk(name, chunk).wait()?;
+                    process.journal.put_chunk(name, chunk).wait().map_err(|e| NotCut(self.refused(&e)))?;
                     Ok(())
                 };
-                let manifest = wire::chunk::build_manifest::<PowerLost>(content.as_slice(), &namer, put)?;
+                let manifest = wire::chunk::build_manifest::<NotCut>(content.as_slice(), &namer, put);
+                let manifest = manifest.map_err(|NotCut(refused)| refused)?;
                 body = wire::encode_event(&file_event(row, self.me, manifest), self.me, 1);
                 since = Some((file, bytes as u64));
             } else {
@@ -331,88 +474,136 @@ impl SimNode {
             // The file stays announced until its entry is durable.
             tickets.push((process.journal.append_own(draft), since));
         }
-        if !tickets.is_empty() {
-            for (ticket, _file) in tickets {
-                ticket.wait()?;
+        let count = tickets.len();
+        let mut first = Ok(count);
+        for (ticket, _file) in tickets {
+            let appended = ticket.wait().map_err(|e| self.refused(&e));
+            if let (Ok(_), Err(refused)) = (&first, appended) {
+                first = Err(refused);
             }
-            process.session.appended();
+        }
+        first
+    }
+
+    /// Carries out what the sessions want.
+    pub(crate) fn perform(&mut self) -> Result<(), PowerLost> {
+        let now = self.now();
+        if let Some(process) = self.process.as_mut().filter(|p| p.retry_at.is_some_and(|at| at <= now.mono)) {
+            process.retry_at = None;
+            let stalled: Vec<(NodeId, Vec<Append>)> =
+                process.talks.iter_mut().map(|(peer, talk)| (*peer, std::mem::take(&mut talk.stalled))).collect();
+            for (peer, appends) in stalled {
+                appends.into_iter().try_for_each(|append| self.append(peer, append))?;
+            }
+        }
+        for peer in self.peers.clone() {
+            while let Some(output) =
+                self.process.as_mut().and_then(|p| p.talks.get_mut(&peer)).and_then(|talk| talk.session.poll())
+            {
+                self.carry_out(peer, output)?;
+            }
         }
         Ok(())
     }
 
-    /// Carries out what the session wants.
-    pub(crate) fn perform(&mut self) -> Result<(), PowerLost> {
+    fn append(&mut self, peer: NodeId, append: Append) -> Result<(), PowerLost> {
         let now = self.now();
         let Some(process) = &mut self.process else { return Ok(()) };
-        let mut tickets = Vec::new();
-        loop {
-            while let Some(output) = process.session.poll() {
-                match output {
-                    Output::Store(incoming) => {
-                        let foreign = Foreign { bytes: incoming.bytes, object: None };
-                        tickets.push((incoming.entry.header.id, process.journal.append_foreign(foreign)));
-                    }
-                    Output::StoreChunk { name, bytes, file: _ } => {
-                        process.journal.put_chunk(name, &bytes).wait()?;
-                        process.session.chunks_stored(&[name]);
-                    }
-                    Output::RetainChunk(name) => {
-                        process.journal.retain_chunk(name).wait()?;
-                    }
-                    Output::RecordStored { epoch, ranges } => process.consumer.record_stored(epoch, &ranges),
-                    Output::RecordOutcome { epoch, outcome, ranges } => {
-                        process.consumer.record_outcome(outcome, epoch, &ranges);
-                    }
-                    Output::AccountSkipped { epoch, outcome, ranges } => {
-                        let ledger = self.core.ledger.entry(epoch).or_default();
-                        ledger.outcomes.entry(outcome).or_default().union_with(&ranges);
-                        process.session.finals(epoch, outcome, &ranges, now);
-                    }
-                    Output::StartEpoch { reason, at_least, reissue } => {
-                        let reason = match reason {
-                            StartEpochReason::PeerIsAhead => EpochReason::PeerIsAhead,
-                            StartEpochReason::Conflict => EpochReason::Conflict,
-                        };
-                        while process.journal.epochs().last().is_none_or(|open| open.epoch < at_least) {
-                            process.journal.start_epoch(reason).wait()?;
-                        }
-                        process.journal.reissue(reissue).wait()?;
-                        if let Some(open) = process.journal.epochs().last() {
-                            process.session.own_epoch(open.epoch, open.last.map_or(0, |s| s.get()));
-                        }
-                        process.session.appended();
-                    }
-                    Output::FileComplete(id) => {
-                        if let Some(entry) = self.core.incomplete.remove(&id) {
-                            let number = check_file(&entry, &process.journal);
-                            self.core.files.insert(number);
-                        }
-                    }
-                    Output::FileUnavailable(id) => panic!("{}: file {id} became unavailable", self.name),
-                    Output::Restore(incoming) => {
-                        let returned = Foreign { bytes: incoming.bytes, object: None };
-                        if process.journal.restore(returned).wait()? {
-                            process.session.appended();
-                        }
-                    }
-                    Output::NotReturned { epoch, ranges } => {
-                        process.journal.not_returned(process.consumer.name(), epoch, &ranges);
-                    }
-                    Output::Close { .. } | Output::PeerGreeted { .. } | Output::OfferFiles | Output::Event(_) => {}
-                }
+        let outcome = match &append {
+            Append::Entry(incoming) => {
+                let foreign = Foreign { bytes: Arc::clone(&incoming.bytes), object: None };
+                process.journal.append_foreign(foreign).wait().map(Some)
             }
-            if tickets.is_empty() {
-                return Ok(());
-            }
-            for (id, ticket) in tickets.drain(..) {
-                match ticket.wait()? {
-                    ForeignOutcome::Stored(_) | ForeignOutcome::AlreadyHeld => {
-                        process.session.entries_stored(&[id], now)
+            Append::Chunk(name, bytes) => process.journal.put_chunk(*name, bytes).wait().map(|_| None),
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(e) => {
+                return match self.refused(&e) {
+                    Refused::PowerLost => Err(PowerLost),
+                    Refused::NoRoom => {
+                        self.stalls += 1;
+                        let Some(process) = &mut self.process else { return Ok(()) };
+                        process.retry_at = Some(now.mono + RETRY_AFTER);
+                        if let Some(talk) = process.talks.get_mut(&peer) {
+                            talk.stalled.push(append);
+                        }
+                        Ok(())
                     }
-                    ForeignOutcome::Conflict { .. } => process.session.entry_conflicts(id),
-                }
+                };
             }
+        };
+        let Some(talk) = process.talks.get_mut(&peer) else { return Ok(()) };
+        match (append, outcome) {
+            (Append::Entry(incoming), Some(ForeignOutcome::Conflict { .. })) => {
+                talk.session.entry_conflicts(incoming.entry.header.id);
+            }
+            (Append::Entry(incoming), _) => talk.session.entries_stored(&[incoming.entry.header.id], now),
+            (Append::Chunk(name, _), _) => talk.session.chunks_stored(&[name]),
         }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, peer: NodeId, output: Output) -> Result<(), PowerLost> {
+        let now = self.now();
+        let disk = self.disk.clone();
+        let Some(Process { journal, talks, .. }) = &mut self.process else { return Ok(()) };
+        let Some(talk) = talks.get_mut(&peer) else { return Ok(()) };
+        // A node that cannot begin an epoch, or keep what it holds, is restarted by its supervisor.
+        let restart = |e: AppendError| match e {
+            _ if disk.is_off() || disk.is_bounded() => PowerLost,
+            e => panic!("{e}"),
+        };
+        match output {
+            Output::Store(incoming) => self.append(peer, Append::Entry(incoming))?,
+            Output::StoreChunk { name, bytes, file: _ } => self.append(peer, Append::Chunk(name, bytes))?,
+            Output::RetainChunk(name) => {
+                journal.retain_chunk(name).wait().map_err(restart)?;
+            }
+            Output::RecordStored { epoch, ranges } => talk.consumer.record_stored(epoch, &ranges),
+            Output::RecordOutcome { epoch, outcome, ranges } => talk.consumer.record_outcome(outcome, epoch, &ranges),
+            Output::AccountSkipped { epoch, outcome, ranges } => {
+                let ledger = self.core.ledger.entry(peer).or_default().entry(epoch).or_default();
+                ledger.outcomes.entry(outcome).or_default().union_with(&ranges);
+                talk.session.finals(epoch, outcome, &ranges, now);
+            }
+            Output::StartEpoch { reason, at_least, reissue } => {
+                let reason = match reason {
+                    StartEpochReason::PeerIsAhead => EpochReason::PeerIsAhead,
+                    StartEpochReason::Conflict => EpochReason::Conflict,
+                };
+                while journal.epochs().last().is_none_or(|open| open.epoch < at_least) {
+                    journal.start_epoch(reason).wait().map_err(restart)?;
+                }
+                journal.reissue(reissue).wait().map_err(restart)?;
+                let open = journal.epochs().last().map(|open| (open.epoch, open.last.map_or(0, |s| s.get())));
+                for talk in talks.values_mut() {
+                    if let Some((epoch, last)) = open {
+                        talk.session.own_epoch(epoch, last);
+                    }
+                    talk.session.appended();
+                }
+            }
+            Output::FileComplete(id) => {
+                if let Some(entry) = self.core.incomplete.remove(&id) {
+                    self.core.files.insert((peer, check_file(&entry, journal)));
+                }
+            }
+            Output::FileUnavailable(id) => {
+                // A peer that had been told that the file is whole need not keep it for who forgot.
+                assert!(self.restores > 0, "{}: file {id} became unavailable", self.name);
+                self.core.incomplete.remove(&id);
+            }
+            Output::Restore(incoming) => {
+                let returned = Foreign { bytes: incoming.bytes, object: None };
+                if journal.restore(returned).wait().map_err(restart)? {
+                    talk.session.appended();
+                }
+            }
+            Output::NotReturned { epoch, ranges } => journal.not_returned(talk.consumer.name(), epoch, &ranges),
+            Output::Close { .. } | Output::PeerGreeted { .. } | Output::OfferFiles | Output::Event(_) => {}
+        }
+        Ok(())
     }
 
     /// Received entries take effect once their causes are accounted for; effect and ledger are one transaction.
@@ -431,31 +622,42 @@ impl SimNode {
                 if received.entry.header.kind == Kind::File {
                     self.core.incomplete.insert(id, received.entry.clone());
                     // It may have become durable in a process that ended before this.
-                    process.session.want_file(&received.entry);
+                    if let Some(talk) = process.talks.get_mut(&id.origin) {
+                        talk.session.want_file(&received.entry);
+                    }
                 }
                 self.core.held.push((id, received.entry));
             }
         }
         loop {
             let before = self.core.held.len();
-            let mut behind = BTreeSet::new();
+            let wanted = wanted(&self.core.held);
             for (id, entry) in std::mem::take(&mut self.core.held) {
                 let h = &entry.header;
                 let ended = |id: &EntryId| {
-                    let ledger = self.core.ledger.get(&id.epoch);
+                    let ledger = self.core.ledger.get(&id.origin).and_then(|ledger| ledger.get(&id.epoch));
                     ledger.is_some_and(|l| l.outcomes.values().any(|set| set.contains(id.seq.get())))
                 };
-                // What must wait holds back what stands behind it in its stream and class.
-                if behind.contains(&(h.stream, h.precedence)) || !h.causes.iter().all(ended) {
-                    behind.insert((h.stream, h.precedence));
+                let mut before = h.predecessor();
+                while let Some(ended) = before.filter(|before| ended(before)) {
+                    before = self.core.jumped.get(&ended).copied();
+                }
+                // What something more urgent needs does not keep its place in its stream and class.
+                let jumps = wanted.get(&id).is_some_and(|urgency| *urgency < h.precedence);
+                if (before.is_some() && !jumps) || !h.causes.iter().all(ended) {
                     self.core.held.push((id, entry));
                     continue;
                 }
+                if let Some(over) = before {
+                    self.core.jumped.insert(id, over);
+                }
                 let numbers = RangeSet::from(id.seq.get()..=id.seq.get());
-                self.core.applied.push(row_of(&entry));
-                let ledger = self.core.ledger.entry(id.epoch).or_default();
+                self.core.applied.push((id.origin, row_of(&entry)));
+                let ledger = self.core.ledger.entry(id.origin).or_default().entry(id.epoch).or_default();
                 ledger.outcomes.entry(Outcome::Applied).or_default().union_with(&numbers);
-                process.session.finals(id.epoch, Outcome::Applied, &numbers, now);
+                if let Some(talk) = process.talks.get_mut(&id.origin) {
+                    talk.session.finals(id.epoch, Outcome::Applied, &numbers, now);
+                }
             }
             if self.core.held.len() == before {
                 return Ok(());
@@ -463,10 +665,11 @@ impl SimNode {
         }
     }
 
-    pub(crate) fn receive(&mut self, frame: Frame) -> Result<(), PowerLost> {
+    pub(crate) fn receive(&mut self, peer: NodeId, frame: Frame) -> Result<(), PowerLost> {
         let now = self.now();
-        let Some(process) = &mut self.process else { return Ok(()) };
-        match process.session.frame(frame, &process.outbound, now) {
+        let Some(Process { outbound, talks, .. }) = &mut self.process else { return Ok(()) };
+        let Some(talk) = talks.get_mut(&peer) else { return Ok(()) };
+        match talk.session.frame(frame, outbound, now) {
             Ok(()) => Ok(()),
             Err(_) if self.disk.is_off() => Err(PowerLost),
             Err(e) => panic!("{}: {e}", self.name),
@@ -476,57 +679,67 @@ impl SimNode {
     pub(crate) fn tick(&mut self) {
         let now = self.now();
         if let Some(process) = &mut self.process {
-            process.session.tick(now);
+            process.talks.values_mut().for_each(|talk| talk.session.tick(now));
         }
     }
 
-    /// The next frame that the shaper and the session agree on, or when to ask again.
-    pub(crate) fn send(&mut self) -> Result<Result<Vec<u8>, Option<Duration>>, PowerLost> {
+    /// The next frame that the shaper and the session agree on, or when to ask again. Without `room` only what is
+    /// urgent.
+    pub(crate) fn send(&mut self, peer: NodeId, room: bool) -> Result<Result<Vec<u8>, Option<Duration>>, PowerLost> {
         let now = self.now();
-        let Some(process) = &mut self.process else { return Ok(Err(None)) };
-        let waiting = process.session.waiting(&process.outbound, now).map_err(|_| PowerLost)?;
-        if waiting.is_empty() {
+        let Some(Process { outbound, talks, .. }) = &mut self.process else { return Ok(Err(None)) };
+        let Some(talk) = talks.get_mut(&peer) else { return Ok(Err(None)) };
+        let waiting = talk.session.waiting(outbound, now).map_err(|_| PowerLost)?;
+        let mut demand = Demand { control: waiting.control, classes: waiting.classes };
+        for class in Precedence::ALL {
+            demand.classes[class.index()] &= room || passes_a_full_queue(class);
+        }
+        if demand == Demand::default() {
             return Ok(Err(None));
         }
-        let demand = Demand { control: waiting.control, classes: waiting.classes };
-        let Some(grant) = process.shaper.grant(now.mono, &demand) else { return Ok(Err(process.shaper.wake_at())) };
+        let Some(grant) = talk.shaper.grant(now.mono, &demand) else { return Ok(Err(talk.shaper.wake_at())) };
         let lane = match grant.lane {
             shaper::Lane::Control => Lane::Control,
             shaper::Lane::Class(class) => Lane::Class(class),
         };
-        let frame = process.session.next_frame(lane, grant.bytes, &process.outbound, now).map_err(|_| PowerLost)?;
+        let frame = talk.session.next_frame(lane, grant.bytes, outbound, now).map_err(|_| PowerLost)?;
         // What waited may have turned out to be nothing to send: a file that is complete, a question answered.
         let Some(frame) = frame else { return Ok(Err(Some(now.mono + Duration::from_millis(1)))) };
-        let mut bytes = Vec::new();
-        frame.write_to(&mut bytes);
-        process.shaper.spent(grant.lane, bytes.len());
+        let bytes = frame.encode();
+        talk.shaper.spent(grant.lane, bytes.len());
         Ok(Ok(bytes))
     }
 
+    /// When something is due although nothing happened.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.process.as_ref()?.session.poll_timeout()
+        let process = self.process.as_ref()?;
+        process.talks.values().filter_map(|talk| talk.session.poll_timeout()).chain(process.retry_at).min()
     }
 
     /// accepted = applied + held + quarantined + expired + superseded + withheld + purged, and accepted is what the
-    /// core committed.
-    pub(crate) fn equation(&self) -> Option<u64> {
+    /// core committed. Returns what is held for a peer.
+    pub(crate) fn equation(&self, peer: NodeId) -> Option<u64> {
         let process = self.process.as_ref()?;
-        let sums = process.journal.accounting("peer:other").ok()??.total;
+        let sums = process.journal.accounting(&consumer_name(peer)).ok()??.total;
         let ended = sums.applied + sums.quarantined + sums.expired + sums.superseded + sums.withheld + sums.purged;
         assert_eq!(sums.accepted, ended + sums.held, "{}: the equation does not hold", self.name);
         let at = process.journal.highest_source();
-        let captured = self.core.outbox.iter().filter(|r| at.is_some_and(|at| SourcePosition(r.at) <= at)).count();
+        let rows = self.core.outbox.iter().map(|n| &self.rows[*n as usize]);
+        let captured = rows.filter(|r| at.is_some_and(|at| SourcePosition(r.at) <= at)).count();
         assert_eq!(sums.accepted, captured as u64 + sums.superseded, "{}: not what the core committed", self.name);
         Some(sums.held + (self.core.outbox.len() - captured) as u64)
     }
 
     pub(crate) fn is_settled(&self) -> bool {
-        let up = self.process.as_ref().is_some_and(|p| p.session.is_up());
-        up && self.core.held.is_empty() && self.core.incomplete.is_empty() && self.equation() == Some(0)
+        let Some(process) = &self.process else { return false };
+        process.talks.values().all(|talk| talk.session.is_up())
+            && self.core.held.is_empty()
+            && self.core.incomplete.is_empty()
+            && self.peers.iter().all(|peer| self.equation(*peer) == Some(0))
     }
 
     pub(crate) fn progress(&self) -> String {
-        let held = self.equation();
+        let held: Vec<Option<u64>> = self.peers.iter().map(|peer| self.equation(*peer)).collect();
         format!(
             "{}: backlog {held:?}, applied {}, waiting {}, files missing {}",
             self.name,
@@ -535,6 +748,36 @@ impl SimNode {
             self.core.incomplete.len()
         )
     }
+}
+
+/// Entries that others wait for as causes, and the most urgent of those, through causes of causes.
+fn wanted(held: &[(EntryId, Entry)]) -> BTreeMap<EntryId, Precedence> {
+    let by_id: BTreeMap<EntryId, &Entry> = held.iter().map(|(id, entry)| (*id, entry)).collect();
+    let mut wanted: BTreeMap<EntryId, Precedence> = BTreeMap::new();
+    for (_, entry) in held {
+        let mut todo = vec![(entry, entry.header.precedence)];
+        while let Some((entry, urgency)) = todo.pop() {
+            for cause in &entry.header.causes {
+                let known = wanted.entry(*cause).or_insert(urgency);
+                *known = urgency.min(*known);
+                todo.extend(by_id.get(cause).map(|entry| (*entry, urgency)));
+            }
+        }
+    }
+    wanted
+}
+
+/// A file could not be cut into chunks.
+struct NotCut(Refused);
+
+impl From<io::Error> for NotCut {
+    fn from(_: io::Error) -> Self {
+        Self(Refused::PowerLost)
+    }
+}
+
+fn consumer_name(peer: NodeId) -> String {
+    format!("peer:{}", peer.0[0])
 }
 
 fn stream(number: u8) -> StreamId {
@@ -580,4 +823,22 @@ fn check_file(entry: &Entry, journal: &Journal) -> u64 {
         .expect("a complete file can be rebuilt");
     assert_eq!(content, file_content(number, content.len()), "another content");
     number
+}
+impl SimNode {
+    pub(crate) fn dbg(&self) -> String {
+        let mut o = String::new();
+        for r in &self.rows {
+            o += &format!(
+                "{} s{} {:?} {:?} exp{} {} file{}\n",
+                r.number,
+                r.stream,
+                r.class,
+                r.causes,
+                r.expiry.is_some(),
+                r.label,
+                r.is_file()
+            );
+        }
+        o
+    }
 }

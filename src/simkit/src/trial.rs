@@ -895,6 +895,7 @@ pub fn foreign_entry(seq: u64) -> Entry {
         source,
         stream,
         causes,
+        after: None,
         precedence,
         captured,
         origin_time,

@@ -22,6 +22,9 @@
 //!                          n >= 2: same origin and epoch, seq lower by n - 1
 //!                          1, epoch, seq: same origin
 //!                          0, 16 bytes origin, epoch, seq
+//!           after        varint: 0 none
+//!                          n >= 2: same epoch, seq lower by n - 1
+//!                          1, epoch, seq
 //! ```
 //!
 //! The *base* is the entry before in the same batch frame: neighbours share almost everything. At rest and for the
@@ -303,6 +306,7 @@ pub(crate) fn encode_header(h: &Header, base: Option<&Header>, cipher: Option<&I
         }
     }
     put_causes(&mut out, h.id, &h.causes);
+    put_after(&mut out, h.id, h.after);
     out
 }
 
@@ -340,6 +344,31 @@ pub(crate) fn read_causes(r: &mut Reader<'_>, of: EntryId) -> Result<Vec<Cause>,
         });
     }
     Ok(causes)
+}
+
+pub(crate) fn put_after(out: &mut Vec<u8>, of: EntryId, after: Option<(Epoch, Seq)>) {
+    match after {
+        None => out.push(0),
+        Some((epoch, seq)) if epoch == of.epoch && seq < of.seq => {
+            put_varint(out, of.seq.get() - seq.get() + 1);
+        }
+        Some((epoch, seq)) => {
+            out.push(1);
+            put_varint(out, u64::from(epoch.0));
+            put_varint(out, seq.get());
+        }
+    }
+}
+
+pub(crate) fn read_after(r: &mut Reader<'_>, epoch: Epoch, seq: Seq) -> Result<Option<(Epoch, Seq)>, WireError> {
+    let bad = WireError::Malformed("an entry's place");
+    let after = match r.varint()? {
+        0 => None,
+        1 => Some((read_epoch(r)?, read_seq(r)?)),
+        form => Some((epoch, seq.get().checked_sub(form - 1).and_then(Seq::new).ok_or(bad.clone())?)),
+    };
+    // It was numbered before.
+    if after.is_some_and(|after| after >= (epoch, seq)) { Err(bad) } else { Ok(after) }
 }
 
 pub(crate) fn read_label(r: &mut Reader<'_>) -> Result<Label, WireError> {
@@ -409,12 +438,14 @@ pub(crate) fn decode_header(bytes: &[u8], base: Option<&Header>) -> Result<Heade
         _ => return Err(bad("an entry's stream")),
     };
     let causes = read_causes(&mut r, EntryId { origin, epoch, seq })?;
+    let after = read_after(&mut r, epoch, seq)?;
     r.finish()?;
     Ok(Header {
         id: EntryId { origin, epoch, seq },
         source,
         stream,
         causes,
+        after,
         precedence,
         captured,
         origin_time,
@@ -466,6 +497,7 @@ pub(crate) mod tests {
                     id,
                     source: SourcePosition(Hlc(source)),
                     stream,
+                    after: causes.iter().map(|c| (c.epoch, c.seq)).find(|after| *after < (id.epoch, id.seq)),
                     causes,
                     precedence: Precedence::from_index(class).unwrap(),
                     captured: Hlc(captured),
@@ -527,6 +559,7 @@ pub(crate) mod tests {
             source: SourcePosition(captured),
             stream: StreamId::Channel(Id::from_block([3; 16])),
             causes: vec![id(1), id(2)],
+            after: None,
             precedence: Precedence::Routine,
             captured,
             origin_time: captured.millis(),

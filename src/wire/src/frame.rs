@@ -10,7 +10,7 @@
 //!  4 Resume       epoch, seq, crc32c (4 LE), offset
 //!  5 Batch        entries: see `batch`
 //!  6 Fragment     epoch, seq, part
-//!  7 Skip         epoch, outcome byte, set
+//!  7 Skip         epoch, outcome byte, set, count, { number, epoch and number before it }
 //!  8 Verify       epoch, count, { seq, first 8 bytes of the hash }
 //!  9 Verdict      epoch, set of the same, set of the different
 //! 10 Want         epoch, seq, level, set of indexes, flag, [ index, crc32c (4 LE), offset ]
@@ -59,6 +59,9 @@ pub const TEXT_BYTES_MAX: usize = 512;
 
 /// Most numbers in one Verify frame.
 pub const VERIFY_MAX: usize = 2_048;
+
+/// Most places in one Skip frame.
+pub const SKIP_LINKS_MAX: usize = 2_048;
 
 /// Bytes that a part frame's own fields take at most: type, epoch, seq, level, index, flag, checksum, length, offset.
 pub const PART_OVERHEAD: usize = 1 + 5 + 10 + 1 + 5 + 1 + 4 + 4 + 4;
@@ -170,6 +173,9 @@ pub struct Skip {
     pub epoch: Epoch,
     pub outcome: Outcome,
     pub ranges: RangeSet,
+    /// Where the entry before one of these in its stream and precedence may not have been applied yet, that entry: the skip
+    /// counts once it has ended, so that what comes behind the skipped entry keeps its place.
+    pub after: Vec<(Seq, (Epoch, Seq))>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -559,6 +565,12 @@ impl Frame {
                 put_varint(&mut out, u64::from(f.epoch.0));
                 out.push(f.outcome as u8);
                 put_cbor(&mut out, &f.ranges, &mut ());
+                put_varint(&mut out, f.after.len() as u64);
+                for (seq, (epoch, before)) in &f.after {
+                    put_varint(&mut out, seq.get());
+                    put_varint(&mut out, u64::from(epoch.0));
+                    put_varint(&mut out, before.get());
+                }
             }
             Self::Verify(f) => {
                 out.push(8);
@@ -685,11 +697,16 @@ impl Frame {
                 let (epoch, seq) = read_number(&mut r)?;
                 Self::Fragment(Fragment { epoch, seq, part: read_part(&mut r, ENTRY_BYTES_MAX)? })
             }
-            7 => Self::Skip(Skip {
-                epoch: entry::read_epoch(&mut r)?,
-                outcome: read_outcome(&mut r)?,
-                ranges: r.cbor(&mut ())?,
-            }),
+            7 => {
+                let (epoch, outcome) = (entry::read_epoch(&mut r)?, read_outcome(&mut r)?);
+                let ranges = r.cbor(&mut ())?;
+                let count = r.capped("places of skipped entries", SKIP_LINKS_MAX)?;
+                let mut after = Vec::new();
+                for _ in 0..count {
+                    after.push((entry::read_seq(&mut r)?, read_number(&mut r)?));
+                }
+                Self::Skip(Skip { epoch, outcome, ranges, after })
+            }
             8 => {
                 let epoch = entry::read_epoch(&mut r)?;
                 let count = r.capped("numbers to verify", VERIFY_MAX)?;
@@ -985,11 +1002,12 @@ mod tests {
             })),
             prop::collection::vec(entry(), 0..6).prop_map(|entries| Frame::Batch(pack(&entries))),
             (number(), part()).prop_map(|((epoch, seq), part)| Frame::Fragment(Fragment { epoch, seq, part })),
-            (number(), outcome(), set()).prop_map(|((epoch, _), outcome, ranges)| Frame::Skip(Skip {
-                epoch,
-                outcome,
-                ranges
-            })),
+            (number(), outcome(), set(), prop::collection::vec((number(), number()), 0..4)).prop_map(
+                |((epoch, _), outcome, ranges, after)| {
+                    let after = after.into_iter().map(|((_, seq), before)| (seq, before)).collect();
+                    Frame::Skip(Skip { epoch, outcome, ranges, after })
+                }
+            ),
             (number(), prop::collection::vec((number(), any::<u64>()), 0..9)).prop_map(|((epoch, _), hashes)| {
                 Frame::Verify(Verify { epoch, hashes: hashes.into_iter().map(|((_, s), h)| (s, h)).collect() })
             }),

@@ -45,7 +45,8 @@ const CLASSES: [Precedence; 3] = [Precedence::Routine, Precedence::Flash, Preced
 
 /// Another label than the entry before.
 const LABEL: u64 = 1;
-const EPOCH: u64 = 1 << 1;
+/// Another entry stands before it than the context tells.
+const AFTER: u64 = 1 << 1;
 const SALT: u64 = 1 << 2;
 /// The clock reading is not the first of its millisecond.
 const TICKS: u64 = 1 << 3;
@@ -67,7 +68,8 @@ const PINNED: u64 = 1 << 12;
 /// As CBOR, among the texts.
 const FILES: u64 = 1 << 13;
 const PRIORITY: u64 = 1 << 14;
-const MORE_END: u64 = 1 << 15;
+const EPOCH: u64 = 1 << 15;
+const MORE_END: u64 = 1 << 16;
 
 /// Words of [`PostPriority::priority`] that have a number; any other stands among the texts.
 const PRIORITIES: [&str; 3] = ["", "urgent", "important"];
@@ -90,6 +92,8 @@ pub(crate) struct Context {
     authors: Recent<Id>,
     /// With the place.
     threads: Recent<(Id, Id)>,
+    /// The last entry of each stream and precedence.
+    lanes: Recent<(StreamId, Precedence)>,
 }
 
 /// Objects, the one that was met last first, with the entry that created each.
@@ -161,7 +165,8 @@ impl Context {
     pub(crate) fn new(origin: NodeId) -> Self {
         let cipher = IdCipher::for_node(origin);
         let (places, authors, threads) = (Recent(Vec::new()), Recent(Vec::new()), Recent(Vec::new()));
-        Self { cipher, origin, last: None, next_counter: 0, places, authors, threads }
+        let lanes = Recent(Vec::new());
+        Self { cipher, origin, last: None, next_counter: 0, places, authors, threads, lanes }
     }
 
     /// The label of the last entry.
@@ -272,6 +277,7 @@ impl Context {
         let strings = [&post.kind, &post.props, &post.hashtags];
         let more: u64 = [
             (LABEL, h.label != base.label),
+            (AFTER, h.after != self.last_of(h.lane())),
             (EPOCH, h.id.epoch != base.epoch),
             (SALT, h.mint_salt != base.salt),
             (TICKS, ticks != 0),
@@ -392,6 +398,18 @@ impl Context {
         if let Some(causes) = causes {
             entry::put_causes(r, h.id, causes);
         }
+        if more & AFTER != 0 {
+            entry::put_after(r, h.id, h.after);
+        }
+    }
+
+    /// The last entry of a stream and precedence, as far as the entries before tell.
+    fn last_of(&self, lane: Option<(StreamId, Precedence)>) -> Option<(Epoch, Seq)> {
+        let lane = lane?;
+        match self.lanes.creator(self.lanes.rank(|of| *of == lane)) {
+            Creator::Entry(id) => Some((id.epoch, id.seq)),
+            Creator::Unknown | Creator::Nobody => None,
+        }
     }
 
     fn take_post(&self, shape: u8, from: &mut ColumnReader<'_>) -> Result<(Header, PostState), WireError> {
@@ -462,6 +480,15 @@ impl Context {
         } else {
             entry::read_causes(r, entry_id)?
         };
+        let stands_after = if has(AFTER) {
+            entry::read_after(r, epoch, seq)?
+        } else {
+            let last = self.last_of(Some((StreamId::Channel(channel_id), precedence)));
+            if last.is_some_and(|last| last >= (epoch, seq)) {
+                return Err(bad("a record's place"));
+            }
+            last
+        };
         let after = |time: UnixMillis, by: Option<i64>| UnixMillis(time.0.wrapping_add(by.unwrap_or(0)));
         let origin_time = after(captured.millis(), origin_time);
         let create_at = after(origin_time, created);
@@ -489,6 +516,7 @@ impl Context {
             source: SourcePosition(captured),
             stream: StreamId::Channel(channel_id),
             causes,
+            after: stands_after,
             precedence,
             captured,
             origin_time,
@@ -578,6 +606,9 @@ impl Context {
     /// Remembers what an entry tells.
     fn note(&mut self, entry: &Entry, event: Option<&Event>) {
         let h = &entry.header;
+        if let Some(lane) = h.lane().filter(|_| h.id.origin == self.origin) {
+            self.lanes.meet(lane, Creator::Entry(h.id));
+        }
         if self.last.as_ref().is_none_or(|last| last.mint_salt != h.mint_salt) {
             self.next_counter = 0;
         }

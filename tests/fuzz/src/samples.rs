@@ -147,6 +147,7 @@ fn entries(node: NodeId) -> Vec<Outgoing> {
             source: SourcePosition(captured),
             stream: event.stream(),
             causes: out.last().map(|o| o.entry.header.id).into_iter().collect(),
+            after: None,
             precedence: if matches!(event, Event::File(_)) { Precedence::Deferred } else { Precedence::Routine },
             captured,
             origin_time: captured.millis(),
