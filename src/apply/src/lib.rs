@@ -402,9 +402,11 @@ impl Apply {
 
     /// Parked entries that can go.
     fn retry_parked(&mut self, ready: &mut Vec<Ready>) -> Result<(), ApplyError> {
-        let mut candidates = self.parked.can_go(&self.shared.lock().accounted);
         let complete = std::mem::take(&mut *self.shared.complete.lock().unwrap_or_else(PoisonError::into_inner));
         let recheck = std::mem::take(&mut self.recheck);
+        // Now and then all of them, so that damage to what waits is noticed.
+        let can_go = self.parked.can_go(&self.shared.lock().accounted);
+        let mut candidates = if recheck { self.parked.waiting_for_entries() } else { can_go };
         candidates.extend(self.parked.waiting_for_chunks(|id| recheck || complete.contains(id)));
         for pos in candidates {
             if ready.len() >= BATCH {
@@ -784,7 +786,9 @@ mod tests {
         journal.append_foreign(Foreign { bytes: bytes.into(), object: None }).wait().unwrap();
     }
 
+    /// Lets it work until nothing is left to do, as half a minute later.
     fn rest(mut apply: Apply) -> Apply {
+        apply.recheck = true;
         while apply.pass().unwrap().progressed {}
         apply
     }

@@ -161,6 +161,15 @@ impl Parked {
         self.by_pos.iter().filter(|(_, place)| goes(place)).map(|(pos, _)| *pos).collect()
     }
 
+    /// Positions waiting for entries, in order.
+    pub(crate) fn waiting_for_entries(&self) -> Vec<LocalPos> {
+        let waits = |place: &Place| match place.waits_for {
+            WaitsFor::Cause(_) | WaitsFor::Earlier(_) => true,
+            WaitsFor::Chunks | WaitsFor::Purge => false,
+        };
+        self.by_pos.iter().filter(|(_, place)| waits(place)).map(|(pos, _)| *pos).collect()
+    }
+
     /// Positions waiting for file bytes, of the entries that `which` wants.
     pub(crate) fn waiting_for_chunks(&self, which: impl Fn(&EntryId) -> bool) -> Vec<LocalPos> {
         let files = self.by_pos.iter().filter(|(_, place)| place.waits_for == WaitsFor::Chunks && which(&place.id));

@@ -117,7 +117,8 @@ impl Talk for Scripted {
         script.unconfirmed.extend(later.clone());
         later.for_each(|n| self.out.push_back(number(n)));
         for n in std::mem::take(&mut script.flash) {
-            let skip = Skip { epoch: Epoch(n), outcome: Outcome::Expired, ranges: RangeSet::from(1..=1) };
+            let skip =
+                Skip { epoch: Epoch(n), outcome: Outcome::Expired, ranges: RangeSet::from(1..=1), after: Vec::new() };
             self.out.push_back((Lane::Class(Precedence::Flash), Frame::Skip(skip)));
         }
         Ok(())

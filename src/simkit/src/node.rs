@@ -590,8 +590,8 @@ impl SimNode {
                 }
             }
             Output::FileUnavailable(id) => {
-                // A peer that had been told that the file is whole need not keep it for who forgot.
-                assert!(self.restores > 0, "{}: file {id} became unavailable", self.name);
+                // A restored peer has lost it, or had been told that the file is whole by who forgot; else it is missed
+                // when the world settles.
                 self.core.incomplete.remove(&id);
             }
             Output::Restore(incoming) => {
@@ -823,22 +823,4 @@ fn check_file(entry: &Entry, journal: &Journal) -> u64 {
         .expect("a complete file can be rebuilt");
     assert_eq!(content, file_content(number, content.len()), "another content");
     number
-}
-impl SimNode {
-    pub(crate) fn dbg(&self) -> String {
-        let mut o = String::new();
-        for r in &self.rows {
-            o += &format!(
-                "{} s{} {:?} {:?} exp{} {} file{}\n",
-                r.number,
-                r.stream,
-                r.class,
-                r.causes,
-                r.expiry.is_some(),
-                r.label,
-                r.is_file()
-            );
-        }
-        o
-    }
 }
