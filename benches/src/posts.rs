@@ -9,10 +9,12 @@
 mod pair;
 pub(crate) mod talk;
 
+use std::collections::BTreeMap;
+
 use model::event::{ChannelState, PostPriority, PostState, UserState};
 use model::{
     Entry, EntryId, Epoch, Event, Header, HybridClock, Id, IdMint, Label, NodeId, ObjectRef, Precedence, Seq,
-    SourcePosition, UnixMillis, Version,
+    SourcePosition, StreamId, UnixMillis, Version,
 };
 use serde_json::json;
 
@@ -118,7 +120,9 @@ struct Mission {
     channels: Vec<Id>,
     /// Channel and root of what may be answered.
     threads: Vec<(usize, Id)>,
-    created: std::collections::BTreeMap<ObjectRef, EntryId>,
+    created: BTreeMap<ObjectRef, EntryId>,
+    /// The last entry of each stream and precedence.
+    heads: BTreeMap<(StreamId, Precedence), (Epoch, Seq)>,
     last: u64,
     texts: Vec<String>,
 }
@@ -134,7 +138,8 @@ impl Mission {
             users: Vec::new(),
             channels: Vec::new(),
             threads: Vec::new(),
-            created: std::collections::BTreeMap::new(),
+            created: BTreeMap::new(),
+            heads: BTreeMap::new(),
             last: 0,
             texts: Vec::new(),
         }
@@ -285,11 +290,12 @@ impl Mission {
             | Event::Purge(_) => Precedence::Priority,
         };
         let label = if is_user { Label::directory() } else { "mission".parse().expect("a label") };
-        let header = Header {
+        let mut header = Header {
             id,
             source: SourcePosition(captured),
             stream: event.stream(),
             causes,
+            after: None,
             precedence,
             captured,
             origin_time: self.now,
@@ -299,6 +305,7 @@ impl Mission {
             kind: event.kind(),
             mint_salt: self.mint.salt(),
         };
+        header.after = header.lane().and_then(|lane| self.heads.insert(lane, (id.epoch, id.seq)));
         let body = wire::encode_event(&event, EDGE, header.mint_salt);
         Entry { header, body }
     }

@@ -53,14 +53,10 @@ impl Header {
 
     /// Entries of which the next one in the same place is the successor; `None` where there is no order.
     pub fn lane(&self) -> Option<(StreamId, Precedence)> {
-        lane(self.kind, self.stream, self.precedence)
+        // A file's bytes may take hours, and an order to purge waits for nobody.
+        let is_ordered = self.kind != Kind::File && self.stream != StreamId::Purge;
+        is_ordered.then_some((self.stream, self.precedence))
     }
-}
-
-/// As [`Header::lane`], for an entry that has no number yet.
-pub fn lane(kind: Kind, stream: StreamId, precedence: Precedence) -> Option<(StreamId, Precedence)> {
-    // A file's bytes may take hours, and an order to purge waits for nobody.
-    (kind != Kind::File && stream != StreamId::Purge).then_some((stream, precedence))
 }
 
 /// Hash of an entry: BLAKE3 over (hash of header bytes, hash of body bytes), first 16 bytes.
