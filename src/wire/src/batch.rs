@@ -285,7 +285,9 @@ pub(crate) mod tests {
                     source: SourcePosition(captured),
                     stream: StreamId::Channel(if odd == 11 { ids.2 } else { ids.1 }),
                     causes: causes.into_iter().map(|(n, other)| number(n, if other { 2 } else { epoch })).collect(),
-                    after: None,
+                    after: Seq::new(number(seq, epoch).seq.get() - 1)
+                        .filter(|_| odd % 2 == 0)
+                        .map(|before| (number(seq, epoch).epoch, before)),
                     precedence: Precedence::from_index(class % 5).unwrap(),
                     captured,
                     origin_time,
