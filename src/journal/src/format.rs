@@ -352,7 +352,8 @@ impl Record {
             | Self::Hold(_)
             | Self::DamageNote(_)
             | Self::PurgedChunk
-            | Self::Purge(_) => None,
+            | Self::Purge(_)
+            | Self::Lanes(_) => None,
         }
     }
 }
