@@ -383,7 +383,7 @@ mod tests {
         const IP_AND_UDP: u64 = 28;
         let Pair { _plugs, mut from, mut to } = pair().await;
         let ranges = (0..14u64).map(|k| 100 * k + 1).collect::<RangeSet>();
-        let frame = Frame::Skip(Skip { epoch: Epoch(1), outcome: Outcome::Expired, ranges });
+        let frame = Frame::Skip(Skip { epoch: Epoch(1), outcome: Outcome::Expired, ranges, after: Vec::new() });
         let mut costs = Vec::new();
         for number in 0..200 {
             let before = from.connection.stats().udp_tx;
