@@ -272,7 +272,12 @@ mod tests {
             };
             let ranges = RangeSet::from(3..=900);
             let frames = vec![
-                Frame::Skip(Skip { epoch: Epoch(1), outcome: Outcome::Withheld, ranges: ranges.clone() }),
+                Frame::Skip(Skip {
+                    epoch: Epoch(1),
+                    outcome: Outcome::Withheld,
+                    ranges: ranges.clone(),
+                    after: Vec::new(),
+                }),
                 Frame::Gone(Numbers { epoch: Epoch(2), numbers: ranges }),
             ];
             (Parcel::seal(header, &frames, self.sealing.public(), &self.alpha), frames)
