@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use journal::{AtRest, Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk, Ticket};
+use journal::{AtRest, Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk};
 use keys::{DataKey, DataKeys, KeyNumber, ProcessMint};
 use model::event::{FileState, FileStub};
 use model::{ByteSize, Event, Hlc, IdMint, Label, Precedence, SourcePosition, UnixMillis, Version};
-use wire::chunk::{CUT, CUT_FINE, Cut, Namer, build_manifest_with};
+use wire::chunk::{CUT, Cut, Namer, build_manifest_with};
 
 use crate::Error;
 use crate::clock::{Stopwatch, WallClock};
@@ -26,6 +26,9 @@ const CUTS: &str = "cuts";
 
 /// XML of a document and bytes of its picture: together some 50 kB deflated.
 const DOCX: (usize, usize) = (300_000, 9_000);
+
+/// zstd's level for the summary: the highest that ends within a minute for 100 MB.
+const PATCH_LEVEL: &str = "-9";
 
 /// A file, and the same after an edit.
 struct Pair {
@@ -42,7 +45,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), Error> {
         let params = [("file", pair.what.into()), ("bytes", pair.after.len().into())];
         let holdfast = {
             let scratch = bench.scratch()?;
-            let mut box_ = Journaled::open(scratch.path(), CUT, CUT_FINE)?;
+            let mut box_ = Journaled::open(scratch.path(), CUT)?;
             let watch = Stopwatch::start();
             let first = box_.share(pair.name, &pair.before)?;
             bench.row(NAME, "holdfast", &params, watch.elapsed().as_secs_f64(), "s (first)");
@@ -57,9 +60,13 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), Error> {
         let (old, new) = (scratch.path().join("old"), scratch.path().join("new"));
         fs::write(&old, &pair.before)?;
         fs::write(&new, &pair.after)?;
-        if let Some(patch) = zstd_patch(scratch.path(), &old, &new)? {
-            bench.row(NAME, "zstd -19 --long=27 --patch-from", &params, patch as f64, "bytes (edit)");
-            if pair.what.starts_with("imagery") {
+        // At 19 a hundred megabytes take it many minutes.
+        for level in if pair.after.len() > 10_000_000 { ["-3", PATCH_LEVEL] } else { [PATCH_LEVEL, "-19"] } {
+            let Some(patch) = zstd_patch(scratch.path(), &old, &new, level)? else { break };
+            let subject = format!("zstd {level} --long=27 --patch-from");
+            bench.row(NAME, subject.as_str(), &params, patch as f64, "bytes (edit)");
+            bench.row(NAME, format!("holdfast / {subject}"), &params, holdfast / patch as f64, "(edit)");
+            if level == PATCH_LEVEL && pair.what.starts_with("imagery") {
                 bench.summary.patch_ratio = Some(holdfast / patch as f64);
             }
         }
@@ -124,7 +131,7 @@ fn share_again(bench: &mut Bench) -> Result<(), Error> {
     let all: u64 = files.iter().map(|(_, content)| content.len() as u64).sum();
     for (when, moved_on) in [("at once", false), ("in a later segment", true)] {
         let scratch = bench.scratch()?;
-        let mut box_ = Journaled::open(scratch.path(), CUT, CUT_FINE)?;
+        let mut box_ = Journaled::open(scratch.path(), CUT)?;
         for (_, content) in &files {
             box_.share("first.bin", content)?;
         }
@@ -160,7 +167,7 @@ fn expand(bench: &mut Bench) -> Result<(), Error> {
         for seed in 0..count {
             let content = Docx::new(500 + seed, DOCX.0 / 3, DOCX.1).save(level, true);
             let keep = |_, _: &[u8]| Ok::<(), std::io::Error>(());
-            let manifest = build_manifest_with(content.as_slice(), &namer, CUT, CUT_FINE, keep)?;
+            let manifest = build_manifest_with(content.as_slice(), &namer, CUT, keep)?;
             expanded += u64::from(manifest.coded.is_some());
         }
         let params = [("file", format!("docx, zlib -{level}").into())];
@@ -172,27 +179,22 @@ fn expand(bench: &mut Bench) -> Result<(), Error> {
 /// What other sizes of chunks would cost. Names, marks and frames are in every figure.
 pub(crate) fn cuts(bench: &mut Bench) -> Result<(), Error> {
     let large = bench.scale.pick(1_000_000, 20_000_000, 100_000_000);
-    let cut = |min: usize| Cut { min, mean: min * 4, max: min * 16 };
     let mut document = Docx::new(1, DOCX.0, DOCX.1);
     let docx = document.save(1, false);
     document.edit_a_word();
-    let docx_edited = document.save(1, false);
     let (text, image) = (report(2, 400_000), noise(3, large));
     let image_edited = replace_middle(&image, &noise(4, large / 20));
-    let plain: [(&str, Vec<u8>, &[u8]); 2] =
-        [("report, 5 places", edit_at(&text, 5), &text), ("imagery, middle", image_edited, &image)];
-    for kib in [1, 2, 4, 8, 16] {
-        let params = [("file", "docx, Word".into()), ("mean KiB", kib.into())];
-        let scratch = bench.scratch()?;
-        let mut box_ = Journaled::open(scratch.path(), CUT, cut(kib << 8))?;
-        bench.row(CUTS, "holdfast", &params, box_.share("a.docx", &docx)? as f64, "bytes (first)");
-        bench.row(CUTS, "holdfast", &params, box_.share("a.docx", &docx_edited)? as f64, "bytes (edit)");
-    }
+    let files: [(&str, Vec<u8>, &[u8]); 3] = [
+        ("docx, Word", document.save(1, false), &docx),
+        ("report, 5 places", edit_at(&text, 5), &text),
+        ("imagery, middle", image_edited, &image),
+    ];
     for kib in [4, 8, 16, 32] {
-        for (what, after, before) in &plain {
+        for (what, after, before) in &files {
             let params = [("file", (*what).into()), ("mean KiB", kib.into())];
             let scratch = bench.scratch()?;
-            let mut box_ = Journaled::open(scratch.path(), Cut { max: CUT.max, ..cut(kib << 8) }, CUT_FINE)?;
+            let cut = Cut { min: kib << 8, mean: kib << 10, max: CUT.max };
+            let mut box_ = Journaled::open(scratch.path(), cut)?;
             bench.row(CUTS, "holdfast", &params, box_.share("a", before)? as f64, "bytes (first)");
             bench.row(CUTS, "holdfast", &params, box_.share("a", after)? as f64, "bytes (edit)");
             box_.share("filler.bin", &noise(9, SEGMENT_BYTES as usize * 2))?;
@@ -212,11 +214,10 @@ struct Journaled {
     mint: ProcessMint,
     at: Hlc,
     cut: Cut,
-    fine: Cut,
 }
 
 impl Journaled {
-    fn open(dir: &Path, cut: Cut, fine: Cut) -> Result<Self, Error> {
+    fn open(dir: &Path, cut: Cut) -> Result<Self, Error> {
         let journal = Journal::open(JournalOptions {
             dir: dir.join("journal"),
             node: NODE,
@@ -229,22 +230,17 @@ impl Journaled {
         .0;
         let mint = ProcessMint::with_salt(NODE, MINT_SALT);
         let namer = Namer::new(&[9; 32], &Label::local());
-        Ok(Self { journal, namer, mint, at: Hlc(1 << 40), cut, fine })
+        Ok(Self { journal, namer, mint, at: Hlc(1 << 40), cut })
     }
 
     /// Captures a file; returns by how much the segments grew, without what a new segment begins and an old one ends with.
     fn share(&mut self, name: &str, content: &[u8]) -> Result<u64, Error> {
         let before = self.journal.stats();
-        let in_progress = self.journal.begin_file();
-        let mut pending: Vec<Ticket<_>> = Vec::new();
-        let manifest = build_manifest_with(content, &self.namer, self.cut, self.fine, |name, chunk| {
-            pending.push(self.journal.put_chunk(name, chunk));
-            if pending.len() >= 64 {
-                pending.drain(..).try_for_each(|ticket| ticket.wait().map(drop))?;
-            }
-            Ok::<(), Error>(())
+        let mut in_progress = self.journal.begin_file();
+        let manifest = build_manifest_with(content, &self.namer, self.cut, |name, chunk| {
+            in_progress.put(&self.namer, name, chunk).map_err(Error::from)
         })?;
-        pending.drain(..).try_for_each(|ticket| ticket.wait().map(drop))?;
+        in_progress.finish(&self.namer)?;
         self.at = Hlc(self.at.0 + (1 << 20));
         let event = self.event(name, content.len() as u64, manifest.clone());
         let draft = Draft {
@@ -295,10 +291,10 @@ impl Journaled {
 type Repository = fn(&Path, &Path, &Path) -> Result<Option<(u64, u64)>, Error>;
 
 /// Bytes of the patch; `None` when zstd is not installed.
-fn zstd_patch(dir: &Path, old: &Path, new: &Path) -> Result<Option<u64>, Error> {
+fn zstd_patch(dir: &Path, old: &Path, new: &Path, level: &str) -> Result<Option<u64>, Error> {
     let patch = dir.join("patch");
     let mut zstd = Command::new("zstd");
-    zstd.args(["-q", "-f", "-19", "--long=27", "-T2"]).arg(format!("--patch-from={}", old.display()));
+    zstd.args(["-q", "-f", level, "--long=27", "-T2"]).arg(format!("--patch-from={}", old.display()));
     if !ran(zstd.arg(new).arg("-o").arg(&patch))? {
         return Ok(None);
     }

@@ -309,24 +309,18 @@ impl CaptureOptions {
         label: &Label,
     ) -> Result<Option<(Manifest, FileInProgress)>, CaptureError> {
         let Some(path) = self.core.file_path(file.stub.id)? else { return Ok(None) };
-        let in_progress = self.journal.begin_file();
+        let mut in_progress = self.journal.begin_file();
         let bytes = match File::open(path) {
             Ok(bytes) => bytes,
             // Waiting for bytes that are gone would hold up everything that was written after them.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e.into()),
         };
-        let mut pending: Vec<Ticket<journal::ChunkPut>> = Vec::new();
         let namer = Namer::new(&self.chunk_secret.0, label);
         let manifest = build_manifest(bytes, &namer, |name, chunk| {
-            pending.push(self.journal.put_chunk(name, chunk));
-            // 64 chunks of 16 KiB: one group commit for each MiB, and no more than that waiting in memory.
-            if pending.len() >= 64 {
-                pending.drain(..).try_for_each(|ticket| ticket.wait().map(drop))?;
-            }
-            Ok::<(), CaptureError>(())
+            in_progress.put(&namer, name, chunk).map_err(CaptureError::from)
         })?;
-        pending.drain(..).try_for_each(|ticket| ticket.wait().map(drop))?;
+        in_progress.finish(&namer)?;
         Ok(Some((manifest, in_progress)))
     }
 

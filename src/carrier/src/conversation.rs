@@ -187,7 +187,7 @@ fn receiver_state(journal: &Journal, ledger: &dyn Ledger, peer: NodeId) -> Resul
 /// Something on its way into the journal.
 pub(crate) enum Append {
     Entry(Incoming),
-    Chunk(ChunkName, Arc<[u8]>, EntryId),
+    Chunk(ChunkName, Arc<[u8]>, Option<ChunkName>, EntryId),
     Retain(ChunkName),
     Restore(Incoming),
 }
@@ -195,7 +195,7 @@ pub(crate) enum Append {
 /// What became of it.
 enum Appended {
     Entry(Incoming, Result<ForeignOutcome, AppendError>),
-    Chunk(ChunkName, Arc<[u8]>, EntryId, Result<ChunkPut, AppendError>),
+    Chunk(ChunkName, Arc<[u8]>, Option<ChunkName>, EntryId, Result<ChunkPut, AppendError>),
     Retain(ChunkName, Result<bool, AppendError>),
     Restore(Incoming, Result<bool, AppendError>),
 }
@@ -443,9 +443,9 @@ impl Conversation {
                 let ticket = self.journal.append_foreign(Foreign { bytes: Arc::clone(&incoming.bytes), object });
                 Box::pin(async move { Appended::Entry(incoming, ticket.await) })
             }
-            Append::Chunk(name, bytes, file) => {
-                let ticket = self.journal.put_chunk_of(file, name, &bytes);
-                Box::pin(async move { Appended::Chunk(name, bytes, file, ticket.await) })
+            Append::Chunk(name, bytes, base, file) => {
+                let ticket = self.journal.put_chunk_of(file, name, &bytes, base);
+                Box::pin(async move { Appended::Chunk(name, bytes, base, file, ticket.await) })
             }
             Append::Retain(name) => {
                 self.retains += 1;
@@ -522,7 +522,7 @@ impl Conversation {
                 }
                 Appended::Restore(incoming, Err(e)) => (Append::Restore(incoming), e),
                 Appended::Entry(incoming, Err(e)) => (Append::Entry(incoming), e),
-                Appended::Chunk(name, bytes, file, Err(e)) => (Append::Chunk(name, bytes, file), e),
+                Appended::Chunk(name, bytes, base, file, Err(e)) => (Append::Chunk(name, bytes, base, file), e),
                 Appended::Retain(name, Err(e)) => {
                     self.retains -= 1;
                     (Append::Retain(name), e)
@@ -574,7 +574,9 @@ impl Conversation {
         while let Some(output) = self.session.poll() {
             match output {
                 Output::Store(incoming) => self.append(Append::Entry(incoming)),
-                Output::StoreChunk { name, bytes, file } => self.append(Append::Chunk(name, bytes.into(), file)),
+                Output::StoreChunk { name, bytes, base, file } => {
+                    self.append(Append::Chunk(name, bytes.into(), base, file));
+                }
                 Output::RetainChunk(name) => self.append(Append::Retain(name)),
                 Output::RecordStored { epoch, ranges } => self.consumer.record_stored(epoch, &ranges),
                 Output::RecordOutcome { epoch, outcome, ranges } => {

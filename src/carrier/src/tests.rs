@@ -978,11 +978,10 @@ impl Whole {
     /// A file of its own label's chunks, and its entry.
     fn writes_file(&mut self, content: &[u8]) -> EntryId {
         let namer = wire::chunk::Namer::new(self.chunk_secret.expose(), &"mission".parse().unwrap());
-        let file = self.journal.begin_file();
-        let manifest = wire::chunk::build_manifest(content, &namer, |name, bytes: &[u8]| {
-            self.journal.put_chunk(name, bytes).wait().map(|_| ()).map_err(std::io::Error::other)
-        })
-        .unwrap();
+        let mut file = self.journal.begin_file();
+        let put = |name, bytes: &[u8]| file.put(&namer, name, bytes).map_err(std::io::Error::other);
+        let manifest = wire::chunk::build_manifest(content, &namer, put).unwrap();
+        file.finish(&namer).unwrap();
         let id = Id::from_block([3; 16]);
         let stub = FileStub {
             id,

@@ -15,7 +15,7 @@ use hub::Hub;
 use mission::types::{ClientInfo, Login, NewPost, NewPostMetadata, NewTeam, NewUser, PostPatch, Priority, Session};
 use mission::{Core, Snapshot};
 use model::{BitsPerSecond, Id, Outcome};
-use telemetry::{Health, Metrics};
+use telemetry::{Direction, Health, Metrics};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,8 +51,12 @@ fn data_keys(dir: &Path) -> keys::DataKeys {
 }
 
 fn environment() -> Environment {
+    environment_with(Arc::new(Metrics::new()))
+}
+
+fn environment_with(metrics: Arc<Metrics>) -> Environment {
     let clock = Arc::new(SystemClock);
-    Environment { clock: clock.clone(), metrics: Arc::new(Metrics::new()), health: Health::new(clock) }
+    Environment { clock: clock.clone(), metrics, health: Health::new(clock) }
 }
 
 fn sign_in(core: &Core, name: &str) -> Session {
@@ -177,6 +181,7 @@ struct Sites {
     edge: Site,
     hub_dir: TempDir,
     edge_dir: TempDir,
+    edge_metrics: Arc<Metrics>,
     alice: Session,
     square: String,
 }
@@ -187,7 +192,9 @@ impl Sites {
         let mut at_hub = config(hub_dir.path(), "bravo");
         at_hub.carrier.listen = Some("127.0.0.1:0".parse().unwrap());
         let hub = Hub::start(at_hub, environment()).await.unwrap();
-        let edge = Site::start(config(edge_dir.path(), "alpha"), environment()).await.unwrap();
+        let edge_metrics = Arc::new(Metrics::new());
+        let environment = environment_with(Arc::clone(&edge_metrics));
+        let edge = Site::start(config(edge_dir.path(), "alpha"), environment).await.unwrap();
         let invitation = hub.invite(&"alpha".parse().unwrap(), None, Duration::from_secs(60)).unwrap();
         edge.join(&invitation.token.0, PATIENCE).await.unwrap();
         let alice = sign_in(edge.core(), "alice");
@@ -199,7 +206,7 @@ impl Sites {
         };
         let team = edge.core().create_team(&alice, &team).unwrap();
         let square = edge.core().channel_by_name(&alice, team.id, "town-square", false).unwrap().id.to_string();
-        let sites = Self { hub, edge, hub_dir, edge_dir, alice, square };
+        let sites = Self { hub, edge, hub_dir, edge_dir, edge_metrics, alice, square };
         sites.say("before").await;
         sites
     }
@@ -209,6 +216,25 @@ impl Sites {
         let id = self.edge.core().create_post(&self.alice, &post(&self.square, text), true).unwrap().id;
         until("a post reached the hub", || snapshot(self.hub.site().core()).posts.contains_key(id.as_str())).await;
         id
+    }
+
+    /// Shares a file and waits until the hub has its bytes. Returns how many bytes left the edge for it, and by how many the
+    /// journals of edge and hub grew.
+    async fn share(&self, name: &str, bytes: &[u8]) -> [u64; 3] {
+        let wire = || self.edge_metrics.link_wire_bytes_total.get((telemetry::PeerName::new("bravo"), Direction::Up));
+        let sizes = || [wire(), self.edge.journal().stats().bytes, self.hub.site().journal().stats().bytes];
+        let before = sizes();
+        let mut upload = self.edge.core().begin_upload(&self.alice, self.square.parse().unwrap(), name).unwrap();
+        upload.write_all(bytes).unwrap();
+        let file = upload.finish().unwrap();
+        let new = NewPost { file_ids: vec![file.id.to_string()], ..post(&self.square, name) };
+        self.edge.core().create_post(&self.alice, &new, true).unwrap();
+        let hub = self.hub.site().core();
+        until("the file is at the hub", || hub.file_path(file.id).unwrap().is_some()).await;
+        let there = std::fs::read(hub.file_path(file.id).unwrap().unwrap()).unwrap();
+        assert!(there == bytes, "{name} is at the hub byte for byte");
+        let after = sizes();
+        std::array::from_fn(|i| after[i] - before[i])
     }
 
     fn order(&self, site: &Site, id: Id) {
@@ -258,6 +284,61 @@ impl Sites {
         self.edge.stop().await;
         self.hub.stop().await;
     }
+}
+
+/// A text document as office programs save it: one member holds all text, and the properties change at every save.
+fn document(level: u32, edited: bool) -> Vec<u8> {
+    let mut state = u64::from(level);
+    let mut text = String::from("<w:document><w:body>");
+    for n in 0..2_400 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let word = if edited && n == 1_200 { "Kestrel".to_owned() } else { format!("{:x}", state >> 30) };
+        text += &format!(
+            "<w:p><w:r><w:rPr><w:sz w:val=\"22\"/></w:rPr><w:t>advance to {word} and report</w:t></w:r></w:p>"
+        );
+    }
+    text += "</w:body></w:document>";
+    let styles: String = (0..400).map(|n| format!("<w:style w:styleId=\"s{}\"/>", n * n)).collect();
+    let properties =
+        format!("<cp:coreProperties><cp:revision>{}</cp:revision></cp:coreProperties>", 7 + i32::from(edited));
+    let members = [("word/document.xml", text), ("word/styles.xml", styles), ("docProps/core.xml", properties)];
+    let (mut out, mut directory) = (Vec::new(), Vec::new());
+    for (name, plain) in &members {
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::new(level));
+        encoder.write_all(plain.as_bytes()).unwrap();
+        let packed = encoder.finish().unwrap();
+        let mut crc = flate2::Crc::new();
+        crc.update(plain.as_bytes());
+        let mut header = [20u16, 0, 8, 0, 33].map(u16::to_le_bytes).concat();
+        header.extend([crc.sum(), packed.len() as u32, plain.len() as u32].map(u32::to_le_bytes).concat());
+        header.extend([name.len() as u16, 0].map(u16::to_le_bytes).concat());
+        directory.extend([b"PK\x01\x02\x14\0", header.as_slice(), &[0; 10]].concat());
+        directory.extend((out.len() as u32).to_le_bytes());
+        directory.extend(name.as_bytes());
+        out.extend([b"PK\x03\x04", header.as_slice(), name.as_bytes(), &packed].concat());
+    }
+    let at = out.len() as u32;
+    out.extend([directory.as_slice(), b"PK\x05\x06\0\0\0\0"].concat());
+    out.extend([members.len() as u16; 2].map(u16::to_le_bytes).concat());
+    out.extend([directory.len() as u32, at].map(u32::to_le_bytes).concat());
+    out.extend([0; 2]);
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_word_edited_in_a_document_crosses_and_is_kept_for_little_on_both_sides() {
+    let sites = Sites::joined().await;
+    for level in [6, 9] {
+        let first = sites.share("order.docx", &document(level, false)).await;
+        assert!(first.iter().all(|cost| *cost > 10_000), "level {level}: the first copy {first:?}");
+        let edited = document(level, true);
+        assert!(edited.len() > 30_000);
+        // On the wire and in the journals with the post, its receipts, and what the carrier adds.
+        let second = sites.share("order.docx", &edited).await;
+        assert!(second.iter().all(|cost| *cost < 8_000), "level {level}: the edited copy {second:?}");
+    }
+    sites.settled(&[]).await;
+    sites.stop().await;
 }
 
 const SPILL: &str = "the courier meets at grid 38SMB4595 at first light";

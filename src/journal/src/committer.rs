@@ -91,8 +91,10 @@ pub(crate) enum Request {
     Epoch(EpochReason, Completer<Epoch>),
     Reissue(Vec<EntryId>, Completer<Vec<(EntryId, Appended)>>),
     /// With the file of a peer that it is for, if it is for one.
-    Chunk(PackedChunk, Option<EntryId>, Completer<ChunkPut>),
+    Chunk(NewChunk, Option<EntryId>, Completer<ChunkPut>),
     Retain(ChunkName, Completer<bool>),
+    /// Writes chunks whole that were written from others.
+    MakeWhole(Vec<ChunkName>, Completer<()>),
     RemoveConsumer(String, Completer<bool>),
     /// Sets a hold or takes it away.
     Hold(Box<HoldFrame>, Completer<bool>),
@@ -111,6 +113,19 @@ pub(crate) enum Request {
     EndPurge(Completer<()>),
 }
 
+/// A chunk to be written.
+pub(crate) struct NewChunk {
+    pub(crate) whole: PackedChunk,
+    /// The same from a base, taken while that is held.
+    pub(crate) short: Option<PackedChunk>,
+}
+
+impl NewChunk {
+    fn bytes(&self) -> usize {
+        self.whole.bytes() + self.short.as_ref().map_or(0, PackedChunk::bytes)
+    }
+}
+
 impl Request {
     fn bytes(&self) -> usize {
         const SMALL: usize = 256;
@@ -119,6 +134,7 @@ impl Request {
             Self::Foreign(foreign, _) => SMALL + foreign.bytes.len(),
             Self::Chunk(chunk, ..) => chunk.bytes(),
             Self::Reissue(ids, _) => SMALL + ids.len() * 32,
+            Self::MakeWhole(names, _) => SMALL + names.len() * ChunkName::LEN,
             Self::Restore(foreign, _) => SMALL + foreign.bytes.len(),
             Self::Forget(lost, _) => SMALL + lost.len() * SMALL,
             Self::BeginPurge(frame, _) => SMALL + frame.chunks.len() * ChunkName::LEN,
@@ -140,6 +156,7 @@ impl Request {
             Self::Reissue(_, c) => c.complete(Err(e)),
             Self::Chunk(.., c) => c.complete(Err(e)),
             Self::Retain(_, c) => c.complete(Err(e)),
+            Self::MakeWhole(_, c) => c.complete(Err(e)),
             Self::RemoveConsumer(_, c) => c.complete(Err(e)),
             Self::Hold(_, c) => c.complete(Err(e)),
             Self::Flush(c) => c.complete(Err(e)),
@@ -518,6 +535,11 @@ impl Committer {
                     Ok(held) => batch.answer(completer, held),
                     Err(e) => self.shared.queue.figures.refuse(completer, e),
                 },
+                Request::MakeWhole(names, completer) => {
+                    self.commit_planned(batch).ok();
+                    completer.complete(self.make_whole(&names));
+                    *batch = self.begin();
+                }
                 Request::RemoveConsumer(name, completer) => {
                     let known = self.shared.log.read().state.consumers.contains_key(&name);
                     if known {
@@ -792,27 +814,68 @@ impl Committer {
     fn plan_chunk(
         &mut self,
         batch: &mut Batch,
-        chunk: &PackedChunk,
+        chunk: &NewChunk,
         file: Option<EntryId>,
     ) -> Result<ChunkPut, AppendError> {
         if file.is_some_and(|file| self.shared.log.read().state.is_purged(&file)) {
             return Ok(ChunkPut::Purged);
         }
-        if chunk.bytes() > CHUNK_BYTES_MAX + 64 {
-            let (bytes, max) = (chunk.bytes() as u64, CHUNK_BYTES_MAX as u64);
+        let NewChunk { whole, short } = chunk;
+        if whole.bytes() > CHUNK_BYTES_MAX + 64 {
+            let (bytes, max) = (whole.bytes() as u64, CHUNK_BYTES_MAX as u64);
             return Err(AppendError::TooLarge { what: "chunk", bytes, max });
         }
-        if self.plan_needed(batch, &chunk.name)? {
+        if self.plan_needed(batch, &whole.name)? {
             return Ok(ChunkPut::AlreadyHeld);
         }
+        let chunk = match short {
+            Some(short) if self.is_base(batch, short)? => short,
+            Some(_) | None => whole,
+        };
         self.room(batch, Need::Files, chunk.bytes())?;
         self.push_chunk(batch, chunk);
         Ok(ChunkPut::Stored)
     }
 
+    /// Can the chunk be read from its base once it is written? It then keeps its base by itself: no mark could be as
+    /// durable as it is.
+    fn is_base(&self, batch: &Batch, short: &PackedChunk) -> Result<bool, AppendError> {
+        let Some(base) = short.base() else { return Ok(true) };
+        if self.shared.log.read().state.is_purging_chunk(&base) {
+            return Ok(false);
+        }
+        if batch.chunks.contains(&base) {
+            return Ok(true);
+        }
+        Ok(self.shared.log.chunk(&base).map_err(|e| AppendError::Unreadable(e.0))?.is_some())
+    }
+
+    /// Writes chunks whole, durably, so that they can be read without their bases. What cannot be read is left as it is.
+    fn make_whole(&mut self, names: &[ChunkName]) -> Result<(), AppendError> {
+        let mut batch = self.begin();
+        batch.urgent = true;
+        for name in names {
+            let held = self.shared.log.find_chunk(name).map_err(|e| AppendError::Unreadable(e.0))?;
+            let Some((_, chunk)) = held.filter(|(_, chunk)| chunk.base().is_some()) else { continue };
+            if batch.chunks.contains(name) {
+                continue;
+            }
+            if let Some(plain) = self.shared.log.unpack(chunk).map_err(|e| AppendError::Unreadable(e.0))? {
+                self.push_chunk(&mut batch, &PackedChunk::pack(*name, &plain));
+            }
+            if batch.buf.len() >= BATCH_BYTES {
+                self.commit_planned(&mut batch)?;
+                batch.urgent = true;
+            }
+        }
+        self.commit(batch)?;
+        self.roll_if_due();
+        Ok(())
+    }
+
     fn push_chunk(&self, batch: &mut Batch, chunk: &PackedChunk) {
         let offset = chunk.push(&batch.sealer, &mut batch.buf, batch.base);
-        batch.records.push((offset, Record::Chunk(chunk.name)));
+        batch.records.push((offset, Record::Chunk { name: chunk.name, base: chunk.base() }));
         batch.chunks.insert(chunk.name);
     }
 
@@ -825,8 +888,7 @@ impl Committer {
             return Ok(false);
         }
         // Unpacked, so that a damaged copy counts as none and is put again.
-        let held = self.shared.log.chunk(name).map_err(|e| AppendError::Unreadable(e.0))?;
-        if held.and_then(PackedChunk::unpack).is_none() {
+        if self.shared.log.chunk(name).map_err(|e| AppendError::Unreadable(e.0))?.is_none() {
             return Ok(false);
         }
         if !self.shared.log.tail_has_chunk(name) {
@@ -1135,6 +1197,10 @@ impl Committer {
         }
         // What only these need is not kept: it would stand behind the oldest held entry and stay as long.
         let through = going.last().map_or(0, |segment| segment.number);
+        for segment in &going {
+            // The base of one that stays may stand in a segment that goes first.
+            report.chunks_kept += self.make_needed_whole(segment, through)?;
+        }
         for segment in going {
             report.chunks_kept += self.trim_one(&segment, through)?;
             report.segments += 1;
@@ -1149,6 +1215,24 @@ impl Committer {
         self.shared.log.read().waiting_for(segment, files)
     }
 
+    /// Writes those chunks of the segment whole that have a base and that one after `through` needs. Returns how many.
+    fn make_needed_whole(&mut self, segment: &Segment, through: u32) -> Result<u64, AppendError> {
+        let mut names = Vec::new();
+        if segment.summary.chunks > 0 {
+            let mut scanner = Scanner::only(segment.window(), FrameKind::Chunk);
+            while let Some(found) = scanner.next().map_err(|e| AppendError::Unreadable(e.to_string()))? {
+                let Found::Frame { payload, .. } = found else { continue };
+                let Some((name, Some(_))) = PackedChunk::names(&payload) else { continue };
+                let needed = self.shared.log.chunk_is_needed_after(through, &name);
+                if needed.map_err(|e| AppendError::Unreadable(e.0))? {
+                    names.push(name);
+                }
+            }
+        }
+        self.make_whole(&names)?;
+        Ok(names.len() as u64)
+    }
+
     /// Gives up a segment; the chunks that one after `through` needs are written again.
     fn trim_one(&mut self, segment: &Arc<Segment>, through: u32) -> Result<u64, AppendError> {
         let mut batch = self.begin();
@@ -1159,7 +1243,9 @@ impl Committer {
             let mut scanner = Scanner::only(segment.window(), FrameKind::Chunk);
             while let Some(found) = scanner.next().map_err(unreadable)? {
                 let Found::Frame { payload, .. } = found else { continue };
-                let Some(chunk) = PackedChunk::decode(&payload) else { continue };
+                // Those with a base were written whole before.
+                let chunk = PackedChunk::decode(&payload).filter(|chunk| chunk.base().is_none());
+                let Some(chunk) = chunk else { continue };
                 let needed = self.shared.log.chunk_is_needed_after(through, &chunk.name);
                 if needed.map_err(|e| AppendError::Unreadable(e.0))? && !batch.chunks.contains(&chunk.name) {
                     self.push_chunk(&mut batch, &chunk);

@@ -22,7 +22,8 @@
 //!  1 entry         position u64 | flags u8 (1 own, 2 object, 4 chunks) | class u8 | entry hash 16
 //!                  | object key u64 if flag 2 | chunks-since position u64 and their plain bytes u64 if flag 4
 //!                  | entry (wire::encode_entry)
-//!  2 chunk         name 33 | encoding u8 (0 raw, 1 zstd) | plain length u32 | bytes
+//!  2 chunk         name 17 | encoding u8 (0 raw, 1 zstd, 2 zstd from a base) | plain length u32 | name of the base 17 if 2
+//!                  | bytes
 //!  3 chunks needed  first 8 bytes of each name's hash: held further back, and needed by a file that follows
 //!  4 epoch opened  CBOR [`EpochOpened`]
 //!  5 consumer      CBOR [`ConsumerFrame`], the whole state; the newest counts
@@ -52,6 +53,7 @@ use keys::{CHECK_LEN, KeyNumber, SALT_LEN};
 use minicbor::{Decode, Encode};
 use model::{ChunkName, EntryHash, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Precedence, RangeSet, UnixMillis};
 
+use crate::file::Base;
 use crate::holds::HoldFrame;
 use crate::lanes::LaneHead;
 use crate::mutations::{Mutation, is};
@@ -307,7 +309,11 @@ pub(crate) fn decode_trailer(bytes: &[u8]) -> Option<(u64, Lock)> {
 #[derive(Clone, Debug)]
 pub(crate) enum Record {
     Entry(Box<EntryRecord>),
-    Chunk(ChunkName),
+    Chunk {
+        name: ChunkName,
+        /// Needed to read it.
+        base: Option<ChunkName>,
+    },
     /// Prints of their names.
     ChunksNeeded(Vec<u64>),
     EpochOpened(EpochOpened),
@@ -426,12 +432,33 @@ impl EntryPrefix {
 /// zstd level of chunks.
 const LEVEL: i32 = 3;
 
+/// zstd level of chunks that are written from a base: there more effort finds more.
+const LEVEL_FROM_BASE: i32 = 9;
+
 /// A chunk's payload: name, encoding, plain length, packed bytes.
+#[derive(Clone)]
 pub(crate) struct PackedChunk {
     pub(crate) name: ChunkName,
-    zstd: bool,
+    encoding: Encoding,
     plain_len: u32,
     packed: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+enum Encoding {
+    Raw,
+    Zstd,
+    /// zstd, with the plain bytes of this chunk before it.
+    From(ChunkName),
+}
+
+impl Encoding {
+    fn base(self) -> Option<ChunkName> {
+        match self {
+            Self::Raw | Self::Zstd => None,
+            Self::From(base) => Some(base),
+        }
+    }
 }
 
 impl PackedChunk {
@@ -441,36 +468,82 @@ impl PackedChunk {
         let plain_len = plain.len() as u32;
         let packed = wire::compress::may_shrink(plain).then(|| wire::compress(plain, LEVEL));
         match packed.filter(|packed| packed.len() <= plain.len() / 8 * 7) {
-            Some(packed) => Self { name, zstd: true, plain_len, packed },
-            None => Self { name, zstd: false, plain_len, packed: plain.to_vec() },
+            Some(packed) => Self { name, encoding: Encoding::Zstd, plain_len, packed },
+            None => Self { name, encoding: Encoding::Raw, plain_len, packed: plain.to_vec() },
         }
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        self.packed.len() + 38
+    /// Compresses as what differs from a base; `quickly` to find out how much that is.
+    pub(crate) fn pack_from(name: ChunkName, plain: &[u8], base: &Base, quickly: bool) -> Option<Self> {
+        let level = if quickly { 1 } else { LEVEL_FROM_BASE };
+        let packed = wire::compress::compress_from(plain, &base.bytes, level)?;
+        Some(Self { name, encoding: Encoding::From(base.name), plain_len: plain.len() as u32, packed })
     }
 
-    pub(crate) fn push(&self, sealer: &Sealer, out: &mut Vec<u8>, base: u64) -> u64 {
+    /// The chunk without which this one cannot be read.
+    pub(crate) fn base(&self) -> Option<ChunkName> {
+        self.encoding.base()
+    }
+
+    /// Is it compressed?
+    pub(crate) fn is_squeezed(&self) -> bool {
+        !matches!(self.encoding, Encoding::Raw)
+    }
+
+    /// Is it shorter than the same chunk packed otherwise, by as much as pays for reading its base?
+    pub(crate) fn pays_beside(&self, other: &Self) -> bool {
+        self.bytes() <= other.bytes() / 8 * 7
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.packed.len() + ChunkName::LEN * (1 + usize::from(self.base().is_some())) + 5
+    }
+
+    pub(crate) fn push(&self, sealer: &Sealer, out: &mut Vec<u8>, at: u64) -> u64 {
         let len = self.plain_len.to_le_bytes();
-        sealer.push(out, base, FrameKind::Chunk, &[&self.name.0, &[u8::from(self.zstd)], &len, &self.packed])
+        let (encoding, base): (u8, &[u8]) = match &self.encoding {
+            Encoding::Raw => (0, &[]),
+            Encoding::Zstd => (1, &[]),
+            Encoding::From(base) => (2, &base.0),
+        };
+        sealer.push(out, at, FrameKind::Chunk, &[&self.name.0, &[encoding], &len, base, &self.packed])
     }
 
     pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
-        let mut fields = Fields(payload);
-        let name = ChunkName(fields.array()?);
-        let [zstd] = fields.array()?;
-        let plain_len = u32::from_le_bytes(fields.array()?);
-        let fits = zstd <= 1 && plain_len as usize <= CHUNK_BYTES_MAX;
-        fits.then(|| Self { name, zstd: zstd == 1, plain_len, packed: fields.0.to_vec() })
+        let (name, encoding, plain_len, packed) = Self::fields(payload)?;
+        let fits = plain_len as usize <= CHUNK_BYTES_MAX;
+        fits.then(|| Self { name, encoding, plain_len, packed: packed.to_vec() })
     }
 
-    /// The plain bytes; `None` when they do not unpack to their length.
-    pub(crate) fn unpack(self) -> Option<Vec<u8>> {
-        let plain = match self.zstd {
-            true => zstd::bulk::decompress(&self.packed, self.plain_len as usize).ok()?,
-            false => self.packed,
+    /// Its name and that of its base.
+    pub(crate) fn names(payload: &[u8]) -> Option<(ChunkName, Option<ChunkName>)> {
+        let (name, encoding, ..) = Self::fields(payload)?;
+        Some((name, encoding.base()))
+    }
+
+    fn fields(payload: &[u8]) -> Option<(ChunkName, Encoding, u32, &[u8])> {
+        let mut fields = Fields(payload);
+        let name = ChunkName(fields.array()?);
+        let [encoding] = fields.array()?;
+        let plain_len = u32::from_le_bytes(fields.array()?);
+        let encoding = match encoding {
+            0 => Encoding::Raw,
+            1 => Encoding::Zstd,
+            2 => Encoding::From(ChunkName(fields.array()?)),
+            _ => return None,
         };
-        (plain.len() == self.plain_len as usize).then_some(plain)
+        Some((name, encoding, plain_len, fields.0))
+    }
+
+    /// The plain bytes, where the chunk has a base from its plain bytes; `None` when they do not unpack to their length.
+    pub(crate) fn unpack(self, base: &[u8]) -> Option<Vec<u8>> {
+        let len = self.plain_len as usize;
+        let plain = match self.encoding {
+            Encoding::Raw => self.packed,
+            Encoding::Zstd => zstd::bulk::decompress(&self.packed, len).ok()?,
+            Encoding::From(_) => wire::compress::decompress_from_capped(&self.packed, base, len).ok()?,
+        };
+        (plain.len() == len).then_some(plain)
     }
 }
 
@@ -587,7 +660,6 @@ pub(crate) struct EpochState {
 impl Record {
     /// What a frame's opened payload says; `None` for what this release does not know or cannot read.
     pub(crate) fn decode(kind: u8, payload: &[u8]) -> Option<Self> {
-        let name = || Some(ChunkName(payload.get(..ChunkName::LEN)?.try_into().ok()?));
         let entry = || {
             let (prefix, bytes) = EntryPrefix::decode(payload)?;
             let EntryPrefix { pos, own, class, hash, object, chunks } = prefix;
@@ -600,7 +672,10 @@ impl Record {
             FrameKind::Restored => Self::Restored(entry()?),
             FrameKind::DamageNote => Self::DamageNote(minicbor::decode(payload).ok()?),
             FrameKind::PurgedRestored => Self::PurgedRestored(entry()?),
-            FrameKind::Chunk => Self::Chunk(name()?),
+            FrameKind::Chunk => {
+                let (name, base) = PackedChunk::names(payload)?;
+                Self::Chunk { name, base }
+            }
             FrameKind::ChunksNeeded => {
                 let (prints, rest) = payload.as_chunks::<8>();
                 rest.is_empty().then(|| Self::ChunksNeeded(prints.iter().map(|p| u64::from_be_bytes(*p)).collect()))?

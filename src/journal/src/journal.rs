@@ -13,10 +13,11 @@ use model::{
 };
 use wire::BodyHash;
 
-use crate::committer::{Committer, Place, Queue, Request, Shared, lock};
+use crate::committer::{Committer, NewChunk, Place, Queue, Request, Shared, lock};
 use crate::consumer::Consumer;
 use crate::error::{AppendError, OpenError, ReadError};
 use crate::expiry::Moot;
+use crate::file::FileInProgress;
 use crate::format::{CHUNK_BYTES_MAX, PackedChunk, segment_name};
 use crate::index::{MemoryIndex, SledIndex};
 use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segments_dir};
@@ -29,8 +30,8 @@ use crate::sealer::Sealer;
 use crate::settings::{AtRest, IndexPlace, JournalOptions};
 use crate::ticket::{Ticket, ticket};
 use crate::types::{
-    Accounting, Appended, ChunkPut, Chunks, Draft, EpochReason, Foreign, ForeignBatch, ForeignOutcome, Listed,
-    OpenReport, OwnEpoch, Progress, Received, Stats, TrimReport, VerifyReport, Which,
+    Accounting, Appended, ChunkPut, Draft, EpochReason, Foreign, ForeignBatch, ForeignOutcome, Listed, OpenReport,
+    OwnEpoch, Progress, Received, Stats, TrimReport, VerifyReport, Which,
 };
 use crate::verify;
 use crate::view::{IndexSlot, Log, Walk};
@@ -231,28 +232,46 @@ impl Journal {
         let token = self.0.next_token.fetch_add(1, Ordering::Relaxed);
         let since = self.head();
         lock(&self.0.shared.files).insert(token, since);
-        FileInProgress { shared: Arc::downgrade(&self.0.shared), token, since }
+        FileInProgress::new(self.clone(), token, since)
     }
 
     /// Appends a chunk unless it is held. Compresses it on the caller's thread.
     pub fn put_chunk(&self, name: ChunkName, bytes: &[u8]) -> Ticket<ChunkPut> {
-        self.put_chunk_for(None, name, bytes)
+        self.put_chunk_for(None, name, bytes, None)
     }
 
-    /// As [`Journal::put_chunk`], for a file of a peer: refused as [`ChunkPut::Purged`] once that was purged.
-    pub fn put_chunk_of(&self, file: EntryId, name: ChunkName, bytes: &[u8]) -> Ticket<ChunkPut> {
-        self.put_chunk_for(Some(file), name, bytes)
+    /// As [`Journal::put_chunk`], for a file of a peer: refused as [`ChunkPut::Purged`] once that was purged. Written from
+    /// `base` where that is held and the chunk is shorter then; the caller knows both to be of one label.
+    pub fn put_chunk_of(
+        &self,
+        file: EntryId,
+        name: ChunkName,
+        bytes: &[u8],
+        base: Option<ChunkName>,
+    ) -> Ticket<ChunkPut> {
+        self.put_chunk_for(Some(file), name, bytes, base)
     }
 
-    fn put_chunk_for(&self, file: Option<EntryId>, name: ChunkName, bytes: &[u8]) -> Ticket<ChunkPut> {
+    fn put_chunk_for(
+        &self,
+        file: Option<EntryId>,
+        name: ChunkName,
+        bytes: &[u8],
+        base: Option<ChunkName>,
+    ) -> Ticket<ChunkPut> {
         if bytes.len() > CHUNK_BYTES_MAX {
             let (completer, ticket) = ticket();
             let (bytes, max) = (bytes.len() as u64, CHUNK_BYTES_MAX as u64);
             completer.complete(Err(AppendError::TooLarge { what: "chunk", bytes, max }));
             return ticket;
         }
-        let packed = PackedChunk::pack(name, bytes);
-        self.ask(|completer| Request::Chunk(packed, file, completer))
+        let whole = PackedChunk::pack(name, bytes);
+        // Whatever stands in the way of using the base, the chunk is as good whole.
+        let base = base.filter(|base| *base != name).and_then(|base| self.log().find_chunk(&base).ok()?);
+        let base = base.and_then(|(_, base)| self.log().base_of(base).ok()?).filter(|base| base.name != name);
+        let short = base.and_then(|base| PackedChunk::pack_from(name, bytes, &base, false));
+        let short = short.filter(|short| short.pays_beside(&whole));
+        self.ask(|completer| Request::Chunk(NewChunk { whole, short }, file, completer))
     }
 
     /// For a receiver that answers "have": true when the chunk is held, and it then stays as if it had been put here.
@@ -273,7 +292,7 @@ impl Journal {
     /// # Errors
     /// When the journal cannot be read.
     pub fn get_chunk(&self, name: &ChunkName) -> Result<Option<Arc<[u8]>>, ReadError> {
-        Ok(self.log().chunk(name)?.and_then(PackedChunk::unpack).map(Arc::from))
+        Ok(self.log().chunk(name)?.map(Arc::from))
     }
 
     /// What a session with a peer reads.
@@ -632,34 +651,16 @@ impl Outbound for OutboundView {
         Ok(self.0.get_chunk(name)?)
     }
 
+    fn chunk_base(&self, name: &ChunkName) -> Result<Option<ChunkName>, OutboundError> {
+        Ok(self.0.log().find_chunk(name)?.and_then(|(_, chunk)| chunk.base()))
+    }
+
     fn holds_chunk(&self, name: &ChunkName) -> Result<bool, OutboundError> {
         Ok(self.0.has_chunk(name)?)
     }
 
     fn hash_of(&self, id: EntryId) -> Result<Option<EntryHash>, OutboundError> {
         Ok(self.0.hash_of(id)?)
-    }
-}
-
-/// A file whose chunks are being put; see [`Journal::begin_file`].
-pub struct FileInProgress {
-    shared: Weak<Shared>,
-    token: u64,
-    since: LocalPos,
-}
-
-impl FileInProgress {
-    /// What the file's entry says of its chunks, which make up a content of that size.
-    pub fn chunks(&self, content_bytes: u64) -> Chunks {
-        Chunks { since: self.since, content_bytes }
-    }
-}
-
-impl Drop for FileInProgress {
-    fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            lock(&shared.files).remove(&self.token);
-        }
     }
 }
 

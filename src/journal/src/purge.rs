@@ -23,7 +23,7 @@ use wire::entry::BodyHash;
 
 use crate::committer::{Committer, Request, disk_failed, lock};
 use crate::error::AppendError;
-use crate::format::{EntryPrefix, FrameKind, Pieces, ReceivedFrame, Record, join, split, to_cbor};
+use crate::format::{EntryPrefix, FrameKind, PackedChunk, Pieces, ReceivedFrame, Record, join, split, to_cbor};
 use crate::journal::Journal;
 use crate::load::segments_dir;
 use crate::scan::{Found, Scanner};
@@ -185,6 +185,12 @@ impl Targets {
         Ok((found_any, damaged_bytes))
     }
 
+    /// The name of a chunk that stays, if this payload holds it written from one that goes.
+    fn dependant(&self, payload: &[u8]) -> Option<ChunkName> {
+        let (name, base) = PackedChunk::names(payload)?;
+        (self.chunks.contains(&base?) && !self.chunks.contains(&name)).then_some(name)
+    }
+
     /// What takes the place of a frame; `None` for one that stays.
     fn tombstone(&self, kind: u8, payload: &[u8]) -> Option<(FrameKind, Vec<u8>)> {
         if FrameKind::is_entry(kind) {
@@ -207,7 +213,8 @@ impl Targets {
         }
         if kind == FrameKind::Chunk as u8 {
             let name = ChunkName(payload.get(..ChunkName::LEN)?.try_into().ok()?);
-            if self.chunks.contains(&name) {
+            // Without its base nobody can read a dependant, and it was written whole.
+            if self.chunks.contains(&name) || self.dependant(payload).is_some() {
                 let mut left = name.0.to_vec();
                 left.resize(payload.len(), 0);
                 return Some((FrameKind::PurgedChunk, left));
@@ -289,12 +296,32 @@ impl Journal {
             }
             (Targets::of(&view.state.purging), view.sealed.keys().copied().collect::<Vec<_>>())
         };
+        // First what other files need of it becomes durable without it.
+        for number in &numbers {
+            self.make_dependants_whole(*number, &targets)?;
+        }
         for number in numbers {
             report = report.plus(self.purge_segment(number, &targets)?);
         }
         report.set_aside_files += self.remove_set_aside().map_err(disk_failed)?;
         self.ask(Request::EndPurge).wait()?;
         Ok(report)
+    }
+
+    /// Writes chunks whole that stay and that were written from chunks which go.
+    fn make_dependants_whole(&self, number: u32, targets: &Targets) -> Result<(), AppendError> {
+        let current = self.log().read().sealed.get(&number).cloned();
+        let Some(segment) = current.filter(|segment| targets.may_be_in(segment)) else { return Ok(()) };
+        let mut names = Vec::new();
+        let mut scanner = Scanner::only(segment.window(), FrameKind::Chunk);
+        while let Some(found) = scanner.next().map_err(disk_failed)? {
+            let Found::Frame { payload, .. } = found else { continue };
+            names.extend(targets.dependant(&payload));
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.ask(|completer| Request::MakeWhole(names, completer)).wait()
     }
 
     fn purge_segment(&self, number: u32, targets: &Targets) -> Result<PurgeReport, AppendError> {
@@ -312,7 +339,7 @@ impl Journal {
             let placed = self.replace(&segment, sealer, &mut |_, kind, payload| {
                 let Some((tombstone, left)) = targets.tombstone(kind, &payload) else { return (kind, payload) };
                 let is_chunk = tombstone == FrameKind::PurgedChunk;
-                report.chunks += u64::from(is_chunk);
+                report.chunks += u64::from(is_chunk && targets.dependant(&payload).is_none());
                 report.entries += u64::from(!is_chunk);
                 (tombstone as u8, left)
             })?;
@@ -354,7 +381,11 @@ impl Committer {
             let view = self.shared.log.read();
             let growing = &view.tail.growing;
             let entries = join(&frame.positions).last().is_some_and(|last| last >= growing.summary.first_pos);
-            let holds = |name: &ChunkName| growing.tables.get(Table::Chunks, print_of_chunk(name)).is_some();
+            let holds = |name: &ChunkName| {
+                let here = |table| growing.tables.get(table, print_of_chunk(name)).is_some();
+                // What is written from it must not stay where it cannot be written anew.
+                here(Table::Chunks) || here(Table::ChunksNeeded)
+            };
             entries || frame.chunks.iter().any(holds)
         };
         if in_tail {
@@ -644,6 +675,40 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_from_a_purged_chunk_stays_and_nothing_of_that_is_left() {
+        for in_one_segment in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let journal = open(&dir);
+            let base = noise(1);
+            let mut edited = base.clone();
+            edited.splice(1_000..1_064, *b"in the place of what is to go");
+            journal.put_chunk(name(1), &base).wait().unwrap();
+            if !in_one_segment {
+                fill(&journal, 1..=90);
+            }
+            journal.put_chunk_of(theirs(70), name(2), &edited, Some(name(1))).wait().unwrap();
+            let view = journal.outbound();
+            assert_eq!(model::Outbound::chunk_base(&view, &name(2)).unwrap(), Some(name(1)));
+            let report = purge(&journal, &[], &[name(1)]);
+            assert_eq!(report.chunks, 1);
+            let check = |journal: &Journal| {
+                assert!(!journal.has_chunk(&name(1)).unwrap());
+                assert_eq!(journal.get_chunk(&name(2)).unwrap().as_deref(), Some(&edited[..]));
+                assert_eq!(model::Outbound::chunk_base(&journal.outbound(), &name(2)).unwrap(), None);
+                assert!(holding(dir.path(), &base[1_000..1_064]).is_empty());
+                let verified = journal.verify(&mut |_| {}).unwrap();
+                assert!(verified.is_clean(), "{:?}", verified.findings);
+            };
+            check(&journal);
+            // Nothing is written from what is gone.
+            journal.put_chunk_of(theirs(70), name(3), &edited[1..], Some(name(1))).wait().unwrap();
+            assert_eq!(journal.get_chunk(&name(3)).unwrap().as_deref(), Some(&edited[1..]));
+            drop((view, journal));
+            check(&open(&dir));
+        }
+    }
+
+    #[test]
     fn what_was_purged_ends_so_for_every_consumer_that_was_not_done_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let journal = open(&dir);
@@ -684,7 +749,7 @@ mod tests {
             for n in [5, 8, 9] {
                 let again = journal.append_foreign(foreign(n, &text(n))).wait().unwrap();
                 assert_eq!(again, ForeignOutcome::AlreadyHeld, "{n}");
-                let late = journal.put_chunk_of(theirs(n), name(1), b"bytes of a file").wait().unwrap();
+                let late = journal.put_chunk_of(theirs(n), name(1), b"bytes of a file", None).wait().unwrap();
                 assert_eq!(late, ChunkPut::Purged);
                 assert_eq!(holding(dir.path(), text(n).as_bytes()), Vec::<PathBuf>::new());
             }

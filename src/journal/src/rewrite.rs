@@ -261,7 +261,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = open(dir.path(), &[1]);
         append(&journal, 0..120);
-        journal.put_chunk(model::ChunkName([3; 33]), &[7; 3_000]).wait().unwrap();
+        journal.put_chunk(model::ChunkName([3; 17]), &[7; 3_000]).wait().unwrap();
         let before = everything(&journal);
         let segments = journal.stats().segments;
         journal.use_keys(keys(&[1, 2])).wait().unwrap();
@@ -279,7 +279,7 @@ mod tests {
         drop(journal);
         let journal = open(dir.path(), &[2]);
         assert_eq!(everything(&journal)[..before.len()], before);
-        assert_eq!(journal.get_chunk(&model::ChunkName([3; 33])).unwrap().unwrap().len(), 3_000);
+        assert_eq!(journal.get_chunk(&model::ChunkName([3; 17])).unwrap().unwrap().len(), 3_000);
         assert!(journal.verify(&mut |_| {}).unwrap().is_clean());
         assert!(Reader::open(dir.path(), Arc::new(StdDisk), &keys(&[1])).is_err());
     }

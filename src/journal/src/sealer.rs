@@ -250,7 +250,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = open(dir.path(), at_rest(1)).unwrap().0;
         append(&journal, 0..40);
-        let chunk = model::ChunkName([9; 33]);
+        let chunk = model::ChunkName([9; 17]);
         journal.put_chunk(chunk, PLANTED).wait().unwrap();
         journal.consumer("bravo", true).unwrap();
         assert!(journal.stats().segments > 1, "footers are written too");

@@ -155,7 +155,7 @@ impl State {
             Record::Hold(frame) => frame.apply(&mut self.holds),
             Record::Purge(frame) => self.note_purge(frame),
             Record::Lanes(heads) => heads.iter().for_each(|head| self.lanes.insert(*head)),
-            Record::Chunk(_) | Record::ChunksNeeded(_) | Record::Rows | Record::Footer | Record::PurgedChunk => {}
+            Record::Chunk { .. } | Record::ChunksNeeded(_) | Record::Rows | Record::Footer | Record::PurgedChunk => {}
         }
     }
 

@@ -422,9 +422,12 @@ impl Growing {
                 class.last = entry.pos;
                 summary.restored.entry(entry.header.id.epoch).or_default().insert(entry.header.id.seq.get());
             }
-            Record::Chunk(name) => {
+            Record::Chunk { name, base } => {
                 summary.chunks += 1;
                 chunks.insert(print_of_chunk(name), offset);
+                if let Some(base) = base {
+                    chunks_needed.insert(print_of_chunk(base), offset);
+                }
             }
             // Its place is still counted, so that the footer needs no change.
             Record::PurgedChunk => summary.chunks += 1,

@@ -12,6 +12,7 @@ use model::{
 };
 
 use crate::error::ReadError;
+use crate::file::Base;
 use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES};
 use crate::index::{Index, IndexError, MemoryIndex, Sealed, SledIndex, damaged_dir, move_aside};
 use crate::pages::{Part, RowsAt};
@@ -234,6 +235,13 @@ pub(crate) struct IndexSlot {
     pub(crate) dir: Option<PathBuf>,
 }
 
+/// How many bases one chunk is read through. Written from bases that have none, chunks come to more only where a base was
+/// damaged and put again.
+const BASES_MAX: u8 = 4;
+
+/// How far around a chunk its neighbours are looked for: two of the largest, and what is written between them.
+const NEARBY_BYTES: u64 = 192 << 10;
+
 /// More damaged places than this are a disk to be replaced; 24 bytes each.
 const DAMAGED_MAX: usize = 10_000;
 
@@ -244,6 +252,13 @@ pub(crate) struct Held {
     pub(crate) prefix: EntryPrefix,
     pub(crate) entry: Entry,
     pub(crate) bytes: Arc<[u8]>,
+}
+
+/// Where a chunk stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) segment: u32,
+    pub(crate) offset: u64,
 }
 
 /// A frame and where it stands.
@@ -478,10 +493,85 @@ impl Log {
         Ok(held.filter(|held| held.entry.header.supersedes == Some(key)).map(|held| held.prefix.pos))
     }
 
-    pub(crate) fn chunk(&self, name: &ChunkName) -> Result<Option<PackedChunk>, ReadError> {
+    /// A chunk as it is packed, and where.
+    pub(crate) fn find_chunk(&self, name: &ChunkName) -> Result<Option<(Spot, PackedChunk)>, ReadError> {
         let frame = self.frame(Table::Chunks, print_of_chunk(name), false, |summary| summary.chunks > 0)?;
-        let chunk = frame.filter(|f| f.kind == FrameKind::Chunk as u8).and_then(|f| PackedChunk::decode(&f.payload));
-        Ok(chunk.filter(|chunk| chunk.name == *name))
+        let Some(frame) = frame.filter(|frame| frame.kind == FrameKind::Chunk as u8) else { return Ok(None) };
+        let chunk = PackedChunk::decode(&frame.payload).filter(|chunk| chunk.name == *name);
+        Ok(chunk.map(|chunk| (Spot { segment: frame.segment, offset: frame.offset }, chunk)))
+    }
+
+    /// Plain bytes of a chunk; `None` when it is not held whole.
+    pub(crate) fn chunk(&self, name: &ChunkName) -> Result<Option<Vec<u8>>, ReadError> {
+        match self.find_chunk(name)? {
+            Some((_, chunk)) => self.unpack(chunk),
+            None => Ok(None),
+        }
+    }
+
+    /// Plain bytes of a chunk that was found; `None` when it is not whole, or its base is not.
+    pub(crate) fn unpack(&self, chunk: PackedChunk) -> Result<Option<Vec<u8>>, ReadError> {
+        self.unpack_within(chunk, BASES_MAX)
+    }
+
+    fn unpack_within(&self, chunk: PackedChunk, bases_max: u8) -> Result<Option<Vec<u8>>, ReadError> {
+        let Some(base) = chunk.base() else { return Ok(chunk.unpack(&[])) };
+        let Some(bases_max) = bases_max.checked_sub(1) else { return Ok(None) };
+        let Some((_, base)) = self.find_chunk(&base)? else { return Ok(None) };
+        Ok(self.unpack_within(base, bases_max)?.and_then(|base| chunk.unpack(&base)))
+    }
+
+    /// What another chunk may be written from if it is like this one: itself, or the base that it has.
+    pub(crate) fn base_of(&self, chunk: PackedChunk) -> Result<Option<Base>, ReadError> {
+        let found = match chunk.base() {
+            Some(base) => self.find_chunk(&base)?.map(|(_, base)| base).filter(|base| base.base().is_none()),
+            None => Some(chunk),
+        };
+        Ok(found.and_then(|chunk| Some(Base { name: chunk.name, bytes: chunk.unpack(&[])? })))
+    }
+
+    /// The chunk that was written next after the one that stands there.
+    pub(crate) fn chunk_after(&self, spot: Spot) -> Result<Option<(Spot, PackedChunk)>, ReadError> {
+        let end = spot.offset.saturating_add(NEARBY_BYTES);
+        let two = self.chunks_in(spot.segment, spot.offset, end, 2)?;
+        Ok(two.into_iter().find(|(at, _)| *at != spot))
+    }
+
+    /// At most `max` chunks that were written last before the one that stands there.
+    pub(crate) fn chunks_before(&self, spot: Spot, max: usize) -> Result<Vec<PackedChunk>, ReadError> {
+        let from = spot.offset.saturating_sub(NEARBY_BYTES);
+        let mut before = self.chunks_in(spot.segment, from, spot.offset, usize::MAX)?;
+        Ok(before.drain(before.len().saturating_sub(max)..).map(|(_, chunk)| chunk).collect())
+    }
+
+    /// The chunk that stands there.
+    pub(crate) fn chunk_at(&self, spot: Spot) -> Result<Option<PackedChunk>, ReadError> {
+        let end = spot.offset.saturating_add(NEARBY_BYTES);
+        let one = self.chunks_in(spot.segment, spot.offset, end, 1)?;
+        Ok(one.into_iter().find(|(at, _)| *at == spot).map(|(_, chunk)| chunk))
+    }
+
+    fn chunks_in(&self, segment: u32, from: u64, to: u64, max: usize) -> Result<Vec<(Spot, PackedChunk)>, ReadError> {
+        let window = {
+            let view = self.read();
+            match view.sealed.get(&segment) {
+                Some(sealed) => sealed.window(),
+                None if view.tail.number == segment => view.tail.window(),
+                // Trimmed since.
+                None => return Ok(Vec::new()),
+            }
+        };
+        let window = Window { start: window.start.max(from), end: window.end.min(to), ..window };
+        let mut scanner = Scanner::only(window, FrameKind::Chunk);
+        let mut found = Vec::new();
+        while found.len() < max
+            && let Some(next) = scanner.next().map_err(failed)?
+        {
+            // A walk that begins or ends inside a frame meets the rest of it as damage.
+            let Found::Frame { offset, kind: _, payload } = next else { continue };
+            found.extend(PackedChunk::decode(&payload).map(|chunk| (Spot { segment, offset }, chunk)));
+        }
+        Ok(found)
     }
 
     /// Does the chunk, or a mark that it is needed, stand in the tail?
@@ -506,7 +596,8 @@ impl Log {
             if segment.summary.chunks > 0 && self.find(segment, Table::Chunks, print)?.is_some() {
                 return Ok(false);
             }
-            if !needed && segment.summary.chunks_needed > 0 {
+            // A chunk that is written from it needs it without a mark.
+            if !needed && segment.summary.chunks + segment.summary.chunks_needed > 0 {
                 needed = self.find(segment, Table::ChunksNeeded, print)?.is_some();
             }
         }

@@ -6,7 +6,7 @@ use model::{ChunkName, Entry, EntryId, Epoch, Event, Label, Manifest, NodeId, Ou
 use wire::chunk::{CHUNK_BYTES_MAX, Namer, check_list_len, check_manifest, read_name_list};
 use wire::frame::{Assembly, Frame, Slice, Unavailable, Want, Whole};
 
-use crate::limits::{FILES_ACTIVE_MAX, FILES_MAX, NAMES_MAX, PARTIAL_CHUNKS_MAX, RANGES_PER_FRAME};
+use crate::limits::{BASED_MAX, FILES_ACTIVE_MAX, FILES_MAX, NAMES_MAX, PARTIAL_CHUNKS_MAX, RANGES_PER_FRAME};
 use crate::output::{LinkError, Output};
 use crate::progress::take_fitting;
 
@@ -30,6 +30,10 @@ pub(crate) struct Fetch {
     storing: BTreeSet<ChunkName>,
     /// Chunks that are partly here, oldest first. They survive connections.
     partial: VecDeque<(ChunkName, Assembly)>,
+    /// Complete chunks that are to be unpacked with another, oldest first.
+    based: VecDeque<Based>,
+    /// Names of chunks whose bases are not here: asked for without.
+    whole: BTreeSet<ChunkName>,
     /// Something changed that may call for new questions.
     stale: bool,
     wants: VecDeque<Want>,
@@ -39,6 +43,16 @@ pub(crate) struct Fetch {
 struct File {
     label: Label,
     manifest: Manifest,
+}
+
+/// A chunk that was sent as what differs from another.
+#[derive(Debug)]
+struct Based {
+    name: ChunkName,
+    base: ChunkName,
+    packed: Assembly,
+    file: Number,
+    label: Label,
 }
 
 #[derive(Debug)]
@@ -64,6 +78,8 @@ impl Fetch {
             asked: BTreeSet::new(),
             storing: BTreeSet::new(),
             partial: VecDeque::new(),
+            based: VecDeque::new(),
+            whole: BTreeSet::new(),
             stale: false,
             wants: VecDeque::new(),
         }
@@ -71,6 +87,8 @@ impl Fetch {
 
     pub(crate) fn disconnected(&mut self) {
         self.asked.clear();
+        self.based.clear();
+        self.whole.clear();
         self.wants.clear();
         self.stale = true;
     }
@@ -137,6 +155,7 @@ impl Fetch {
 
     /// Moves every file as far as the durable chunks allow, and asks for what is missing next.
     fn advance(&mut self, outbound: &dyn Outbound, outputs: &mut VecDeque<Output>) -> Result<(), OutboundError> {
+        self.unpack_based(outbound, outputs)?;
         let mut at = 0;
         let mut names_held: usize = self.active.iter().map(|(_, active)| active.names.len()).sum();
         loop {
@@ -189,6 +208,13 @@ impl Fetch {
             let fresh =
                 active.need.iter().filter(|(name, _)| !self.asked.contains(*name) && !self.storing.contains(*name));
             let fresh: Vec<(ChunkName, u32)> = fresh.map(|(name, index)| (*name, *index)).collect();
+            let (whole, fresh): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|(name, _)| self.whole.contains(name));
+            if !whole.is_empty() {
+                let indexes = whole.iter().map(|(_, index)| u64::from(*index)).collect();
+                self.asked.extend(whole.iter().map(|(name, _)| *name));
+                let (epoch, seq, level) = (*epoch, *seq, active.level);
+                self.wants.push_back(Want { epoch, seq, level, whole: true, indexes, partial: None });
+            }
             if fresh.is_empty() {
                 continue;
             }
@@ -199,7 +225,14 @@ impl Fetch {
             });
             let indexes = fresh.iter().map(|(_, index)| u64::from(*index)).collect();
             self.asked.extend(fresh.iter().map(|(name, _)| *name));
-            self.wants.push_back(Want { epoch: *epoch, seq: *seq, level: active.level, indexes, partial });
+            self.wants.push_back(Want {
+                epoch: *epoch,
+                seq: *seq,
+                level: active.level,
+                whole: false,
+                indexes,
+                partial,
+            });
         }
     }
 
@@ -213,7 +246,8 @@ impl Fetch {
         }
         let name =
             *active.names.get(slice.index as usize).ok_or(LinkError::Protocol("a chunk beyond the file's end"))?;
-        if !active.need.contains_key(&name) || self.storing.contains(&name) {
+        let is_here = self.storing.contains(&name) || self.based.iter().any(|based| based.name == name);
+        if !active.need.contains_key(&name) || is_here {
             return Ok(());
         }
         let place = self.partial.iter().position(|(n, part)| *n == name && part.takes(&slice.part));
@@ -230,13 +264,28 @@ impl Fetch {
             self.partial.push_back((name, assembly));
             return Ok(());
         }
+        if let Some(base) = assembly.base() {
+            if self.whole.contains(&name) {
+                // A copy that was under way when its base was found missing.
+                return Ok(());
+            }
+            let label = active.file.label.clone();
+            if self.based.len() >= BASED_MAX
+                && let Some(oldest) = self.based.pop_front()
+            {
+                self.ask_whole(oldest.name);
+            }
+            self.based.push_back(Based { name, base, packed: assembly, file: number, label });
+            self.stale = true;
+            return Ok(());
+        }
         let bytes = assembly.unpack(CHUNK_BYTES_MAX)?;
         if Namer::new(&self.secret, &active.file.label).name(&bytes) != name {
             return Err(LinkError::Protocol("a chunk whose content does not match its name"));
         }
         self.storing.insert(name);
         let file = EntryId { origin: self.peer, epoch: slice.epoch, seq: slice.seq };
-        outputs.push_back(Output::StoreChunk { name, bytes, file });
+        outputs.push_back(Output::StoreChunk { name, bytes, base: None, file });
         Ok(())
     }
 
@@ -253,7 +302,7 @@ impl Fetch {
             return Ok(());
         }
         let file = EntryId { origin: self.peer, epoch: whole.epoch, seq: whole.seq };
-        outputs.push_back(Output::StoreChunk { name, bytes, file });
+        outputs.push_back(Output::StoreChunk { name, bytes, base: None, file });
         Ok(())
     }
 
@@ -272,6 +321,40 @@ impl Fetch {
         Ok(())
     }
 
+    /// Unpacks chunks whose bases are durable here by now, and asks for the others without where theirs will not come.
+    fn unpack_based(&mut self, outbound: &dyn Outbound, outputs: &mut VecDeque<Output>) -> Result<(), OutboundError> {
+        for based in std::mem::take(&mut self.based) {
+            let Based { name, base, file, .. } = based;
+            if !self.active.iter().any(|(number, active)| *number == file && active.need.contains_key(&name)) {
+                continue;
+            }
+            let coming = self.based.iter().any(|before| before.name == base) || self.asked.contains(&base);
+            if coming && base != name {
+                self.based.push_back(based);
+                continue;
+            }
+            let namer = Namer::new(&self.secret, &based.label);
+            // Of another label it would tell the peer what is held there.
+            let held = outbound.chunk(&base)?.filter(|bytes| namer.name(bytes) == base);
+            let bytes = held.and_then(|held| based.packed.unpack_from(&held, CHUNK_BYTES_MAX).ok());
+            match bytes.filter(|bytes| namer.name(bytes) == name) {
+                Some(bytes) => {
+                    self.storing.insert(name);
+                    let file = EntryId { origin: self.peer, epoch: file.0, seq: file.1 };
+                    outputs.push_back(Output::StoreChunk { name, bytes, base: Some(base), file });
+                }
+                None => self.ask_whole(name),
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_whole(&mut self, name: ChunkName) {
+        self.asked.remove(&name);
+        self.whole.insert(name);
+        self.stale = true;
+    }
+
     /// The peer does not hold chunks any more.
     pub(crate) fn unavailable(&mut self, gone: &Unavailable, outputs: &mut VecDeque<Output>) {
         let number = (gone.epoch, gone.seq);
@@ -281,6 +364,7 @@ impl Fetch {
         let (_, active) = self.active.remove(at);
         for name in active.need.keys() {
             self.asked.remove(name);
+            self.whole.remove(name);
         }
         self.wants.retain(|want| (want.epoch, want.seq) != number);
         self.stale = true;
@@ -296,6 +380,7 @@ impl Fetch {
             // Another file may need the same chunk, and asks for it itself then.
             self.partial.retain(|(name, _)| !active.need.contains_key(name));
             self.asked.retain(|name| !active.need.contains_key(name));
+            self.whole.retain(|name| !active.need.contains_key(name));
             self.stale = true;
         }
         self.wants.retain(|want| !is_gone(&(want.epoch, want.seq)));
@@ -305,6 +390,8 @@ impl Fetch {
         for name in names {
             self.storing.remove(name);
             self.asked.remove(name);
+            self.whole.remove(name);
+            self.stale |= !self.based.is_empty();
             for (_, active) in &mut self.active {
                 active.need.remove(name);
                 self.stale |= active.need.is_empty();

@@ -21,6 +21,9 @@ pub const PARTIAL_ENTRIES_MAX: usize = 8;
 /// Chunks of the peer that are partly here. 32 x 64 KiB = 2 MiB.
 pub const PARTIAL_CHUNKS_MAX: usize = 32;
 
+/// Chunks of the peer that are here and wait for the chunk that they were sent from. 64 x 64 KiB = 4 MiB at most.
+pub const BASED_MAX: usize = 64;
+
 /// Files of the peer waiting to be fetched. 4 096 manifests of about 1.2 kB = 5 MiB. More are offered again later.
 pub const FILES_MAX: usize = 4_096;
 

@@ -21,6 +21,8 @@ pub enum Output {
         name: ChunkName,
         /// Its plain bytes.
         bytes: Vec<u8>,
+        /// A held chunk of the same label that it differs little from.
+        base: Option<ChunkName>,
         /// The file that it is for: when that was purged, the chunk must not be stored.
         file: EntryId,
     },

@@ -22,7 +22,7 @@ pub(crate) struct Serve {
     me: NodeId,
     compression: i32,
     /// What is asked for, the oldest file first.
-    todo: BTreeMap<(Number, u8), (RangeSet, Option<Partial>)>,
+    todo: BTreeMap<(Number, u8), Asked>,
     /// The list of names that the indexes of the first of these count in.
     names: Option<Names>,
     current: Option<Current>,
@@ -53,6 +53,15 @@ struct Names {
     content_bytes: u64,
     /// Length of the form of it that the chunks hold.
     form_bytes: u64,
+}
+
+/// What is asked for of one list.
+#[derive(Debug, Default)]
+struct Asked {
+    indexes: RangeSet,
+    /// Those of which the peer has no base.
+    whole: RangeSet,
+    partial: Option<Partial>,
 }
 
 #[derive(Debug)]
@@ -130,9 +139,12 @@ impl Serve {
         if !self.todo.contains_key(&key) && self.todo.len() >= SERVING_MAX {
             return Err(LinkError::Protocol("more files asked for at a time than allowed"));
         }
-        let (todo, partial) = self.todo.entry(key).or_default();
-        todo.union_with(&want.indexes);
-        *partial = want.partial.or(*partial);
+        let asked = self.todo.entry(key).or_default();
+        asked.indexes.union_with(&want.indexes);
+        if want.whole {
+            asked.whole.union_with(&want.indexes);
+        }
+        asked.partial = want.partial.or(asked.partial);
         Ok(())
     }
 
@@ -183,7 +195,7 @@ impl Serve {
     fn next_chunk(&mut self, sender: &Sender, outbound: &dyn Outbound) -> Result<Option<Current>, OutboundError> {
         while let Some(mut first) = self.todo.first_entry() {
             let (number, level) = *first.key();
-            let (todo, partial) = first.get_mut();
+            let Asked { indexes: todo, whole, partial } = first.get_mut();
             // What is partly there goes first, so that it is whole soon.
             let begun = partial.take().filter(|(index, _, _)| todo.contains(u64::from(*index)));
             let Some(index) = begun.map(|(index, _, _)| u64::from(index)).or_else(|| todo.first()) else {
@@ -215,11 +227,19 @@ impl Serve {
                 first.remove();
                 continue;
             };
+            let base = if whole.contains(index) { None } else { outbound.chunk_base(name)? };
             todo.remove(index);
             if todo.is_empty() {
                 first.remove();
             }
-            let packed = Packed::new(&chunk, self.compression);
+            let base = match base {
+                Some(base) => outbound.chunk(&base)?.map(|bytes| (base, bytes)),
+                None => None,
+            };
+            let packed = match base {
+                Some((base, bytes)) => Packed::from_base(&chunk, base, &bytes, COMPRESSION_FROM_BASE),
+                None => Packed::new(&chunk, self.compression),
+            };
             let held = begun.filter(|(_, crc, _)| *crc == packed.crc());
             // At least the last byte is sent again, so that the peer completes it.
             let offset = held.map_or(0, |(_, _, held)| held.min(packed.total().saturating_sub(1)));
@@ -275,6 +295,9 @@ const SERVED_MAX: usize = 4 * SERVING_MAX;
 
 /// Most files are compressed already; more effort on them is heat.
 const CHUNK_COMPRESSION_MAX: i32 = 6;
+
+/// Chunks that are sent as what differs from another are short, and more effort finds more.
+const COMPRESSION_FROM_BASE: i32 = 9;
 
 /// Type, number and level.
 const OVERHEAD: usize = 24;

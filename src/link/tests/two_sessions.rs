@@ -36,6 +36,8 @@ struct Disk {
     epochs: BTreeMap<Epoch, u64>,
     foreign: BTreeMap<EntryId, EntryHash>,
     chunks: BTreeMap<ChunkName, Arc<[u8]>>,
+    /// Chunks that are held as the difference to another.
+    bases: BTreeMap<ChunkName, ChunkName>,
     /// Of own entries, at the peer.
     sent: BTreeMap<Epoch, EpochProgress>,
     /// Of the peer's entries, here.
@@ -78,6 +80,10 @@ impl Outbound for Disk {
 
     fn chunk(&self, name: &ChunkName) -> Result<Option<Arc<[u8]>>, OutboundError> {
         Ok(self.chunks.get(name).cloned())
+    }
+
+    fn chunk_base(&self, name: &ChunkName) -> Result<Option<ChunkName>, OutboundError> {
+        Ok(self.bases.get(name).copied())
     }
 
     fn holds_chunk(&self, name: &ChunkName) -> Result<bool, OutboundError> {
@@ -249,8 +255,9 @@ impl Node {
                     assert!(!self.storing.iter().any(|s| s.entry.header.id == id), "{id} is being stored twice");
                     self.storing.push(incoming);
                 }
-                Output::StoreChunk { name, bytes, file: _ } => {
+                Output::StoreChunk { name, bytes, base, file: _ } => {
                     self.disk.chunks.insert(name, bytes.into());
+                    self.disk.bases.extend(base.map(|base| (name, base)));
                     self.session.chunks_stored(&[name]);
                 }
                 Output::RetainChunk(name) => assert!(self.disk.chunks.contains_key(&name)),
@@ -635,8 +642,21 @@ fn any_hostile_frame() -> impl Strategy<Value = Frame> {
     let epoch = || prop_oneof![4 => Just(Epoch(1)), 1 => (0u32..4).prop_map(Epoch), 1 => any::<u32>().prop_map(Epoch)];
     let seq = || (1u64..40).prop_map(|n| Seq::new(n).unwrap());
     let outcome = || prop::sample::select(Outcome::ALL.to_vec());
-    let part = (any::<bool>(), any::<u32>(), 0u32..50, 0u32..50, prop::collection::vec(any::<u8>(), 0..50)).prop_map(
-        |(zstd, crc, offset, more, bytes)| Part { zstd, crc, total: offset + more + bytes.len() as u32, offset, bytes },
+    let packing = || {
+        prop_oneof![
+            Just(Packing::Raw),
+            Just(Packing::Zstd),
+            any::<u8>().prop_map(|n| Packing::From(ChunkName([n; ChunkName::LEN])))
+        ]
+    };
+    let part = (packing(), any::<u32>(), 0u32..50, 0u32..50, prop::collection::vec(any::<u8>(), 0..50)).prop_map(
+        |(packing, crc, offset, more, bytes)| Part {
+            packing,
+            crc,
+            total: offset + more + bytes.len() as u32,
+            offset,
+            bytes,
+        },
     );
     let returned = part.clone();
     prop_oneof![
@@ -659,8 +679,15 @@ fn any_hostile_frame() -> impl Strategy<Value = Frame> {
         (epoch(), prop::collection::vec((seq(), any::<u64>()), 0..5))
             .prop_map(|(epoch, hashes)| Frame::Verify(Verify { epoch, hashes })),
         (epoch(), set(), set()).prop_map(|(epoch, same, different)| Frame::Verdict(Verdict { epoch, same, different })),
-        (epoch(), seq(), 0u8..4, set(), any::<Option<(u32, u32, u32)>>()).prop_map(
-            |(epoch, seq, level, indexes, partial)| Frame::Want(Want { epoch, seq, level, indexes, partial })
+        (epoch(), seq(), 0u8..4, any::<bool>(), set(), any::<Option<(u32, u32, u32)>>()).prop_map(
+            |(epoch, seq, level, whole, indexes, partial)| Frame::Want(Want {
+                epoch,
+                seq,
+                level,
+                whole,
+                indexes,
+                partial
+            })
         ),
         (epoch(), seq(), 0u8..4, set()).prop_map(|(epoch, seq, level, indexes)| Frame::Unavailable(Unavailable {
             epoch,
@@ -861,6 +888,104 @@ fn two_files_that_share_chunks_cost_one() {
     assert!(world.nodes[1].disk.incomplete.is_empty() && world.nodes[1].disk.arrived.len() == 3);
     assert!(sliced < 200_000 + 2 * 64 * 1024 + 1_000, "{sliced} bytes of slices");
     assert_eq!(world.nodes[0].disk.chunks, world.nodes[1].disk.chunks);
+}
+
+#[test]
+fn what_differs_little_from_a_held_chunk_costs_little() {
+    let mut world = World::new(6, false);
+    let before = noise(200_000);
+    let mut after = before.clone();
+    after[100_000] ^= 1;
+    world.nodes[0].capture_file(&before);
+    world.connect();
+    assert!(slices(&mut world) > 200_000);
+    capture_edited(&mut world, &after);
+    let sliced = slices(&mut world);
+    assert!(sliced < 1_000, "{sliced} bytes of slices");
+    assert_eq!(world.nodes[0].disk.chunks, world.nodes[1].disk.chunks);
+    assert_eq!(world.nodes[0].disk.bases, world.nodes[1].disk.bases, "the peer can keep it as cheaply");
+    // Both in one file: the second half is told from chunks that are themselves under way.
+    let held: BTreeSet<ChunkName> = world.nodes[0].disk.chunks.keys().copied().collect();
+    let first: Vec<u8> = before.into_iter().rev().collect();
+    let mut second = first.clone();
+    second[100_000] ^= 1;
+    capture_edited(&mut world, &[first, second].concat());
+    assert!(world.nodes[0].disk.bases.values().any(|base| !held.contains(base)));
+    slices(&mut world);
+    assert_eq!(world.nodes[0].disk.chunks, world.nodes[1].disk.chunks);
+    assert_eq!(world.nodes[0].disk.bases, world.nodes[1].disk.bases);
+}
+
+#[test]
+fn a_chunk_whose_base_the_peer_lacks_or_may_not_use_comes_whole() {
+    let before = noise(200_000);
+    let mut after = before.clone();
+    after[100_000] ^= 1;
+    for other_label in [false, true] {
+        let mut world = World::new(7, false);
+        world.nodes[0].capture_file(&before);
+        world.connect();
+        slices(&mut world);
+        capture_edited(&mut world, &after);
+        let bases: Vec<_> = world.nodes[0].disk.bases.clone().into_iter().collect();
+        assert!(!bases.is_empty());
+        for (name, base) in bases {
+            if other_label {
+                // Held by both, but under a label in which the file is not: nothing may be told of it.
+                let bytes = world.nodes[0].disk.chunks[&base].clone();
+                let other = wire::chunk::Namer::new(&secret(ALPHA), &"other".parse().unwrap()).name(&bytes);
+                world.nodes.iter_mut().for_each(|node| drop(node.disk.chunks.insert(other, bytes.clone())));
+                world.nodes[0].disk.bases.insert(name, other);
+            } else {
+                world.nodes[1].disk.chunks.remove(&base);
+            }
+        }
+        let sliced = slices(&mut world);
+        assert!((4_000..140_000).contains(&sliced), "{sliced} bytes of slices");
+        assert_eq!(world.nodes[1].disk.bases, BTreeMap::new());
+        assert!(world.nodes[1].disk.incomplete.is_empty());
+        let held = &world.nodes[1].disk.chunks;
+        assert!(world.nodes[0].disk.bases.keys().all(|name| held.contains_key(name)));
+    }
+}
+
+/// Captures a file; each new chunk is held as the difference to one that begins alike.
+fn capture_edited(world: &mut World, content: &[u8]) {
+    let disk = &world.nodes[0].disk;
+    let known: BTreeSet<ChunkName> = disk.chunks.keys().copied().collect();
+    world.nodes[0].capture_file(content);
+    let disk = &mut world.nodes[0].disk;
+    let new: Vec<_> = disk.chunks.keys().copied().filter(|name| !known.contains(name)).collect();
+    for name in &new {
+        let alike = |other: &ChunkName| {
+            let (a, b) = (&disk.chunks[name], &disk.chunks[other]);
+            other != name && !disk.bases.contains_key(other) && a[..a.len().min(17)] == b[..b.len().min(17)]
+        };
+        if let Some(base) = known.iter().chain(&new).find(|other| alike(other)) {
+            disk.bases.insert(*name, *base);
+        }
+    }
+}
+
+/// Lets everything cross; returns how many bytes of chunks went to the peer.
+fn slices(world: &mut World) -> usize {
+    let mut sliced = 0;
+    for _ in 0..3_000 {
+        world.now += Duration::from_millis(100);
+        let now = world.now();
+        for i in [0, 1] {
+            world.nodes[i].session.tick(now);
+            let Some(frame) = world.nodes[i].send(1_200, now) else { continue };
+            if let Frame::Slice(slice) = &frame {
+                sliced += slice.part.bytes.len();
+            }
+            world.nodes[1 - i].take(frame, now);
+            world.nodes[1 - i].work(now, true);
+            world.nodes[i].work(now, true);
+        }
+    }
+    assert!(world.nodes[1].disk.incomplete.is_empty());
+    sliced
 }
 
 /// A node was restored from a snapshot: it captured other entries under numbers that it had sent before. The peer
@@ -1159,6 +1284,7 @@ fn a_hostile_peer_ends_the_connection_and_changes_nothing() {
             epoch: Epoch(1),
             seq: Seq::new(n + 1).unwrap(),
             level: 0,
+            whole: false,
             indexes: RangeSet::from(0..=u64::MAX),
             partial: None,
         };

@@ -13,9 +13,10 @@ use minicbor::{Decode, Encode};
 pub struct ChunkName(#[cbor(with = "minicbor::bytes")] pub [u8; ChunkName::LEN]);
 
 impl ChunkName {
-    /// Algorithm byte plus 32 bytes of hash.
-    pub const LEN: usize = 33;
-    /// Algorithm byte: keyed BLAKE3, 256 bits.
+    /// Algorithm byte plus 16 bytes of hash.
+    pub const LEN: usize = 17;
+    /// Algorithm byte: keyed BLAKE3, its first 128 bits. Who makes chunks does not know the key, and a file is proven by its
+    /// whole hash.
     pub const BLAKE3_KEYED: u8 = 1;
 }
 
@@ -37,7 +38,7 @@ impl fmt::Debug for ChunkName {
 /// How to rebuild a byte string from chunks, in order.
 ///
 /// Up to [`Manifest::INLINE_MAX`] names stand inline (`level` 0). A longer list is itself written as bytes
-/// (33 per name), cut into chunks, and named by a manifest of `level` 1; and so on.
+/// ([`ChunkName::LEN`] per name), cut into chunks, and named by a manifest of `level` 1; and so on.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Manifest {
     /// 0: `chunks` are the content. n: they are the name list of level n - 1.
@@ -74,6 +75,6 @@ impl Coded {
 }
 
 impl Manifest {
-    /// Inline names: 8 x 33 B. A file that is shared again pays for them again.
+    /// Inline names: 8 x 17 B. A file that is shared again pays for them again.
     pub const INLINE_MAX: usize = 8;
 }

@@ -36,6 +36,13 @@ pub trait Outbound {
     /// As for [`Outbound::scan`].
     fn chunk(&self, name: &ChunkName) -> Result<Option<Arc<[u8]>>, OutboundError>;
 
+    /// A chunk of the same label that this one is held as the difference to, if it is: sent as that, it costs as little as it
+    /// does here.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    fn chunk_base(&self, name: &ChunkName) -> Result<Option<ChunkName>, OutboundError>;
+
     /// Is a chunk held? Cheaper than reading it.
     ///
     /// # Errors

@@ -98,7 +98,7 @@ struct Talk {
 /// Something of a peer on its way into the journal.
 enum Append {
     Entry(Incoming),
-    Chunk(ChunkName, Vec<u8>),
+    Chunk { name: ChunkName, bytes: Vec<u8>, base: Option<ChunkName>, file: EntryId },
 }
 
 /// A copy of everything that a node keeps, made while it ran.
@@ -437,15 +437,15 @@ impl SimNode {
             let (mut body, mut since) = (row.number.to_le_bytes().to_vec(), None);
             let kind = if row.file_bytes.is_some() { Kind::File } else { Kind::Post };
             if let Some(bytes) = row.file_bytes {
-                let file = process.journal.begin_file();
+                let mut file = process.journal.begin_file();
                 let namer = wire::chunk::Namer::new(&secret(self.me), &row.label.parse().expect("a label"));
                 let content = file_content(row.number, bytes);
                 let put = |name, chunk: &[u8]| {
-                    process.journal.put_chunk(name, chunk).wait().map_err(|e| NotCut(self.refused(&e)))?;
-                    Ok(())
+                    file.put(&namer, name, chunk).map_err(|e| NotCut(self.refused(&e)))
                 };
                 let manifest = wire::chunk::build_manifest::<NotCut>(content.as_slice(), &namer, put);
                 let manifest = manifest.map_err(|NotCut(refused)| refused)?;
+                file.finish(&namer).map_err(|e| self.refused(&e))?;
                 body = wire::encode_event(&file_event(row, self.me, manifest), self.me, 1);
                 since = Some((file, bytes as u64));
             } else {
@@ -514,7 +514,9 @@ impl SimNode {
                 let foreign = Foreign { bytes: Arc::clone(&incoming.bytes), object: None };
                 process.journal.append_foreign(foreign).wait().map(Some)
             }
-            Append::Chunk(name, bytes) => process.journal.put_chunk(*name, bytes).wait().map(|_| None),
+            Append::Chunk { name, bytes, base, file } => {
+                process.journal.put_chunk_of(*file, *name, bytes, *base).wait().map(|_| None)
+            }
         };
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -539,7 +541,7 @@ impl SimNode {
                 talk.session.entry_conflicts(incoming.entry.header.id);
             }
             (Append::Entry(incoming), _) => talk.session.entries_stored(&[incoming.entry.header.id], now),
-            (Append::Chunk(name, _), _) => talk.session.chunks_stored(&[name]),
+            (Append::Chunk { name, .. }, _) => talk.session.chunks_stored(&[name]),
         }
         Ok(())
     }
@@ -556,7 +558,9 @@ impl SimNode {
         };
         match output {
             Output::Store(incoming) => self.append(peer, Append::Entry(incoming))?,
-            Output::StoreChunk { name, bytes, file: _ } => self.append(peer, Append::Chunk(name, bytes))?,
+            Output::StoreChunk { name, bytes, base, file } => {
+                self.append(peer, Append::Chunk { name, bytes, base, file })?;
+            }
             Output::RetainChunk(name) => {
                 journal.retain_chunk(name).wait().map_err(restart)?;
             }

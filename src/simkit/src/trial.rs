@@ -729,7 +729,9 @@ impl Trial {
             let content = self.rng.random_range(0..40);
             let bytes = chunk_bytes(content);
             let name = chunk_name(content);
-            let (note, put) = self.ask(|journal| journal.put_chunk(name, &bytes));
+            let file = EntryId { origin: PEER, epoch: Epoch(u32::MAX), seq: Seq::FIRST };
+            let base = content.checked_sub(EDITED_FROM).map(chunk_name);
+            let (note, put) = self.ask(|journal| journal.put_chunk_of(file, name, &bytes, base));
             put?;
             self.promised(note, Promise::Chunk(name, content));
             names.push(name);
@@ -909,7 +911,13 @@ pub fn foreign_entry(seq: u64) -> Entry {
 }
 
 /// A chunk: some compress, some do not, one is larger than a page.
+/// From this number on they are edited forms of the first ones, and written from those where they are held.
 pub fn chunk_bytes(content: u64) -> Vec<u8> {
+    if let Some(before) = content.checked_sub(EDITED_FROM) {
+        let mut bytes = chunk_bytes(before);
+        bytes[50] ^= 1;
+        return bytes;
+    }
     let len = if content == 3 { 9000 } else { 100 + (content * 61 % 900) as usize };
     let mut bytes = vec![content as u8; len];
     if !content.is_multiple_of(3) || content == 3 {
@@ -917,6 +925,9 @@ pub fn chunk_bytes(content: u64) -> Vec<u8> {
     }
     bytes
 }
+
+/// See [`chunk_bytes`].
+const EDITED_FROM: u64 = 20;
 
 /// The name of that chunk.
 pub fn chunk_name(content: u64) -> ChunkName {

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use journal::{Draft, Journal, PurgeOrder};
 use model::{
-    ChunkName, Disk as _, EntryId, Hlc, Kind, Label, LocalPos, Outcome, Precedence, RangeSet, SourcePosition, StreamId,
-    UnixMillis,
+    ChunkName, Disk as _, EntryId, Epoch, Hlc, Kind, Label, LocalPos, Outbound as _, Outcome, Precedence, RangeSet,
+    Seq, SourcePosition, StreamId, UnixMillis,
 };
 use simkit::trial::{self, Seal};
 use simkit::{Call, CrashStates, PretendDisk};
@@ -45,6 +45,17 @@ fn content() -> Vec<u8> {
     (0..900u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
+/// Written from it, of a file that stays.
+fn edited_chunk() -> ChunkName {
+    ChunkName([8; ChunkName::LEN])
+}
+
+fn edited() -> Vec<u8> {
+    let mut bytes = content();
+    bytes[100..160].fill(b'-');
+    bytes
+}
+
 fn spilled(journal: &Journal) -> Vec<(EntryId, LocalPos)> {
     let all = journal.list(LocalPos::START..LocalPos(u64::MAX), usize::MAX).unwrap();
     let spilled = all.iter().filter(|l| l.entry.body == SPILL.as_bytes());
@@ -74,6 +85,9 @@ fn a_power_cut_at_any_call_of_a_purge_leaves_all_of_it_or_none_and_the_order_is_
         journal.append_own(draft(n, &body)).wait().unwrap();
         if n == 18 {
             journal.put_chunk(chunk(), &content()).wait().unwrap();
+            let file = EntryId { origin: trial::PEER, epoch: Epoch::FIRST, seq: Seq::FIRST };
+            journal.put_chunk_of(file, edited_chunk(), &edited(), Some(chunk())).wait().unwrap();
+            assert_eq!(journal.outbound().chunk_base(&edited_chunk()).unwrap(), Some(chunk()));
         }
     }
     journal.flush().wait().unwrap();
@@ -110,6 +124,8 @@ fn a_power_cut_at_any_call_of_a_purge_leaves_all_of_it_or_none_and_the_order_is_
             assert!(left.is_empty() || left.len() == spills.len(), "{at}: {left:?}");
             assert_eq!(journal.has_chunk(&chunk()).unwrap(), !left.is_empty(), "{at}");
             assert_eq!(holding(&disk).is_empty(), left.is_empty(), "{at}: {:?}", holding(&disk));
+            let kept = journal.get_chunk(&edited_chunk()).unwrap();
+            assert!(kept.is_some_and(|kept| *kept == *edited()), "{at}: what was written from it is lost");
             assert!(left.is_empty() || !acknowledged, "{at}: acknowledged and forgotten");
             repeated += usize::from(before > 0 && left.is_empty());
             let sums = journal.accounting("peer:bravo").unwrap().unwrap().total;

@@ -4,13 +4,38 @@ use std::io::Read;
 
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::dict::EncoderDictionary;
-use zstd::zstd_safe::CParameter;
+use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::WireError;
 
 /// Compresses. `level` is 1..=19; 3 where CPU matters, 19 for a thin link.
 pub fn compress(bytes: &[u8], level: i32) -> Vec<u8> {
     zstd::bulk::compress(bytes, level).expect("compressing into a growing buffer fails only when memory is exhausted")
+}
+
+/// As [`compress`], for bytes that are like `base`: what they share with it costs next to nothing. `None` when zstd does not
+/// take the base.
+pub fn compress_from(bytes: &[u8], base: &[u8], level: i32) -> Option<Vec<u8>> {
+    let mut context = CCtx::create();
+    context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
+    context.ref_prefix(base).ok()?;
+    let mut out = Vec::with_capacity(zstd::zstd_safe::compress_bound(bytes.len()));
+    context.compress2(&mut out, bytes).ok()?;
+    Some(out)
+}
+
+/// Inflates what [`compress_from`] made of the same base, to at most `max` bytes.
+///
+/// # Errors
+/// When the bytes are no zstd frame, hold more than `max`, or refer to something else.
+pub fn decompress_from_capped(bytes: &[u8], base: &[u8], max: usize) -> Result<Vec<u8>, WireError> {
+    let malformed = |_| WireError::Malformed("a part compressed from another");
+    let mut context = DCtx::create();
+    context.ref_prefix(base).map_err(malformed)?;
+    // Room for `max` and no more: what would be longer is refused by zstd itself.
+    let mut out = Vec::with_capacity(max);
+    context.decompress(&mut out, bytes).map_err(malformed)?;
+    Ok(out)
 }
 
 /// A look at some of the bytes: `false` when they are spread like noise (pictures, video, what is compressed or sealed
@@ -112,6 +137,7 @@ mod tests {
         #[test]
         fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decompress_capped(&bytes, 1_000);
+            let _ = decompress_from_capped(&bytes, &bytes, 1_000);
         }
     }
 
@@ -120,6 +146,25 @@ mod tests {
         let bomb = compress(&vec![0; 50_000_000], 19);
         assert!(bomb.len() < 10_000);
         assert!(decompress_capped(&bomb, 65_536).is_err());
+    }
+
+    #[test]
+    fn what_is_like_its_base_costs_next_to_nothing_and_comes_back_only_from_it() {
+        let mut base = vec![0; 65_536];
+        blake3::Hasher::new().finalize_xof().fill(&mut base);
+        let mut edited = base.clone();
+        edited.splice(30_000..30_004, *b"edited");
+        for level in [1, 3, 9, 19] {
+            let packed = compress_from(&edited, &base, level).unwrap();
+            assert!(packed.len() < 100, "level {level}: {} bytes", packed.len());
+            assert_eq!(decompress_from_capped(&packed, &base, edited.len()).as_ref(), Ok(&edited));
+            assert!(decompress_from_capped(&packed, &base, edited.len() - 1).is_err(), "beyond its cap");
+            assert_ne!(decompress_from_capped(&packed, &edited[..40_000], edited.len()).as_ref(), Ok(&edited));
+        }
+        // Bytes that zstd would take for a dictionary of its own are a base like any other.
+        base[..4].copy_from_slice(&0xec30_a437_u32.to_le_bytes());
+        let packed = compress_from(&edited, &base, 3).unwrap();
+        assert_eq!(decompress_from_capped(&packed, &base, edited.len()), Ok(edited));
     }
 
     #[test]

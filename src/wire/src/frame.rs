@@ -13,7 +13,7 @@
 //!  7 Skip         epoch, outcome byte, set, count, { number, epoch and number before it }
 //!  8 Verify       epoch, count, { seq, first 8 bytes of the hash }
 //!  9 Verdict      epoch, set of the same, set of the different
-//! 10 Want         epoch, seq, level, set of indexes, flag, [ index, crc32c (4 LE), offset ]
+//! 10 Want         epoch, seq, level, flag whole, set of indexes, flag, [ index, crc32c (4 LE), offset ]
 //! 11 Unavailable  epoch, seq, level, set of indexes
 //! 12 Slice        epoch, seq, level, index, part
 //! 13 KeepAlive
@@ -28,16 +28,17 @@
 //! 23 Join         session (8 LE), link's name
 //! 30 Claim        part, boot (8 LE), epoch, stored set, count, { outcome byte, set }, refused set
 //! 31 Whole        epoch, seq, varint length, label, flag zstd, bytes (the rest)
-//! part     = flag zstd, crc32c of the whole packed bytes (4 LE), their length, offset, bytes (the rest)
+//! part     = packing (0 as it is, 1 zstd, 2 zstd from a base: its name follows), crc32c of the whole packed bytes (4 LE),
+//!            their length, offset, bytes (the rest)
 //! ```
 //!
 //! Every frame is idempotent and frames may overtake each other. Epochs and numbers are those of the sender's own
 //! entries in Batch, Fragment, Skip, Verify, Unavailable, Slice, Recall and History, and those of the peer's in the others.
 
-use model::{Epoch, Label, NodeId, Outcome, RangeSet, Seq};
+use model::{ChunkName, Epoch, Label, NodeId, Outcome, RangeSet, Seq};
 
 use crate::batch::Batch;
-use crate::compress::may_shrink;
+use crate::compress::{compress_from, decompress_from_capped, may_shrink};
 use crate::entry::{self, ENTRY_BYTES_MAX};
 use crate::reader::{Reader, put_cbor, put_varint};
 use crate::{History, WireError, chunk, compress, decompress_capped};
@@ -63,8 +64,9 @@ pub const VERIFY_MAX: usize = 2_048;
 /// Most places in one Skip frame.
 pub const SKIP_LINKS_MAX: usize = 2_048;
 
-/// Bytes that a part frame's own fields take at most: type, epoch, seq, level, index, flag, checksum, length, offset.
-pub const PART_OVERHEAD: usize = 1 + 5 + 10 + 1 + 5 + 1 + 4 + 4 + 4;
+/// Bytes that a part frame's own fields take at most: type, epoch, seq, level, index, packing with its base,
+/// checksum, length, offset.
+pub const PART_OVERHEAD: usize = 1 + 5 + 10 + 1 + 5 + 1 + ChunkName::LEN + 4 + 4 + 4;
 
 /// Most epochs that the entries of one history are of: the open one and those before it that a few starts can bring.
 pub const HISTORY_EPOCHS_MAX: usize = 8;
@@ -228,6 +230,8 @@ pub struct Want {
     pub seq: Seq,
     /// Which list of the manifest the indexes count in: 0 is the content.
     pub level: u8,
+    /// The bases that they were sent from are not here: they are to come without.
+    pub whole: bool,
     pub indexes: RangeSet,
     /// Index, checksum and bytes held of a chunk that is partly there.
     pub partial: Option<(u32, u32, u32)>,
@@ -303,11 +307,22 @@ impl Whole {
     }
 }
 
+/// How bytes are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// As they are.
+    Raw,
+    /// A zstd frame.
+    Zstd,
+    /// A zstd frame that continues this chunk.
+    From(ChunkName),
+}
+
 /// A part of packed bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// The whole is a zstd frame.
-    pub zstd: bool,
+    /// How the whole is packed.
+    pub packing: Packing,
     /// CRC-32C of the whole.
     pub crc: u32,
     /// Length of the whole.
@@ -374,7 +389,7 @@ impl ByeCode {
 /// Bytes packed for sending in parts: compressed where that gains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
-    zstd: bool,
+    packing: Packing,
     crc: u32,
     bytes: Vec<u8>,
 }
@@ -384,9 +399,21 @@ impl Packed {
     pub fn new(plain: &[u8], level: i32) -> Self {
         assert!(plain.len() <= ENTRY_BYTES_MAX, "entries and chunks are capped where they are made");
         let packed = may_shrink(plain).then(|| compress(plain, level)).filter(|packed| packed.len() < plain.len());
-        let zstd = packed.is_some();
-        let bytes = packed.unwrap_or_else(|| plain.to_vec());
-        Self { zstd, crc: crc32c::crc32c(&bytes), bytes }
+        let packing = if packed.is_some() { Packing::Zstd } else { Packing::Raw };
+        Self::of(packing, packed.unwrap_or_else(|| plain.to_vec()))
+    }
+
+    /// Packs a chunk as what differs from another, or by itself where that is shorter.
+    pub fn from_base(plain: &[u8], name: ChunkName, base: &[u8], level: i32) -> Self {
+        let whole = Self::new(plain, level);
+        match compress_from(plain, base, level) {
+            Some(bytes) if bytes.len() + ChunkName::LEN < whole.bytes.len() => Self::of(Packing::From(name), bytes),
+            Some(_) | None => whole,
+        }
+    }
+
+    fn of(packing: Packing, bytes: Vec<u8>) -> Self {
+        Self { packing, crc: crc32c::crc32c(&bytes), bytes }
     }
 
     /// Checksum of the packed bytes.
@@ -404,7 +431,7 @@ impl Packed {
         let from = (offset as usize).min(self.bytes.len());
         let to = from.saturating_add(len.max(1)).min(self.bytes.len());
         Part {
-            zstd: self.zstd,
+            packing: self.packing,
             crc: self.crc,
             total: self.total(),
             offset: from as u32,
@@ -416,7 +443,7 @@ impl Packed {
 /// Puts packed bytes together again from parts in any order.
 #[derive(Clone, Debug)]
 pub struct Assembly {
-    zstd: bool,
+    packing: Packing,
     crc: u32,
     total: u32,
     bytes: Vec<u8>,
@@ -426,12 +453,12 @@ pub struct Assembly {
 impl Assembly {
     /// Starts with any part of the whole.
     pub fn of(part: &Part) -> Self {
-        Self { zstd: part.zstd, crc: part.crc, total: part.total, bytes: Vec::new(), got: RangeSet::new() }
+        Self { packing: part.packing, crc: part.crc, total: part.total, bytes: Vec::new(), got: RangeSet::new() }
     }
 
     /// Does `part` belong to the same packing?
     pub fn takes(&self, part: &Part) -> bool {
-        (self.zstd, self.crc, self.total) == (part.zstd, part.crc, part.total)
+        (self.packing, self.crc, self.total) == (part.packing, part.crc, part.total)
     }
 
     /// Adds a part that [`Assembly::takes`].
@@ -472,22 +499,39 @@ impl Assembly {
         self.held() == self.total
     }
 
-    /// The plain bytes of a complete assembly, at most `max`.
+    /// The chunk without which it cannot be unpacked.
+    pub fn base(&self) -> Option<ChunkName> {
+        match self.packing {
+            Packing::Raw | Packing::Zstd => None,
+            Packing::From(base) => Some(base),
+        }
+    }
+
+    /// The plain bytes of a complete assembly that has no base, at most `max`.
     ///
     /// # Errors
     /// When bytes are missing, the checksum differs, or more than `max` come out.
     pub fn unpack(self, max: usize) -> Result<Vec<u8>, WireError> {
+        self.unpack_from(&[], max)
+    }
+
+    /// As [`Assembly::unpack`], from the plain bytes of its base.
+    ///
+    /// # Errors
+    /// As there, and when the base is another one.
+    pub fn unpack_from(self, base: &[u8], max: usize) -> Result<Vec<u8>, WireError> {
         if !self.is_complete() || crc32c::crc32c(&self.bytes) != self.crc {
             return Err(WireError::Malformed("a value sent in parts"));
         }
-        if self.zstd {
-            return decompress_capped(&self.bytes, max);
+        match self.packing {
+            Packing::Zstd => decompress_capped(&self.bytes, max),
+            Packing::From(_) => decompress_from_capped(&self.bytes, base, max),
+            Packing::Raw if self.bytes.len() > max => {
+                let found = self.bytes.len() as u64;
+                Err(WireError::TooLarge { what: "a value sent in parts", found, max: max as u64 })
+            }
+            Packing::Raw => Ok(self.bytes),
         }
-        if self.bytes.len() > max {
-            let found = self.bytes.len() as u64;
-            return Err(WireError::TooLarge { what: "a value sent in parts", found, max: max as u64 });
-        }
-        Ok(self.bytes)
     }
 }
 
@@ -590,7 +634,7 @@ impl Frame {
             Self::Want(f) => {
                 out.push(10);
                 put_number(&mut out, f.epoch, f.seq);
-                out.push(f.level);
+                out.extend([f.level, u8::from(f.whole)]);
                 put_cbor(&mut out, &f.indexes, &mut ());
                 out.push(u8::from(f.partial.is_some()));
                 if let Some((index, crc, offset)) = f.partial {
@@ -723,13 +767,13 @@ impl Frame {
             }),
             10 => {
                 let (epoch, seq) = read_number(&mut r)?;
-                let (level, indexes) = (r.u8()?, r.cbor(&mut ())?);
+                let (level, whole, indexes) = (r.u8()?, read_flag(&mut r)?, r.cbor(&mut ())?);
                 let partial = if read_flag(&mut r)? {
                     Some((read_u32(&mut r)?, u32::from_le_bytes(r.array()?), read_u32(&mut r)?))
                 } else {
                     None
                 };
-                Self::Want(Want { epoch, seq, level, indexes, partial })
+                Self::Want(Want { epoch, seq, level, whole, indexes, partial })
             }
             11 => {
                 let (epoch, seq) = read_number(&mut r)?;
@@ -881,7 +925,14 @@ fn read_sets(r: &mut Reader<'_>) -> Result<Vec<(Epoch, RangeSet)>, WireError> {
 }
 
 fn put_part(out: &mut Vec<u8>, part: &Part) {
-    out.push(u8::from(part.zstd));
+    match part.packing {
+        Packing::Raw => out.push(0),
+        Packing::Zstd => out.push(1),
+        Packing::From(base) => {
+            out.push(2);
+            out.extend_from_slice(&base.0);
+        }
+    }
     out.extend(part.crc.to_le_bytes());
     put_varint(out, u64::from(part.total));
     put_varint(out, u64::from(part.offset));
@@ -917,14 +968,20 @@ fn read_text(r: &mut Reader<'_>, what: &'static str, max: usize) -> Result<Strin
 }
 
 fn read_part(r: &mut Reader<'_>, max: usize) -> Result<Part, WireError> {
-    let (zstd, crc) = (read_flag(r)?, u32::from_le_bytes(r.array()?));
+    let packing = match r.u8()? {
+        0 => Packing::Raw,
+        1 => Packing::Zstd,
+        2 => Packing::From(ChunkName(r.array()?)),
+        _ => return Err(WireError::Malformed("a packing")),
+    };
+    let crc = u32::from_le_bytes(r.array()?);
     let total = r.capped("a value sent in parts", max)?;
     let offset = r.capped("an offset", total)?;
     let bytes = r.rest();
     if bytes.len() > total - offset {
         return Err(WireError::Malformed("a part"));
     }
-    Ok(Part { zstd, crc, total: total as u32, offset: offset as u32, bytes: bytes.to_vec() })
+    Ok(Part { packing, crc, total: total as u32, offset: offset as u32, bytes: bytes.to_vec() })
 }
 
 /// Decodes hostile bytes in every way that a peer can make this node decode them, for fuzzing.
@@ -967,9 +1024,14 @@ mod tests {
     }
 
     fn part() -> impl Strategy<Value = Part> {
-        (any::<bool>(), any::<u32>(), 0u32..1_000, 0u32..1_000, prop::collection::vec(any::<u8>(), 0..80)).prop_map(
-            |(zstd, crc, offset, after, bytes)| Part {
-                zstd,
+        let packing = prop_oneof![
+            Just(Packing::Raw),
+            Just(Packing::Zstd),
+            any::<[u8; ChunkName::LEN]>().prop_map(|name| Packing::From(ChunkName(name))),
+        ];
+        (packing, any::<u32>(), 0u32..1_000, 0u32..1_000, prop::collection::vec(any::<u8>(), 0..80)).prop_map(
+            |(packing, crc, offset, after, bytes)| Part {
+                packing,
                 crc,
                 total: offset + bytes.len() as u32 + after,
                 offset,
@@ -1016,8 +1078,15 @@ mod tests {
                 same,
                 different
             })),
-            (number(), any::<u8>(), set(), any::<Option<(u32, u32, u32)>>()).prop_map(
-                |((epoch, seq), level, indexes, partial)| Frame::Want(Want { epoch, seq, level, indexes, partial })
+            (number(), any::<u8>(), any::<bool>(), set(), any::<Option<(u32, u32, u32)>>()).prop_map(
+                |((epoch, seq), level, whole, indexes, partial)| Frame::Want(Want {
+                    epoch,
+                    seq,
+                    level,
+                    whole,
+                    indexes,
+                    partial
+                })
             ),
             (number(), any::<u8>(), set()).prop_map(|((epoch, seq), level, indexes)| Frame::Unavailable(Unavailable {
                 epoch,
@@ -1115,7 +1184,8 @@ mod tests {
 
     #[test]
     fn a_part_frame_keeps_to_its_overhead() {
-        let part = Part { zstd: true, crc: u32::MAX, total: 1 << 20, offset: (1 << 20) - 1, bytes: vec![1] };
+        let packing = Packing::From(ChunkName([7; ChunkName::LEN]));
+        let part = Part { packing, crc: u32::MAX, total: 1 << 20, offset: (1 << 20) - 1, bytes: vec![1] };
         let (epoch, seq) = (Epoch(u32::MAX), Seq::new(u64::MAX).unwrap());
         let slice = Frame::Slice(Slice { epoch, seq, level: 3, index: u32::MAX, part });
         assert!(slice.encode().len() <= PART_OVERHEAD + 1);

@@ -27,9 +27,6 @@ const RATIO_MAX: usize = 64;
 /// A recipe may be this share of the member: beyond, its writer is too unlike zlib for the expansion to pay.
 const RECIPE_SHARE: usize = 3;
 
-/// Bytes as they are that come in one piece of at least this size are cut like any other file.
-const COARSE_MIN: usize = 64 << 10;
-
 /// How a zip container begins: the first member's header.
 pub(crate) const MAGIC: &[u8; 4] = b"PK\x03\x04";
 
@@ -39,22 +36,14 @@ const ENCRYPTED: u16 = 1;
 const SIZES_LATER: u16 = 8;
 const DEFLATED: u16 = 8;
 
-/// An expanded container.
-#[derive(Debug)]
-pub(crate) struct Expanded {
-    pub(crate) bytes: Vec<u8>,
-    /// Large pieces that are as they were in the container: media.
-    pub(crate) coarse: Vec<Range<usize>>,
-}
-
 /// Expands a container. `None` when nothing in it is gained, when it is too large, or when it is not proven that the
 /// same bytes come back: then it is kept whole.
-pub(crate) fn expand(container: &[u8]) -> Option<Expanded> {
+pub(crate) fn expand(container: &[u8]) -> Option<Vec<u8>> {
     if !container.starts_with(MAGIC) || container.len() > CONTAINER_BYTES_MAX {
         return None;
     }
     let bytes_max = container.len().saturating_mul(RATIO_MAX).min(CONTAINER_BYTES_MAX);
-    let mut out = Expanded { bytes: Vec::with_capacity(container.len() * 2), coarse: Vec::new() };
+    let mut out = Vec::with_capacity(container.len() * 2);
     let mut explainer = Explainer::new();
     let mut plain = Vec::new();
     // Plain bytes of members that were not taken: work for nothing, which must have an end.
@@ -62,7 +51,7 @@ pub(crate) fn expand(container: &[u8]) -> Option<Expanded> {
     let (mut as_is_from, mut at) = (0, 0);
     while let Some(member) = next_member(container, &mut at) {
         // What stays as it is must fit too.
-        let room = bytes_max.checked_sub(out.bytes.len() + container.len() - as_is_from)?;
+        let room = bytes_max.checked_sub(out.len() + container.len() - as_is_from)?;
         plain.clear();
         let explained = explainer.explain(&container[member.clone()], &mut plain, room);
         let taken = explained.ok().filter(|e| {
@@ -76,30 +65,24 @@ pub(crate) fn expand(container: &[u8]) -> Option<Expanded> {
             }
             continue;
         };
-        out.put_as_is(&container[as_is_from..member.start]);
-        put_varint(&mut out.bytes, plain.len() as u64);
-        put_varint(&mut out.bytes, explained.recipe.len() as u64);
-        out.bytes.extend_from_slice(&explained.recipe);
-        out.bytes.extend_from_slice(&plain);
+        put_as_is(&container[as_is_from..member.start], &mut out);
+        put_varint(&mut out, plain.len() as u64);
+        put_varint(&mut out, explained.recipe.len() as u64);
+        out.extend_from_slice(&explained.recipe);
+        out.extend_from_slice(&plain);
         as_is_from = member.start + explained.len;
         at = as_is_from;
     }
     if as_is_from == 0 {
         return None;
     }
-    out.put_as_is(&container[as_is_from..]);
-    (out.bytes.len() <= bytes_max && brings_back(&out.bytes, container)).then_some(out)
+    put_as_is(&container[as_is_from..], &mut out);
+    (out.len() <= bytes_max && brings_back(&out, container)).then_some(out)
 }
 
-impl Expanded {
-    fn put_as_is(&mut self, bytes: &[u8]) {
-        put_varint(&mut self.bytes, bytes.len() as u64);
-        let from = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        if bytes.len() >= COARSE_MIN {
-            self.coarse.push(from..self.bytes.len());
-        }
-    }
+fn put_as_is(bytes: &[u8], out: &mut Vec<u8>) {
+    put_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
 }
 
 /// The next place at or after `at` where a deflated member may stand, and moves `at` to it.
@@ -362,12 +345,11 @@ pub(crate) mod tests {
                 // Nothing is gained where nothing was compressed.
                 assert_eq!(expanded.is_some(), level > 0, "level {level}");
                 let Some(expanded) = expanded else { continue };
-                assert!(expanded.bytes.windows(text.len()).any(|w| w == text), "level {level}: the text in the clear");
-                assert_eq!(expanded.coarse.len(), 1, "the media as they are");
-                let more = expanded.bytes.len() - text.len() - media.len();
+                assert!(expanded.windows(text.len()).any(|w| w == text), "level {level}: the text in the clear");
+                let more = expanded.len() - text.len() - media.len();
                 assert!(more < 4_000, "level {level}: {more} bytes besides");
                 for step in [1, 1_000, usize::MAX] {
-                    let back = collapse(&expanded.bytes, expanded.bytes.len() as u64, step).unwrap();
+                    let back = collapse(&expanded, expanded.len() as u64, step).unwrap();
                     assert!(back == content, "level {level} in steps of {step}");
                 }
             }
@@ -378,7 +360,7 @@ pub(crate) mod tests {
     fn what_zlib_wrote_needs_no_more_than_its_tables() {
         let content = container(&[("word/document.xml", &markup(300_000, 3))], 6, false);
         let expanded = expand(&content).unwrap();
-        let more = expanded.bytes.len() - 300_000;
+        let more = expanded.len() - 300_000;
         assert!(more < 700, "{more} bytes besides the text");
     }
 
@@ -391,7 +373,7 @@ pub(crate) mod tests {
         // A hundred that would each be small enough are not inflated one after the other for nothing.
         let many: Vec<(&str, &[u8])> = (0..100).map(|_| ("bomb", &zeros[..2 << 20])).collect();
         let content = container(&many, 9, false);
-        let ratio = expand(&content).map_or(0, |e| e.bytes.len() / content.len());
+        let ratio = expand(&content).map_or(0, |e| e.len() / content.len());
         assert!(ratio <= RATIO_MAX, "{ratio} times");
     }
 
@@ -410,7 +392,7 @@ pub(crate) mod tests {
     fn the_form_is_the_one_that_other_nodes_read() {
         // Bytes of the first release: a change here is a new coding with a number of its own.
         let content = container(&[("a", b"abcabcabcabcabcabcabcabd")], 6, false);
-        let expanded = expand(&content).expect("expands").bytes;
+        let expanded = expand(&content).expect("expands");
         let from = MAGIC.len() + 26 + 1;
         assert_eq!(expanded[0] as usize, from);
         assert_eq!(&expanded[1..=from], &content[..from]);
@@ -482,8 +464,8 @@ pub(crate) mod tests {
         ) {
             let content = changed(content, changes);
             if let Some(expanded) = expand(&content) {
-                prop_assert!(expanded.bytes.len() <= content.len() * RATIO_MAX);
-                let back = collapse(&expanded.bytes, expanded.bytes.len() as u64, step);
+                prop_assert!(expanded.len() <= content.len() * RATIO_MAX);
+                let back = collapse(&expanded, expanded.len() as u64, step);
                 prop_assert!(back.is_ok_and(|back| back == content));
             }
         }
@@ -496,7 +478,7 @@ pub(crate) mod tests {
             step in 1usize..5_000,
         ) {
             if let Some(expanded) = expand(&content) {
-                let stream = changed(expanded.bytes, changes);
+                let stream = changed(expanded, changes);
                 let _ = collapse(&stream, stream.len() as u64, step);
             }
         }

@@ -167,7 +167,7 @@ fn carry_out(session: &mut Session, stored: &mut BTreeSet<EntryId>, now: Now) {
                 assert!(stored.insert(id), "{id} is to be stored twice");
                 session.entries_stored(&[id], now);
             }
-            Output::StoreChunk { name, bytes, file: _ } => {
+            Output::StoreChunk { name, bytes, base: _, file: _ } => {
                 assert_eq!(samples::name_of(&bytes), name, "a chunk is to be stored under another name");
                 session.chunks_stored(&[name]);
             }
@@ -221,6 +221,10 @@ impl Outbound for Own<'_> {
 
     fn chunk(&self, name: &ChunkName) -> Result<Option<Arc<[u8]>>, OutboundError> {
         Ok(samples::OWN_CHUNKS.get(name).map(|bytes| Arc::from(bytes.as_slice())))
+    }
+
+    fn chunk_base(&self, _name: &ChunkName) -> Result<Option<ChunkName>, OutboundError> {
+        Ok(None)
     }
 
     fn holds_chunk(&self, name: &ChunkName) -> Result<bool, OutboundError> {
