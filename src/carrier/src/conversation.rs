@@ -486,7 +486,7 @@ impl Conversation {
                     self.session.chunks_not_stored(&[name]);
                     continue;
                 }
-                Appended::Chunk(name, bytes, _, Ok(ChunkPut::Stored)) => {
+                Appended::Chunk(name, bytes, _, _, Ok(ChunkPut::Stored)) => {
                     self.metrics.link_received_chunk_bytes_total.add((self.label.clone(),), bytes.len() as u64);
                     chunks.push(name);
                     continue;

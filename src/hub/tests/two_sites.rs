@@ -290,9 +290,9 @@ impl Sites {
 fn document(level: u32, edited: bool) -> Vec<u8> {
     let mut state = u64::from(level);
     let mut text = String::from("<w:document><w:body>");
-    for n in 0..2_400 {
+    for n in 0..4_800 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let word = if edited && n == 1_200 { "Kestrel".to_owned() } else { format!("{:x}", state >> 30) };
+        let word = if edited && n == 2_400 { "Kestrel".to_owned() } else { format!("{:x}", state >> 30) };
         text += &format!(
             "<w:p><w:r><w:rPr><w:sz w:val=\"22\"/></w:rPr><w:t>advance to {word} and report</w:t></w:r></w:p>"
         );

@@ -534,7 +534,11 @@ impl Log {
     pub(crate) fn chunk_after(&self, spot: Spot) -> Result<Option<(Spot, PackedChunk)>, ReadError> {
         let end = spot.offset.saturating_add(NEARBY_BYTES);
         let two = self.chunks_in(spot.segment, spot.offset, end, 2)?;
-        Ok(two.into_iter().find(|(at, _)| *at != spot))
+        if let Some(next) = two.into_iter().find(|(at, _)| *at != spot) {
+            return Ok(Some(next));
+        }
+        // It may have been the last of its segment.
+        Ok(self.chunks_in(spot.segment.saturating_add(1), 0, NEARBY_BYTES, 1)?.pop())
     }
 
     /// At most `max` chunks that were written last before the one that stands there.

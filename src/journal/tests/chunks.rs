@@ -74,6 +74,38 @@ fn a_file_shared_again_costs_its_entry_and_a_mark_for_each_chunk() {
     assert!(site.names(&first).len() > 30);
 }
 
+#[test]
+fn an_edit_costs_what_differs_wherever_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::open(dir.path());
+    let mut content = noise(5, 300_000);
+    site.share("mission", &content);
+    for at in [0, 150_000, 299_999] {
+        content[at] ^= 1;
+        let before = site.journal.stats().bytes;
+        let edited = site.share("mission", &content);
+        let cost = site.journal.stats().bytes - before;
+        assert!(cost < 3_000, "{cost} bytes for the byte at {at}");
+        assert_eq!(site.content(&edited), Some(content.clone()));
+        site = site.reopen(dir.path());
+    }
+}
+
+#[test]
+fn nothing_of_another_label_is_a_base_wherever_it_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::open(dir.path());
+    let (mission, other) = (noise(6, 50_000), noise(7, 50_000));
+    site.share("mission", &mission);
+    // Stands where an edited form of what follows in the next file would.
+    site.share("coalition", &other);
+    let before = site.journal.stats().bytes;
+    let both = site.share("mission", &[mission, other].concat());
+    let cost = site.journal.stats().bytes - before;
+    assert!(cost > 49_000, "{cost} bytes");
+    assert_eq!(site.content(&both).map(|content| content.len()), Some(100_000));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// The content's number, the label's, and how far into a shared beginning it is edited.
