@@ -222,6 +222,16 @@ impl Sites {
     /// journals of edge and hub grew.
     async fn share(&self, name: &str, bytes: &[u8]) -> [u64; 3] {
         let wire = || self.edge_metrics.link_wire_bytes_total.get((telemetry::PeerName::new("bravo"), Direction::Up));
+        // The counter follows once a second.
+        let counted = async || {
+            let (mut last, mut since) = (wire(), 0);
+            until("the link is quiet", || {
+                (last, since) = if wire() == last { (last, since + 1) } else { (wire(), 0) };
+                since > 40
+            })
+            .await;
+        };
+        counted().await;
         let sizes = || [wire(), self.edge.journal().stats().bytes, self.hub.site().journal().stats().bytes];
         let before = sizes();
         let mut upload = self.edge.core().begin_upload(&self.alice, self.square.parse().unwrap(), name).unwrap();
@@ -233,6 +243,7 @@ impl Sites {
         until("the file is at the hub", || hub.file_path(file.id).unwrap().is_some()).await;
         let there = std::fs::read(hub.file_path(file.id).unwrap().unwrap()).unwrap();
         assert!(there == bytes, "{name} is at the hub byte for byte");
+        counted().await;
         let after = sizes();
         std::array::from_fn(|i| after[i] - before[i])
     }
