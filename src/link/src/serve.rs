@@ -114,7 +114,7 @@ impl Serve {
     /// Notes what the peer misses of the file that is being served: what it asked for, at the file's mean length of a chunk.
     fn note_missing(&mut self) {
         let Some(Names { of: (number, 0), names, content_bytes, .. }) = &self.names else { return };
-        let asked = self.todo.get(&(*number, 0)).map_or(0, |(todo, _)| todo.count());
+        let asked = self.todo.get(&(*number, 0)).map_or(0, |asked| asked.indexes.count());
         let missing = u128::from(asked) * u128::from(*content_bytes) / names.len().max(1) as u128;
         let part = self.current.as_ref().filter(|c| (c.number, c.level) == (*number, 0)).map_or(0, |c| {
             let left = u64::from(c.packed.total() - c.offset.min(c.packed.total()));

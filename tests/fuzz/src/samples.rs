@@ -206,6 +206,7 @@ fn conversation() -> Vec<u8> {
             epoch: Epoch::FIRST,
             seq: Seq::new(4).expect("not 0"),
             level: 0,
+            whole: false,
             indexes: (0..=3).collect(),
             partial: None,
         }),
