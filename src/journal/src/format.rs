@@ -344,7 +344,7 @@ impl Record {
             Self::Entry(entry) | Self::Restored(entry) | Self::PurgedEntry(entry) | Self::PurgedRestored(entry) => {
                 Some(&entry.hash)
             }
-            Self::Chunk(_)
+            Self::Chunk { .. }
             | Self::ChunksNeeded(_)
             | Self::EpochOpened(_)
             | Self::Consumer(_)
