@@ -48,6 +48,10 @@ struct Disk {
 }
 
 impl Outbound for Disk {
+    fn chunk_base(&self, _: &ChunkName) -> Result<Option<ChunkName>, OutboundError> {
+        Ok(None)
+    }
+
     fn scan(&self, class: Precedence, from: LocalPos, bytes_max: usize) -> Result<Scan, OutboundError> {
         let (mut entries, mut bytes, mut next) = (Vec::new(), 0, from);
         let first = usize::try_from(from.0).map_or(usize::MAX, |n| n - 1);

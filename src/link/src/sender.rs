@@ -27,6 +27,9 @@ use crate::session::{Now, SenderState};
 /// Number of an own entry.
 type Number = (Epoch, u64);
 
+/// Skipped entries and what stands before each.
+type Places = Vec<(Seq, (Epoch, Seq))>;
+
 #[derive(Debug)]
 pub(crate) struct Sender {
     me: NodeId,
@@ -1004,7 +1007,7 @@ impl Sender {
         numbers: &RangeSet,
         links_max: usize,
         outbound: &dyn Outbound,
-    ) -> Result<(RangeSet, Vec<(Seq, (Epoch, Seq))>), OutboundError> {
+    ) -> Result<(RangeSet, Places), OutboundError> {
         let (mut taken, mut links) = (RangeSet::new(), Vec::new());
         for n in numbers.numbers().take(PICK_MAX) {
             let Some(id) = self.id(epoch, n) else { continue };

@@ -348,11 +348,11 @@ impl SimNode {
 
     /// What an append's failure means in a world where power goes and disks are full, but nothing else fails.
     fn refused(&self, e: &AppendError) -> Refused {
-        match e {
-            _ if self.disk.is_off() => Refused::PowerLost,
-            e if e.is_retryable() => Refused::NoRoom,
-            e => panic!("{}: {e}", self.name),
+        if self.disk.is_off() {
+            return Refused::PowerLost;
         }
+        assert!(e.is_retryable(), "{}: {e}", self.name);
+        Refused::NoRoom
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -440,9 +440,7 @@ impl SimNode {
                 let mut file = process.journal.begin_file();
                 let namer = wire::chunk::Namer::new(&secret(self.me), &row.label.parse().expect("a label"));
                 let content = file_content(row.number, bytes);
-                let put = |name, chunk: &[u8]| {
-                    file.put(&namer, name, chunk).map_err(|e| NotCut(self.refused(&e)))
-                };
+                let put = |name, chunk: &[u8]| file.put(&namer, name, chunk).map_err(|e| NotCut(self.refused(&e)));
                 let manifest = wire::chunk::build_manifest::<NotCut>(content.as_slice(), &namer, put);
                 let manifest = manifest.map_err(|NotCut(refused)| refused)?;
                 file.finish(&namer).map_err(|e| self.refused(&e))?;
@@ -552,9 +550,9 @@ impl SimNode {
         let Some(Process { journal, talks, .. }) = &mut self.process else { return Ok(()) };
         let Some(talk) = talks.get_mut(&peer) else { return Ok(()) };
         // A node that cannot begin an epoch, or keep what it holds, is restarted by its supervisor.
-        let restart = |e: AppendError| match e {
-            _ if disk.is_off() || disk.is_bounded() => PowerLost,
-            e => panic!("{e}"),
+        let restart = |e: AppendError| {
+            assert!(disk.is_off() || disk.is_bounded(), "{e}");
+            PowerLost
         };
         match output {
             Output::Store(incoming) => self.append(peer, Append::Entry(incoming))?,
