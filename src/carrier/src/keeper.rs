@@ -307,8 +307,10 @@ impl<T: Talk> Keeper<T> {
         let mut wake: Option<Duration> = None;
         for at in plan::order(&plan) {
             let (line, share) = (&mut self.lines[at], shares[at]);
+            line.follow_pace(now);
             let Some(live) = &line.live else { continue };
-            let demand = demand(&waiting, &self.again, !line.copies.is_empty(), share, live.pipe.room() > 0);
+            let demand = demand(&waiting, &self.again, line.has_copy(now), share, live.pipe.room() > 0);
+            wake = [wake, line.copy_due(now)].into_iter().flatten().min();
             if demand == Demand::default() {
                 continue;
             }
@@ -319,7 +321,8 @@ impl<T: Talk> Keeper<T> {
             let of_lane = |packet: &Packet| lane_of(packet.lane) == grant.lane;
             let left_over = match self.again.iter().position(of_lane) {
                 Some(index) => self.again.remove(index),
-                None => line.copies.iter().position(of_lane).and_then(|index| line.copies.remove(index)),
+                None if grant.lane == shaper::Lane::Class(Precedence::Flash) => line.take_copy(now),
+                None => None,
             };
             let packet = match left_over {
                 Some(packet) => packet,
@@ -333,7 +336,11 @@ impl<T: Talk> Keeper<T> {
                     let packet = self.packet(class, &frame);
                     if class == Class::Class(Precedence::Flash) {
                         let others = self.lines.iter_mut().zip(&shares).enumerate().filter(|(other, _)| *other != at);
-                        others.filter(|(_, (_, s))| s.classes[0]).for_each(|(_, (line, _))| line.copy(&packet));
+                        others.filter(|(_, (_, s))| s.classes[0]).for_each(|(_, (line, _))| line.copy(&packet, now));
+                        // What is cut into fragments is no lone post.
+                        if matches!(frame, Frame::Batch(_)) {
+                            self.lines[at].repeat(&packet, now);
+                        }
                     }
                     packet
                 }
@@ -791,7 +798,7 @@ impl<T: Talk> Keeper<T> {
 
     fn forget_session(&mut self) {
         self.again.clear();
-        self.lines.iter_mut().for_each(|line| line.copies.clear());
+        self.lines.iter_mut().for_each(Line::forget_copies);
         self.more = false;
         self.wake = None;
         let talk = &mut self.post.talk;

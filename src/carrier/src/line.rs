@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use link::Lane as Class;
-use model::{BitsPerSecond, NodeId, UnixMillis};
-use shaper::Shaper;
+use model::{BitsPerSecond, NodeId, Precedence, UnixMillis};
+use shaper::{Copies, Shaper};
 use wire::frame::Frame;
 
 use crate::PeerState;
@@ -22,7 +22,7 @@ use crate::contact::{Contact, contact};
 use crate::endpoint::{DialError, Plug, Proven};
 use crate::governor::{Lane, time_on_link};
 use crate::pipe::{CloseCode, Event, FrameNumber, Pipe};
-use crate::quic::FULL_DATAGRAM;
+use crate::quic::{self, FULL_DATAGRAM};
 use crate::settings::{LinkPlan, Outlet};
 
 /// A stream frame that fills a datagram of 1,200 bytes beside QUIC's own headers.
@@ -153,8 +153,11 @@ pub(crate) struct Line {
     pub(crate) lane: Arc<Lane>,
     pub(crate) shaper: Shaper,
     pub(crate) live: Option<Live>,
-    /// Flash frames that went over another link and go over this one too.
-    pub(crate) copies: VecDeque<Packet>,
+    /// Flash frames that were sent once, over this link or another, and go over this one too; with the times, since the start,
+    /// from which on.
+    copies: VecDeque<(Duration, Packet)>,
+    /// What they may cost.
+    budget: Copies,
     pub(crate) dialling: Option<Dialling>,
     pub(crate) dial_at: Option<Instant>,
     pub(crate) backoff: Backoff,
@@ -192,6 +195,7 @@ impl Line {
             shaper: Shaper::new(rate, PATH_MTU, shaper::Emission::Normal, now - start),
             live: None,
             copies: VecDeque::new(),
+            budget: Copies::new(rate, now - start),
             dialling: None,
             dial_at: plan.address.is_some().then_some(now),
             backoff: Backoff::default(),
@@ -404,12 +408,18 @@ impl Line {
         }
     }
 
+    /// Frames are granted at the pace that the link was found to carry: more would wait below, where nothing passes it.
+    pub(crate) fn follow_pace(&mut self, now: Duration) {
+        if let Some(live) = &self.live {
+            self.shaper.set_rate(live.pipe.rate().min(self.lane.rate()), now);
+        }
+    }
+
     /// Hands a frame to the connection.
     pub(crate) fn send(&mut self, packet: Packet, now: Instant) {
         let Some(live) = &mut self.live else { return };
         let len = packet.bytes.len();
-        // QUIC, UDP and IP add about 78 bytes to each 1,150 of a full datagram, and some to each stream.
-        self.shaper.spent(lane_of(packet.lane), len + len / 15 + 8);
+        self.shaper.spent(lane_of(packet.lane), quic::bytes_with_headers(len));
         self.sent_bytes[match packet.lane {
             Class::Control => 0,
             Class::Class(class) => 1 + class.index(),
@@ -420,10 +430,40 @@ impl Line {
     }
 
     /// A flash frame went over another link.
-    pub(crate) fn copy(&mut self, packet: &Packet) {
+    pub(crate) fn copy(&mut self, packet: &Packet, now: Duration) {
         if self.copies.len() < COPIES_MAX {
-            self.copies.push_back(packet.clone());
+            self.copies.push_back((now, packet.clone()));
         }
+    }
+
+    /// A lone flash frame goes over this link: as many copies follow as its losses ask for.
+    pub(crate) fn repeat(&mut self, packet: &Packet, now: Duration) {
+        let Some(live) = &self.live else { return };
+        let (rate, lost, slice) = (self.lane.rate(), live.pipe.lost_permille(), self.shaper.slice());
+        let times = self.budget.of(Precedence::Flash, packet.bytes.len(), slice, lost, rate, now);
+        let spacing = shaper::spacing(live.pipe.round_trip());
+        for n in (1..times).take(COPIES_MAX.saturating_sub(self.copies.len())) {
+            self.copies.push_back((now + n * spacing, packet.clone()));
+        }
+    }
+
+    /// Does a copy wait whose time has come?
+    pub(crate) fn has_copy(&self, now: Duration) -> bool {
+        self.copies.iter().any(|(due, _)| *due <= now)
+    }
+
+    pub(crate) fn take_copy(&mut self, now: Duration) -> Option<Packet> {
+        let at = self.copies.iter().position(|(due, _)| *due <= now)?;
+        self.copies.remove(at).map(|(_, packet)| packet)
+    }
+
+    /// When the next copy's time comes.
+    pub(crate) fn copy_due(&self, now: Duration) -> Option<Duration> {
+        self.copies.iter().map(|(due, _)| *due).filter(|due| *due > now).min()
+    }
+
+    pub(crate) fn forget_copies(&mut self) {
+        self.copies.clear();
     }
 
     /// The peer has this frame, whichever way it went.
@@ -431,7 +471,7 @@ impl Line {
         if let Some(live) = &mut self.live {
             live.under_way.remove(&number);
         }
-        self.copies.retain(|copy| copy.number != number);
+        self.copies.retain(|(_, copy)| copy.number != number);
     }
 
     pub(crate) fn has(&self, number: FrameNumber) -> bool {

@@ -191,6 +191,11 @@ impl Pipe {
         quic::room(self.rate.pace(), &self.connection.stats().path, self.outstanding_bytes, self.sending.len())
     }
 
+    /// Of the datagrams sent so far, in thousandths, those that were lost.
+    pub(crate) fn lost_permille(&self) -> u64 {
+        quic::lost_permille(&self.connection.stats().path)
+    }
+
     /// Is something on its way that the peer has not confirmed?
     pub(crate) fn is_waiting(&self) -> bool {
         !self.sending.is_empty()

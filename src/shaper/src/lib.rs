@@ -14,11 +14,13 @@
 //! Start reading at [`Shaper::grant`].
 
 pub mod budget;
+mod copies;
 pub mod plan;
 pub mod rate;
 
 use std::time::Duration;
 
+pub use copies::{COPIES_MAX, Copies, spacing};
 use model::{BitsPerSecond, Precedence};
 
 /// Smallest slice. Below this a frame's and a datagram's own overhead dominates; at 9.6 kbit/s it takes 200 ms.

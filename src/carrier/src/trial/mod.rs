@@ -3,8 +3,9 @@
 
 mod figures;
 mod path;
+mod urgent;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use model::{BitsPerSecond, Precedence};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{EndpointConfig, ServerConfig};
 use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event, StreamEvent, StreamId};
-use shaper::{Demand, Shaper};
+use shaper::{Copies, Demand, Shaper};
 
 use crate::clock;
 use crate::governor::{Governor, Lane, Verdict};
@@ -26,6 +27,9 @@ use path::{Path, Weather};
 
 /// As in the conversation.
 const PATH_MTU: usize = 1_150;
+
+/// A lone flash post as a frame.
+const FLASH_BYTES: u64 = 120;
 
 /// About what a session says first.
 const GREETING_BYTES: usize = 150;
@@ -52,6 +56,16 @@ struct Site {
     delivered: u64,
     /// When the last whole frame arrived.
     last_arrival: Duration,
+    /// Streams that arrived whole and were not looked at.
+    whole: Vec<StreamId>,
+    /// Flash posts: number and when each was written; those that wait, and copies with the time when each is due.
+    flash: VecDeque<(u64, Duration)>,
+    copies: VecDeque<(Duration, u64)>,
+    budget: Copies,
+    /// Streams that carry a flash post, while they are under way.
+    carries: HashMap<StreamId, u64>,
+    /// When each flash post arrived first.
+    arrived: HashMap<u64, Duration>,
 }
 
 /// An edge (0) dials a hub (1).
@@ -95,6 +109,12 @@ impl Trial {
                 backlog: 0,
                 delivered: 0,
                 last_arrival: Duration::ZERO,
+                whole: Vec::new(),
+                flash: VecDeque::new(),
+                copies: VecDeque::new(),
+                budget: Copies::new(configured, Duration::ZERO),
+                carries: HashMap::new(),
+                arrived: HashMap::new(),
             }
         };
         let mut sites = [site(0), site(1)];
@@ -143,11 +163,13 @@ impl Trial {
         let timer = connection.poll_timeout();
         let lane = site.held.as_ref().map(|(_, at)| *at);
         let due = timer.into_iter().chain(lane).min().map(|at| at.saturating_duration_since(self.base));
+        let posts = site.flash.front().map(|(_, at)| *at).into_iter().chain(site.copies.front().map(|(at, _)| *at));
+        let post = posts.min().filter(|_| site.greeted).map(|at| at.max(site.shaper.wake_at().unwrap_or(at)));
         let wants = site.greeted && site.backlog > 0 && site.room() > 0;
         let shaper = if wants { site.shaper.wake_at() } else { None };
         let probe = site.path().filter(|_| !site.unconfirmed.is_empty()).map(|path| site.prober.due(&path));
         let probe = probe.map(|at| at.saturating_duration_since(self.base));
-        [due, shaper, probe].into_iter().flatten().min()
+        [due, shaper, probe, post].into_iter().flatten().min()
     }
 
     fn receive(&mut self, to: usize, datagram: &[u8]) {
@@ -183,6 +205,12 @@ impl Trial {
             site.application(now, at);
             if !site.transmit(at, |datagram| self.paths[index].send(now, datagram)) {
                 break;
+            }
+        }
+        for id in std::mem::take(&mut self.sites[index].whole) {
+            if let Some(post) = self.sites[1 - index].carries.get(&id) {
+                let post = *post;
+                self.sites[index].arrived.entry(post).or_insert(now);
             }
         }
     }
@@ -250,32 +278,45 @@ impl Site {
         if whole {
             self.delivered += self.arriving.remove(&id).expect("it is there");
             self.last_arrival = now;
+            self.whole.push(id);
         } else if id.index() == 0 && *so_far >= GREETING_BYTES as u64 {
             self.greeted = true;
         }
     }
 
     /// Hands frames to the connection as the keeper does.
-    fn application(&mut self, now: Duration, at: Instant) {
-        while self.greeted && self.backlog > 0 && self.room() > 0 {
+    fn hand_over(&mut self, now: Duration, at: Instant) {
+        self.shaper.set_rate(self.rate.pace(), now);
+        while self.greeted {
+            let copy = self.copies.front().is_some_and(|(at, _)| *at <= now);
+            let flash = self.flash.front().is_some_and(|(_, at)| *at <= now);
             let mut demand = Demand::default();
-            demand.classes[Precedence::Routine.index()] = true;
-            let Some(grant) = self.shaper.grant(now, &demand) else { break };
-            let bytes = (grant.bytes as u64).min(self.backlog);
-            let Some((_, connection)) = &mut self.connection else { return };
-            let Some(id) = connection.streams().open(Dir::Uni) else { break };
-            let mut stream = connection.send_stream(id);
-            stream.set_priority(2).expect("it is open");
-            let mut frame = [Bytes::from(vec![0; bytes as usize])];
-            let written = stream.write_chunks(&mut frame).expect("the send window is wide").bytes;
-            assert_eq!(written as u64, bytes);
-            stream.finish().expect("it is open");
-            self.prober.sent(!self.unconfirmed.is_empty(), at);
-            self.unconfirmed.insert(id, bytes);
-            self.outstanding += bytes;
-            self.backlog -= bytes;
-            self.shaper.spent(grant.lane, bytes as usize);
+            demand.classes[Precedence::Flash.index()] = copy || flash;
+            demand.classes[Precedence::Routine.index()] = self.backlog > 0 && self.room() > 0;
+            if demand == Demand::default() {
+                return;
+            }
+            let Some(grant) = self.shaper.grant(now, &demand) else { return };
+            if grant.lane == shaper::Lane::Class(Precedence::Flash) {
+                let copied = if copy { self.copies.pop_front().map(|(_, post)| post) } else { None };
+                let Some(post) = copied.or_else(|| self.flash.pop_front().map(|(post, _)| post)) else { return };
+                if copied.is_none() {
+                    self.copy(post, now);
+                }
+                let Some(id) = self.send(grant.lane, FLASH_BYTES, 5, at) else { return };
+                self.carries.insert(id, post);
+            } else {
+                let bytes = (grant.bytes as u64).min(self.backlog);
+                if self.send(grant.lane, bytes, 2, at).is_none() {
+                    return;
+                }
+                self.backlog -= bytes;
+            }
         }
+    }
+
+    fn application(&mut self, now: Duration, at: Instant) {
+        self.hand_over(now, at);
         let Some(path) = self.path() else { return };
         self.prober.note(&path, at);
         if !self.unconfirmed.is_empty() && self.prober.probe(&path, at) {
@@ -289,6 +330,31 @@ impl Site {
     fn path(&self) -> Option<PathView> {
         let (_, connection) = self.connection.as_ref()?;
         Some(quic::path_view(&self.rate, &connection.stats()))
+    }
+
+    /// As many copies of a flash post as the loss asks for.
+    fn copy(&mut self, post: u64, now: Duration) {
+        let Some((_, connection)) = &self.connection else { return };
+        let path = connection.stats().path;
+        let (rate, slice, lost) = (self.rate.pace(), self.shaper.slice(), quic::lost_permille(&path));
+        let copies = self.budget.of(Precedence::Flash, FLASH_BYTES as usize, slice, lost, rate, now);
+        self.copies.extend((1..copies).map(|n| (now + n * shaper::spacing(path.rtt), post)));
+    }
+
+    fn send(&mut self, lane: shaper::Lane, bytes: u64, priority: i32, at: Instant) -> Option<StreamId> {
+        let (_, connection) = self.connection.as_mut()?;
+        let id = connection.streams().open(Dir::Uni)?;
+        let mut stream = connection.send_stream(id);
+        stream.set_priority(priority).expect("it is open");
+        let mut frame = [Bytes::from(vec![0; bytes as usize])];
+        let written = stream.write_chunks(&mut frame).expect("the send window is wide").bytes;
+        assert_eq!(written as u64, bytes);
+        stream.finish().expect("it is open");
+        self.prober.sent(!self.unconfirmed.is_empty(), at);
+        self.unconfirmed.insert(id, bytes);
+        self.outstanding += bytes;
+        self.shaper.spent(lane, quic::bytes_with_headers(bytes as usize));
+        Some(id)
     }
 
     /// Returns whether something was sent.
