@@ -48,7 +48,8 @@ fn flash_waits_for_two_slices_at_most_behind_a_file_without_loss() {
 #[test]
 fn at_the_slowest_flash_waits_for_slices_and_not_for_full_datagrams() {
     let took = excesses(10, Duration::from_millis(300), 0.0, 300, 3);
-    let (p99, allowed) = (percentile(&took, 99), 3 * slice(10) + Duration::from_millis(50));
+    // Behind its own slice and two that have left, a probe or an acknowledgement: less than one full datagram takes.
+    let (p99, allowed) = (percentile(&took, 99), 4 * slice(10) + Duration::from_millis(50));
     assert!(p99 <= allowed, "{p99:?}, allowed are {allowed:?}");
 }
 
