@@ -232,7 +232,7 @@ impl CarrierHandle {
         self.parcels.begin(to, since).await
     }
 
-    /// The next parcels of the export, about so many bytes. What they hold counts as written when
+    /// The next parcels of the export, at most so many bytes where that is 32 KiB or more and no entry is larger. What they hold counts as written when
     /// [`CarrierHandle::note_export`] says so; nothing counts as arrived before the peer's receipt.
     ///
     /// # Errors

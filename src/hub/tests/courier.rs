@@ -164,10 +164,12 @@ async fn export(from: &CarrierHandle, to: &str, since: Since, bytes: usize) -> (
     from.begin_export(to, since).await.unwrap();
     let mut all = Vec::new();
     let full = loop {
-        if all.len() >= bytes {
+        let room = bytes - all.len();
+        if room < 32 << 10 {
             break true;
         }
-        let made = from.next_export(to, bytes - all.len()).await.unwrap();
+        let made = from.next_export(to, room).await.unwrap();
+        assert!(made.bytes.len() <= room, "{} bytes for a medium with room for {room}", made.bytes.len());
         all.extend_from_slice(&made.bytes);
         if !made.bytes.is_empty() {
             from.note_export(to, Written { stick: "stick-1".to_owned(), bytes: all.len() as u64 }).await.unwrap();
@@ -216,11 +218,11 @@ async fn half_by_courier_and_half_by_radio_make_one_whole() {
 
     // Three media of which the first two hold about half; the third is never carried.
     let edge = sites.edge.carrier();
-    let (first, more) = export(edge, "bravo", Since::Continue, 30_000).await;
+    let (first, more) = export(edge, "bravo", Since::Continue, 50_000).await;
     assert!(more, "there is more than one medium's worth");
-    let (second, more) = export(edge, "bravo", Since::Continue, 30_000).await;
+    let (second, more) = export(edge, "bravo", Since::Continue, 50_000).await;
     assert!(more);
-    let (_lost, _) = export(edge, "bravo", Since::Continue, 30_000).await;
+    let (_lost, _) = export(edge, "bravo", Since::Continue, 50_000).await;
     let hub = sites.hub.site().carrier();
     let by_hand = import(hub, &first).await;
     assert!(by_hand.entries > 0 && by_hand.duplicates == 0, "{by_hand:?}");

@@ -19,6 +19,12 @@ use crate::talk::Refusal;
 /// Body of one parcel on a medium: large enough that what seals it weighs nothing, small enough that damage costs little.
 const COURIER_BODY_BYTES: usize = 256 << 10;
 
+/// Less than this left of what was asked for is not worth a parcel.
+const ROOM_MIN: usize = 32 << 10;
+
+/// What a parcel may have beyond the body that was asked for: a frame that is not made smaller, the seal. A large entry has more.
+const OVERSHOOT: usize = 12 << 10;
+
 /// Media are written faster than links, and most files are compressed already.
 const COURIER_COMPRESSION: i32 = 9;
 
@@ -250,9 +256,9 @@ impl Conversation {
             self.consumer.end_session();
         }
         let mut size = 0;
-        while size < bytes {
+        while size == 0 || size + ROOM_MIN <= bytes {
             let first = if planning.receipts_due { self.session.receipts() } else { Vec::new() };
-            let body = COURIER_BODY_BYTES.min(bytes - size).max(16 << 10);
+            let body = COURIER_BODY_BYTES.min(bytes.saturating_sub(size + OVERSHOOT)).max(8 << 10);
             let planned = planning.planner.next(body, first, &self.outbound, now);
             let planned = planned.map_err(|e| ParcelRefused::Store(e.to_string()))?;
             planning.receipts_due = false;

@@ -148,7 +148,15 @@ async fn export(layout: &Layout, to: &str, dir: &Path, max_bytes: u64, since: Si
         }
         if parcels.len() as u64 > room {
             done.more = true;
-            break None;
+            break (done.files == 0).then(|| {
+                Failure::new(
+                    format!(
+                        "the next parcel has {} and does not fit; nothing was written",
+                        show::bytes(parcels.len() as u64)
+                    ),
+                    "allow more bytes, or take a larger medium, and run the same command",
+                )
+            });
         }
         let path = dir.join(format!("{prefix}-{first:010}-{:010}.parcels", first + count - 1));
         if let Err(e) = write_whole(&path, &parcels) {
