@@ -51,6 +51,8 @@ pub(crate) struct Sender {
     resumes: BTreeMap<Number, Resume>,
     /// Skips to tell.
     skips: BTreeMap<(Epoch, Outcome), RangeSet>,
+    /// Beyond the own numbers as this session knows them, and not at the peer, which has later ones: to be looked up.
+    holes: BTreeMap<Epoch, RangeSet>,
     /// Sent before their turn, and what stands before them.
     jumped: BTreeMap<Number, (Epoch, Seq)>,
     /// Told or to be told, with nothing before them in their place that the peer may still have to apply.
@@ -149,6 +151,7 @@ impl Sender {
             skips: BTreeMap::new(),
             free: BTreeMap::new(),
             jumped: BTreeMap::new(),
+            holes: BTreeMap::new(),
             decided: BTreeMap::new(),
             claims: BTreeMap::new(),
             ask: BTreeMap::new(),
@@ -287,6 +290,16 @@ impl Sender {
                 outputs.push_back(Output::Event(LinkEvent::PeerForgot { epoch: *epoch, ranges: forgot }));
             }
         }
+        // Numbers that this node gave out before it was restored from a snapshot, and that the peer does not have either,
+        // never come: nothing there may wait for them.
+        for (epoch, claim) in &claims {
+            let (last, known) = (self.epochs.get(epoch).copied().unwrap_or(0), claim.known());
+            if let Some(highest) = known.last().filter(|highest| *highest > last) {
+                let holes = RangeSet::from(last + 1..=highest).difference(&known);
+                // A peer may claim any number; one that was restored forgot minutes or days.
+                self.holes.insert(*epoch, holes.numbers().take(HOLES_MAX).collect());
+            }
+        }
         for ((epoch, outcome), lost) in &self.lost {
             let mut known = claims.get(epoch).unwrap_or(&none).known();
             known.union_with(&self.progress.get(epoch).unwrap_or(&none).known());
@@ -352,11 +365,11 @@ impl Sender {
         if epoch > open || (epoch == open && highest > open_last) {
             self.start_epoch(StartEpochReason::PeerIsAhead, epoch.max(open), Vec::new(), outputs);
         }
-        // What lies beyond the own numbers is none of ours, whatever stands there.
-        let Some(last) = self.epochs.get(&epoch).copied().filter(|last| *last > 0) else { return Ok(()) };
-        if part > 0 {
+        if part > 0 && (self.epochs.contains_key(&epoch) || self.claims.len() < self.epochs.len() + EPOCHS_AHEAD_MAX) {
             self.claims.entry(epoch).or_default().union_with(&claim);
         }
+        // What lies beyond the own numbers is none of ours, whatever stands there.
+        let Some(last) = self.epochs.get(&epoch).copied().filter(|last| *last > 0) else { return Ok(()) };
         let ours = RangeSet::from(1..=last);
         self.receipted_again(epoch, &claim.known());
         let known = self.progress.entry(epoch).or_default().known();
@@ -944,7 +957,8 @@ impl Sender {
     }
 
     pub(crate) fn has_control(&self) -> bool {
-        self.offers.has_control() || self.skips.values().chain(self.ask.values()).any(|set| !set.is_empty())
+        self.offers.has_control()
+            || self.skips.values().chain(self.ask.values()).chain(self.holes.values()).any(|set| !set.is_empty())
     }
 
     /// A skip, a question or an offer.
@@ -955,6 +969,13 @@ impl Sender {
         now: Now,
         outputs: &mut VecDeque<Output>,
     ) -> Result<Option<Frame>, OutboundError> {
+        while let Some((epoch, numbers)) = self.holes.pop_first() {
+            for id in numbers.numbers().filter_map(|n| self.id(epoch, n)).collect::<Vec<EntryId>>() {
+                if outbound.hash_of(id)?.is_none() {
+                    self.skips.entry((epoch, Outcome::Quarantined)).or_default().insert(id.seq.get());
+                }
+            }
+        }
         self.skips.retain(|_, set| !set.is_empty());
         if let Some(((epoch, outcome), set)) = self.skips.iter_mut().next() {
             let (epoch, outcome) = (*epoch, *outcome);
@@ -1034,6 +1055,12 @@ const RESEND_MAX: usize = 16;
 
 /// Three numbers of a Skip's place: two of 64 bits and an epoch.
 const SKIP_LINK_BYTES: usize = 25;
+
+/// Epochs that a restored node may have forgotten.
+const EPOCHS_AHEAD_MAX: usize = 16;
+
+/// Numbers looked up of an epoch's end that a restored node forgot.
+const HOLES_MAX: usize = 65_536;
 
 /// Entries remembered that were sent before their turn, for the places of skipped ones: 65 536 x about 60 B = 4 MB.
 const JUMPED_MAX: usize = 65_536;

@@ -398,7 +398,7 @@ pub(crate) mod tests {
                     source: SourcePosition(captured),
                     stream: StreamId::Channel(channel),
                     causes: vec![id(1), id(2)],
-                    after: None,
+                    after: (n > 0).then(|| (id(n + 2).epoch, id(n + 2).seq)),
                     precedence: Precedence::Routine,
                     captured,
                     origin_time: at,
