@@ -519,6 +519,10 @@ fn check(from: &SimNode, to: &SimNode, settled: bool) {
             }
         }
     }
+    // Entries whose numbers a restored node gave to others are numbered anew, behind what came meanwhile.
+    if restored {
+        return;
+    }
     // A cause that was pulled ahead for a more urgent entry left its place in the order; files have none.
     let pulled = pulled(rows);
     let mut last: BTreeMap<(u8, Precedence), u64> = BTreeMap::new();

@@ -7,14 +7,16 @@ use std::time::Duration;
 use std::{fs, io};
 
 use journal::{AtRest, Draft, Foreign, IndexPlace, Journal, JournalOptions, JournalSettings};
+use keys::{NodeKey, SealingKey};
 use link::{Lane, Now, ReceiverState, SenderState, Session, SessionConfig};
 use model::event::{FileState, FileStub, PostState, ReactionState, UserState};
 use model::{
-    ChunkName, Disk as _, Entry, EntryId, Epoch, Event, Header, Hlc, Id, LocalPos, Manifest, NodeId, OpenMode,
+    ChunkName, Disk as _, Entry, EntryId, Epoch, Event, Header, Hlc, Id, LocalPos, Manifest, NodeId, OpenMode, Outcome,
     Outgoing, Precedence, Seq, SourcePosition, UnixMillis, Version,
 };
 use simkit::{PretendDisk, VirtualClock};
 use wire::chunk::{Namer, build_manifest};
+use wire::parcel::Parcel;
 
 use crate::{ME, Own, PEER};
 
@@ -283,6 +285,27 @@ fn segment() -> Vec<u8> {
     bytes
 }
 
+/// Sealed parcels: one of entries, one with nothing in it.
+fn parcels() -> Vec<Vec<u8>> {
+    let (origin, sealing) = (NodeKey::generate(), SealingKey::generate());
+    let skip = wire::Frame::Skip(wire::frame::Skip {
+        epoch: Epoch::FIRST,
+        outcome: Outcome::Withheld,
+        ranges: (3..=900).into(),
+        after: vec![(Seq::FIRST, (Epoch::FIRST, Seq::FIRST))],
+    });
+    let header = |number| wire::parcel::Header {
+        to: PEER,
+        from: origin.node_id(),
+        boot: 7,
+        number,
+        precedence: Precedence::Immediate,
+        labels: ["mission"].map(|l| l.parse().expect("a label")).into(),
+    };
+    let seal = |number, frames: &[_]| Parcel::seal(header(number), frames, sealing.public(), &origin).into_bytes();
+    vec![seal(1, &[skip, wire::Frame::Ready(0)]), seal(2, &[])]
+}
+
 /// Writes the corpora: one folder for each target.
 ///
 /// # Errors
@@ -318,6 +341,9 @@ pub fn write(dir: &Path) -> io::Result<()> {
             sample.extend(chunk);
         }
         put("content", n, &sample)?;
+    }
+    for (n, parcel) in parcels().iter().enumerate() {
+        put("parcel", n, parcel)?;
     }
     let mut payload = vec![7; 40];
     payload.extend(b"\x05alpha\x0ehub.local:7800\0");
