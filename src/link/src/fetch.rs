@@ -6,7 +6,7 @@ use model::{ChunkName, Entry, EntryId, Epoch, Event, Label, Manifest, NodeId, Ou
 use wire::chunk::{CHUNK_BYTES_MAX, Namer, check_list_len, check_manifest, read_name_list};
 use wire::frame::{Assembly, Frame, Slice, Unavailable, Want, Whole};
 
-use crate::limits::{BASED_MAX, FILES_ACTIVE_MAX, FILES_MAX, NAMES_MAX, PARTIAL_CHUNKS_MAX, RANGES_PER_FRAME};
+use crate::limits::{BASED_MAX, FILES_ACTIVE_MAX, FILES_MAX, NAMES_MAX, PARTIAL_BYTES_MAX, RANGES_PER_FRAME};
 use crate::output::{LinkError, Output};
 use crate::progress::take_fitting;
 
@@ -29,7 +29,7 @@ pub(crate) struct Fetch {
     /// Complete chunks that the shell makes durable.
     storing: BTreeSet<ChunkName>,
     /// Chunks that are partly here, oldest first. They survive connections.
-    partial: VecDeque<(ChunkName, Assembly)>,
+    partial: Partials,
     /// Complete chunks that are to be unpacked with another, oldest first.
     based: VecDeque<Based>,
     /// Names of chunks whose bases are not here: asked for without.
@@ -43,6 +43,37 @@ pub(crate) struct Fetch {
 struct File {
     label: Label,
     manifest: Manifest,
+}
+
+/// Chunks that are partly here.
+#[derive(Debug, Default)]
+struct Partials {
+    /// What was added to longest ago comes first.
+    chunks: VecDeque<(ChunkName, Assembly)>,
+    bytes: usize,
+}
+
+impl Partials {
+    fn take(&mut self, name: &ChunkName) -> Option<Assembly> {
+        let at = self.chunks.iter().position(|(n, _)| n == name)?;
+        let (_, assembly) = self.chunks.remove(at)?;
+        self.bytes -= assembly.len() + PARTIAL_OVERHEAD;
+        Some(assembly)
+    }
+
+    /// Keeps what is here of a chunk. Returns those that are dropped for want of room.
+    fn keep(&mut self, name: ChunkName, assembly: Assembly) -> Vec<ChunkName> {
+        self.bytes += assembly.len() + PARTIAL_OVERHEAD;
+        self.chunks.push_back((name, assembly));
+        let mut dropped = Vec::new();
+        while self.bytes > PARTIAL_BYTES_MAX
+            && let Some((oldest, assembly)) = self.chunks.pop_front()
+        {
+            self.bytes -= assembly.len() + PARTIAL_OVERHEAD;
+            dropped.push(oldest);
+        }
+        dropped
+    }
 }
 
 /// A chunk that was sent as what differs from another.
@@ -77,7 +108,7 @@ impl Fetch {
             turned_away: false,
             asked: BTreeSet::new(),
             storing: BTreeSet::new(),
-            partial: VecDeque::new(),
+            partial: Partials::default(),
             based: VecDeque::new(),
             whole: BTreeSet::new(),
             stale: false,
@@ -219,7 +250,7 @@ impl Fetch {
                 continue;
             }
             let index_of: BTreeMap<ChunkName, u32> = fresh.iter().copied().collect();
-            let partial = self.partial.iter().find_map(|(name, part)| {
+            let partial = self.partial.chunks.iter().find_map(|(name, part)| {
                 let index = index_of.get(name)?;
                 (part.held() > 0).then(|| (*index, part.crc(), part.held()))
             });
@@ -250,18 +281,15 @@ impl Fetch {
         if !active.need.contains_key(&name) || is_here {
             return Ok(());
         }
-        let place = self.partial.iter().position(|(n, part)| *n == name && part.takes(&slice.part));
-        let mut assembly = match place.and_then(|at| self.partial.remove(at)) {
-            Some((_, assembly)) => assembly,
-            None => Assembly::of(&slice.part),
-        };
-        self.partial.retain(|(n, _)| *n != name);
+        let begun = self.partial.take(&name).filter(|assembly| assembly.takes(&slice.part));
+        let mut assembly = begun.unwrap_or_else(|| Assembly::of(&slice.part));
         assembly.add(&slice.part);
         if !assembly.is_complete() {
-            if self.partial.len() == PARTIAL_CHUNKS_MAX {
-                self.partial.pop_front();
+            for dropped in self.partial.keep(name, assembly) {
+                // It was asked for, and will not come again by itself.
+                self.asked.remove(&dropped);
+                self.stale = true;
             }
-            self.partial.push_back((name, assembly));
             return Ok(());
         }
         if let Some(base) = assembly.base() {
@@ -378,7 +406,7 @@ impl Fetch {
         self.queued.retain(|(number, _)| !is_gone(number));
         for (_, active) in self.active.extract_if(.., |(number, _)| is_gone(number)) {
             // Another file may need the same chunk, and asks for it itself then.
-            self.partial.retain(|(name, _)| !active.need.contains_key(name));
+            active.need.keys().for_each(|name| drop(self.partial.take(name)));
             self.asked.retain(|name| !active.need.contains_key(name));
             self.whole.retain(|name| !active.need.contains_key(name));
             self.stale = true;
@@ -391,6 +419,8 @@ impl Fetch {
             self.storing.remove(name);
             self.asked.remove(name);
             self.whole.remove(name);
+            // It may have come another way.
+            drop(self.partial.take(name));
             self.stale |= !self.based.is_empty();
             for (_, active) in &mut self.active {
                 active.need.remove(name);
@@ -472,3 +502,6 @@ enum Descent {
 
 /// Type, number, level, flag, and the partial chunk's three numbers.
 const WANT_OVERHEAD: usize = 40;
+
+/// What a partial chunk takes beside its bytes.
+const PARTIAL_OVERHEAD: usize = 256;
