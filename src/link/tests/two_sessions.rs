@@ -642,9 +642,10 @@ fn slices_of(content: &[u8]) -> (World, Vec<Frame>) {
     for _ in 0..40 {
         for i in [0, 1] {
             while let Some(frame) = world.nodes[i].send(1_150, now) {
-                match frame {
-                    Frame::Slice(ref slice) if slice.level == 0 => slices.push(frame),
-                    other => world.nodes[1 - i].take(other, now),
+                if matches!(&frame, Frame::Slice(slice) if slice.level == 0) {
+                    slices.push(frame);
+                } else {
+                    world.nodes[1 - i].take(frame, now);
                 }
             }
             world.nodes[1 - i].work(now, true);
