@@ -25,9 +25,6 @@ use crate::pipe::{CloseCode, Event, FrameNumber, Pipe};
 use crate::quic::{self, FULL_DATAGRAM};
 use crate::settings::{LinkPlan, Outlet};
 
-/// A stream frame that fills a datagram of 1,200 bytes beside QUIC's own headers.
-const PATH_MTU: usize = 1_150;
-
 /// Flash frames that wait for their turn on a further link. What is more than that goes over one link only: on a link this
 /// far behind a copy would arrive too late to be of use.
 const COPIES_MAX: usize = 256;
@@ -192,7 +189,7 @@ impl Line {
         Self {
             lane: Arc::new(Lane::new(rate, now)),
             // The keeper holds no connection while emission is not allowed.
-            shaper: Shaper::new(rate, PATH_MTU, shaper::Emission::Normal, now - start),
+            shaper: Shaper::new(rate, quic::frame_max(quic::MTU_FIRST), shaper::Emission::Normal, now - start),
             live: None,
             copies: VecDeque::new(),
             budget: Copies::new(rate, now - start),
@@ -412,6 +409,7 @@ impl Line {
     pub(crate) fn follow_pace(&mut self, now: Duration) {
         if let Some(live) = &self.live {
             self.shaper.set_rate(live.pipe.rate().min(self.lane.rate()), now);
+            self.shaper.set_path_mtu(quic::frame_max(live.pipe.mtu()), now);
         }
     }
 
@@ -419,7 +417,7 @@ impl Line {
     pub(crate) fn send(&mut self, packet: Packet, now: Instant) {
         let Some(live) = &mut self.live else { return };
         let len = packet.bytes.len();
-        self.shaper.spent(lane_of(packet.lane), quic::bytes_with_headers(len));
+        self.shaper.spent(lane_of(packet.lane), quic::bytes_with_headers(len, live.pipe.mtu()));
         self.sent_bytes[match packet.lane {
             Class::Control => 0,
             Class::Class(class) => 1 + class.index(),

@@ -188,7 +188,12 @@ impl Pipe {
 
     /// Bytes that quinn may take before its queue would stand in the way of what comes later.
     pub(crate) fn room(&self) -> u64 {
-        quic::room(self.rate.pace(), &self.connection.stats().path, self.outstanding_bytes, self.sending.len())
+        quic::room(&self.rate, &self.connection.stats().path, self.outstanding_bytes, self.sending.len())
+    }
+
+    /// Largest UDP payload that the path was found to take.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.connection.stats().path.current_mtu
     }
 
     /// Of the datagrams sent so far, in thousandths, those that were lost.

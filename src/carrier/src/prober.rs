@@ -98,7 +98,7 @@ impl Prober {
     /// link.
     fn gap(&self, path: &PathView) -> Duration {
         let silence = self.probed_last.map_or(Duration::ZERO, |at| at.saturating_duration_since(self.heard));
-        let gap = (path.round_trip / 2).max(silence / 32).clamp(GAP_MIN, GAP_MAX);
+        let gap = (path.round_trip / 2).max(silence / 64).clamp(GAP_MIN, GAP_MAX);
         gap.max(10 * path.probe_takes)
     }
 }

@@ -18,6 +18,9 @@ use shaper::rate;
 use crate::governor::{SLACK, time_on_link};
 use crate::prober::PathView;
 
+/// UDP payload that every path takes.
+pub(crate) const MTU_FIRST: u16 = 1_200;
+
 /// A full datagram on the wire: 1,200 bytes of UDP payload and the IPv4 and UDP headers.
 pub(crate) const FULL_DATAGRAM: u64 = 1_200 + HEADERS;
 
@@ -57,6 +60,8 @@ struct Rates {
     pace: AtomicU64,
     /// What probes may add to the window until something is confirmed: a silent link has a full one.
     probes: AtomicU64,
+    /// Bytes that are on their way and neither confirmed nor given up.
+    in_flight: AtomicU64,
 }
 
 impl SharedRate {
@@ -65,6 +70,7 @@ impl SharedRate {
             ceiling: AtomicU64::new(ceiling.0),
             pace: AtomicU64::new(ceiling.0),
             probes: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
         }))
     }
 
@@ -87,6 +93,10 @@ impl SharedRate {
     /// Lets one datagram more on its way than the window.
     pub(crate) fn allow_probe(&self) {
         self.0.probes.fetch_add(PROBE_ROOM, Ordering::Relaxed);
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.0.in_flight.load(Ordering::Relaxed)
     }
 
     fn set_pace(&self, pace: BitsPerSecond) {
@@ -130,7 +140,7 @@ pub(crate) fn transport(rate: &SharedRate) -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(4))
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX).expect("two hours fit")))
         .initial_rtt(initial_rtt(at_start))
-        .initial_mtu(1_200)
+        .initial_mtu(MTU_FIRST)
         .mtu_discovery_config((at_start >= MTU_PROBING_FROM).then(MtuDiscoveryConfig::default))
         .ack_frequency_config(Some(acks))
         .stream_receive_window(VarInt::from_u32(1 << 20))
@@ -155,17 +165,25 @@ pub(crate) fn window_bytes(rate: BitsPerSecond, round_trip: Duration) -> u64 {
 
 /// Bytes that may still be handed to quinn while `outstanding_bytes` in `frames` frames are not confirmed.
 ///
-/// A window's worth may be on its way. What is repeated stays here for a round trip or two more, so the loss of the path
-/// comes on top: at 20 % a frame in two datagrams is repeated every third time.
-pub(crate) fn room(rate: BitsPerSecond, path: &PathStats, outstanding_bytes: u64, frames: usize) -> u64 {
+/// What is neither confirmed nor on its way waits in quinn, and what was lost waits behind it for its repetition: more of
+/// it would make every loss dearer and gain nothing. Bounded it is by what a window and its repetitions are, for a path
+/// that confirms nothing: at 20 % a frame in two datagrams is repeated every third time.
+pub(crate) fn room(rate: &SharedRate, path: &PathStats, outstanding_bytes: u64, frames: usize) -> u64 {
     if frames >= STREAMS_MAX as usize / 2 {
         return 0;
     }
-    let window = window_bytes(rate, path.rtt);
+    let (pace, in_flight) = (rate.pace(), rate.in_flight());
+    let window = window_bytes(pace, path.rtt);
     // An outage loses everything; that says nothing about the path.
     let lost_percent = (path.lost_packets * 100 / path.sent_packets.max(1)).min(30);
-    (window + window * 3 * lost_percent / 100).saturating_sub(outstanding_bytes)
+    // Of a frame that two datagrams carried, one may be confirmed.
+    let waits = outstanding_bytes.saturating_sub(in_flight + in_flight / 4);
+    let may_wait = pace.bytes_in_millis(WAITS_MILLIS) + 4 * FULL_DATAGRAM;
+    (window + window * 3 * lost_percent / 100).saturating_sub(outstanding_bytes).min(may_wait.saturating_sub(waits))
 }
+
+/// How much may wait in quinn: as long as whoever hands frames over may be late on a busy machine.
+const WAITS_MILLIS: u64 = 25;
 
 /// What the prober goes by.
 pub(crate) fn path_view(rate: &SharedRate, stats: &ConnectionStats) -> PathView {
@@ -186,14 +204,17 @@ pub(crate) fn lost_permille(path: &PathStats) -> u64 {
 /// One loss in fewer is chance.
 const LOSS_FROM_PACKETS: u64 = 50;
 
-/// What a frame comes to on the wire: IP, UDP and QUIC headers and the tag of each datagram, and the head of its stream. A
-/// short frame is alone in its datagram, unless others wait with it.
-pub(crate) fn bytes_with_headers(frame_bytes: usize) -> usize {
-    frame_bytes + frame_bytes.div_ceil(FRAME_PER_DATAGRAM) * HEADER_BYTES
+/// The longest frame that fits one datagram on a path that takes `mtu` bytes of UDP payload: a frame in two datagrams is lost
+/// with either of them. QUIC's header and tag are 27 bytes while few packets are on their way, the head of the stream is at most 9.
+pub(crate) fn frame_max(mtu: u16) -> usize {
+    usize::from(mtu.max(1_200)) - 36
 }
 
-/// What of a frame fits one datagram.
-const FRAME_PER_DATAGRAM: usize = 1_150;
+/// What a frame comes to on the wire: IP, UDP and QUIC headers and the tag of each datagram, and the head of its stream. A
+/// short frame is alone in its datagram, unless others wait with it.
+pub(crate) fn bytes_with_headers(frame_bytes: usize, mtu: u16) -> usize {
+    frame_bytes + frame_bytes.div_ceil(frame_max(mtu)) * HEADER_BYTES
+}
 
 /// 28 of UDP and IPv4, 27 of QUIC with its tag, 7 of the stream.
 const HEADER_BYTES: usize = 62;
@@ -222,6 +243,7 @@ impl Pacer {
 
 impl Controller for Pacer {
     fn on_sent(&mut self, _now: Instant, bytes: u64, _last_packet_number: u64) {
+        self.shared.0.in_flight.fetch_add(bytes, Ordering::Relaxed);
         self.controller.sent(bytes + HEADERS);
     }
 
@@ -232,11 +254,15 @@ impl Controller for Pacer {
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, _app_limited: bool, _largest: Option<u64>) {
         self.controller.settled(now - self.base, in_flight);
         self.shared.0.probes.store(0, Ordering::Relaxed);
+        self.shared.0.in_flight.store(in_flight, Ordering::Relaxed);
         self.tell();
     }
 
     fn on_congestion_event(&mut self, now: Instant, _sent: Instant, _persistent: bool, lost_bytes: u64) {
         self.controller.lost(now - self.base, lost_bytes);
+        let less = |in_flight: u64| Some(in_flight.saturating_sub(lost_bytes));
+        // Always some.
+        let _ = self.shared.0.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         self.tell();
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use model::{ChunkName, EntryId, Epoch, Event, NodeId, Outbound, OutboundError, RangeSet, Seq};
 use wire::chunk::{check_list_len, check_manifest, read_name_list};
-use wire::frame::{Frame, PART_OVERHEAD, Packed, Slice, Unavailable, Want};
+use wire::frame::{Frame, Packed, Slice, Unavailable, Want};
 
 use crate::limits::{NAMES_MAX, RANGES_PER_FRAME, SERVING_MAX};
 use crate::output::LinkError;
@@ -180,11 +180,15 @@ impl Serve {
                 None => return Ok(None),
             },
         };
-        let part = current.packed.part(current.offset, bytes_max.saturating_sub(PART_OVERHEAD));
-        current.offset += part.bytes.len() as u32;
         let ((epoch, seq), level, index) = (current.number, current.level, current.index);
+        // Nearly every byte on a busy link is a slice's: its fields are counted as they are, not as long as they may be.
+        let one = current.packed.part(current.offset, 1);
+        let fields =
+            Frame::Slice(Slice { epoch, seq, level, index, part: one.clone() }).encode().len() - one.bytes.len();
+        let part = current.packed.part(current.offset, bytes_max.saturating_sub(fields));
+        current.offset += part.bytes.len() as u32;
         let plain = current.plain_bytes * part.bytes.len() as u64 / u64::from(current.packed.total().max(1));
-        self.packing.add(plain, part.bytes.len() + PART_OVERHEAD);
+        self.packing.add(plain, part.bytes.len() + fields);
         if current.offset < current.packed.total() {
             self.current = Some(current);
         }

@@ -98,6 +98,12 @@ impl Shaper {
         self.path_mtu.min(paced).max(SLICE_BYTES_MIN)
     }
 
+    /// The path was found to take larger datagrams, or only smaller ones.
+    pub fn set_path_mtu(&mut self, path_mtu: usize, now: Duration) {
+        self.refill(now);
+        self.path_mtu = path_mtu;
+    }
+
     /// Changes the rate from `now` on.
     pub fn set_rate(&mut self, rate: BitsPerSecond, now: Duration) {
         self.refill(now);
@@ -164,7 +170,8 @@ impl Shaper {
 
     /// Bits per second that are really used, at least 1.
     fn pace(&self) -> i128 {
-        (i128::from(self.rate.0) * PACE_PERCENT / 100).max(1)
+        let percent = if self.slice() > SLICE_BYTES_MIN { PACE_PERCENT } else { PACE_PERCENT_SLOWEST };
+        (i128::from(self.rate.0) * percent / 100).max(1)
     }
 
     fn credit_max(&self) -> i128 {
@@ -181,9 +188,12 @@ impl Shaper {
     }
 }
 
-/// The link is filled to this part of its rate: 10 s at 97 % leave 300 ms, room for the one slice (50 ms, 200 ms at
-/// 9.6 kbit/s) and the lateness that the bucket holds, so that no window of 10 s exceeds the rate.
-const PACE_PERCENT: i128 = 97;
+/// The link is filled to this part of its rate: 10 s at 99 % leave 100 ms, room for the one slice (50 ms) and the
+/// lateness that the bucket holds, so that no window of 10 s exceeds the rate.
+const PACE_PERCENT: i128 = 99;
+
+/// The same where the smallest slice takes 200 ms, at 9.6 kbit/s.
+const PACE_PERCENT_SLOWEST: i128 = 97;
 
 /// A timer may wake this much too late without rate being lost.
 const LATE_MICROS: i128 = 10_000;

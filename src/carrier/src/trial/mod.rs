@@ -2,7 +2,9 @@
 //! controller, shaper and governor. What a run says does not depend on the machine.
 
 mod figures;
+mod files;
 mod path;
+mod talk;
 mod urgent;
 
 use std::collections::{HashMap, VecDeque};
@@ -24,9 +26,7 @@ use crate::prober::{PathView, Prober};
 use crate::quic::{self, SharedRate};
 use crate::tls;
 use path::{Path, Weather};
-
-/// As in the conversation.
-const PATH_MTU: usize = 1_150;
+use talk::Talk;
 
 /// A lone flash post as a frame.
 const FLASH_BYTES: u64 = 120;
@@ -34,7 +34,12 @@ const FLASH_BYTES: u64 = 120;
 /// About what a session says first.
 const GREETING_BYTES: usize = 150;
 
+/// Above every class, as in the pipe.
+const CONTROL: i32 = 10;
+
 struct Site {
+    /// Zero of the trial's time.
+    base: Instant,
     endpoint: Endpoint,
     connection: Option<(ConnectionHandle, Connection)>,
     server: Option<Arc<QuicServerConfig>>,
@@ -48,8 +53,12 @@ struct Site {
     unconfirmed: HashMap<StreamId, u64>,
     prober: Prober,
     outstanding: u64,
-    /// Frames that are being received, with their bytes so far.
-    arriving: HashMap<StreamId, u64>,
+    /// Frames that are being received, with what came so far.
+    arriving: HashMap<StreamId, BytesMut>,
+    /// Link sessions above the connection, instead of the backlog.
+    talk: Option<Talk>,
+    /// The session has something to send, for which the shaper has a grant then.
+    talk_at: Option<Duration>,
     greeted: bool,
     /// Bytes that the application still wants to send.
     backlog: u64,
@@ -93,18 +102,26 @@ impl Trial {
             lane.follow(&rate);
             governor.assign((0, addresses[1 - index]), &lane);
             Site {
+                base,
                 endpoint: Endpoint::new(Arc::new(config), listening, true, None),
                 connection: None,
                 server,
                 peer: addresses[1 - index],
                 governor,
                 rate,
-                shaper: Shaper::new(configured, PATH_MTU, shaper::Emission::Normal, Duration::ZERO),
+                shaper: Shaper::new(
+                    configured,
+                    quic::frame_max(quic::MTU_FIRST),
+                    shaper::Emission::Normal,
+                    Duration::ZERO,
+                ),
                 held: None,
                 unconfirmed: HashMap::new(),
                 prober: Prober::new(base),
                 outstanding: 0,
                 arriving: HashMap::new(),
+                talk: None,
+                talk_at: None,
                 greeted: false,
                 backlog: 0,
                 delivered: 0,
@@ -167,9 +184,10 @@ impl Trial {
         let post = posts.min().filter(|_| site.greeted).map(|at| at.max(site.shaper.wake_at().unwrap_or(at)));
         let wants = site.greeted && site.backlog > 0 && site.room() > 0;
         let shaper = if wants { site.shaper.wake_at() } else { None };
+        let talk = site.talk.as_ref().and_then(Talk::due).into_iter().chain(site.talk_at).min();
         let probe = site.path().filter(|_| !site.unconfirmed.is_empty()).map(|path| site.prober.due(&path));
         let probe = probe.map(|at| at.saturating_duration_since(self.base));
-        [due, shaper, probe, post].into_iter().flatten().min()
+        [due, shaper, probe, post, talk].into_iter().flatten().min()
     }
 
     fn receive(&mut self, to: usize, datagram: &[u8]) {
@@ -217,9 +235,13 @@ impl Trial {
 }
 
 impl Site {
+    fn mtu(&self) -> u16 {
+        self.connection.as_ref().map_or(quic::MTU_FIRST, |(_, connection)| connection.stats().path.current_mtu)
+    }
+
     fn room(&self) -> u64 {
         let Some((_, connection)) = &self.connection else { return 0 };
-        quic::room(self.rate.pace(), &connection.stats().path, self.outstanding, self.unconfirmed.len())
+        quic::room(&self.rate, &connection.stats().path, self.outstanding, self.unconfirmed.len())
     }
 
     fn events(&mut self, now: Duration) {
@@ -229,9 +251,10 @@ impl Site {
                 connection.handle_event(answer);
             }
         }
-        let mut readable = Vec::new();
+        let (mut readable, mut connected) = (Vec::new(), false);
         while let Some(event) = connection.poll() {
             match event {
+                Event::Connected if self.talk.is_some() => connected = self.server.is_none(),
                 Event::Connected => {
                     let control = connection.streams().open(Dir::Uni).expect("the handshake brought credit");
                     let mut stream = connection.send_stream(control);
@@ -243,7 +266,7 @@ impl Site {
                 }
                 Event::Stream(StreamEvent::Opened { .. }) => {
                     while let Some(id) = connection.streams().accept(Dir::Uni) {
-                        self.arriving.insert(id, 0);
+                        self.arriving.insert(id, BytesMut::new());
                         readable.push(id);
                     }
                 }
@@ -257,9 +280,18 @@ impl Site {
                 | Event::DatagramsUnblocked => {}
             }
         }
+        if connected {
+            self.join(now);
+        }
         for id in readable {
             self.read(id, now);
         }
+    }
+
+    fn join(&mut self, now: Duration) {
+        let Some(talk) = &mut self.talk else { return };
+        let join = talk.connected(now);
+        self.send(shaper::Lane::Control, join, CONTROL, now);
     }
 
     fn read(&mut self, id: StreamId, now: Duration) {
@@ -269,24 +301,30 @@ impl Site {
         let Ok(mut chunks) = stream.read(true) else { return };
         let whole = loop {
             match chunks.next(usize::MAX) {
-                Ok(Some(chunk)) => *so_far += chunk.bytes.len() as u64,
+                Ok(Some(chunk)) => so_far.extend_from_slice(&chunk.bytes),
                 Ok(None) => break true,
                 Err(_) => break false,
             }
         };
         let _ = chunks.finalize();
         if whole {
-            self.delivered += self.arriving.remove(&id).expect("it is there");
+            let frame = self.arriving.remove(&id).expect("it is there");
+            self.delivered += frame.len() as u64;
             self.last_arrival = now;
             self.whole.push(id);
-        } else if id.index() == 0 && *so_far >= GREETING_BYTES as u64 {
+            // Whoever is dialled learns by the first frame which session it is.
+            if self.talk.as_mut().is_some_and(|talk| talk.take(&frame, now)) && self.server.is_some() {
+                self.join(now);
+            }
+        } else if id.index() == 0 && so_far.len() >= GREETING_BYTES && self.talk.is_none() {
             self.greeted = true;
         }
     }
 
     /// Hands frames to the connection as the keeper does.
-    fn hand_over(&mut self, now: Duration, at: Instant) {
+    fn hand_over(&mut self, now: Duration) {
         self.shaper.set_rate(self.rate.pace(), now);
+        self.shaper.set_path_mtu(quic::frame_max(self.mtu()), now);
         while self.greeted {
             let copy = self.copies.front().is_some_and(|(at, _)| *at <= now);
             let flash = self.flash.front().is_some_and(|(_, at)| *at <= now);
@@ -303,11 +341,11 @@ impl Site {
                 if copied.is_none() {
                     self.copy(post, now);
                 }
-                let Some(id) = self.send(grant.lane, FLASH_BYTES, 5, at) else { return };
+                let Some(id) = self.send(grant.lane, zeros(FLASH_BYTES), 5, now) else { return };
                 self.carries.insert(id, post);
             } else {
                 let bytes = (grant.bytes as u64).min(self.backlog);
-                if self.send(grant.lane, bytes, 2, at).is_none() {
+                if self.send(grant.lane, zeros(bytes), 2, now).is_none() {
                     return;
                 }
                 self.backlog -= bytes;
@@ -315,8 +353,37 @@ impl Site {
         }
     }
 
+    /// The same for what a session has to say.
+    fn hand_over_talk(&mut self, now: Duration) {
+        self.talk_at = None;
+        loop {
+            let room = self.room() > 0;
+            let Some(talk) = &mut self.talk else { return };
+            let waiting = talk.waiting(now);
+            let mut demand = Demand { control: waiting.control, classes: waiting.classes };
+            for class in Precedence::ALL.into_iter().filter(|class| *class > Precedence::Immediate) {
+                demand.classes[class.index()] &= room;
+            }
+            if demand == Demand::default() {
+                return;
+            }
+            let Some(grant) = self.shaper.grant(now, &demand) else {
+                self.talk_at = self.shaper.wake_at();
+                return;
+            };
+            let (lane, priority) = match grant.lane {
+                shaper::Lane::Control => (link::Lane::Control, CONTROL),
+                shaper::Lane::Class(class) => (link::Lane::Class(class), 5 - class.index() as i32),
+            };
+            if let Some(frame) = talk.next_frame(lane, grant.bytes, now) {
+                self.send(grant.lane, frame, priority, now);
+            }
+        }
+    }
+
     fn application(&mut self, now: Duration, at: Instant) {
-        self.hand_over(now, at);
+        self.hand_over(now);
+        self.hand_over_talk(now);
         let Some(path) = self.path() else { return };
         self.prober.note(&path, at);
         if !self.unconfirmed.is_empty() && self.prober.probe(&path, at) {
@@ -341,19 +408,19 @@ impl Site {
         self.copies.extend((1..copies).map(|n| (now + n * shaper::spacing(path.rtt), post)));
     }
 
-    fn send(&mut self, lane: shaper::Lane, bytes: u64, priority: i32, at: Instant) -> Option<StreamId> {
+    fn send(&mut self, lane: shaper::Lane, frame: Bytes, priority: i32, now: Duration) -> Option<StreamId> {
         let (_, connection) = self.connection.as_mut()?;
         let id = connection.streams().open(Dir::Uni)?;
         let mut stream = connection.send_stream(id);
         stream.set_priority(priority).expect("it is open");
-        let mut frame = [Bytes::from(vec![0; bytes as usize])];
-        let written = stream.write_chunks(&mut frame).expect("the send window is wide").bytes;
-        assert_eq!(written as u64, bytes);
+        let bytes = frame.len();
+        let written = stream.write_chunks(&mut [frame]).expect("the send window is wide").bytes;
+        assert_eq!(written, bytes);
         stream.finish().expect("it is open");
-        self.prober.sent(!self.unconfirmed.is_empty(), at);
-        self.unconfirmed.insert(id, bytes);
-        self.outstanding += bytes;
-        self.shaper.spent(lane, quic::bytes_with_headers(bytes as usize));
+        self.prober.sent(!self.unconfirmed.is_empty(), self.base + now);
+        self.unconfirmed.insert(id, bytes as u64);
+        self.outstanding += bytes as u64;
+        self.shaper.spent(lane, quic::bytes_with_headers(bytes, self.mtu()));
         Some(id)
     }
 
@@ -386,4 +453,8 @@ impl Site {
             }
         }
     }
+}
+
+fn zeros(bytes: u64) -> Bytes {
+    Bytes::from(vec![0; bytes as usize])
 }

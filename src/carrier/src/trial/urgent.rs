@@ -32,8 +32,11 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
 
 /// How long a slice takes: 50 ms of the link, 240 bytes at least, a datagram at most.
 fn slice(kbit: u64) -> Duration {
-    let bytes = (kbit * 1_000 / 8 / 20).clamp(240, 1_150);
-    crate::governor::time_on_link(crate::quic::bytes_with_headers(bytes as usize) as u64, BitsPerSecond(kbit * 1_000))
+    let bytes = (kbit * 1_000 / 8 / 20).clamp(240, 1_164);
+    crate::governor::time_on_link(
+        crate::quic::bytes_with_headers(bytes as usize, crate::quic::MTU_FIRST) as u64,
+        BitsPerSecond(kbit * 1_000),
+    )
 }
 
 #[test]

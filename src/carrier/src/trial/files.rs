@@ -1,0 +1,112 @@
+//! Files that a link session asks for and gets, over a connection.
+
+use std::time::Duration;
+
+use model::BitsPerSecond;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::Trial;
+use super::path::{Loss, Weather};
+use super::talk::Talk;
+
+/// What became of a file.
+#[derive(Debug)]
+struct Crossed {
+    /// Of what the link carries after loss, from the first datagram to the last chunk.
+    share: f64,
+    /// Bytes of it that were handed to QUIC, over its bytes.
+    sliced: f64,
+    /// When its first chunk was whole at the peer.
+    first: Duration,
+    /// Most bytes that were handed to QUIC and not confirmed.
+    outstanding: u64,
+    took: Duration,
+}
+
+/// A file waits at the edge, which dials.
+fn cross(bytes: usize, kbit: u64, one_way_ms: u64, loss: f64, seed: u64, outage: Option<(u64, u64)>) -> Crossed {
+    let (rate, delay) = (BitsPerSecond(kbit * 1_000), Duration::from_millis(one_way_ms));
+    let weather = Weather { rate, delay, loss: Loss::Random(loss), queue: Duration::from_secs(5) };
+    let mut trial = Trial::new(rate, weather, weather, seed);
+    let outage = outage.map(|(from, until)| (Duration::from_secs(from), Duration::from_secs(until)));
+    trial.paths.iter_mut().for_each(|path| path.outages.extend(outage));
+    let mut content = vec![0; bytes];
+    ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut content);
+    let mut edge = Talk::new(1, 2);
+    edge.share(&content);
+    (trial.sites[0].talk, trial.sites[1].talk) = (Some(edge), Some(Talk::new(2, 1)));
+    let end = Duration::from_secs(3_600);
+    assert!(trial.run(end, |t| hub(t).content > 0), "nothing came");
+    let first = trial.now;
+    let mut outstanding = 0;
+    let done = trial.run(end, |t| {
+        outstanding = outstanding.max(t.sites[0].outstanding);
+        hub(t).files == 1
+    });
+    assert!(done, "incomplete: {} of {bytes} bytes came", hub(&trial).content);
+    let ideal = bytes as f64 * 8.0 / (rate.0 as f64 * (1.0 - loss));
+    let took = trial.now;
+    let sliced = trial.sites[0].talk.as_ref().map_or(0, |edge| edge.sliced);
+    Crossed { share: ideal / took.as_secs_f64(), sliced: sliced as f64 / bytes as f64, first, outstanding, took }
+}
+
+fn hub(trial: &Trial) -> &Talk {
+    trial.sites[1].talk.as_ref().expect("it was put there")
+}
+
+#[test]
+fn a_file_is_sent_once_however_much_is_lost() {
+    for (kbit, one_way, loss, bytes) in [(10_000, 50, 0.3, 3_000_000), (256, 300, 0.3, 200_000)] {
+        let crossed = cross(bytes, kbit, one_way, loss, 1, None);
+        // The names of its chunks too.
+        assert!(crossed.sliced <= 1.005, "{kbit} kbit/s, {loss}: {crossed:?}");
+    }
+}
+
+/// What waits in QUIC waits in front of every repetition: it was 0.4 s of the link.
+#[test]
+fn no_more_is_handed_to_quic_than_is_on_its_way_and_leaves_soon() {
+    let crossed = cross(4_000_000, 10_000, 50, 0.3, 1, None);
+    // Two round trips and a half, in which what was lost is missed and repeated.
+    assert!(crossed.outstanding <= 400_000, "{crossed:?}");
+    assert!(crossed.sliced <= 1.005, "{crossed:?}");
+}
+
+#[test]
+fn a_link_without_loss_is_full_but_for_the_headers() {
+    // Headers take 6.7 %, the start half a second.
+    let crossed = cross(1_000_000, 256, 50, 0.0, 1, None);
+    assert!(crossed.share >= 0.9, "{crossed:?}");
+}
+
+/// `cargo test -p carrier --release trial::files::print -- --exact --ignored --nocapture`
+#[test]
+#[ignore = "prints figures"]
+#[allow(clippy::print_stdout, reason = "this is its purpose")]
+fn print() {
+    println!("| transfer | median share | worst | first chunk s | took s | sent, of its bytes |");
+    for (name, kbit, one_way, loss, bytes, outage) in [
+        ("A", 256, 300, 0.05, 400_000, None),
+        ("B", 2_000, 40, 0.1, 1_500_000, None),
+        ("C", 1_000, 300, 0.2, 1_000_000, None),
+        ("D", 2_000, 40, 0.1, 1_500_000, Some((3, 33))),
+        ("256/0/100", 256, 50, 0.0, 1_000_000, None),
+        ("256/30/600", 256, 300, 0.3, 1_000_000, None),
+        ("10000/30/100", 10_000, 50, 0.3, 10_000_000, None),
+        ("10000/0/600", 10_000, 300, 0.0, 10_000_000, None),
+    ] {
+        let seeds = if bytes > 5_000_000 { 1 } else { 11 };
+        let mut all: Vec<Crossed> = (0..seeds).map(|seed| cross(bytes, kbit, one_way, loss, seed, outage)).collect();
+        all.sort_by(|a, b| a.share.total_cmp(&b.share));
+        let (median, worst) = (&all[all.len() / 2], &all[0]);
+        println!(
+            "| {name} | {:.3} | {:.3} | {:.2} | {:.2} | {:.4} |",
+            median.share,
+            worst.share,
+            median.first.as_secs_f64(),
+            median.took.as_secs_f64(),
+            all.iter().map(|crossed| crossed.sliced).fold(0.0, f64::max)
+        );
+    }
+}
