@@ -10,7 +10,8 @@
 //!
 //! Invariants
 //! - A base is of the same origin and label as the chunk: it has the name that this file's key gives it.
-//! - A base has none itself, so that reading a chunk reads at most one more.
+//! - A base has at most one itself, so that reading a chunk reads at most two more: the first form of a document is written
+//!   from its own first chunk, an edited one from that.
 
 use std::collections::VecDeque;
 
@@ -97,7 +98,10 @@ impl FileInProgress {
         };
         let near: Vec<Spot> = base.into_iter().chain([spot]).collect();
         if self.leads {
-            let before = log.chunks_before(near[0], LEADING_MAX).map_err(unreadable)?;
+            let mut before = Vec::new();
+            for spot in &near {
+                before.extend(log.chunks_before(*spot, LEADING_MAX).map_err(unreadable)?);
+            }
             self.put_leading(namer, &before)?;
         }
         self.near = near;
@@ -150,13 +154,10 @@ impl FileInProgress {
         let is_squeezed = whole.is_squeezed();
         add(None, self.anchor.clone().filter(|_| is_squeezed));
         let ours = bases.into_iter().filter(|(_, base)| namer.name(&base.bytes) == base.name);
-        let tried =
-            ours.filter_map(|(spot, base)| Some((PackedChunk::pack_from(name, bytes, &base, true)?, spot, base)));
-        let best = tried.min_by_key(|(packed, ..)| packed.bytes()).and_then(|(quick, spot, base)| {
-            // Of what does not compress only equal stretches can be left out, and those are found quickly.
-            let packed = if is_squeezed { PackedChunk::pack_from(name, bytes, &base, false)? } else { quick };
-            Some((packed, spot, base))
-        });
+        // Of what does not compress only equal stretches can be left out, and those are found quickly.
+        let tried = ours
+            .filter_map(|(spot, base)| Some((PackedChunk::pack_from(name, bytes, &base, !is_squeezed)?, spot, base)));
+        let best = tried.min_by_key(|(packed, ..)| packed.bytes());
         let short = match best.filter(|(packed, ..)| packed.pays_beside(&whole)) {
             Some((packed, spot, base)) => {
                 if let Some(spot) = spot {

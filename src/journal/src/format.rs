@@ -473,7 +473,7 @@ impl PackedChunk {
         }
     }
 
-    /// Compresses as what differs from a base; `quickly` to find out how much that is.
+    /// Compresses as what differs from a base; `quickly` finds long equal stretches and little else.
     pub(crate) fn pack_from(name: ChunkName, plain: &[u8], base: &Base, quickly: bool) -> Option<Self> {
         let level = if quickly { 1 } else { LEVEL_FROM_BASE };
         let packed = wire::compress::compress_from(plain, &base.bytes, level)?;

@@ -11,7 +11,7 @@ use crate::purge;
 use crate::scan::{Found, Scanner, Window};
 use crate::summary::{Growing, Summary, print_of_chunk};
 use crate::types::{Finding, Progress, VerifyReport};
-use crate::view::{Log, Segment, Spot};
+use crate::view::{BASES_MAX, Log, Segment, Spot};
 
 pub(crate) fn verify(log: &Log, progress: &mut dyn FnMut(Progress)) -> Result<VerifyReport, ReadError> {
     let (sealed, tail, tail_summary) = {
@@ -33,7 +33,7 @@ pub(crate) fn verify(log: &Log, progress: &mut dyn FnMut(Progress)) -> Result<Ve
 
 struct Checking<'a> {
     log: &'a Log,
-    /// Where the chunks without a base stand that were met, by their prints: a reader has no index to ask.
+    /// Where the chunks stand that were met, by their prints: a reader has no index to ask.
     chunks: HashMap<u64, Spot>,
     report: VerifyReport,
     progress: &'a mut dyn FnMut(Progress),
@@ -50,14 +50,21 @@ impl Checking<'_> {
     }
 
     fn unpacks(&self, chunk: PackedChunk) -> Result<bool, ReadError> {
-        let Some(base) = chunk.base() else { return Ok(chunk.unpack(&[]).is_some()) };
-        let seen = match self.chunks.get(&print_of_chunk(&base)) {
-            Some(spot) => self.log.chunk_at(*spot)?.filter(|seen| seen.name == base && seen.base().is_none()),
-            None => None,
-        };
-        match seen.and_then(|seen| seen.unpack(&[])) {
-            Some(base) => Ok(chunk.unpack(&base).is_some()),
-            // Written again behind it, or damaged where it was met.
+        // Without the index, as far as its bases were met before it.
+        let mut chain = vec![chunk];
+        while let Some(base) = chain.last().and_then(PackedChunk::base) {
+            let spot = self.chunks.get(&print_of_chunk(&base)).filter(|_| chain.len() <= usize::from(BASES_MAX));
+            let seen = spot.map(|spot| self.log.chunk_at(*spot)).transpose()?.flatten();
+            match seen.filter(|seen| seen.name == base) {
+                Some(seen) => chain.push(seen),
+                // Written again behind it, or damaged where it was met.
+                None => return Ok(self.log.unpack(chain.swap_remove(0))?.is_some()),
+            }
+        }
+        let chunk = chain.swap_remove(0);
+        let bases = chain.into_iter().rev().try_fold(Vec::new(), |base, next| next.unpack(&base));
+        match bases.and_then(|base| chunk.clone().unpack(&base)) {
+            Some(_) => Ok(true),
             None => Ok(self.log.unpack(chunk)?.is_some()),
         }
     }
@@ -143,7 +150,7 @@ impl Checking<'_> {
             if kind == FrameKind::Chunk as u8 {
                 self.report.chunks += 1;
                 let chunk = PackedChunk::decode(&payload);
-                if let Some(chunk) = chunk.as_ref().filter(|chunk| chunk.base().is_none()) {
+                if let Some(chunk) = &chunk {
                     self.chunks.insert(print_of_chunk(&chunk.name), Spot { segment: number, offset });
                 }
                 let unpacks = match chunk {

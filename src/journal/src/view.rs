@@ -235,9 +235,9 @@ pub(crate) struct IndexSlot {
     pub(crate) dir: Option<PathBuf>,
 }
 
-/// How many bases one chunk is read through. Written from bases that have none, chunks come to more only where a base was
-/// damaged and put again.
-const BASES_MAX: u8 = 4;
+/// How many bases one chunk is read through. Written from bases that have one at most, chunks come to more than two only
+/// where a base was damaged and put again.
+pub(crate) const BASES_MAX: u8 = 6;
 
 /// How far around a chunk its neighbours are looked for: two of the largest, and what is written between them.
 const NEARBY_BYTES: u64 = 192 << 10;
@@ -521,13 +521,19 @@ impl Log {
         Ok(self.unpack_within(base, bases_max)?.and_then(|base| chunk.unpack(&base)))
     }
 
-    /// What another chunk may be written from if it is like this one: itself, or the base that it has.
+    /// What another chunk may be written from if it is like this one: itself, or what it was written from where it has
+    /// more bases than one.
     pub(crate) fn base_of(&self, chunk: PackedChunk) -> Result<Option<Base>, ReadError> {
-        let found = match chunk.base() {
-            Some(base) => self.find_chunk(&base)?.map(|(_, base)| base).filter(|base| base.base().is_none()),
-            None => Some(chunk),
-        };
-        Ok(found.and_then(|chunk| Some(Base { name: chunk.name, bytes: chunk.unpack(&[])? })))
+        let mut chain = vec![chunk];
+        while let Some(base) = chain.last().and_then(PackedChunk::base) {
+            match self.find_chunk(&base)? {
+                Some((_, base)) if chain.len() <= usize::from(BASES_MAX) => chain.push(base),
+                Some(_) | None => return Ok(None),
+            }
+        }
+        let chunk = chain.swap_remove(chain.len().saturating_sub(2));
+        let name = chunk.name;
+        Ok(self.unpack(chunk)?.map(|bytes| Base { name, bytes }))
     }
 
     /// The chunk that was written next after the one that stands there.
