@@ -16,6 +16,7 @@ mod enrolment;
 mod failing_disk;
 mod full_disk;
 mod http;
+mod https;
 mod node;
 mod outage;
 mod purge;

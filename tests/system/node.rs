@@ -433,7 +433,7 @@ impl Drop for Node {
 }
 
 /// A port below the range that the system hands out by itself, so that nothing takes it while a killed node is down.
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     /// Test binaries that run side by side begin apart from each other.
     const FIRST: u32 = 12_000;

@@ -53,6 +53,8 @@ pub(crate) enum DialError {
     Outlet(io::Error),
     #[error("no answer from {0}")]
     NoAnswer(SocketAddr),
+    #[error("no connection over HTTPS to {0}: {1}")]
+    Https(String, io::Error),
     #[error("{0} is another node than the one enrolled")]
     OtherNode(SocketAddr),
     #[error("{0}")]
@@ -85,8 +87,12 @@ impl Plug {
         Ok(Self { key, endpoint, server, governor, number })
     }
 
-    pub(crate) fn governor(&self) -> &Governor {
+    pub(crate) fn governor(&self) -> &Arc<Governor> {
         &self.governor
+    }
+
+    pub(crate) fn key(&self) -> &NodeKey {
+        &self.key
     }
 
     /// Charges what goes to `address` through this socket to `lane`.

@@ -190,6 +190,7 @@ async fn attempt(plug: &Plug, lane: &Arc<Lane>, options: &EnrollOptions<'_>) -> 
         e @ (DialError::Resolve(_)
         | DialError::Local(..)
         | DialError::Outlet(_)
+        | DialError::Https(..)
         | DialError::NoAnswer(_)
         | DialError::Lost(_)) => Attempt::Again(e.to_string()),
     })?;

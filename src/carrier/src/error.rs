@@ -1,4 +1,5 @@
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use keys::PeerName;
@@ -15,6 +16,15 @@ pub enum CarrierError {
     Bind {
         /// `carrier.listen`, or "any port" for a node that only dials.
         address: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The HTTPS socket could not be opened, or its certificate not be used.
+    #[error("cannot listen on {address} for peers over HTTPS; nothing was started")]
+    BindHttps {
+        /// `carrier.https_listen`.
+        address: SocketAddr,
         /// Why.
         #[source]
         source: io::Error,
@@ -63,6 +73,9 @@ impl CarrierError {
         match self {
             Self::Bind { .. } => {
                 "choose an address of this machine and a free UDP port in carrier.listen, then restart the node"
+            }
+            Self::BindHttps { .. } => {
+                "choose a free TCP port in carrier.https_listen, check https_certificate and https_key, then restart the node"
             }
             Self::EmissionNotSaved { .. } => "free space on the disk or correct its permissions, then set it again",
             Self::LinksUnreadable { .. } => {

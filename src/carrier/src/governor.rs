@@ -88,6 +88,21 @@ impl Lane {
         }
     }
 
+    /// Notes what arrived.
+    pub(crate) fn arrived(&self, bytes: u64) {
+        self.down.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What another lane counted, before it was known whose it was, becomes this one's.
+    pub(crate) fn take_over(&self, former: &Self) {
+        let (up, down) = former.wire_bytes();
+        self.charge(up);
+        self.arrived(down);
+        let busy_until = *former.free_at();
+        let mut free_at = self.free_at();
+        *free_at = (*free_at).max(busy_until);
+    }
+
     fn passes(&self, bytes: u64) -> bool {
         !self.silent.load(Ordering::Relaxed) && bytes <= self.allowance()
     }
@@ -197,12 +212,7 @@ impl Governor {
     pub(crate) fn assign(&self, place: Place, lane: &Arc<Lane>) {
         let mut state = self.state();
         if let Some(stranger) = state.strangers.remove(&canonical(place)) {
-            let (up, down) = stranger.wire_bytes();
-            lane.charge(up);
-            lane.down.fetch_add(down, Ordering::Relaxed);
-            let busy_until = *stranger.free_at();
-            let mut free_at = lane.free_at();
-            *free_at = (*free_at).max(busy_until);
+            lane.take_over(&stranger);
         }
         state.lanes.insert(canonical(place), Arc::clone(lane));
     }
@@ -234,9 +244,38 @@ impl Governor {
             return Verdict::Dropped;
         }
         let Some(lane) = state.lane(to, now) else { return Verdict::Dropped };
-        let bytes = wire_len(to.1, payload_bytes);
-        if !lane.passes(bytes) {
+        state.pass(&lane, wire_len(to.1, payload_bytes), now, send)
+    }
+
+    /// Sends `bytes`, headers included, over a lane if they may leave at `now`. `send` must not block.
+    pub(crate) fn pass<E>(
+        &self,
+        lane: &Lane,
+        bytes: u64,
+        now: Instant,
+        send: impl FnOnce() -> Result<(), E>,
+    ) -> Verdict<E> {
+        let mut state = self.state();
+        if !state.open {
             state.suppressed += 1;
+            return Verdict::Dropped;
+        }
+        state.pass(lane, bytes, now, send)
+    }
+
+    /// Counts what arrived.
+    pub(crate) fn received(&self, from: Place, payload_bytes: usize, datagrams: usize, now: Instant) {
+        if let Some(lane) = self.state().lane(from, now) {
+            lane.arrived(payload_bytes as u64 + header_len(from.1) * datagrams as u64);
+        }
+    }
+}
+
+impl State {
+    /// The gate is open.
+    fn pass<E>(&mut self, lane: &Lane, bytes: u64, now: Instant, send: impl FnOnce() -> Result<(), E>) -> Verdict<E> {
+        if !lane.passes(bytes) {
+            self.suppressed += 1;
             return Verdict::Dropped;
         }
         let mut free_at = lane.free_at();
@@ -252,16 +291,6 @@ impl Governor {
         Verdict::Sent
     }
 
-    /// Counts what arrived.
-    pub(crate) fn received(&self, from: Place, payload_bytes: usize, datagrams: usize, now: Instant) {
-        if let Some(lane) = self.state().lane(from, now) {
-            let bytes = payload_bytes as u64 + header_len(from.1) * datagrams as u64;
-            lane.down.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-impl State {
     fn lane(&mut self, place: Place, now: Instant) -> Option<Arc<Lane>> {
         let place = canonical(place);
         if let Some(lane) = self.lanes.get(&place).or_else(|| self.strangers.get(&place)) {

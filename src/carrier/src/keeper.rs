@@ -42,11 +42,11 @@ use wire::frame::{Frame, Join};
 use crate::book::Book;
 use crate::clock;
 use crate::contact::Contact;
-use crate::endpoint::{DialError, Plug, Proven};
+use crate::endpoint::{DialError, Plug};
 use crate::governor::Lane;
 use crate::line::{Happened, Held, Line, Live, Packet, Shut, lane_of, poll_pipe};
 use crate::pipe::{CloseCode, Event, FrameNumber, Gone, Pipe};
-use crate::settings::{CarrierSettings, LINKS_MAX, LinkName, LinkPlan};
+use crate::settings::{CarrierSettings, LINKS_MAX, LaneKind, LinkName, LinkPlan};
 use crate::status::LinkMeasured;
 use crate::talk::{Refusal, Talk};
 use crate::{Emission, PeerState};
@@ -100,6 +100,8 @@ pub(crate) struct View {
 #[derive(Clone, Debug)]
 pub(crate) struct LinkView {
     pub(crate) name: LinkName,
+    /// Of the present connection; without one, the configured one.
+    pub(crate) kind: LaneKind,
     pub(crate) state: PeerState,
     pub(crate) lane: Arc<Lane>,
     pub(crate) round_trip: Option<Duration>,
@@ -384,7 +386,7 @@ impl<T: Talk> Keeper<T> {
 
     fn on_happened(&mut self, place: Place, happened: Happened) {
         match (place, happened) {
-            (Place::Line(at), Happened::Dialled(Ok(proven))) => self.on_dialled(at, proven),
+            (Place::Line(at), Happened::Dialled(Ok(pipe))) => self.on_dialled(at, pipe),
             (Place::Line(at), Happened::Dialled(Err(error))) => self.on_not_dialled(at, error),
             (Place::Line(at), Happened::Event(event)) => self.on_event(at, event),
             (Place::Guest(at), Happened::Event(event)) => self.on_guest_event(at, event),
@@ -392,7 +394,7 @@ impl<T: Talk> Keeper<T> {
         }
     }
 
-    fn on_dialled(&mut self, at: usize, proven: Proven) {
+    fn on_dialled(&mut self, at: usize, pipe: Pipe) {
         if !self.may_emit() {
             return;
         }
@@ -400,7 +402,7 @@ impl<T: Talk> Keeper<T> {
         let begins = self.meeting.is_none();
         let session = self.meeting.get_or_insert_with(|| Meeting::new(None, self.post.clock.now())).session;
         let link = self.lines[at].plan.name.to_string();
-        self.attach(at, Pipe::new(proven), begins, Join { session, link });
+        self.attach(at, pipe, begins, Join { session, link });
         if begins {
             self.begin();
         }
@@ -415,7 +417,11 @@ impl<T: Talk> Keeper<T> {
                 line.refused(format!("{error}; check the address, or enroll anew if that node was replaced"), now);
             }
             DialError::Lost(gone) => self.on_gone(at, gone.into()),
-            DialError::Resolve(_) | DialError::Local(..) | DialError::Outlet(_) | DialError::NoAnswer(_) => {
+            DialError::Resolve(_)
+            | DialError::Local(..)
+            | DialError::Outlet(_)
+            | DialError::Https(..)
+            | DialError::NoAnswer(_) => {
                 line.dial_later(error.to_string(), now);
             }
         }
@@ -426,7 +432,7 @@ impl<T: Talk> Keeper<T> {
             return;
         }
         if self.guests.len() >= GUESTS_MAX
-            && let Some(oldest) = self.guests.pop_front()
+            && let Some(mut oldest) = self.guests.pop_front()
         {
             oldest.pipe.close(CloseCode::Replaced, "newer connections of this node replace this one");
         }
@@ -445,7 +451,7 @@ impl<T: Talk> Keeper<T> {
             Event::Unreadable(e) => format!("{e}; {}", e.next_step()),
             Event::Closed(_) => String::new(),
         };
-        if let Some(guest) = self.guests.remove(at) {
+        if let Some(mut guest) = self.guests.remove(at) {
             guest.pipe.close(CloseCode::Protocol, &refusal);
         }
     }
@@ -727,7 +733,7 @@ impl<T: Talk> Keeper<T> {
             sent: TEST_FRAMES.min(took.len() + 1) as u32,
             acknowledged: took.len() as u32,
             round_trip_ms: bounds.zip(mean).map(|((min, max), mean)| (millis(*min), millis(mean), millis(*max))),
-            loss: line.live.as_ref().map_or(1.0, |live| live.pipe.loss()),
+            loss: line.live.as_ref().and_then(|live| live.pipe.loss()),
             handshake_ms: line.handshake.map(millis),
             bytes_up: after.0.saturating_sub(before.0),
             bytes_down: after.1.saturating_sub(before.1),
@@ -829,10 +835,11 @@ impl Line {
     fn view(&self, may_emit: bool) -> LinkView {
         LinkView {
             name: self.plan.name.clone(),
+            kind: self.live.as_ref().map_or(self.plan.kind(), |live| live.pipe.kind()),
             state: self.state(may_emit),
             lane: Arc::clone(&self.lane),
             round_trip: self.live.as_ref().map(|live| live.pipe.round_trip()),
-            loss: self.live.as_ref().map(|live| live.pipe.loss()),
+            loss: self.live.as_ref().and_then(|live| live.pipe.loss()),
             cost: self.plan.cost,
             admits: self.plan.admits,
             budget: self.plan.budget,

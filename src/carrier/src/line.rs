@@ -19,8 +19,9 @@ use crate::backoff::Backoff;
 use crate::book::{Book, LinkOrder};
 use crate::clock::{self, jitter};
 use crate::contact::{Contact, contact};
-use crate::endpoint::{DialError, Plug, Proven};
+use crate::endpoint::{DialError, Plug};
 use crate::governor::{Lane, time_on_link};
+use crate::https;
 use crate::pipe::{CloseCode, Event, FrameNumber, Pipe};
 use crate::quic::{self, FULL_DATAGRAM};
 use crate::settings::{LinkPlan, Outlet};
@@ -124,11 +125,11 @@ impl Live {
     }
 }
 
-type Dialling = Pin<Box<dyn Future<Output = Result<Proven, DialError>> + Send>>;
+type Dialling = Pin<Box<dyn Future<Output = Result<Pipe, DialError>> + Send>>;
 
 /// What happened on a link.
 pub(crate) enum Happened {
-    Dialled(Result<Proven, DialError>),
+    Dialled(Result<Pipe, DialError>),
     Event(Event),
 }
 
@@ -294,7 +295,7 @@ impl Line {
         if rate != self.lane.rate() {
             self.lane.set_rate(rate);
             self.shaper.set_rate(rate, now - start);
-            self.live.iter().for_each(|live| live.pipe.set_rate(rate));
+            self.live.iter_mut().for_each(|live| live.pipe.set_rate(rate));
         }
     }
 
@@ -316,8 +317,14 @@ impl Line {
         let Some(address) = self.plan.address.clone() else { return };
         let lane = Arc::clone(&self.lane);
         self.dialled_at = clock::now();
+        if let Some(https) = self.plan.https.clone() {
+            let (key, governor, out) = (common.key().clone(), Arc::clone(common.governor()), self.plan.out.clone());
+            let dialling = https::dial(key, node, address, out, https, governor, lane);
+            self.dialling = Some(Box::pin(async move { Ok(Pipe::Stream(Box::new(dialling.await?))) }));
+            return;
+        }
         self.dialling = Some(match self.plug(common) {
-            Ok(plug) => Box::pin(async move { plug.dial(node, &address, &lane, true).await }),
+            Ok(plug) => Box::pin(async move { plug.dial(node, &address, &lane, true).await.map(Pipe::quic) }),
             Err(e) => Box::pin(std::future::ready(Err(DialError::Outlet(e)))),
         });
     }
@@ -354,11 +361,11 @@ impl Line {
     }
 
     /// A connection begins.
-    pub(crate) fn attach(&mut self, live: Live, common: &Arc<Plug>, now: Instant, wall: UnixMillis) {
+    pub(crate) fn attach(&mut self, mut live: Live, common: &Arc<Plug>, now: Instant, wall: UnixMillis) {
         self.stop_dialling();
         self.backoff.reset();
         live.pipe.set_rate(self.lane.rate());
-        live.pipe.pace(&self.lane);
+        live.pipe.charge_to(&self.lane);
         self.live = Some(live);
         self.connected_last = now;
         self.up_since = wall;
@@ -368,7 +375,7 @@ impl Line {
 
     /// The connection ends. Returns what it had not delivered.
     pub(crate) fn detach(&mut self, code: CloseCode, text: &str, now: Instant, wall: UnixMillis) -> Vec<Packet> {
-        let Some(live) = self.live.take() else { return Vec::new() };
+        let Some(mut live) = self.live.take() else { return Vec::new() };
         live.pipe.close(code, text);
         self.connected_last = now;
         self.down_since = Some(wall);
@@ -378,7 +385,7 @@ impl Line {
 
     /// Charges what goes to where the peer is to this link, and to it alone.
     pub(crate) fn follow(&mut self, common: &Arc<Plug>) {
-        let Some(address) = self.live.as_ref().map(|live| live.pipe.remote()) else { return };
+        let Some(address) = self.live.as_ref().and_then(|live| live.pipe.remote()) else { return };
         let plug = self.plug.as_ref().unwrap_or(common);
         if self.place.as_ref().is_some_and(|(p, a)| *a == address && Arc::ptr_eq(p, plug)) {
             return;

@@ -10,6 +10,7 @@ use keys::{NodeKey, Peer, PeerRegistry};
 use model::{BitsPerSecond, Clock, NodeId, Precedence, UnixMillis};
 use quinn::Incoming;
 use telemetry::{Direction, LinkState, Metrics};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -20,12 +21,17 @@ use crate::clock;
 use crate::endpoint::{Plug, Proven};
 use crate::enroll::Desk;
 use crate::governor::Governor;
+use crate::https;
 use crate::keeper::{Keeper, NOT_ENROLLED, Post, TestOrder, View};
 use crate::pipe::{CloseCode, Pipe};
 use crate::settings::LinkName;
 use crate::status::{LinkMeasured, LinkStatus};
 use crate::talk::Talks;
 use crate::{CarrierError, CarrierSettings, Emission, PeerState, PeerStatus};
+
+/// Handshakes over HTTPS at a time. A limit of their own: TCP has nothing like QUIC's retry against whoever opens many and says
+/// nothing, and QUIC must not suffer from that. Each may take 128 KiB of buffers.
+const HTTPS_HANDSHAKES_MAX: usize = 64;
 
 /// Handshakes from outside at the same time. Each costs a signature and some kilobytes; a fleet of 1,000 edges that all come
 /// back at once is served in the order in which they repeat themselves.
@@ -42,6 +48,8 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(20);
 /// What the handle and the tasks share.
 pub(crate) struct Shared {
     pub(crate) plug: Arc<Plug>,
+    /// Where peers come in over HTTPS.
+    https: Option<Arc<https::Door>>,
     pub(crate) registry: Arc<PeerRegistry>,
     pub(crate) settings: Arc<CarrierSettings>,
     pub(crate) data_dir: PathBuf,
@@ -95,12 +103,19 @@ impl Shared {
         let emission = Emission::load(&data_dir);
         let book = Arc::new(Book::open(&data_dir)?);
         let governor = Arc::new(Governor::new(emission.may_emit(), settings.rate));
+        let https = settings.https_listen.map(|address| {
+            let files = settings.https_certificate.as_deref().zip(settings.https_key.as_deref());
+            let opened = https::Door::open(&key, address, files, &data_dir, Arc::clone(&governor));
+            opened.map_err(|source| CarrierError::BindHttps { address, source })
+        });
+        let https = https.transpose()?.map(Arc::new);
         let plug = Plug::open(key, settings.listen, governor).map_err(|source| CarrierError::Bind {
             address: settings.listen.map_or_else(|| "any port".to_owned(), |a| a.to_string()),
             source,
         })?;
         let shared = Self {
             plug: Arc::new(plug),
+            https,
             registry,
             settings: Arc::new(settings),
             data_dir,
@@ -213,6 +228,7 @@ impl Shared {
         let mut keepers = JoinSet::new();
         let mut door = JoinSet::new();
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let https_handshakes = Arc::new(Semaphore::new(HTTPS_HANDSHAKES_MAX));
         let mut changed = self.peers_changed.subscribe();
         let mut publish = interval(PUBLISH_EVERY);
         publish.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -225,6 +241,7 @@ impl Shared {
                 Some(incoming) = self.plug.incoming() => {
                     self.answer_door(incoming, &handshakes, &desk, &mut door);
                 }
+                tcp = incoming_https(self.https.as_deref()) => self.answer_https(tcp, &https_handshakes, &mut door),
                 Some(_) = door.join_next() => {}
                 Some(_) = keepers.join_next() => {}
                 _ = publish.tick() => {
@@ -329,6 +346,33 @@ impl Shared {
         });
     }
 
+    fn answer_https(self: &Arc<Self>, tcp: TcpStream, handshakes: &Arc<Semaphore>, door: &mut JoinSet<()>) {
+        let Some(https) = self.https.clone() else { return };
+        let Ok(permit) = Arc::clone(handshakes).try_acquire_owned() else { return };
+        if !self.emission.borrow().may_emit() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        door.spawn(async move {
+            match https.accept(tcp, shared.lowest_rate()).await {
+                Ok(arrival) if shared.registry.get(arrival.node).is_none() => {
+                    tracing::warn!(node = %arrival.node, "a node that is not enrolled was refused");
+                    // Whether it heard the reason is its loss.
+                    let _ = timeout(REFUSAL_PATIENCE, arrival.pipe.refuse(NOT_ENROLLED)).await;
+                }
+                Ok(arrival) => {
+                    let door = shared.seats().get(&arrival.node).map(|seat| seat.accepted.clone());
+                    if let Some(door) = door {
+                        // Full or gone: the peer dials again.
+                        let _ = door.try_send(Pipe::Stream(Box::new(arrival.pipe)));
+                    }
+                }
+                Err(e) => tracing::debug!(reason = %e, "a connection over HTTPS did not come about"),
+            }
+            drop(permit);
+        });
+    }
+
     async fn admit(&self, proven: Proven, desk: Option<&Desk>) {
         if !proven.session {
             match desk {
@@ -352,7 +396,7 @@ impl Shared {
         let door = self.seats().get(&proven.node).map(|seat| seat.accepted.clone());
         if let Some(door) = door {
             // Full or gone: the peer dials again.
-            let _ = door.try_send(Pipe::new(proven));
+            let _ = door.try_send(Pipe::quic(proven));
         }
     }
 
@@ -409,8 +453,21 @@ impl Shared {
         }
     }
 
+    /// Where HTTPS is bound.
+    #[cfg(test)]
+    pub(crate) fn https_addr(&self) -> Option<SocketAddr> {
+        self.https.as_ref().and_then(|door| door.local_addr().ok())
+    }
+
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         self.plug.local_addr().ok()
+    }
+}
+
+async fn incoming_https(door: Option<&https::Door>) -> TcpStream {
+    match door {
+        Some(door) => door.incoming().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Frames over one connection.
+//! Frames over one connection: over QUIC here, over a byte stream in [`crate::https`].
 //!
 //! ```text
 //!  stream 0, 1, 2 ...   one frame each, with the priority of its class; control frames above them all
@@ -16,6 +16,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -30,8 +31,10 @@ use wire::frame::{FRAME_BYTES_MAX, Frame};
 use crate::clock;
 use crate::endpoint::Proven;
 use crate::governor::Lane as WireLane;
+use crate::https::{self, stream::StreamPipe};
 use crate::prober::Prober;
 use crate::quic::{self, SharedRate};
+use crate::settings::LaneKind;
 
 /// Frames being received at the same time that are read from quinn; its flow control bounds their bytes to 16 MiB.
 const READING_MAX: usize = quic::STREAMS_MAX as usize;
@@ -124,8 +127,156 @@ struct Sent {
     delivered: bool,
 }
 
-/// Both directions of one connection.
-pub(crate) struct Pipe {
+/// Both directions of one connection, whatever carries it.
+pub(crate) enum Pipe {
+    Quic(Box<QuicPipe>),
+    Stream(Box<StreamPipe>),
+}
+
+impl Pipe {
+    pub(crate) fn quic(proven: Proven) -> Self {
+        Self::Quic(Box::new(QuicPipe::new(proven)))
+    }
+
+    pub(crate) fn kind(&self) -> LaneKind {
+        match self {
+            Self::Quic(_) => LaneKind::Quic,
+            Self::Stream(_) => LaneKind::Https,
+        }
+    }
+
+    pub(crate) fn set_rate(&mut self, rate: BitsPerSecond) {
+        match self {
+            Self::Quic(pipe) => pipe.set_rate(rate),
+            Self::Stream(pipe) => pipe.set_rate(rate),
+        }
+    }
+
+    /// What leaves over the connection is this lane's. Where the transport finds out what the link carries, it may slow the
+    /// lane down to that.
+    pub(crate) fn charge_to(&self, lane: &Arc<WireLane>) {
+        match self {
+            Self::Quic(pipe) => pipe.pace(lane),
+            Self::Stream(pipe) => pipe.charge_to(lane),
+        }
+    }
+
+    /// What the link is found to carry.
+    pub(crate) fn rate(&self) -> BitsPerSecond {
+        match self {
+            Self::Quic(pipe) => pipe.rate(),
+            Self::Stream(pipe) => pipe.rate(),
+        }
+    }
+
+    /// Where the peer is at present, where datagrams are told apart by that: it may have moved, or a middlebox given it
+    /// another port.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Quic(pipe) => Some(pipe.remote()),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// Hands an encoded frame over. It is delivered, or lost when the connection closes.
+    pub(crate) fn send(&mut self, number: FrameNumber, lane: Lane, frame: Bytes) {
+        match self {
+            Self::Quic(pipe) => pipe.send(number, lane, frame),
+            Self::Stream(pipe) => pipe.send(number, lane, frame),
+        }
+    }
+
+    /// Bytes that it may take before its queue would stand in the way of what comes later.
+    pub(crate) fn room(&self) -> u64 {
+        match self {
+            Self::Quic(pipe) => pipe.room(),
+            Self::Stream(pipe) => pipe.room(),
+        }
+    }
+
+    /// Largest UDP payload that the path was found to take, or what is like it.
+    pub(crate) fn mtu(&self) -> u16 {
+        match self {
+            Self::Quic(pipe) => pipe.mtu(),
+            Self::Stream(_) => https::stream::LIKE_MTU,
+        }
+    }
+
+    /// Is something on its way that the peer has not confirmed?
+    pub(crate) fn is_waiting(&self) -> bool {
+        match self {
+            Self::Quic(pipe) => pipe.is_waiting(),
+            Self::Stream(pipe) => pipe.is_waiting(),
+        }
+    }
+
+    /// Takes note of what has happened, and sends a probe if one is due. TCP probes by itself.
+    pub(crate) fn probe(&mut self, now: Instant) {
+        match self {
+            Self::Quic(pipe) => pipe.probe(now),
+            Self::Stream(_) => {}
+        }
+    }
+
+    /// When the next probe is due.
+    pub(crate) fn probe_at(&self) -> Option<Instant> {
+        match self {
+            Self::Quic(pipe) => pipe.probe_at(),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// Of the packets sent so far, in thousandths, those that were lost. What a byte stream carries is repeated below it, and a
+    /// copy behind it would gain nothing.
+    pub(crate) fn lost_permille(&self) -> u64 {
+        match self {
+            Self::Quic(pipe) => pipe.lost_permille(),
+            Self::Stream(_) => 0,
+        }
+    }
+
+    /// Any change is a sign of life.
+    pub(crate) fn signs_of_life(&self) -> u64 {
+        match self {
+            Self::Quic(pipe) => pipe.signs_of_life(),
+            Self::Stream(pipe) => pipe.signs_of_life(),
+        }
+    }
+
+    /// Share of the packets sent that were lost; `None` where nobody says.
+    pub(crate) fn loss(&self) -> Option<f64> {
+        match self {
+            Self::Quic(pipe) => Some(pipe.loss()),
+            Self::Stream(_) => None,
+        }
+    }
+
+    pub(crate) fn round_trip(&self) -> Duration {
+        match self {
+            Self::Quic(pipe) => pipe.round_trip(),
+            Self::Stream(pipe) => pipe.round_trip(),
+        }
+    }
+
+    /// Ends the connection, with the reason for the peer.
+    pub(crate) fn close(&mut self, code: CloseCode, text: &str) {
+        match self {
+            Self::Quic(pipe) => pipe.close(code, text),
+            Self::Stream(pipe) => pipe.close(code, text),
+        }
+    }
+
+    /// The next thing that happened. Cancel-safe: what is under way stays in the pipe.
+    pub(crate) async fn next(&mut self) -> Event {
+        match self {
+            Self::Quic(pipe) => pipe.next().await,
+            Self::Stream(pipe) => pipe.next().await,
+        }
+    }
+}
+
+/// Both directions of one QUIC connection.
+pub(crate) struct QuicPipe {
     connection: Connection,
     rate: SharedRate,
     sending: FuturesUnordered<Boxed<Sent>>,
@@ -135,7 +286,7 @@ pub(crate) struct Pipe {
     reading: FuturesUnordered<Boxed<Read>>,
 }
 
-impl Pipe {
+impl QuicPipe {
     pub(crate) fn new(proven: Proven) -> Self {
         let Proven { connection, rate, .. } = proven;
         Self {
@@ -315,15 +466,14 @@ mod tests {
     use keys::NodeKey;
     use model::{Epoch, Outcome, Precedence, RangeSet};
     use std::collections::BTreeSet;
-    use std::sync::Arc;
     use wire::frame::Skip;
 
     const RATE: BitsPerSecond = BitsPerSecond(1_000_000);
 
     struct Pair {
         _plugs: [Plug; 2],
-        from: Pipe,
-        to: Pipe,
+        from: QuicPipe,
+        to: QuicPipe,
     }
 
     async fn pair() -> Pair {
@@ -337,7 +487,7 @@ mod tests {
         let lane = Arc::new(WireLane::new(RATE, clock::now()));
         let accepting = async { hub.accept(hub.incoming().await.unwrap(), RATE).await.unwrap() };
         let (dialled, accepted) = tokio::join!(edge.dial(hub_key.node_id(), &address, &lane, true), accepting);
-        let (from, to) = (Pipe::new(dialled.unwrap()), Pipe::new(accepted));
+        let (from, to) = (QuicPipe::new(dialled.unwrap()), QuicPipe::new(accepted));
         Pair { _plugs: [edge, hub], from, to }
     }
 

@@ -99,7 +99,8 @@ impl SharedRate {
         self.0.in_flight.load(Ordering::Relaxed)
     }
 
-    fn set_pace(&self, pace: BitsPerSecond) {
+    /// What the link is found to carry.
+    pub(crate) fn set_pace(&self, pace: BitsPerSecond) {
         self.0.pace.store(pace.0, Ordering::Relaxed);
     }
 }

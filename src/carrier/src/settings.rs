@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use shaper::budget::Budget;
 use wire::parcel::LABELS_MAX;
 
 use crate::contact::{Window, WindowSettings};
+use crate::https::HttpsSettings;
 
 /// Section `[carrier]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -19,6 +21,12 @@ use crate::contact::{Window, WindowSettings};
 pub struct CarrierSettings {
     /// Where peers reach this node, UDP, e.g. `0.0.0.0:7800`. Without it the node only dials.
     pub listen: Option<SocketAddr>,
+    /// Where peers reach this node over HTTPS, TCP, e.g. `0.0.0.0:443`.
+    pub https_listen: Option<SocketAddr>,
+    /// File with the web certificate and its chain (PEM); one that nobody signed is made when absent.
+    pub https_certificate: Option<PathBuf>,
+    /// File with the key of the web certificate (PEM).
+    pub https_key: Option<PathBuf>,
     /// Ceiling for everything sent to a peer that has no rate of its own, all headers included, e.g. `256kbit/s`.
     pub rate: BitsPerSecond,
     /// Release labels that a peer without a list of its own may get.
@@ -35,6 +43,9 @@ impl Default for CarrierSettings {
         let mission = "mission".parse().expect("`mission` is a label");
         Self {
             listen: None,
+            https_listen: None,
+            https_certificate: None,
+            https_key: None,
             rate: BitsPerSecond(256_000),
             labels: vec![Label::directory(), mission],
             no_progress_after_minutes: 15,
@@ -65,6 +76,12 @@ pub struct PeerSettings {
 pub struct LinkSettings {
     /// What operators, and the peer, call it.
     pub name: LinkName,
+    /// How frames travel over it.
+    #[serde(default)]
+    pub lane: LaneKind,
+    /// For `lane = "https"`: proxy and web certificate.
+    #[serde(default)]
+    pub https: HttpsSettings,
     /// Where to dial the peer over it, as `host:port`, if not where the peer is dialled otherwise.
     #[serde(default)]
     pub address: Option<String>,
@@ -100,6 +117,52 @@ pub struct LinkSettings {
     pub windows: Vec<WindowSettings>,
 }
 
+impl LinkSettings {
+    fn contradiction(&self) -> Option<&'static str> {
+        match self.lane {
+            LaneKind::Quic if self.https != HttpsSettings::default() => {
+                Some("`https` says something only with lane = \"https\"")
+            }
+            LaneKind::Quic => None,
+            LaneKind::Https => self.https.problem(),
+        }
+    }
+
+    /// Where the peer is dialled over it; `plain` is where it is dialled otherwise. The port of HTTPS is another one.
+    fn dialled_at(&self, plain: &str) -> String {
+        match (&self.address, self.lane) {
+            (Some(own), _) => own.clone(),
+            (None, LaneKind::Quic) => plain.to_owned(),
+            (None, LaneKind::Https) => {
+                format!("{}:{HTTPS_PORT}", plain.rsplit_once(':').map_or(plain, |(host, _)| host))
+            }
+        }
+    }
+}
+
+/// Where a peer is dialled over HTTPS unless the link says otherwise.
+const HTTPS_PORT: u16 = 443;
+
+/// How frames travel over a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LaneKind {
+    /// QUIC over UDP.
+    #[default]
+    Quic,
+    /// A WebSocket over TLS, for where nothing else passes.
+    Https,
+}
+
+impl fmt::Display for LaneKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Quic => "quic",
+            Self::Https => "https",
+        })
+    }
+}
+
 /// Links of one peer. More would be a mistake; each costs a connection and its keepalives.
 pub(crate) const LINKS_MAX: usize = 8;
 
@@ -111,6 +174,10 @@ fn distinct<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<LinkSettings>,
     }
     if links.len() > LINKS_MAX {
         return Err(serde::de::Error::custom(format!("a peer has {LINKS_MAX} links at most")));
+    }
+    let contradiction = links.iter().find_map(|link| link.contradiction().map(|text| (&link.name, text)));
+    if let Some((name, text)) = contradiction {
+        return Err(serde::de::Error::custom(format!("link {name}: {text}")));
     }
     Ok(links)
 }
@@ -189,6 +256,8 @@ pub(crate) struct LinkPlan {
     /// Where to dial; `None` where the peer dials.
     pub(crate) address: Option<String>,
     pub(crate) out: Outlet,
+    /// The way over HTTPS; QUIC without one.
+    pub(crate) https: Option<HttpsSettings>,
     pub(crate) rate: BitsPerSecond,
     pub(crate) cost: u64,
     pub(crate) delay: Duration,
@@ -196,6 +265,15 @@ pub(crate) struct LinkPlan {
     pub(crate) admits: [bool; 5],
     pub(crate) budget: Budget,
     pub(crate) windows: Vec<Window>,
+}
+
+impl LinkPlan {
+    pub(crate) fn kind(&self) -> LaneKind {
+        match &self.https {
+            None => LaneKind::Quic,
+            Some(_) => LaneKind::Https,
+        }
+    }
 }
 
 /// Which way packets leave.
@@ -221,8 +299,12 @@ impl CarrierSettings {
         }
         let of = |link: &LinkSettings| LinkPlan {
             name: link.name.clone(),
-            address: plain.address.clone().map(|plain| link.address.clone().unwrap_or(plain)),
+            address: plain.address.as_deref().map(|plain| link.dialled_at(plain)),
             out: Outlet { bind: link.bind, interface: link.interface.clone(), dscp: link.dscp },
+            https: match link.lane {
+                LaneKind::Quic => None,
+                LaneKind::Https => Some(link.https.clone()),
+            },
             rate: link.rate.unwrap_or(plain.rate),
             cost: link.cost,
             delay: Duration::from_millis(link.delay_ms),
@@ -248,6 +330,7 @@ impl CarrierSettings {
             name,
             address,
             out: Outlet::default(),
+            https: None,
             rate: self.rate_of(&peer.name),
             cost: 0,
             delay: Duration::ZERO,
@@ -293,5 +376,37 @@ mod tests {
     fn a_misspelt_key_is_refused() {
         assert!(serde_json::from_str::<CarrierSettings>(r#"{"listenn": "0.0.0.0:7800"}"#).is_err());
         assert!(serde_json::from_str::<CarrierSettings>(r#"{"peers": {"a": {"rat": "1kbit/s"}}}"#).is_err());
+    }
+
+    fn link(json: serde_json::Value) -> Result<LinkSettings, String> {
+        let settings = serde_json::json!({"peers": {"a": {"links": [json]}}});
+        let settings = serde_json::from_value::<CarrierSettings>(settings).map_err(|e| e.to_string())?;
+        Ok(settings.peers.into_values().next().unwrap().links.remove(0))
+    }
+
+    #[test]
+    fn https_is_dialled_at_the_port_of_the_web_unless_the_link_says_otherwise() {
+        let of = |json| link(json).unwrap().dialled_at("[2001:db8::7]:7800");
+        assert_eq!(of(serde_json::json!({"name": "radio"})), "[2001:db8::7]:7800");
+        assert_eq!(of(serde_json::json!({"name": "web", "lane": "https"})), "[2001:db8::7]:443");
+        assert_eq!(of(serde_json::json!({"name": "web", "lane": "https", "address": "hub:8443"})), "hub:8443");
+    }
+
+    #[test]
+    fn contradictions_about_https_are_found_when_the_configuration_is_read() {
+        let of = |https| link(serde_json::json!({"name": "web", "lane": "https", "https": https}));
+        let pin = "9F".repeat(32);
+        assert!(of(serde_json::json!({"pin": pin, "proxy": "proxy.example:3128", "proxy_login": "/l"})).is_ok());
+        for (wrong, part) in [
+            (serde_json::json!({"pin": "9f"}), "64 hexadecimal digits"),
+            (serde_json::json!({"pin": pin, "authorities": "/ca.pem"}), "not both"),
+            (serde_json::json!({"proxy": "proxy.example"}), "host:port"),
+            (serde_json::json!({"proxy_login": "/l"}), "without `proxy`"),
+        ] {
+            let problem = of(wrong).unwrap_err();
+            assert!(problem.contains(part), "{problem}");
+        }
+        let problem = link(serde_json::json!({"name": "radio", "https": {"pin": pin}})).unwrap_err();
+        assert!(problem.contains("link radio"), "{problem}");
     }
 }

@@ -6,7 +6,7 @@ use keys::PeerName;
 use model::{BitsPerSecond, NodeId, Precedence, UnixMillis};
 
 use crate::keeper::LinkView;
-use crate::settings::LinkName;
+use crate::settings::{LaneKind, LinkName};
 
 /// What a link, or all links to a peer together, are doing.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -57,6 +57,8 @@ pub struct ClassBacklog {
 pub struct LinkStatus {
     /// What it is called.
     pub name: LinkName,
+    /// How frames travel over it.
+    pub lane: LaneKind,
     /// What it is doing.
     pub state: PeerState,
     /// Smoothed round trip of the present connection.
@@ -109,6 +111,7 @@ impl LinkStatus {
         let (wire_bytes_up, wire_bytes_down) = view.lane.wire_bytes();
         Self {
             name: view.name.clone(),
+            lane: view.kind,
             state: view.state.clone(),
             round_trip: view.round_trip,
             wire_bytes_up,
@@ -138,8 +141,8 @@ pub struct LinkMeasured {
     pub acknowledged: u32,
     /// From sending each frame to its acknowledgement, in milliseconds: the shortest, the mean and the longest.
     pub round_trip_ms: Option<(u64, u64, u64)>,
-    /// Share of the packets of the present connection that were lost so far.
-    pub loss: f64,
+    /// Share of the packets of the present connection that were lost so far; `None` where the lane does not say.
+    pub loss: Option<f64>,
     /// What making the present connection took, in milliseconds; `None` where the peer dialled.
     pub handshake_ms: Option<u64>,
     /// Bytes that left meanwhile, all headers and other traffic included.

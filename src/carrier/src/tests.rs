@@ -34,7 +34,7 @@ use crate::talk::{Refusal, Talk, Talks};
 use crate::*;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
-const FAST: BitsPerSecond = BitsPerSecond(4_000_000);
+pub(crate) const FAST: BitsPerSecond = BitsPerSecond(4_000_000);
 
 /// Nothing here takes this long unless it is broken, even on a machine that builds ten other things.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -172,10 +172,10 @@ impl Talks for Scripts {
 }
 
 /// One node with a scripted conversation.
-struct Node {
-    dir: TempDir,
-    key: NodeKey,
-    shared: Arc<Shared>,
+pub(crate) struct Node {
+    pub(crate) dir: TempDir,
+    pub(crate) key: NodeKey,
+    pub(crate) shared: Arc<Shared>,
     script: Arc<Mutex<Script>>,
     invites: Arc<InviteBook>,
     chunk_secret: ChunkSecret,
@@ -194,7 +194,13 @@ impl Node {
         Self::start_with(dir, name, CarrierSettings { listen, rate, ..CarrierSettings::default() }, peers, key)
     }
 
-    fn start_with(dir: TempDir, name: &str, settings: CarrierSettings, peers: Vec<Peer>, key: NodeKey) -> Self {
+    pub(crate) fn start_with(
+        dir: TempDir,
+        name: &str,
+        settings: CarrierSettings,
+        peers: Vec<Peer>,
+        key: NodeKey,
+    ) -> Self {
         let registry = Arc::new(PeerRegistry::open(dir.path()).unwrap());
         peers.into_iter().for_each(|peer| registry.add(peer).unwrap());
         let shared = Shared::new(NetOptions {
@@ -227,51 +233,63 @@ impl Node {
         self.script.lock().unwrap().unconfirmed.extend(numbers);
     }
 
-    fn confirmed(&self) -> bool {
-        self.script.lock().unwrap().unconfirmed.is_empty()
+    /// Says them in the present session, or the next.
+    pub(crate) fn says_later(&self, numbers: std::ops::Range<u32>) {
+        let mut script = self.script.lock().unwrap();
+        assert!(script.later.is_empty(), "one after the other");
+        script.later = numbers;
     }
 
-    fn heard(&self) -> usize {
+    pub(crate) fn confirmed(&self) -> bool {
+        let script = self.script.lock().unwrap();
+        script.unconfirmed.is_empty() && script.later.is_empty()
+    }
+
+    pub(crate) fn heard(&self) -> usize {
         self.script.lock().unwrap().heard.len()
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn has_heard(&self, n: u32) -> bool {
+        self.script.lock().unwrap().heard.contains(&n)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
         self.shared.local_addr().unwrap()
     }
 
-    fn state(&self) -> PeerState {
+    pub(crate) fn state(&self) -> PeerState {
         // None before the node has looked into its registry for the first time.
         let status = self.shared.status().into_iter().next();
         status.map_or(PeerState::Down { since: None, last: String::new() }, |peer| peer.state)
     }
 
-    fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         matches!(self.state(), PeerState::Up { .. })
     }
 
-    fn says_flash(&self, numbers: std::ops::Range<u32>) {
+    pub(crate) fn says_flash(&self, numbers: std::ops::Range<u32>) {
         self.script.lock().unwrap().flash.extend(numbers);
     }
 
     /// Sessions begun so far.
-    fn sessions(&self) -> u32 {
+    pub(crate) fn sessions(&self) -> u32 {
         self.script.lock().unwrap().connections
     }
 
-    fn links_up(&self) -> usize {
+    pub(crate) fn links_up(&self) -> usize {
         let status = self.shared.status().into_iter().next();
         let up = |link: &LinkStatus| matches!(link.state, PeerState::Up { .. });
         status.map_or(0, |peer| peer.links.iter().filter(|link| up(link)).count())
     }
 
-    async fn stopped(mut self) -> TempDir {
+    pub(crate) async fn stopped(mut self) -> TempDir {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.dir
     }
 }
 
-fn peer(key: &NodeKey, name: &str, role: PeerRole, address: Option<SocketAddr>) -> Peer {
+pub(crate) fn peer(key: &NodeKey, name: &str, role: PeerRole, address: Option<SocketAddr>) -> Peer {
     Peer {
         node: key.node_id(),
         name: name.parse().unwrap(),
@@ -291,7 +309,7 @@ fn sealing() -> &'static SealingKey {
 }
 
 /// Waits for something to become true.
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     let waiting = async {
         while !holds() {
             sleep(Duration::from_millis(5)).await;
@@ -309,8 +327,8 @@ async fn until_with(what: &str, pipe: &mut Pipe, holds: impl Fn() -> bool) {
 }
 
 /// Forwards datagrams of one edge to a hub and back.
-struct Relay {
-    address: SocketAddr,
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
     state: Arc<RelayState>,
     _tasks: JoinSet<()>,
 }
@@ -336,7 +354,7 @@ impl RelayState {
 }
 
 impl Relay {
-    async fn to(hub: SocketAddr) -> Self {
+    pub(crate) async fn to(hub: SocketAddr) -> Self {
         let edge_side = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let hub_side = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         hub_side.connect(hub).await.unwrap();
@@ -378,7 +396,7 @@ impl Relay {
         self.state.loss.store(per_thousand, Ordering::SeqCst);
     }
 
-    fn set_down(&self, down: bool) {
+    pub(crate) fn set_down(&self, down: bool) {
         self.state.down.store(down, Ordering::SeqCst);
     }
 
@@ -455,7 +473,7 @@ async fn a_link_that_is_lost_in_the_middle_is_a_non_event_while_another_lives() 
     .await;
     until("both links", || edge.links_up() == 2 && hub.links_up() == 2).await;
     // About 600 kB: more than a second at the rate of both.
-    edge.script.lock().unwrap().later = 0..600;
+    edge.says_later(0..600);
     until("a part of it", || hub.heard() > 100).await;
     radio.set_down(true);
     until("all of it", || hub.heard() == 600 && edge.confirmed()).await;
@@ -481,7 +499,7 @@ async fn bulk_takes_the_cheap_link_alone_and_flash_takes_both() {
     .await;
     until("both links", || edge.links_up() == 2 && hub.links_up() == 2).await;
     let before = satellite.state.up_bytes.load(Ordering::SeqCst);
-    edge.script.lock().unwrap().later = 0..100;
+    edge.says_later(0..100);
     until("the bulk", || hub.heard() == 100 && edge.confirmed()).await;
     let bulk = satellite.state.up_bytes.load(Ordering::SeqCst) - before;
     assert!(bulk < 3_000, "nothing but QUIC's own upkeep: {bulk}");
@@ -491,7 +509,7 @@ async fn bulk_takes_the_cheap_link_alone_and_flash_takes_both() {
     until("the flash", || hub.heard() == 101).await;
     assert_eq!(edge.links_up(), 2, "the silence was not noticed yet");
     // What only the radio may carry waits for it.
-    edge.script.lock().unwrap().later = 100..101;
+    edge.says_later(100..101);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(hub.heard(), 101);
     radio.set_down(false);
@@ -568,7 +586,7 @@ async fn one_link_can_be_silenced_or_paused_while_the_other_goes_on_and_stays_so
     let (peer, link) = (hub.key.node_id(), "radio".parse().unwrap());
     edge.shared.order_link(peer, &link, LinkOrder::Silence).unwrap();
     let before = settled(&radio.state.up_datagrams).await;
-    edge.script.lock().unwrap().later = 0..50;
+    edge.says_later(0..50);
     until("it goes over the other", || hub.heard() == 50 && edge.confirmed()).await;
     assert_eq!(link_state(&edge), Some(PeerState::Silent));
     let (key, peers, settings) = (edge.key.clone(), edge.shared.registry.list(), (*edge.shared.settings).clone());
@@ -604,10 +622,10 @@ async fn a_hub_that_begins_anew_and_an_edge_with_two_links_agree_on_one_session(
     // The hub ends the session for a reason of its own; the radio's farewell is lost.
     radio.set_down(true);
     hub.script.lock().unwrap().refuses = true;
-    edge.script.lock().unwrap().later = 0..1;
+    edge.says_later(0..1);
     until("the hub began anew", || hub.sessions() == 2).await;
     radio.set_down(false);
-    edge.script.lock().unwrap().later = 1..60;
+    edge.says_later(1..60);
     until("everything", || hub.heard() >= 60 && edge.confirmed()).await;
     until("both links", || edge.links_up() == 2 && hub.links_up() == 2).await;
     assert!(satellite.up_datagrams() > 0);
@@ -657,7 +675,7 @@ async fn a_silent_node_emits_nothing_not_even_a_goodbye_and_stays_silent_over_a_
 }
 
 /// What a relay has counted, once it counts no more.
-async fn settled(count: &AtomicU64) -> u64 {
+pub(crate) async fn settled(count: &AtomicU64) -> u64 {
     let mut last = count.load(Ordering::SeqCst);
     loop {
         sleep(Duration::from_millis(100)).await;
@@ -701,7 +719,7 @@ async fn a_newer_connection_of_a_peer_replaces_the_older() {
     let plug = Plug::open(edge_key, None, Arc::new(Governor::new(true, FAST))).unwrap();
     let dial = async |session: u64| {
         let dialled = plug.dial(hub.key.node_id(), &hub.address().to_string(), &lane, true).await.unwrap();
-        let mut pipe = Pipe::new(dialled);
+        let mut pipe = Pipe::quic(dialled);
         let join = Frame::Join(Join { session, link: "main".to_owned() });
         pipe.send(1, Lane::Control, join.encode().into());
         pipe

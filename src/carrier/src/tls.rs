@@ -26,7 +26,7 @@ pub(crate) const ALPN_SESSION: &[u8] = b"holdfast/1";
 pub(crate) const ALPN_ENROLL: &[u8] = b"holdfast-enroll/1";
 
 /// The one crypto provider, passed explicitly: nothing depends on a process-wide default.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -34,6 +34,11 @@ const SUPPORTED: &str = "the provider has the suites that TLS 1.3 and QUIC need"
 
 /// For dialling `expected`, and nobody else.
 pub(crate) fn client(key: &NodeKey, expected: NodeId, alpn: &[u8]) -> Arc<QuicClientConfig> {
+    Arc::new(QuicClientConfig::try_from(client_config(key, expected, alpn)).expect(SUPPORTED))
+}
+
+/// The same over a stream of bytes.
+pub(crate) fn client_config(key: &NodeKey, expected: NodeId, alpn: &[u8]) -> ClientConfig {
     let provider = provider();
     let verifier = OneNode { expected, algorithms: provider.signature_verification_algorithms };
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -47,11 +52,16 @@ pub(crate) fn client(key: &NodeKey, expected: NodeId, alpn: &[u8]) -> Arc<QuicCl
     config.enable_sni = false;
     // Each connection proves both keys anew; tickets would cost bytes on every handshake.
     config.resumption = Resumption::disabled();
-    Arc::new(QuicClientConfig::try_from(config).expect(SUPPORTED))
+    config
 }
 
 /// For accepting sessions and enrolments.
 pub(crate) fn server(key: &NodeKey) -> Arc<QuicServerConfig> {
+    Arc::new(QuicServerConfig::try_from(server_config(key)).expect(SUPPORTED))
+}
+
+/// The same over a stream of bytes.
+pub(crate) fn server_config(key: &NodeKey) -> ServerConfig {
     let provider = provider();
     let verifier = AnyNode { algorithms: provider.signature_verification_algorithms };
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -62,7 +72,7 @@ pub(crate) fn server(key: &NodeKey) -> Arc<QuicServerConfig> {
     config.alpn_protocols = vec![ALPN_SESSION.to_vec(), ALPN_ENROLL.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Arc::new(QuicServerConfig::try_from(config).expect(SUPPORTED))
+    config
 }
 
 /// The public key that the other side has proved to hold.

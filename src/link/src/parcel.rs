@@ -429,7 +429,9 @@ impl Session {
             | Frame::History(_)
             | Frame::HistoryHeld(_)
             | Frame::HistoryGone(_)
-            | Frame::Join(_) => return Err(LinkError::Protocol("a parcel with a frame that belongs on a connection")),
+            | Frame::Join(_)
+            | Frame::Got(_)
+            | Frame::Shut(_) => return Err(LinkError::Protocol("a parcel with a frame that belongs on a connection")),
         }
         Ok(())
     }

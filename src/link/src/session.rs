@@ -254,7 +254,6 @@ impl Session {
             Frame::History(offer) => self.held.offered(offer, outbound)?,
             Frame::HistoryHeld(held) => self.sender.history_held(&held),
             Frame::HistoryGone(name) => self.sender.history_gone(name, outputs),
-            Frame::Join(_) => return Err(LinkError::Protocol("it joined a link twice")),
             Frame::Claim(claim) => {
                 if claim.part > 0 {
                     connection.parts.insert(u64::from(claim.part));
@@ -262,6 +261,9 @@ impl Session {
                 self.sender.claim(claim, now, outputs);
             }
             Frame::Whole(_) => return Err(LinkError::Protocol("a chunk that nobody asked for")),
+            Frame::Join(_) | Frame::Got(_) | Frame::Shut(_) => {
+                return Err(LinkError::Protocol("it sent the session what is the carrier's"));
+            }
         }
         if greeting {
             self.resume_when_ready();

@@ -22,6 +22,8 @@ pub struct LinkRow {
     pub peer: String,
     /// The link's name.
     pub link: String,
+    /// How frames travel over it: `quic` or `https`.
+    pub lane: String,
     /// `up`, `connecting`, `down`, `denied`, `silent` or `held`.
     pub state: String,
     /// Since when, where that is known.
@@ -181,6 +183,7 @@ fn row(peer: &str, link: &LinkStatus) -> LinkRow {
     LinkRow {
         peer: peer.to_owned(),
         link: link.name.to_string(),
+        lane: link.lane.to_string(),
         state: crate::backlog::state_name(&link.state).to_owned(),
         since,
         detail: detail.to_owned(),

@@ -26,6 +26,8 @@
 //! 20 HistoryHeld  name, count, { epoch, set }
 //! 21 HistoryGone  name
 //! 23 Join         session (8 LE), link's name
+//! 24 Got          count
+//! 25 Shut         code byte, text (the rest)
 //! 30 Claim        part, boot (8 LE), epoch, stored set, count, { outcome byte, set }, refused set
 //! 31 Whole        epoch, seq, varint length, label, flag zstd, bytes (the rest)
 //! part     = packing (0 as it is, 1 zstd, 2 zstd from a base: its name follows), crc32c of the whole packed bytes (4 LE),
@@ -121,6 +123,10 @@ pub enum Frame {
     HistoryGone(u8),
     /// This connection is one of the links between us. The first frame of each; it is the carrier's, not the session's.
     Join(Join),
+    /// So many of your frames have arrived on this connection: only where the transport does not say so itself.
+    Got(u64),
+    /// I close this connection: only where the transport cannot say so itself.
+    Shut(Shut),
     /// As Receipt, for entries of yours that came in parcels. Which of your processes wrote those parcels decides whether
     /// the numbers mean what they mean to you: one that ran on another copy of your disk may have used them otherwise.
     Claim(Claim),
@@ -350,6 +356,14 @@ pub struct Join {
     pub link: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Shut {
+    /// The carrier's code, as on QUIC.
+    pub code: u8,
+    pub text: String,
+}
+
 /// Why a connection ends. The numbers are part of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -561,6 +575,8 @@ impl Frame {
             Self::HistoryHeld(_) => "history_held",
             Self::HistoryGone(_) => "history_gone",
             Self::Join(_) => "join",
+            Self::Got(_) => "got",
+            Self::Shut(_) => "shut",
             Self::Claim(_) => "claim",
             Self::Whole(_) => "whole",
         }
@@ -683,6 +699,14 @@ impl Frame {
                 out.push(23);
                 out.extend(f.session.to_le_bytes());
                 out.extend_from_slice(f.link.as_bytes());
+            }
+            Self::Got(count) => {
+                out.push(24);
+                put_varint(&mut out, *count);
+            }
+            Self::Shut(f) => {
+                out.extend([25, f.code]);
+                out.extend_from_slice(f.text.as_bytes());
             }
             Self::Claim(f) => {
                 out.push(30);
@@ -809,6 +833,8 @@ impl Frame {
                 session: u64::from_le_bytes(r.array()?),
                 link: read_text(&mut r, "a link's name", NAME_BYTES_MAX)?,
             }),
+            24 => Self::Got(r.varint()?),
+            25 => Self::Shut(Shut { code: r.u8()?, text: read_text(&mut r, "a farewell", TEXT_BYTES_MAX)? }),
             30 => {
                 let (part, boot) = (read_u32(&mut r)?, u64::from_le_bytes(r.array()?));
                 let (epoch, stored) = (entry::read_epoch(&mut r)?, r.cbor(&mut ())?);
@@ -1115,6 +1141,8 @@ mod tests {
             }),
             any::<u8>().prop_map(Frame::HistoryGone),
             (any::<u64>(), "[ -~é]{0,30}").prop_map(|(session, link)| Frame::Join(Join { session, link })),
+            any::<u64>().prop_map(Frame::Got),
+            (any::<u8>(), "[ -~]{0,40}").prop_map(|(code, text)| Frame::Shut(Shut { code, text })),
             (any::<u32>(), any::<u64>(), number(), set(), prop::collection::vec((outcome(), set()), 0..6), set())
                 .prop_map(|(part, boot, (epoch, _), stored, outcomes, refused)| Frame::Claim(Claim {
                     part,

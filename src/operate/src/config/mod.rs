@@ -221,6 +221,12 @@ fn check(settings: &Settings, at: &dyn Fn(&str, String) -> Problem) -> Vec<Probl
     if settings.node.role == Role::Hub && settings.carrier.listen.is_none() {
         problems.push(at("carrier.listen", "a hub needs an address where edges reach it".to_owned()));
     }
+    if settings.carrier.https_certificate.is_some() != settings.carrier.https_key.is_some() {
+        problems.push(at(
+            "carrier.https_certificate",
+            "a web certificate needs its key, and a key its certificate".to_owned(),
+        ));
+    }
     if let Some((key, message)) = settings.scrub.problem() {
         problems.push(at(key, message.to_owned()));
     }
@@ -278,6 +284,12 @@ mod tests {
         let found = problems("[carrier.peers.bravo]\nraet = \"64kbit/s\"\n");
         assert_eq!(found[0].message, "unknown key `raet` in [carrier.peers.bravo]");
         assert_eq!(found[0].help.as_deref(), Some("did you mean `rate`?"));
+    }
+
+    #[test]
+    fn a_web_certificate_without_its_key_is_told() {
+        let found = problems("[carrier]\nhttps_certificate = \"/etc/holdfast/https.crt\"\n");
+        assert!(found[0].message.contains("needs its key"), "{}", found[0].message);
     }
 
     #[test]

@@ -232,6 +232,21 @@ pub const SECTIONS: &[Section] = &[
                 help: "UDP address and port where peers reach this node. A hub needs it; without it the node only dials.",
             },
             Key {
+                name: "https_listen",
+                default: Unset("\"0.0.0.0:443\""),
+                help: "TCP address and port where peers reach this node over HTTPS, for networks that pass nothing else. Enrolment needs `listen`.",
+            },
+            Key {
+                name: "https_certificate",
+                default: Unset("\"/etc/holdfast/https.crt\""),
+                help: "Web certificate with its chain (PEM). Without it one that nobody signed is made (`https.pem` in the data directory); the log shows its fingerprint, which peers can pin.",
+            },
+            Key {
+                name: "https_key",
+                default: Unset("\"/etc/holdfast/https.key\""),
+                help: "Key of the web certificate (PEM).",
+            },
+            Key {
                 name: "rate",
                 default: Is("\"256kbit/s\""),
                 help: "Ceiling for everything sent to a peer that has no rate of its own, all headers included.",
@@ -272,6 +287,18 @@ pub const SECTIONS: &[Section] = &[
         help: "One of several links to that peer, used together as one: flash goes over each of them, bulk over the cheapest, and when one is lost the others carry on. Each needs an address, an own address or an interface that tells it from the others. Without this section there is one link, made of the peer's settings. The side that is dialled finds a link by the name that the dialling side gives it.",
         keys: &[
             Key { name: "name", default: Required("\"satellite\""), help: "1 to 32 of a-z, 0-9 and -." },
+            Key {
+                name: "lane",
+                default: Is("\"quic\""),
+                help: "`quic` (UDP), or `https`: a WebSocket over TLS, for where nothing else passes. It dials the peer's `carrier.https_listen`, at port 443 unless the link has an `address`. Give it a `cost` above the others', and it is used when they are gone.",
+            },
+            Key {
+                name: "https",
+                default: Unset(
+                    "{ pin = \"9f86...\", proxy = \"proxy.example:3128\", proxy_login = \"/etc/holdfast/proxy\" }",
+                ),
+                help: "For `https`. Which web certificate counts: `pin` (its SHA-256), or one that the `authorities` of a PEM file have signed, or else the system's; behind a firewall that inspects TLS that is the firewall's authority, and it still reads nothing. `proxy` is asked to CONNECT, with the `user:password` in the file `proxy_login`.",
+            },
             Key {
                 name: "address",
                 default: Unset("\"203.0.113.7:7800\""),

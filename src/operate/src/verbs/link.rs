@@ -79,6 +79,7 @@ fn order(layout: &Layout, settings: &Settings, link: String, order: LinkOrder) -
 fn shown(link: &LinkRow) -> String {
     let mut parts = vec![format!("{}/{} {}", link.peer, link.link, link.state)];
     parts.extend((!link.detail.is_empty()).then(|| link.detail.clone()));
+    parts.push(link.lane.clone());
     parts.push(format!("rate {}", show::rate(link.rate_bits_per_second)));
     parts.extend(link.round_trip_ms.map(|ms| format!("rtt {ms} ms")));
     parts.extend(link.loss.map(|loss| format!("loss {:.1} %", 100.0 * loss)));
@@ -98,7 +99,7 @@ fn found(tested: &LinkTested) -> String {
     if let Some((min, mean, max)) = measured.round_trip_ms {
         parts.push(format!("round trip {min}/{mean}/{max} ms (shortest/mean/longest)"));
     }
-    parts.push(format!("loss {:.1} % on this connection", 100.0 * measured.loss));
+    parts.extend(measured.loss.map(|loss| format!("loss {:.1} % on this connection", 100.0 * loss)));
     parts.extend(measured.handshake_ms.map(|ms| format!("handshake {ms} ms")));
     parts.push(format!(
         "{} sent and {} received meanwhile",
