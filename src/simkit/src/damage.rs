@@ -5,11 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use journal::{Draft, Journal, JournalOptions, JournalSettings, Listed, Reader};
-use model::{ByteSize, ChunkName, Disk, Entry, EntryHash, EntryId, Epoch, LocalPos, Outcome, RangeSet};
+use link::{Now, Output, ReceiverState, SenderState, Session, SessionConfig, StartEpochReason};
+use model::{
+    ByteSize, ChunkName, Disk, Entry, EntryHash, EntryId, Epoch, LocalPos, Outcome, RangeSet, Seq, UnixMillis,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use wire::Frame;
 
 use crate::check::{Broken, panic_text};
 use crate::disk::PretendDisk;
@@ -199,6 +204,54 @@ impl Specimen {
         let appended = appended.map_err(|e| e.to_string())?;
         let taken = self.held.contains_key(&appended.id) || self.held.values().any(|(pos, ..)| *pos == appended.pos);
         if taken { Err(format!("{} was given out before", appended.id)) } else { Ok(appended.id) }
+    }
+
+    /// Own entries that it holds.
+    pub fn own_entries(&self) -> usize {
+        self.held.keys().filter(|id| id.origin == NODE).count()
+    }
+
+    /// On a copy of the disk after a change: how many own entries are left, and does the greeting of a peer that has every
+    /// one of them make this node begin another epoch?
+    ///
+    /// # Errors
+    /// When the journal does not open or cannot be read, or the peer's greeting is refused.
+    pub fn greeted_after(&self, change: impl Fn(&PretendDisk)) -> Result<(usize, bool), Broken> {
+        let disk = self.disk.copy();
+        change(&disk);
+        let (journal, _) = Journal::open(self.options(&disk, 2)).map_err(|e| e.to_string())?;
+        let left = all(&journal)?.iter().filter(|l| l.entry.header.id.origin == NODE).count();
+        let epochs = journal.epochs().iter().map(|e| (e.epoch, e.last.map_or(0, |seq| seq.get()))).collect();
+        let sender = SenderState { epochs, progress: BTreeMap::new(), scan_from: LocalPos::START };
+        let config = SessionConfig {
+            me: NODE,
+            name: "alpha".to_owned(),
+            boot: 2,
+            peer: PEER,
+            labels: BTreeSet::new(),
+            peer_chunk_secret: [0; 32],
+            compression: 1,
+        };
+        let mut session = Session::new(config, sender, ReceiverState::default());
+        let now = Now { mono: Duration::from_secs(1), wall: UnixMillis(1_700_000_000_000) };
+        session.connected(now);
+        let numbers = self.held.keys().filter(|id| id.origin == NODE).map(|id| id.seq.get()).collect();
+        let greet = wire::frame::Greet {
+            protocol: wire::frame::PROTOCOL,
+            node: PEER,
+            boot: 1,
+            epoch: Epoch::FIRST,
+            next_seq: Seq::FIRST,
+            name: "bravo".to_owned(),
+        };
+        let receipt = wire::frame::Receipt { part: 1, epoch: Epoch::FIRST, stored: numbers, outcomes: Vec::new() };
+        for frame in [Frame::Greet(greet), Frame::Receipt(receipt)] {
+            session.frame(frame, &journal.outbound(), now).map_err(|e| e.to_string())?;
+        }
+        let is_start =
+            |output: &Output| matches!(output, Output::StartEpoch { reason: StartEpochReason::PeerIsAhead, .. });
+        let begins = std::iter::from_fn(|| session.poll()).any(|output| is_start(&output));
+        Ok((left, begins))
     }
 
     /// Flips bits of every `step`-th byte of every file: `mask` says which ones.

@@ -52,6 +52,33 @@ fn a_cut_file_keeps_exactly_what_stands_before_the_cut_and_the_loss_is_noticed()
     println!("{cuts} cuts, {unnoticed} between two frames of the last segment");
 }
 
+/// What is cut off between two frames of the last segment is missed by nobody here.
+#[test]
+fn a_cut_that_only_a_peer_can_tell_is_told_by_its_receipt() {
+    let specimen = Specimen::new(Seal::Sealed, 16 << 10);
+    let (path, bytes) = specimen.files().pop().expect("a journal has a segment");
+    let (mut told, mut kept) = (0, 0);
+    // Zeros are written ahead.
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("it has a header") + 1;
+    for at in 0..=end {
+        let cut = |disk: &PretendDisk| disk.plant(&path, Some(&bytes[..at]));
+        let (left, begins) = specimen.greeted_after(cut).expect("a prefix survives");
+        let lost = specimen.own_entries() - left;
+        if lost == 0 {
+            assert!(!begins, "cut at {at}: nothing is lost, and another epoch begins");
+            kept += 1;
+        } else if begins {
+            told += 1;
+        } else {
+            // Open began it already, because it saw the loss.
+            let harm = specimen.after(cut).expect("a prefix survives");
+            assert!(harm.noticed, "cut at {at}: {lost} entries are gone and nobody says so");
+        }
+    }
+    println!("{told} cuts told by the peer, {kept} without a loss, of {}", end + 1);
+    assert!(told > 0 && kept > 0);
+}
+
 #[test]
 fn segment_files_that_are_swapped_doubled_or_removed_are_noticed_and_never_believed() {
     let specimen = Specimen::new(Seal::Sealed, BYTES);
