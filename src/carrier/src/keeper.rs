@@ -47,6 +47,7 @@ use crate::governor::Lane;
 use crate::line::{Happened, Held, Line, Live, Packet, Shut, lane_of, poll_pipe};
 use crate::pipe::{CloseCode, Event, FrameNumber, Gone, Pipe};
 use crate::settings::{CarrierSettings, LINKS_MAX, LaneKind, LinkName, LinkPlan};
+use crate::spare;
 use crate::status::LinkMeasured;
 use crate::talk::{Refusal, Talk};
 use crate::{Emission, PeerState};
@@ -350,13 +351,25 @@ impl<T: Talk> Keeper<T> {
             self.lines[at].send(packet, clock::now());
             return Ok(true);
         }
+        if waiting.is_empty() && self.again.is_empty() {
+            for at in plan::order(&plan) {
+                match self.lines[at].take_spare(now) {
+                    Ok(packet) => {
+                        self.lines[at].send(packet, clock::now());
+                        return Ok(true);
+                    }
+                    Err(next) => wake = [wake, next].into_iter().flatten().min(),
+                }
+            }
+        }
         self.wake = wake;
         Ok(false)
     }
 
     fn packet(&mut self, lane: Class, frame: &Frame) -> Packet {
         self.next_number += 1;
-        Packet { number: self.next_number, lane, bytes: Bytes::from(frame.encode()) }
+        let hurried = spare::is_hurried(frame);
+        Packet { number: self.next_number, lane, bytes: Bytes::from(frame.encode()), hurried }
     }
 
     fn may_emit(&self) -> bool {
@@ -527,7 +540,8 @@ impl<T: Talk> Keeper<T> {
     fn on_event(&mut self, at: usize, event: Event) {
         match event {
             Event::Delivered(number) => {
-                self.lines.iter_mut().for_each(|line| line.delivered(number));
+                let now = clock::now() - self.post.start;
+                self.lines.iter_mut().for_each(|line| line.delivered(number, now));
                 self.again.retain(|packet| packet.number != number);
                 self.on_test_delivered(number);
             }
@@ -571,7 +585,7 @@ impl<T: Talk> Keeper<T> {
         let Some(live) = &mut self.lines[at].live else { return };
         live.joined = true;
         if stale {
-            live.under_way.clear();
+            live.forget();
         }
         let held = live.held.take();
         if stale {

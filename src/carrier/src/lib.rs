@@ -39,6 +39,7 @@ mod prober;
 mod quic;
 mod settings;
 mod socket;
+mod spare;
 mod status;
 mod talk;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use link::Lane as Class;
 use model::{BitsPerSecond, NodeId, Precedence, UnixMillis};
-use shaper::{Copies, Shaper};
+use shaper::{Copies, Demand, Shaper};
 use wire::frame::Frame;
 
 use crate::PeerState;
@@ -25,6 +25,7 @@ use crate::https;
 use crate::pipe::{CloseCode, Event, FrameNumber, Pipe};
 use crate::quic::{self, FULL_DATAGRAM};
 use crate::settings::{LinkPlan, Outlet};
+use crate::spare::Spare;
 
 /// Flash frames that wait for their turn on a further link. What is more than that goes over one link only: on a link this
 /// far behind a copy would arrive too late to be of use.
@@ -44,6 +45,8 @@ pub(crate) struct Packet {
     pub(crate) number: FrameNumber,
     pub(crate) lane: Class,
     pub(crate) bytes: Bytes,
+    /// A start waits for it.
+    pub(crate) hurried: bool,
 }
 
 /// Frames that arrived before what must come first.
@@ -76,6 +79,8 @@ pub(crate) struct Live {
     pub(crate) held: Held,
     /// What was handed to the pipe and neither delivered nor given to another link.
     pub(crate) under_way: BTreeMap<FrameNumber, Packet>,
+    /// Which of them are sent again while there is nothing else to do.
+    spare: Spare,
     pub(crate) last_sent: Instant,
     signs: u64,
     /// When the last datagram was noticed, or when something began to wait for an answer, if that was later.
@@ -93,6 +98,7 @@ impl Live {
             joined,
             held: Held::default(),
             under_way: BTreeMap::new(),
+            spare: Spare::default(),
             last_sent: now,
             silent_since: now,
             was_waiting: false,
@@ -111,6 +117,12 @@ impl Live {
         self.signs = signs;
         self.was_waiting = waiting;
         heard
+    }
+
+    /// What is under way was for a session that is no more.
+    pub(crate) fn forget(&mut self) {
+        self.under_way.clear();
+        self.spare = Spare::default();
     }
 
     /// When the link counts as dead unless something is heard.
@@ -147,6 +159,8 @@ const ALLOWANCE_LOW: u64 = 8 << 10;
 
 /// One link.
 pub(crate) struct Line {
+    /// Zero of the conversation's time.
+    start: Instant,
     pub(crate) plan: LinkPlan,
     pub(crate) lane: Arc<Lane>,
     pub(crate) shaper: Shaper,
@@ -188,6 +202,7 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) fn new(plan: LinkPlan, rate: BitsPerSecond, now: Instant, start: Instant) -> Self {
         Self {
+            start,
             lane: Arc::new(Lane::new(rate, now)),
             // The keeper holds no connection while emission is not allowed.
             shaper: Shaper::new(rate, quic::frame_max(quic::MTU_FIRST), shaper::Emission::Normal, now - start),
@@ -431,7 +446,27 @@ impl Line {
         }] += len as u64;
         live.pipe.send(packet.number, packet.lane, packet.bytes.clone());
         live.last_sent = now;
+        if !live.under_way.contains_key(&packet.number) {
+            live.spare.sent(packet.number, len, packet.hurried, &live.pipe.spare_view(), now - self.start);
+        }
         live.under_way.insert(packet.number, packet);
+    }
+
+    /// A frame to be sent once more now that there is nothing else to do. Otherwise, when there may be one.
+    pub(crate) fn take_spare(&mut self, now: Duration) -> Result<Packet, Option<Duration>> {
+        let Some(live) = &mut self.live else { return Err(None) };
+        let (due, next) = live.spare.due(&live.pipe.spare_view(), now);
+        let Some((number, len)) = due else { return Err(next) };
+        let demand = Demand { control: true, ..Demand::default() };
+        if self.shaper.grant(now, &demand).is_none() {
+            return Err(self.shaper.wake_at());
+        }
+        live.spare.copied(number);
+        match live.under_way.get(&number).cloned() {
+            Some(packet) if self.budget.afford(len, self.lane.rate(), now) => Ok(packet),
+            // It is left to QUIC.
+            Some(_) | None => Err(Some(now)),
+        }
     }
 
     /// A flash frame went over another link.
@@ -472,9 +507,10 @@ impl Line {
     }
 
     /// The peer has this frame, whichever way it went.
-    pub(crate) fn delivered(&mut self, number: FrameNumber) {
+    pub(crate) fn delivered(&mut self, number: FrameNumber, now: Duration) {
         if let Some(live) = &mut self.live {
             live.under_way.remove(&number);
+            live.spare.delivered(number, now);
         }
         self.copies.retain(|(_, copy)| copy.number != number);
     }

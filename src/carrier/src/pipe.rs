@@ -35,6 +35,7 @@ use crate::https::{self, stream::StreamPipe};
 use crate::prober::Prober;
 use crate::quic::{self, SharedRate};
 use crate::settings::LaneKind;
+use crate::spare::SpareView;
 
 /// Frames being received at the same time that are read from quinn; its flow control bounds their bytes to 16 MiB.
 const READING_MAX: usize = quic::STREAMS_MAX as usize;
@@ -235,6 +236,15 @@ impl Pipe {
         }
     }
 
+    /// How what is not confirmed is copied while there is nothing else to do.
+    pub(crate) fn spare_view(&self) -> SpareView {
+        match self {
+            Self::Quic(pipe) => pipe.spare_view(),
+            // TCP delivers in order: a copy would come after what it is a copy of.
+            Self::Stream(_) => SpareView { times: 1, spacing: Duration::ZERO, late: Duration::ZERO },
+        }
+    }
+
     /// Any change is a sign of life.
     pub(crate) fn signs_of_life(&self) -> u64 {
         match self {
@@ -350,6 +360,11 @@ impl QuicPipe {
     /// Of the datagrams sent so far, in thousandths, those that were lost.
     pub(crate) fn lost_permille(&self) -> u64 {
         quic::lost_permille(&self.connection.stats().path)
+    }
+
+    /// How what is not confirmed is copied while there is nothing else to do.
+    pub(crate) fn spare_view(&self) -> SpareView {
+        quic::spare_view(&self.rate, &self.connection.stats().path)
     }
 
     /// Is something on its way that the peer has not confirmed?

@@ -17,6 +17,7 @@ use shaper::rate;
 
 use crate::governor::{SLACK, time_on_link};
 use crate::prober::PathView;
+use crate::spare::SpareView;
 
 /// UDP payload that every path takes.
 pub(crate) const MTU_FIRST: u16 = 1_200;
@@ -194,16 +195,23 @@ pub(crate) fn path_view(rate: &SharedRate, stats: &ConnectionStats) -> PathView 
     PathView { round_trip, ack_delay, probe_takes: time_on_link(PROBE_BYTES, rate.pace()), streamed, arrived }
 }
 
-/// Of the datagrams sent so far, in thousandths, those that were lost. Nothing before a few dozen were sent.
+/// Of the datagrams sent so far, in thousandths, those that were lost. Of the first few, one loss may be chance.
 pub(crate) fn lost_permille(path: &PathStats) -> u64 {
-    if path.sent_packets < LOSS_FROM_PACKETS {
-        return 0;
-    }
-    path.lost_packets * 1_000 / path.sent_packets
+    path.lost_packets * 1_000 / path.sent_packets.max(LOSS_OF_PACKETS)
 }
 
-/// One loss in fewer is chance.
-const LOSS_FROM_PACKETS: u64 = 50;
+/// Losses among fewer packets count as if they were so many.
+const LOSS_OF_PACKETS: u64 = 20;
+
+/// How what waits for its confirmation is copied while there is nothing else to do.
+pub(crate) fn spare_view(rate: &SharedRate, path: &PathStats) -> SpareView {
+    let ack_delay = ack_delay(rate.ceiling()).min(path.rtt.max(Duration::from_millis(25)));
+    SpareView {
+        times: shaper::wanted(lost_permille(path)),
+        spacing: shaper::spacing(path.rtt),
+        late: path.rtt * 3 / 2 + 2 * ack_delay,
+    }
+}
 
 /// The longest frame that fits one datagram on a path that takes `mtu` bytes of UDP payload: a frame in two datagrams is lost
 /// with either of them. QUIC's header and tag are 27 bytes while few packets are on their way, the head of the stream is at most 9.

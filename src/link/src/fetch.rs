@@ -36,7 +36,9 @@ pub(crate) struct Fetch {
     whole: BTreeSet<ChunkName>,
     /// Something changed that may call for new questions.
     stale: bool,
+    /// Each gets its number when it is asked.
     wants: VecDeque<Want>,
+    questions: u64,
 }
 
 #[derive(Debug)]
@@ -113,6 +115,7 @@ impl Fetch {
             whole: BTreeSet::new(),
             stale: false,
             wants: VecDeque::new(),
+            questions: 0,
         }
     }
 
@@ -176,7 +179,8 @@ impl Fetch {
         }
         let Some(want) = self.wants.front_mut() else { return Ok(None) };
         let indexes = take_fitting(&mut want.indexes, bytes_max - WANT_OVERHEAD, RANGES_PER_FRAME);
-        let frame = Frame::Want(Want { indexes, ..want.clone() });
+        let frame = Frame::Want(Want { number: self.questions, indexes, ..want.clone() });
+        self.questions += 1;
         want.partial = None;
         if want.indexes.is_empty() {
             self.wants.pop_front();
@@ -244,7 +248,7 @@ impl Fetch {
                 let indexes = whole.iter().map(|(_, index)| u64::from(*index)).collect();
                 self.asked.extend(whole.iter().map(|(name, _)| *name));
                 let (epoch, seq, level) = (*epoch, *seq, active.level);
-                self.wants.push_back(Want { epoch, seq, level, whole: true, indexes, partial: None });
+                self.wants.push_back(Want { number: 0, epoch, seq, level, whole: true, indexes, partial: None });
             }
             if fresh.is_empty() {
                 continue;
@@ -257,6 +261,7 @@ impl Fetch {
             let indexes = fresh.iter().map(|(_, index)| u64::from(*index)).collect();
             self.asked.extend(fresh.iter().map(|(name, _)| *name));
             self.wants.push_back(Want {
+                number: 0,
                 epoch: *epoch,
                 seq: *seq,
                 level: active.level,

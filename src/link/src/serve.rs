@@ -1,6 +1,6 @@
 //! The sending half for files: chunks that the peer asked for, cut into slices.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::{ChunkName, EntryId, Epoch, Event, NodeId, Outbound, OutboundError, RangeSet, Seq};
 use wire::chunk::{check_list_len, check_manifest, read_name_list};
@@ -23,6 +23,8 @@ pub(crate) struct Serve {
     compression: i32,
     /// What is asked for, the oldest file first.
     todo: BTreeMap<(Number, u8), Asked>,
+    /// Numbers of the questions that came on this connection, the latest of them: the same one may come several times.
+    heard: BTreeSet<u64>,
     /// The list of names that the indexes of the first of these count in.
     names: Option<Names>,
     current: Option<Current>,
@@ -82,6 +84,7 @@ impl Serve {
             me,
             compression,
             todo: BTreeMap::new(),
+            heard: BTreeSet::new(),
             names: None,
             current: None,
             gone: VecDeque::new(),
@@ -93,6 +96,7 @@ impl Serve {
 
     pub(crate) fn disconnected(&mut self) {
         self.todo.clear();
+        self.heard.clear();
         self.names = None;
         self.current = None;
         self.gone.clear();
@@ -135,6 +139,12 @@ impl Serve {
     }
 
     pub(crate) fn want(&mut self, want: Want) -> Result<(), LinkError> {
+        if !self.heard.insert(want.number) {
+            return Ok(());
+        }
+        if self.heard.len() > HEARD_MAX {
+            self.heard.pop_first();
+        }
         let key = ((want.epoch, want.seq), want.level);
         if !self.todo.contains_key(&key) && self.todo.len() >= SERVING_MAX {
             return Err(LinkError::Protocol("more files asked for at a time than allowed"));
@@ -296,6 +306,9 @@ fn names_of(
 
 /// Incomplete files at the peer of which it is remembered how much is there: more than it may ask for at a time.
 const SERVED_MAX: usize = 4 * SERVING_MAX;
+
+/// Copies of a question come within seconds. 1 024 x 8 B.
+const HEARD_MAX: usize = 1_024;
 
 /// Most files are compressed already; more effort on them is heat.
 const CHUNK_COMPRESSION_MAX: i32 = 6;

@@ -654,6 +654,30 @@ fn slices_of(content: &[u8]) -> (World, Vec<Frame>) {
     (world, slices)
 }
 
+/// Frames are sent more than once where losses ask for it, and over several links.
+#[test]
+fn a_question_that_comes_twice_is_answered_once() {
+    let mut world = World::new(1, false);
+    world.nodes[0].capture_file(&noise(100_000));
+    world.connect();
+    let now = world.now();
+    let mut asked = Vec::new();
+    for _ in 0..40 {
+        for i in [0, 1] {
+            while let Some(frame) = world.nodes[i].send(1_150, now) {
+                asked.extend(matches!(frame, Frame::Want(_)).then(|| frame.clone()));
+                world.nodes[1 - i].take(frame, now);
+            }
+            world.nodes[1 - i].work(now, true);
+        }
+    }
+    assert!(world.nodes[1].disk.incomplete.is_empty() && !asked.is_empty());
+    let sent = world.nodes[0].session.sent_so_far().files;
+    asked.into_iter().for_each(|frame| world.nodes[0].take(frame, now));
+    world.settle_without_connecting();
+    assert_eq!(world.nodes[0].session.sent_so_far().files, sent, "nothing was sent again");
+}
+
 /// At 10 Mbit/s and 30 % loss the parts of 50 chunks and more are under way at a time, and overtake each other. The 33rd
 /// chunk that was partly there once pushed the first one out, which nobody asked for again: 4 % of the link was used.
 #[test]
@@ -740,8 +764,9 @@ fn any_hostile_frame() -> impl Strategy<Value = Frame> {
         (epoch(), prop::collection::vec((seq(), any::<u64>()), 0..5))
             .prop_map(|(epoch, hashes)| Frame::Verify(Verify { epoch, hashes })),
         (epoch(), set(), set()).prop_map(|(epoch, same, different)| Frame::Verdict(Verdict { epoch, same, different })),
-        (epoch(), seq(), 0u8..4, any::<bool>(), set(), any::<Option<(u32, u32, u32)>>()).prop_map(
-            |(epoch, seq, level, whole, indexes, partial)| Frame::Want(Want {
+        (any::<u64>(), epoch(), seq(), 0u8..4, any::<bool>(), set(), any::<Option<(u32, u32, u32)>>()).prop_map(
+            |(number, epoch, seq, level, whole, indexes, partial)| Frame::Want(Want {
+                number,
                 epoch,
                 seq,
                 level,
@@ -1344,6 +1369,7 @@ fn a_hostile_peer_ends_the_connection_and_changes_nothing() {
     let node = &mut world.nodes[1];
     for n in 0..200 {
         let want = wire::frame::Want {
+            number: n,
             epoch: Epoch(1),
             seq: Seq::new(n + 1).unwrap(),
             level: 0,

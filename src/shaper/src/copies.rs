@@ -44,10 +44,7 @@ impl Copies {
         rate: BitsPerSecond,
         now: Duration,
     ) -> u32 {
-        let elapsed = u64::try_from(now.saturating_sub(self.refilled).as_millis()).unwrap_or(u64::MAX);
-        self.refilled = self.refilled.max(now);
-        let earned = rate.bytes_in_millis(elapsed.min(SAVED_MILLIS)) / BUDGET_PART;
-        self.saved_bytes = (self.saved_bytes + earned).min(rate.bytes_in_millis(SAVED_MILLIS) / BUDGET_PART);
+        self.refill(rate, now);
         if class != Precedence::Flash || frame_bytes > slice {
             return 1;
         }
@@ -56,10 +53,25 @@ impl Copies {
         self.saved_bytes -= u64::from(copies - 1) * frame_bytes as u64;
         copies
     }
+
+    /// Takes what one more copy of any frame costs from the budget. False when it is not there.
+    pub fn afford(&mut self, frame_bytes: usize, rate: BitsPerSecond, now: Duration) -> bool {
+        self.refill(rate, now);
+        let left = self.saved_bytes.checked_sub(frame_bytes as u64);
+        self.saved_bytes = left.unwrap_or(self.saved_bytes);
+        left.is_some()
+    }
+
+    fn refill(&mut self, rate: BitsPerSecond, now: Duration) {
+        let elapsed = u64::try_from(now.saturating_sub(self.refilled).as_millis()).unwrap_or(u64::MAX);
+        self.refilled = self.refilled.max(now);
+        let earned = rate.bytes_in_millis(elapsed.min(SAVED_MILLIS)) / BUDGET_PART;
+        self.saved_bytes = (self.saved_bytes + earned).min(rate.bytes_in_millis(SAVED_MILLIS) / BUDGET_PART);
+    }
 }
 
 /// The least number of copies of which all are lost less often than [`LOST_PERMILLE_MAX`].
-fn wanted(lost_permille: u64) -> u32 {
+pub fn wanted(lost_permille: u64) -> u32 {
     let loss = lost_permille.min(1_000) as f64 / 1_000.0;
     (1..COPIES_MAX).find(|copies| loss.powi(*copies as i32) * 1_000.0 <= LOST_PERMILLE_MAX).unwrap_or(COPIES_MAX)
 }

@@ -13,7 +13,7 @@
 //!  7 Skip         epoch, outcome byte, set, count, { number, epoch and number before it }
 //!  8 Verify       epoch, count, { seq, first 8 bytes of the hash }
 //!  9 Verdict      epoch, set of the same, set of the different
-//! 10 Want         epoch, seq, level, flag whole, set of indexes, flag, [ index, crc32c (4 LE), offset ]
+//! 10 Want         number, epoch, seq, level, flag whole, set of indexes, flag, [ index, crc32c (4 LE), offset ]
 //! 11 Unavailable  epoch, seq, level, set of indexes
 //! 12 Slice        epoch, seq, level, index, part
 //! 13 KeepAlive
@@ -232,6 +232,8 @@ pub struct Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "described at Frame and in the module")]
 pub struct Want {
+    /// Of this question on the connection: asked twice under one number is asked once.
+    pub number: u64,
     pub epoch: Epoch,
     pub seq: Seq,
     /// Which list of the manifest the indexes count in: 0 is the content.
@@ -649,6 +651,7 @@ impl Frame {
             }
             Self::Want(f) => {
                 out.push(10);
+                put_varint(&mut out, f.number);
                 put_number(&mut out, f.epoch, f.seq);
                 out.extend([f.level, u8::from(f.whole)]);
                 put_cbor(&mut out, &f.indexes, &mut ());
@@ -790,6 +793,7 @@ impl Frame {
                 different: r.cbor(&mut ())?,
             }),
             10 => {
+                let number = r.varint()?;
                 let (epoch, seq) = read_number(&mut r)?;
                 let (level, whole, indexes) = (r.u8()?, read_flag(&mut r)?, r.cbor(&mut ())?);
                 let partial = if read_flag(&mut r)? {
@@ -797,7 +801,7 @@ impl Frame {
                 } else {
                     None
                 };
-                Self::Want(Want { epoch, seq, level, whole, indexes, partial })
+                Self::Want(Want { number, epoch, seq, level, whole, indexes, partial })
             }
             11 => {
                 let (epoch, seq) = read_number(&mut r)?;
@@ -1104,8 +1108,9 @@ mod tests {
                 same,
                 different
             })),
-            (number(), any::<u8>(), any::<bool>(), set(), any::<Option<(u32, u32, u32)>>()).prop_map(
-                |((epoch, seq), level, whole, indexes, partial)| Frame::Want(Want {
+            (any::<u64>(), number(), any::<u8>(), any::<bool>(), set(), any::<Option<(u32, u32, u32)>>()).prop_map(
+                |(number, (epoch, seq), level, whole, indexes, partial)| Frame::Want(Want {
+                    number,
                     epoch,
                     seq,
                     level,

@@ -205,6 +205,7 @@ fn conversation() -> Vec<u8> {
         }),
         wire::Frame::Ready(0),
         wire::Frame::Want(wire::frame::Want {
+            number: 0,
             epoch: Epoch::FIRST,
             seq: Seq::new(4).expect("not 0"),
             level: 0,

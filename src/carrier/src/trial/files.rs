@@ -68,8 +68,8 @@ fn a_file_is_sent_once_however_much_is_lost() {
 #[test]
 fn no_more_is_handed_to_quic_than_is_on_its_way_and_leaves_soon() {
     let crossed = cross(4_000_000, 10_000, 50, 0.3, 1, None);
-    // Two round trips and a half, in which what was lost is missed and repeated.
-    assert!(crossed.outstanding <= 400_000, "{crossed:?}");
+    // Two round trips and a half, in which what was lost is missed and repeated, and copies of that at the end.
+    assert!(crossed.outstanding <= 500_000, "{crossed:?}");
     assert!(crossed.sliced <= 1.005, "{crossed:?}");
 }
 
@@ -78,6 +78,15 @@ fn a_link_without_loss_is_full_but_for_the_headers() {
     // Headers take 6.7 %, the start half a second.
     let crossed = cross(1_000_000, 256, 50, 0.0, 1, None);
     assert!(crossed.share >= 0.9, "{crossed:?}");
+}
+
+/// Greeting, entry, question, names and question follow one another, each over a link that stands idle: 19 s, when each was
+/// sent once and repeated when it was missed.
+#[test]
+fn a_start_over_a_bad_link_does_not_wait_for_every_loss() {
+    let mut firsts: Vec<Duration> = (0..11).map(|seed| cross(20_000, 256, 300, 0.3, seed, None).first).collect();
+    firsts.sort();
+    assert!(firsts[5] <= Duration::from_secs(9), "{firsts:?}");
 }
 
 /// `cargo test -p carrier --release trial::files::print -- --exact --ignored --nocapture`

@@ -24,6 +24,7 @@ use crate::clock;
 use crate::governor::{Governor, Lane, Verdict};
 use crate::prober::{PathView, Prober};
 use crate::quic::{self, SharedRate};
+use crate::spare::Spare;
 use crate::tls;
 use path::{Path, Weather};
 use talk::Talk;
@@ -59,6 +60,10 @@ struct Site {
     talk: Option<Talk>,
     /// The session has something to send, for which the shaper has a grant then.
     talk_at: Option<Duration>,
+    /// The session's frames that are not confirmed, by number, and what streams carry them.
+    frames: HashMap<u64, (Bytes, shaper::Lane, i32)>,
+    numbers: HashMap<StreamId, u64>,
+    spare: Spare,
     greeted: bool,
     /// Bytes that the application still wants to send.
     backlog: u64,
@@ -122,6 +127,9 @@ impl Trial {
                 arriving: HashMap::new(),
                 talk: None,
                 talk_at: None,
+                frames: HashMap::new(),
+                numbers: HashMap::new(),
+                spare: Spare::default(),
                 greeted: false,
                 backlog: 0,
                 delivered: 0,
@@ -263,6 +271,10 @@ impl Site {
                 }
                 Event::Stream(StreamEvent::Finished { id }) => {
                     self.outstanding -= self.unconfirmed.remove(&id).expect("it was sent");
+                    if let Some(number) = self.numbers.remove(&id) {
+                        self.frames.remove(&number);
+                        self.spare.delivered(number, now);
+                    }
                 }
                 Event::Stream(StreamEvent::Opened { .. }) => {
                     while let Some(id) = connection.streams().accept(Dir::Uni) {
@@ -291,7 +303,7 @@ impl Site {
     fn join(&mut self, now: Duration) {
         let Some(talk) = &mut self.talk else { return };
         let join = talk.connected(now);
-        self.send(shaper::Lane::Control, join, CONTROL, now);
+        self.send_frame(shaper::Lane::Control, join, CONTROL, true, now);
     }
 
     fn read(&mut self, id: StreamId, now: Duration) {
@@ -365,6 +377,9 @@ impl Site {
                 demand.classes[class.index()] &= room;
             }
             if demand == Demand::default() {
+                if waiting.is_empty() && self.repeat(now) {
+                    continue;
+                }
                 return;
             }
             let Some(grant) = self.shaper.grant(now, &demand) else {
@@ -375,10 +390,41 @@ impl Site {
                 shaper::Lane::Control => (link::Lane::Control, CONTROL),
                 shaper::Lane::Class(class) => (link::Lane::Class(class), 5 - class.index() as i32),
             };
-            if let Some(frame) = talk.next_frame(lane, grant.bytes, now) {
-                self.send(grant.lane, frame, priority, now);
+            if let Some((frame, hurried)) = talk.next_frame(lane, grant.bytes, now) {
+                self.send_frame(grant.lane, frame, priority, hurried, now);
             }
         }
+    }
+
+    fn send_frame(&mut self, lane: shaper::Lane, frame: Bytes, priority: i32, hurried: bool, now: Duration) {
+        let Some(id) = self.send(lane, frame.clone(), priority, now) else { return };
+        let number = id.index();
+        let Some((_, connection)) = &self.connection else { return };
+        let path = quic::spare_view(&self.rate, &connection.stats().path);
+        self.spare.sent(number, frame.len(), hurried, &path, now);
+        self.numbers.insert(id, number);
+        self.frames.insert(number, (frame, lane, priority));
+    }
+
+    /// Sends something once more, as the keeper does while nothing else waits.
+    fn repeat(&mut self, now: Duration) -> bool {
+        let Some((_, connection)) = &self.connection else { return false };
+        let view = quic::spare_view(&self.rate, &connection.stats().path);
+        let (due, next) = self.spare.due(&view, now);
+        self.talk_at = next;
+        let Some((number, len)) = due else { return false };
+        if self.shaper.grant(now, &Demand { control: true, ..Demand::default() }).is_none() {
+            self.talk_at = self.shaper.wake_at();
+            return false;
+        }
+        if !self.budget.afford(len, self.rate.pace(), now) {
+            return false;
+        }
+        self.spare.copied(number);
+        let (frame, lane, priority) = self.frames[&number].clone();
+        let Some(id) = self.send(lane, frame, priority, now) else { return false };
+        self.numbers.insert(id, number);
+        true
     }
 
     fn application(&mut self, now: Duration, at: Instant) {

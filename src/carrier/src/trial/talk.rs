@@ -14,6 +14,8 @@ use model::{
 use wire::Frame;
 use wire::frame::Join;
 
+use crate::spare;
+
 const WALL: UnixMillis = UnixMillis(1_700_000_000_000);
 
 /// Everything is durable at once.
@@ -172,7 +174,7 @@ impl Talk {
     pub(super) fn take(&mut self, bytes: &[u8], now: Duration) -> bool {
         let frame = Frame::decode(bytes).expect("the peer sends frames");
         if matches!(frame, Frame::Join(_)) {
-            return true;
+            return !self.session.is_connected();
         }
         if !self.greeted && !matches!(frame, Frame::Greet(_)) {
             self.early.push(frame);
@@ -195,13 +197,14 @@ impl Talk {
         self.session.waiting(&self.journal, at(now)).expect("memory can be read")
     }
 
-    pub(super) fn next_frame(&mut self, lane: link::Lane, bytes_max: usize, now: Duration) -> Option<Bytes> {
+    /// The next frame, and whether a start waits for it.
+    pub(super) fn next_frame(&mut self, lane: link::Lane, bytes_max: usize, now: Duration) -> Option<(Bytes, bool)> {
         let frame = self.session.next_frame(lane, bytes_max, &self.journal, at(now)).expect("memory can be read");
         self.perform(now);
         if let Some(Frame::Slice(slice)) = &frame {
             self.sliced += slice.part.bytes.len() as u64;
         }
-        frame.map(|frame| frame.encode().into())
+        frame.map(|frame| (frame.encode().into(), spare::is_hurried(&frame)))
     }
 
     pub(super) fn due(&self) -> Option<Duration> {
