@@ -46,6 +46,7 @@ use crate::endpoint::{DialError, Plug};
 use crate::governor::Lane;
 use crate::line::{Happened, Held, Line, Live, Packet, Shut, lane_of, poll_pipe};
 use crate::pipe::{CloseCode, Event, FrameNumber, Gone, Pipe};
+use crate::reach::Reach;
 use crate::settings::{CarrierSettings, LINKS_MAX, LaneKind, LinkName, LinkPlan};
 use crate::spare;
 use crate::status::LinkMeasured;
@@ -104,6 +105,7 @@ pub(crate) struct LinkView {
     /// Of the present connection; without one, the configured one.
     pub(crate) kind: LaneKind,
     pub(crate) state: PeerState,
+    pub(crate) reach: Reach,
     pub(crate) lane: Arc<Lane>,
     pub(crate) round_trip: Option<Duration>,
     /// Share of the present connection's packets that were lost.
@@ -238,6 +240,7 @@ impl<T: Talk> Keeper<T> {
             wake.extend(line.dial_at);
             wake.extend(line.live.as_ref().and_then(|live| live.pipe.probe_at()));
             wake.extend(self.keepalive_at(line));
+            wake.extend(line.reach_changes_at().map(|at| self.post.start + at));
         }
         wake.extend(self.guests.iter().map(|guest| guest.until));
         wake.extend(self.testing.as_ref().map(|testing| testing.until));
@@ -825,9 +828,9 @@ impl<T: Talk> Keeper<T> {
         block_in_place(|| talk.disconnected());
     }
 
-    fn show(&self) {
-        let may_emit = self.may_emit();
-        let links: Vec<LinkView> = self.lines.iter().map(|line| line.view(may_emit)).collect();
+    fn show(&mut self) {
+        let (may_emit, now) = (self.may_emit(), clock::now() - self.post.start);
+        let links: Vec<LinkView> = self.lines.iter_mut().map(|line| line.view(may_emit, now)).collect();
         let since = self.meeting.as_ref().map(|meeting| meeting.since);
         let state = whole(&links, since);
         let mut view = self.post.view();
@@ -846,8 +849,9 @@ impl<T: Talk> Keeper<T> {
 }
 
 impl Line {
-    fn view(&self, may_emit: bool) -> LinkView {
+    fn view(&mut self, may_emit: bool, now: Duration) -> LinkView {
         LinkView {
+            reach: self.reach(may_emit, now),
             name: self.plan.name.clone(),
             kind: self.live.as_ref().map_or(self.plan.kind(), |live| live.pipe.kind()),
             state: self.state(may_emit),

@@ -24,6 +24,7 @@ use crate::governor::{Lane, time_on_link};
 use crate::https;
 use crate::pipe::{CloseCode, Event, FrameNumber, Pipe};
 use crate::quic::{self, FULL_DATAGRAM};
+use crate::reach::{Reach, Sight, Watch};
 use crate::settings::{LinkPlan, Outlet};
 use crate::spare::Spare;
 
@@ -193,6 +194,8 @@ pub(crate) struct Line {
     pub(crate) handshake: Option<Duration>,
     /// Frame bytes handed to it, control first, then by class.
     pub(crate) sent_bytes: [u64; 6],
+    /// What is said of it over time.
+    watch: Watch,
     /// The socket that dials: the common one, or one of its own once that could be opened.
     plug: Option<Arc<Plug>>,
     /// Through which socket the present or last connection goes, and where: the lane is known there until the next one.
@@ -224,6 +227,7 @@ impl Line {
             dialled_at: now,
             handshake: None,
             sent_bytes: [0; 6],
+            watch: Watch::new(now - start),
             plug: None,
             place: None,
             plan,
@@ -517,6 +521,23 @@ impl Line {
 
     pub(crate) fn has(&self, number: FrameNumber) -> bool {
         self.live.as_ref().is_some_and(|live| !live.presumed_dead && live.under_way.contains_key(&number))
+    }
+
+    /// What is said of it at `now`, since the start.
+    pub(crate) fn reach(&mut self, may_emit: bool, now: Duration) -> Reach {
+        let sight = match (self.state(may_emit), &self.live) {
+            (PeerState::Up { .. }, Some(live)) => Sight::There(live.pipe.quality(self.ceiling())),
+            (PeerState::Up { .. } | PeerState::Connecting { .. } | PeerState::Down { .. }, _) => Sight::Away,
+            (PeerState::Silent, _) => Sight::Silent,
+            (PeerState::Held { .. }, _) => Sight::Held,
+            (PeerState::Denied { .. }, _) => Sight::Denied,
+        };
+        self.watch.see(now, sight)
+    }
+
+    /// When what is said of it changes by itself.
+    pub(crate) fn reach_changes_at(&self) -> Option<Duration> {
+        self.watch.changes_at()
     }
 
     /// What the operator sees.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use keys::{NodeKey, Peer, PeerRegistry};
 use model::{BitsPerSecond, Clock, NodeId, Precedence, UnixMillis};
 use quinn::Incoming;
-use telemetry::{Direction, LinkState, Metrics};
+use telemetry::{Direction, LinkReach, LinkState, Metrics};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{JoinSet, block_in_place};
@@ -24,6 +24,7 @@ use crate::governor::Governor;
 use crate::https;
 use crate::keeper::{Keeper, NOT_ENROLLED, Post, TestOrder, View};
 use crate::pipe::{CloseCode, Pipe};
+use crate::reach::Reach;
 use crate::settings::LinkName;
 use crate::status::{LinkMeasured, LinkStatus};
 use crate::talk::Talks;
@@ -441,6 +442,7 @@ impl Shared {
                 let more = link.sent_bytes[class.index()].saturating_sub(before);
                 metrics.carrier_link_frame_bytes_total.add((key.0.clone(), key.1.clone(), class), more);
             }
+            metrics.set_link_reach(&key.0, &key.1, link.reach.metric());
             let is_up = matches!(link.state, PeerState::Up { .. });
             metrics.carrier_link_up.set(key.clone(), f64::from(u8::from(is_up)));
             let set = |gauge: &telemetry::Gauge<_>, value: Option<f64>| match value {
@@ -492,6 +494,7 @@ impl Seat {
             node: self.peer.node,
             name: self.peer.name.clone(),
             state: view.state,
+            reach: Reach::best(links.iter().map(|link| link.reach)),
             round_trip: links.iter().filter_map(|link| link.round_trip).min(),
             wire_bytes_up: links.iter().map(|link| link.wire_bytes_up).sum(),
             wire_bytes_down: links.iter().map(|link| link.wire_bytes_down).sum(),
@@ -507,6 +510,20 @@ impl View {
     fn new() -> Self {
         let state = PeerState::Down { since: None, last: String::new() };
         Self { state, last_heard: None, links: Vec::new() }
+    }
+}
+
+impl Reach {
+    fn metric(self) -> LinkReach {
+        match self {
+            Self::Up => LinkReach::Up,
+            Self::Degraded => LinkReach::Degraded,
+            Self::Intermittent => LinkReach::Intermittent,
+            Self::Denied => LinkReach::Denied,
+            Self::Silent => LinkReach::Silent,
+            Self::Down => LinkReach::Down,
+            Self::Held => LinkReach::Held,
+        }
     }
 }
 

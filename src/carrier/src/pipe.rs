@@ -34,6 +34,7 @@ use crate::governor::Lane as WireLane;
 use crate::https::{self, stream::StreamPipe};
 use crate::prober::Prober;
 use crate::quic::{self, SharedRate};
+use crate::reach::Quality;
 use crate::settings::LaneKind;
 use crate::spare::SpareView;
 
@@ -253,6 +254,16 @@ impl Pipe {
         }
     }
 
+    /// What the connection is worth. Where nobody says what is lost, nothing is.
+    pub(crate) fn quality(&self, ceiling: BitsPerSecond) -> Quality {
+        let (sent, lost) = match self {
+            Self::Quic(pipe) => pipe.packets(),
+            Self::Stream(_) => (0, 0),
+        };
+        let pace_permille = self.rate().0.saturating_mul(1_000) / ceiling.0.max(1);
+        Quality { sent, lost, round_trip: self.round_trip(), pace_permille }
+    }
+
     /// Share of the packets sent that were lost; `None` where nobody says.
     pub(crate) fn loss(&self) -> Option<f64> {
         match self {
@@ -394,10 +405,16 @@ impl QuicPipe {
         self.connection.stats().udp_rx.datagrams
     }
 
+    /// Packets that were sent, and of them those that were lost.
+    pub(crate) fn packets(&self) -> (u64, u64) {
+        let path = self.connection.stats().path;
+        (path.sent_packets, path.lost_packets)
+    }
+
     /// Share of the packets sent that were lost.
     pub(crate) fn loss(&self) -> f64 {
-        let path = self.connection.stats().path;
-        path.lost_packets as f64 / path.sent_packets.max(1) as f64
+        let (sent, lost) = self.packets();
+        lost as f64 / sent.max(1) as f64
     }
 
     pub(crate) fn round_trip(&self) -> Duration {

@@ -6,6 +6,7 @@ use keys::PeerName;
 use model::{BitsPerSecond, NodeId, Precedence, UnixMillis};
 
 use crate::keeper::LinkView;
+use crate::reach::Reach;
 use crate::settings::{LaneKind, LinkName};
 
 /// What a link, or all links to a peer together, are doing.
@@ -59,8 +60,10 @@ pub struct LinkStatus {
     pub name: LinkName,
     /// How frames travel over it.
     pub lane: LaneKind,
-    /// What it is doing.
+    /// What it is doing at this moment.
     pub state: PeerState,
+    /// What it is found to be over time.
+    pub reach: Reach,
     /// Smoothed round trip of the present connection.
     pub round_trip: Option<Duration>,
     /// Bytes sent since the start, all headers included.
@@ -113,6 +116,7 @@ impl LinkStatus {
             name: view.name.clone(),
             lane: view.kind,
             state: view.state.clone(),
+            reach: view.reach,
             round_trip: view.round_trip,
             wire_bytes_up,
             wire_bytes_down,
@@ -158,8 +162,10 @@ pub struct PeerStatus {
     pub node: NodeId,
     /// What operators call it.
     pub name: PeerName,
-    /// What its link is doing.
+    /// What its link is doing at this moment.
     pub state: PeerState,
+    /// What it is found to be over time: the best of its links.
+    pub reach: Reach,
     /// Smoothed round trip of the quickest present connection.
     pub round_trip: Option<Duration>,
     /// Bytes sent since the start, all headers included.

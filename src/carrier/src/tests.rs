@@ -478,6 +478,10 @@ async fn a_link_that_is_lost_in_the_middle_is_a_non_event_while_another_lives() 
     radio.set_down(true);
     until("all of it", || hub.heard() == 600 && edge.confirmed()).await;
     until("the edge sees what happened", || edge.links_up() == 1).await;
+    let seen = || edge.shared.status().remove(0);
+    assert_eq!(seen().links[0].reach, Reach::Up, "a short absence is no outage");
+    until("it has lasted", || seen().links[0].reach == Reach::Down).await;
+    assert_eq!((seen().reach, seen().links[1].reach), (Reach::Up, Reach::Up));
     assert!(edge.is_up() && hub.is_up());
     radio.set_down(false);
     until("the link again", || edge.links_up() == 2 && hub.links_up() == 2).await;
@@ -589,6 +593,7 @@ async fn one_link_can_be_silenced_or_paused_while_the_other_goes_on_and_stays_so
     edge.says_later(0..50);
     until("it goes over the other", || hub.heard() == 50 && edge.confirmed()).await;
     assert_eq!(link_state(&edge), Some(PeerState::Silent));
+    assert_eq!(edge.shared.status()[0].links[0].reach, Reach::Silent);
     let (key, peers, settings) = (edge.key.clone(), edge.shared.registry.list(), (*edge.shared.settings).clone());
     let dir = edge.stopped().await;
     let edge = Node::start_with(dir, "alpha", settings, peers, key);
@@ -695,6 +700,7 @@ async fn a_node_that_is_not_enrolled_is_told_what_to_do() {
     let edge = Node::start("alpha", false, FAST, vec![hub_peer], NodeKey::generate());
     let denied = PeerState::Denied { text: NOT_ENROLLED.to_owned() };
     until("the refusal", || edge.state() == denied).await;
+    until("it shows", || edge.shared.status()[0].reach == Reach::Denied).await;
     edge.stopped().await;
     hub.stopped().await;
 }

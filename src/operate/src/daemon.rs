@@ -491,6 +491,7 @@ impl Running {
             name: peer.name.to_string(),
             link: Some(LinkFacts {
                 state: backlog::state_name(&peer.state).to_owned(),
+                reach: peer.reach.to_string(),
                 for_seconds: since.map(|at| crate::show::age(at, now).as_secs()),
                 detail: detail.to_owned(),
                 up_bits_per_second: rates.0,

@@ -26,6 +26,8 @@ pub struct LinkRow {
     pub lane: String,
     /// `up`, `connecting`, `down`, `denied`, `silent` or `held`.
     pub state: String,
+    /// What it is found to be over time: `up`, `degraded`, `intermittent`, `denied`, `silent`, `down` or `held`.
+    pub reach: String,
     /// Since when, where that is known.
     pub since: Option<UnixMillis>,
     /// Why, where there is something to say.
@@ -185,6 +187,7 @@ fn row(peer: &str, link: &LinkStatus) -> LinkRow {
         link: link.name.to_string(),
         lane: link.lane.to_string(),
         state: crate::backlog::state_name(&link.state).to_owned(),
+        reach: link.reach.to_string(),
         since,
         detail: detail.to_owned(),
         rate_bits_per_second: link.rate.0,

@@ -19,6 +19,11 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// `up`, `up (intermittent)`, `connecting (down)`: what a link does at this moment, and what it is found to be over time.
+pub fn state(state: &str, reach: &str) -> String {
+    if state == reach { state.to_owned() } else { format!("{state} ({reach})") }
+}
+
 /// `0 bit/s`, `12.3 kbit/s`, `2.0 Mbit/s`.
 pub fn rate(bits_per_second: u64) -> String {
     match bits_per_second {

@@ -57,6 +57,26 @@ label_enum! {
 }
 
 label_enum! {
+    /// What one link to a peer is found to be over time.
+    LinkReach {
+        /// Frames flow.
+        Up = "up",
+        /// Frames flow, with much loss, a long queue, or far less capacity than configured.
+        Degraded = "degraded",
+        /// It comes and goes.
+        Intermittent = "intermittent",
+        /// The peer, or this node, refuses the connection.
+        Denied = "denied",
+        /// Emission control or an order keeps this node silent on it.
+        Silent = "silent",
+        /// No path; tried again by itself.
+        Down = "down",
+        /// Paused, without budget or outside its contact windows.
+        Held = "held",
+    }
+}
+
+label_enum! {
     /// What the link to a peer is doing.
     LinkState {
         /// No path; tried again by itself.

@@ -22,8 +22,8 @@ mod table;
 
 pub use health::{Check, Grade, Health, Verdict};
 pub use labels::{
-    Build, Destination, Direction, LinkName, LinkState, ObjectCount, ParcelRefusal, PeerName, Refusal, RequestKind,
-    Role, StatusClass, Term,
+    Build, Destination, Direction, LinkName, LinkReach, LinkState, ObjectCount, ParcelRefusal, PeerName, Refusal,
+    RequestKind, Role, StatusClass, Term,
 };
 pub use logging::{LogError, LogFormat, LogSettings};
 pub use metric::{Counter, DiskHistogram, Gauge, Histogram, MetricKind, Row};

@@ -4,8 +4,8 @@ use model::{Precedence, SpaceLevel, UnixMillis};
 use prometheus::TextEncoder;
 
 use crate::labels::{
-    Build, Destination, Direction, LinkName, LinkState, ObjectCount, ParcelRefusal, PeerName, Refusal, RequestKind,
-    Role, StatusClass, Term,
+    Build, Destination, Direction, LinkName, LinkReach, LinkState, ObjectCount, ParcelRefusal, PeerName, Refusal,
+    RequestKind, Role, StatusClass, Term,
 };
 use crate::metric::metrics;
 
@@ -57,6 +57,7 @@ metrics! {
     link_asked_again_entries_total: Counter [peer: PeerName] "Entries that the peer lost to damage after it had stored them, and that are sent again.",
     link_urgent_ack_seconds: Histogram [peer: PeerName] "Time from capture of a flash or immediate entry until the peer stored it.",
 
+    carrier_link_reach: Gauge [peer: PeerName, link: LinkName, reach: LinkReach] "1 for what this link is found to be over time, 0 for the others: a short absence is no outage, and one that comes and goes is intermittent.",
     carrier_link_up: Gauge [peer: PeerName, link: LinkName] "1 while this link to the peer has a connection.",
     carrier_link_wire_bytes_total: Counter [peer: PeerName, link: LinkName, direction: Direction] "Bytes on the wire over this link, with the overhead of the carrier.",
     carrier_link_frame_bytes_total: Counter [peer: PeerName, link: LinkName, precedence: Precedence] "Bytes of frames with entries and file content handed to this link, by sending class.",
@@ -124,6 +125,13 @@ impl Metrics {
     pub fn set_link_state(&self, peer: &PeerName, state: LinkState) {
         for each in LinkState::ALL {
             self.link_state.set((peer.clone(), *each), if *each == state { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// Marks what `link` to `peer` is found to be.
+    pub fn set_link_reach(&self, peer: &PeerName, link: &LinkName, reach: LinkReach) {
+        for each in LinkReach::ALL {
+            self.carrier_link_reach.set((peer.clone(), link.clone(), *each), if *each == reach { 1.0 } else { 0.0 });
         }
     }
 

@@ -31,6 +31,7 @@ pub(crate) fn edge_with_backlog() -> Status {
     };
     let link = LinkFacts {
         state: "up".to_owned(),
+        reach: "intermittent".to_owned(),
         for_seconds: Some(732),
         detail: String::new(),
         up_bits_per_second: 255_800,

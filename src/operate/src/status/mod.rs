@@ -75,6 +75,8 @@ pub struct PeerFacts {
 pub struct LinkFacts {
     /// `down`, `connecting`, `up`, `silent` or `denied`.
     pub state: String,
+    /// What it is found to be over time: `up`, `degraded`, `intermittent`, `denied`, `silent`, `down` or `held`.
+    pub reach: String,
     /// How long it has been up or down; `None` where that is not known.
     pub for_seconds: Option<u64>,
     /// What the last connection or attempt ended with; empty when there is nothing to say.

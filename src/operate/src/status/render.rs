@@ -113,7 +113,7 @@ fn link_text(link: &LinkFacts) -> String {
     let rtt = link.round_trip_ms.map_or(String::new(), |ms| format!(", rtt {ms} ms"));
     format!(
         "{}{}, sends {}, receives {}{rtt}",
-        link.state,
+        show::state(&link.state, &link.reach),
         link.for_seconds.map_or(String::new(), |s| format!(" for {}", show::seconds(s))),
         show::rate(link.up_bits_per_second),
         show::rate(link.down_bits_per_second)
@@ -160,7 +160,7 @@ fn eta(eq: &Equation) -> String {
 }
 
 fn one_line(peer: &PeerFacts) -> String {
-    let state = peer.link.as_ref().map_or("-", |l| l.state.as_str());
+    let state = peer.link.as_ref().map_or("-".to_owned(), |l| show::state(&l.state, &l.reach));
     match &peer.outbound {
         Some(eq) if eq.held > 0 => {
             let oldest = show::seconds(eq.oldest_held_seconds.unwrap_or(0));

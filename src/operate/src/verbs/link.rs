@@ -77,7 +77,7 @@ fn order(layout: &Layout, settings: &Settings, link: String, order: LinkOrder) -
 }
 
 fn shown(link: &LinkRow) -> String {
-    let mut parts = vec![format!("{}/{} {}", link.peer, link.link, link.state)];
+    let mut parts = vec![format!("{}/{} {}", link.peer, link.link, show::state(&link.state, &link.reach))];
     parts.extend((!link.detail.is_empty()).then(|| link.detail.clone()));
     parts.push(link.lane.clone());
     parts.push(format!("rate {}", show::rate(link.rate_bits_per_second)));
