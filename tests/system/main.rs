@@ -12,6 +12,7 @@ mod clients;
 mod compare;
 mod crash;
 mod delivery;
+mod diode;
 mod enrolment;
 mod failing_disk;
 mod full_disk;

@@ -449,7 +449,7 @@ pub(crate) fn free_port() -> SocketAddr {
 }
 
 /// Sets one key of the configuration.
-fn set(config: &mut Table, section: &str, key: &str, value: impl Into<toml::Value>) {
+pub(crate) fn set(config: &mut Table, section: &str, key: &str, value: impl Into<toml::Value>) {
     let section = config.entry(section).or_insert_with(|| Table::new().into());
     section.as_table_mut().expect("a section").insert(key.to_owned(), value.into());
 }

@@ -8,6 +8,7 @@ use journal::Journal;
 use keys::{ChunkSecret, InviteBook, NodeKey, PeerName, PeerRegistry, SealingKey};
 use model::{BitsPerSecond, Clock, Epoch, NodeId, Precedence, Seq};
 use telemetry::Metrics;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::ask::{Asks, Telling};
@@ -15,7 +16,8 @@ use crate::book::Book;
 use crate::conversation::{ConversationOptions, Conversations};
 use crate::enroll::Desk;
 use crate::net::{NetOptions, Shared};
-use crate::parcel::{Begun, Made, ParcelDesk, ParcelRefused, Since, Taken, Written};
+use crate::oneway::{self, Common, Listener, OneWayReceived};
+use crate::parcel::{Begun, Lane, Made, ParcelDesk, ParcelRefused, Since, Taken, Written};
 use crate::{
     CarrierError, CarrierSettings, ClassBacklog, Emission, Ledger, LinkMeasured, LinkName, LinkOrder, PeerStatus,
 };
@@ -56,6 +58,8 @@ pub struct Carrier {
     journal: Journal,
     asks: Arc<Asks>,
     parcels: Arc<ParcelDesk>,
+    common: Common,
+    oneway: Option<oneway::Receiver>,
 }
 
 /// What others ask of a running carrier. Cheap to clone.
@@ -65,6 +69,7 @@ pub struct CarrierHandle {
     journal: Journal,
     asks: Arc<Asks>,
     parcels: Arc<ParcelDesk>,
+    oneway: Option<Listener>,
 }
 
 /// Name of the journal consumer that stands for a peer. By identity and not by name: a replaced box has everything to
@@ -101,6 +106,7 @@ impl Carrier {
             clock,
             metrics,
         } = options;
+        let secret = chunk_secret.clone();
         let desk = invites.map(|invites| Desk {
             invites,
             registry: Arc::clone(&registry),
@@ -113,13 +119,23 @@ impl Carrier {
         let parcels = ParcelDesk::new(key.clone(), sealing.clone(), Arc::clone(&registry), Arc::clone(&metrics));
         let parcels = Arc::new(parcels);
         let shared = Shared::new(NetOptions {
-            key,
-            registry,
+            key: key.clone(),
+            registry: Arc::clone(&registry),
             settings: settings.clone(),
             data_dir: data_dir.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
         })?;
+        let common = Common {
+            key,
+            secret,
+            registry,
+            desk: Arc::clone(&parcels),
+            emission: shared.emission.subscribe(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+        };
+        let oneway = settings.oneway_listen.map(|listen| oneway::Receiver::new(listen, common.clone())).transpose()?;
         let asks = Arc::new(Asks::default());
         let conversations = Conversations::new(ConversationOptions {
             me,
@@ -134,19 +150,30 @@ impl Carrier {
             parcels: Arc::clone(&parcels),
             data_dir,
         });
-        Ok(Self { shared, desk, conversations, journal, asks, parcels })
+        Ok(Self { shared, desk, conversations, journal, asks, parcels, common, oneway })
     }
 
     /// What others ask of it while it runs.
     pub fn handle(&self) -> CarrierHandle {
         let (asks, parcels) = (Arc::clone(&self.asks), Arc::clone(&self.parcels));
-        CarrierHandle { shared: Arc::clone(&self.shared), journal: self.journal.clone(), asks, parcels }
+        let oneway = self.oneway.as_ref().map(oneway::Receiver::listener);
+        CarrierHandle { shared: Arc::clone(&self.shared), journal: self.journal.clone(), asks, parcels, oneway }
     }
 
     /// Keeps every link until `stop`, then says goodbye to the peers. Not cancel-safe: stop it with the token.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { shared, desk, conversations, journal: _, asks: _, parcels: _ } = self;
+        let Self { shared, desk, conversations, journal: _, asks: _, parcels: _, common, oneway } = self;
+        let mut lanes = JoinSet::new();
+        if let Some(receiver) = oneway {
+            lanes.spawn(receiver.run(stop.child_token()));
+        }
+        for out in shared.oneways.values() {
+            let (out, book, governor) = (Arc::clone(out), Arc::clone(&shared.book), shared.plug.governor_shared());
+            let sender = oneway::Sender { out, common: common.clone(), governor, book };
+            lanes.spawn(sender.run(stop.child_token()));
+        }
         Arc::clone(&shared).run(desk, conversations, stop).await;
+        while lanes.join_next().await.is_some() {}
     }
 }
 
@@ -224,6 +251,16 @@ impl CarrierHandle {
         self.parcels.take(bytes).await
     }
 
+    /// What came over one-way lanes since the start; `None` where none is configured.
+    pub fn oneway_received(&self) -> Option<OneWayReceived> {
+        self.oneway.as_ref().map(Listener::received)
+    }
+
+    /// Where datagrams of one-way lanes arrive.
+    pub fn oneway_addr(&self) -> Option<SocketAddr> {
+        self.oneway.as_ref().map(Listener::address)
+    }
+
     /// Begins to export parcels for a peer.
     ///
     /// # Errors
@@ -238,7 +275,7 @@ impl CarrierHandle {
     /// # Errors
     /// When no export was begun, or the disk fails.
     pub async fn next_export(&self, to: &str, bytes: usize) -> Result<Made, ParcelRefused> {
-        self.parcels.next(to, bytes).await
+        self.parcels.next(to, Lane::Courier, bytes, Precedence::Deferred).await
     }
 
     /// What [`CarrierHandle::next_export`] gave last is durable on a medium.

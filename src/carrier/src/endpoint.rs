@@ -95,6 +95,10 @@ impl Plug {
         &self.key
     }
 
+    pub(crate) fn governor_shared(&self) -> Arc<Governor> {
+        Arc::clone(&self.governor)
+    }
+
     /// Charges what goes to `address` through this socket to `lane`.
     pub(crate) fn assign(&self, address: SocketAddr, lane: &Arc<Lane>) {
         self.governor.assign((self.number, address), lane);

@@ -898,7 +898,7 @@ fn whole(links: &[LinkView], since: Option<UnixMillis>) -> PeerState {
         PeerState::Up { .. } => 0,
         PeerState::Connecting { .. } => 1,
         PeerState::Denied { .. } => 2,
-        PeerState::Silent => 3,
+        PeerState::Silent | PeerState::OneWay => 3,
         PeerState::Down { .. } => 4,
         PeerState::Held { .. } => 5,
     };

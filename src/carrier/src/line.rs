@@ -527,7 +527,10 @@ impl Line {
     pub(crate) fn reach(&mut self, may_emit: bool, now: Duration) -> Reach {
         let sight = match (self.state(may_emit), &self.live) {
             (PeerState::Up { .. }, Some(live)) => Sight::There(live.pipe.quality(self.ceiling())),
-            (PeerState::Up { .. } | PeerState::Connecting { .. } | PeerState::Down { .. }, _) => Sight::Away,
+            // No link of this kind is one-way: that lane has no line.
+            (PeerState::Up { .. } | PeerState::Connecting { .. } | PeerState::Down { .. } | PeerState::OneWay, _) => {
+                Sight::Away
+            }
             (PeerState::Silent, _) => Sight::Silent,
             (PeerState::Held { .. }, _) => Sight::Held,
             (PeerState::Denied { .. }, _) => Sight::Denied,

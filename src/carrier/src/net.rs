@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use keys::{NodeKey, Peer, PeerRegistry};
+use keys::{NodeKey, Peer, PeerName, PeerRegistry};
 use model::{BitsPerSecond, Clock, NodeId, Precedence, UnixMillis};
 use quinn::Incoming;
 use telemetry::{Direction, LinkReach, LinkState, Metrics};
@@ -23,6 +23,7 @@ use crate::enroll::Desk;
 use crate::governor::Governor;
 use crate::https;
 use crate::keeper::{Keeper, NOT_ENROLLED, Post, TestOrder, View};
+use crate::oneway::Outgoing;
 use crate::pipe::{CloseCode, Pipe};
 use crate::reach::Reach;
 use crate::settings::LinkName;
@@ -59,7 +60,9 @@ pub(crate) struct Shared {
     pub(crate) emission: watch::Sender<Emission>,
     /// Rates set while running; they hold until the restart.
     rates: Mutex<BTreeMap<NodeId, BitsPerSecond>>,
-    book: Arc<Book>,
+    pub(crate) book: Arc<Book>,
+    /// One-way lanes, by the name of the peer that they lead to.
+    pub(crate) oneways: BTreeMap<PeerName, Arc<Outgoing>>,
     /// Counts changes of what the operator orders for links.
     orders: watch::Sender<u64>,
     seats: Mutex<BTreeMap<NodeId, Arc<Seat>>>,
@@ -114,7 +117,13 @@ impl Shared {
             address: settings.listen.map_or_else(|| "any port".to_owned(), |a| a.to_string()),
             source,
         })?;
+        let oneways = settings.peers.iter().filter_map(|(name, peer)| {
+            let settings = peer.oneway.clone()?;
+            Some((name.clone(), Arc::new(Outgoing::new(name.clone(), settings))))
+        });
+        let oneways = oneways.collect();
         let shared = Self {
+            oneways,
             plug: Arc::new(plug),
             https,
             registry,
@@ -186,15 +195,18 @@ impl Shared {
     pub(crate) fn order_link(&self, peer: NodeId, link: &LinkName, order: LinkOrder) -> Result<(), CarrierError> {
         let seat = self.seats().get(&peer).cloned().ok_or(CarrierError::UnknownPeer(peer))?;
         let unknown = || CarrierError::UnknownLink(seat.peer.name.clone(), link.clone());
-        let view = seat.view().links.into_iter().find(|view| view.name == *link).ok_or_else(unknown)?;
+        let lane = match self.oneways.get(&seat.peer.name).filter(|_| *link == LinkName::oneway()) {
+            Some(out) => Arc::clone(&out.lane),
+            None => seat.view().links.into_iter().find(|view| view.name == *link).ok_or_else(unknown)?.lane,
+        };
         let silent = order == LinkOrder::Silence;
         if silent {
             // Silence first, paper later: once this returns nothing leaves over it.
-            self.plug.governor().silence(&view.lane, true);
+            self.plug.governor().silence(&lane, true);
         }
         let noted = self.book.set_order(peer, link, order);
         if noted.is_ok() && !silent {
-            self.plug.governor().silence(&view.lane, false);
+            self.plug.governor().silence(&lane, false);
         }
         self.orders.send_modify(|n| *n += 1);
         noted
@@ -204,6 +216,9 @@ impl Shared {
     pub(crate) async fn test_link(&self, peer: NodeId, link: &LinkName) -> Result<LinkMeasured, CarrierError> {
         let seat = self.seats().get(&peer).cloned().ok_or(CarrierError::UnknownPeer(peer))?;
         let unknown = || CarrierError::UnknownLink(seat.peer.name.clone(), link.clone());
+        if self.oneways.contains_key(&seat.peer.name) && *link == LinkName::oneway() {
+            return Err(CarrierError::LinkNotTested(link.clone(), "nothing comes back over it".to_owned()));
+        }
         if seat.view().links.iter().all(|view| view.name != *link) {
             return Err(unknown());
         }
@@ -221,7 +236,31 @@ impl Shared {
     /// Every enrolled peer; the backlog is for the caller to fill in.
     pub(crate) fn status(&self) -> Vec<PeerStatus> {
         let seats: Vec<Arc<Seat>> = self.seats().values().cloned().collect();
-        seats.iter().map(|seat| seat.status(&self.book, self.clock.now())).collect()
+        seats.iter().map(|seat| self.status_of(seat)).collect()
+    }
+
+    /// The links of a peer, its one-way lane among them.
+    fn status_of(&self, seat: &Seat) -> PeerStatus {
+        let mut status = seat.status(&self.book, self.clock.now());
+        if let Some(out) = self.oneways.get(&seat.peer.name) {
+            let order = self.book.order(seat.peer.node, &LinkName::oneway());
+            let lane = out.status(self.emission.borrow().may_emit(), order);
+            status.wire_bytes_up += lane.wire_bytes_up;
+            status.rate = BitsPerSecond(status.rate.0.saturating_add(lane.rate.0));
+            status.links.push(lane);
+        }
+        let expected = self.settings.peers.get(&seat.peer.name).is_none_or(|peer| !peer.never_dial);
+        let gives_way = match &status.state {
+            PeerState::Up { .. } | PeerState::Silent | PeerState::Held { .. } | PeerState::OneWay => false,
+            PeerState::Connecting { .. } | PeerState::Down { .. } | PeerState::Denied { .. } => {
+                !expected || status.links.iter().any(|link| link.state == PeerState::OneWay)
+            }
+        };
+        if gives_way {
+            status.state = PeerState::OneWay;
+            status.reach = Reach::OneWay;
+        }
+        status
     }
 
     /// Opens the doors and keeps every peer until `stop`.
@@ -405,7 +444,7 @@ impl Shared {
         let seats: Vec<Arc<Seat>> = self.seats().values().cloned().collect();
         for seat in seats {
             let name = telemetry::PeerName::new(seat.peer.name.as_str());
-            let status = seat.status(&self.book, self.clock.now());
+            let status = self.status_of(&seat);
             let (up, down) = (status.wire_bytes_up, status.wire_bytes_down);
             let (old_up, old_down) = published.peers.insert(seat.peer.node, (up, down)).unwrap_or_default();
             self.publish_links(&name, &status, &mut published.links);
@@ -523,6 +562,7 @@ impl Reach {
             Self::Silent => LinkReach::Silent,
             Self::Down => LinkReach::Down,
             Self::Held => LinkReach::Held,
+            Self::OneWay => LinkReach::OneWay,
         }
     }
 }
@@ -535,6 +575,7 @@ impl PeerState {
             Self::Down { .. } | Self::Denied { .. } => LinkState::Down,
             Self::Held { .. } => LinkState::Held,
             Self::Silent => LinkState::Silent,
+            Self::OneWay => LinkState::OneWay,
         }
     }
 }

@@ -63,12 +63,23 @@ pub enum Reach {
     Down,
     /// It is not to be used now: paused, without budget, or outside its contact windows.
     Held,
+    /// Nobody can tell: nothing comes back.
+    #[serde(rename = "one-way")]
+    OneWay,
 }
 
 impl Reach {
     /// Each of them.
-    pub const ALL: [Self; 7] =
-        [Self::Up, Self::Degraded, Self::Intermittent, Self::Denied, Self::Silent, Self::Down, Self::Held];
+    pub const ALL: [Self; 8] = [
+        Self::Up,
+        Self::Degraded,
+        Self::Intermittent,
+        Self::Denied,
+        Self::Silent,
+        Self::Down,
+        Self::Held,
+        Self::OneWay,
+    ];
 
     /// In lower case.
     pub fn as_str(self) -> &'static str {
@@ -80,6 +91,7 @@ impl Reach {
             Self::Silent => "silent",
             Self::Down => "down",
             Self::Held => "held",
+            Self::OneWay => "one-way",
         }
     }
 
@@ -159,7 +171,7 @@ impl Watch {
             (Reach::Intermittent, _) => Some(settled),
             (Reach::Up | Reach::Degraded, false) => Some(self.turned + DOWN_AFTER),
             (Reach::Up | Reach::Degraded, true) => self.quality.changes_at(),
-            (Reach::Down | Reach::Denied | Reach::Silent | Reach::Held, _) => None,
+            (Reach::Down | Reach::Denied | Reach::Silent | Reach::Held | Reach::OneWay, _) => None,
         }
     }
 

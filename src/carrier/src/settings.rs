@@ -14,6 +14,7 @@ use wire::parcel::LABELS_MAX;
 
 use crate::contact::{Window, WindowSettings};
 use crate::https::HttpsSettings;
+use crate::parcel::ROUNDS_MAX;
 
 /// Section `[carrier]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -34,6 +35,8 @@ pub struct CarrierSettings {
     pub labels: Vec<Label>,
     /// Nothing of a backlog has moved for so long: the operator is told. 0 for never.
     pub no_progress_after_minutes: u32,
+    /// Where datagrams of one-way lanes arrive, UDP, e.g. `0.0.0.0:7900`. Nothing is ever sent from there.
+    pub oneway_listen: Option<SocketAddr>,
     /// Sections `[carrier.peers.NAME]`.
     pub peers: BTreeMap<PeerName, PeerSettings>,
 }
@@ -49,6 +52,7 @@ impl Default for CarrierSettings {
             rate: BitsPerSecond(256_000),
             labels: vec![Label::directory(), mission],
             no_progress_after_minutes: 15,
+            oneway_listen: None,
             peers: BTreeMap::new(),
         }
     }
@@ -68,6 +72,78 @@ pub struct PeerSettings {
     /// The links to it, `[[carrier.peers.NAME.links]]`. Without any there is one, made of what stands above.
     #[serde(deserialize_with = "distinct")]
     pub links: Vec<LinkSettings>,
+    /// This node never dials it, and raises no alarm while there is no link: there is no way, or only a one-way one.
+    pub never_dial: bool,
+    /// Section `[carrier.peers.NAME.oneway]`: a lane to it over which nothing comes back, such as through a data diode.
+    pub oneway: Option<OneWaySettings>,
+}
+
+/// Section `[carrier.peers.NAME.oneway]`: parcels over UDP to a peer that cannot answer there.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneWaySettings {
+    /// Where to send, as `host:port`: the diode, or the peer's `carrier.oneway_listen`.
+    pub to: String,
+    /// Own address that it leaves from.
+    #[serde(default)]
+    pub bind: Option<IpAddr>,
+    /// Interface that it leaves through.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// Differentiated services code point of its packets, 0 to 63.
+    #[serde(default, deserialize_with = "six_bits")]
+    pub dscp: u8,
+    /// Ceiling for everything sent there, all headers included.
+    pub rate: BitsPerSecond,
+    /// How often each parcel is sent; flash two times more. 1 to 100.
+    #[serde(default = "three", deserialize_with = "up_to_100")]
+    pub passes: u32,
+    /// Symbols that each pass has beyond those that make a parcel whole, in percent; flash has twice as many. 0 to 400.
+    #[serde(default = "thirty", deserialize_with = "up_to_400")]
+    pub redundancy_percent: u32,
+    /// After so many minutes what has no receipt is sent again, in new parcels.
+    #[serde(default = "sixty")]
+    pub repeat_minutes: u32,
+    /// After so many rounds without a receipt an entry counts as sent, unconfirmed, and is not sent again; 0 for never. At most 16.
+    #[serde(default, deserialize_with = "up_to_16")]
+    pub rounds: u32,
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn thirty() -> u32 {
+    30
+}
+
+fn sixty() -> u32 {
+    60
+}
+
+impl OneWaySettings {
+    /// After which what has no receipt is sent again. 0 minutes are as soon as makes sense.
+    pub(crate) fn repeat(&self) -> Duration {
+        Duration::from_secs(60 * u64::from(self.repeat_minutes)).max(Duration::from_secs(5))
+    }
+}
+
+fn within<'de, D: serde::Deserializer<'de>>(d: D, least: u32, most: u32) -> Result<u32, D::Error> {
+    let value = <u32 as serde::Deserialize>::deserialize(d)?;
+    let wrong = || serde::de::Error::custom(format!("{value} is not within {least} to {most}"));
+    if (least..=most).contains(&value) { Ok(value) } else { Err(wrong()) }
+}
+
+fn up_to_100<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    within(d, 1, 100)
+}
+
+fn up_to_400<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    within(d, 0, 400)
+}
+
+fn up_to_16<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    within(d, 0, ROUNDS_MAX)
 }
 
 /// Section `[[carrier.peers.NAME.links]]`: one of several links to a peer.
@@ -123,7 +199,7 @@ impl LinkSettings {
             LaneKind::Quic if self.https != HttpsSettings::default() => {
                 Some("`https` says something only with lane = \"https\"")
             }
-            LaneKind::Quic => None,
+            LaneKind::Quic | LaneKind::OneWay => None,
             LaneKind::Https => self.https.problem(),
         }
     }
@@ -132,7 +208,7 @@ impl LinkSettings {
     fn dialled_at(&self, plain: &str) -> String {
         match (&self.address, self.lane) {
             (Some(own), _) => own.clone(),
-            (None, LaneKind::Quic) => plain.to_owned(),
+            (None, LaneKind::Quic | LaneKind::OneWay) => plain.to_owned(),
             (None, LaneKind::Https) => {
                 format!("{}:{HTTPS_PORT}", plain.rsplit_once(':').map_or(plain, |(host, _)| host))
             }
@@ -152,6 +228,9 @@ pub enum LaneKind {
     Quic,
     /// A WebSocket over TLS, for where nothing else passes.
     Https,
+    /// Parcels in UDP datagrams to a side that cannot answer: a section of its own and not one of the links.
+    #[serde(skip_deserializing)]
+    OneWay,
 }
 
 impl fmt::Display for LaneKind {
@@ -159,6 +238,7 @@ impl fmt::Display for LaneKind {
         f.write_str(match self {
             Self::Quic => "quic",
             Self::Https => "https",
+            Self::OneWay => "oneway",
         })
     }
 }
@@ -169,6 +249,9 @@ pub(crate) const LINKS_MAX: usize = 8;
 fn distinct<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<LinkSettings>, D::Error> {
     let links = <Vec<LinkSettings> as serde::Deserialize>::deserialize(d)?;
     let names: BTreeSet<&LinkName> = links.iter().map(|link| &link.name).collect();
+    if names.contains(&LinkName::oneway()) {
+        return Err(serde::de::Error::custom("`oneway` is the one-way lane; it has a section of its own"));
+    }
     if names.len() < links.len() {
         return Err(serde::de::Error::custom("two links of a peer have the same name"));
     }
@@ -219,6 +302,11 @@ impl LinkName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Of the one-way lane.
+    pub(crate) fn oneway() -> Self {
+        Self("oneway".to_owned())
     }
 
     /// Of the one link of a peer for which none are configured.
@@ -287,7 +375,8 @@ pub(crate) struct Outlet {
 impl CarrierSettings {
     /// What the links to a peer are called.
     pub fn link_names(&self, peer: &Peer) -> Vec<LinkName> {
-        self.links_of(peer).into_iter().map(|link| link.name).collect()
+        let oneway = self.peers.get(&peer.name).and_then(|p| p.oneway.as_ref()).map(|_| LinkName::oneway());
+        self.links_of(peer).into_iter().map(|link| link.name).chain(oneway).collect()
     }
 
     /// The links to a peer, as configured.
@@ -302,7 +391,7 @@ impl CarrierSettings {
             address: plain.address.as_deref().map(|plain| link.dialled_at(plain)),
             out: Outlet { bind: link.bind, interface: link.interface.clone(), dscp: link.dscp },
             https: match link.lane {
-                LaneKind::Quic => None,
+                LaneKind::Quic | LaneKind::OneWay => None,
                 LaneKind::Https => Some(link.https.clone()),
             },
             rate: link.rate.unwrap_or(plain.rate),
@@ -323,6 +412,7 @@ impl CarrierSettings {
     /// side's configuration does not name.
     pub(crate) fn plain_link(&self, peer: &Peer, name: LinkName) -> LinkPlan {
         let address = match peer.role {
+            PeerRole::Hub if self.peers.get(&peer.name).is_some_and(|p| p.never_dial) => None,
             PeerRole::Hub => self.address_of(&peer.name, peer.address.as_deref()).map(str::to_owned),
             PeerRole::Edge => None,
         };

@@ -6,6 +6,7 @@ use keys::PeerName;
 use model::{BitsPerSecond, NodeId, Precedence, UnixMillis};
 
 use crate::keeper::LinkView;
+use crate::oneway::OneWaySent;
 use crate::reach::Reach;
 use crate::settings::{LaneKind, LinkName};
 
@@ -32,6 +33,8 @@ pub enum PeerState {
     },
     /// Emission control, or an order for this link, keeps this node silent.
     Silent,
+    /// A one-way lane, or what comes over one, is all there is: no answer is expected.
+    OneWay,
     /// It is not to be used now: paused, without budget or outside its contact windows.
     Held {
         /// Why.
@@ -86,6 +89,8 @@ pub struct LinkStatus {
     pub sent_control_bytes: u64,
     /// Bytes of frames handed to it since the start, by [`Precedence::index`].
     pub sent_bytes: [u64; Precedence::ALL.len()],
+    /// What a one-way lane has done; `None` for every other link.
+    pub oneway: Option<OneWaySent>,
 }
 
 /// What a link may spend.
@@ -132,6 +137,7 @@ impl LinkStatus {
             contact: view.contact.map(|contact| ContactStatus { until: contact.until, next: contact.next }),
             sent_control_bytes: view.sent_bytes[0],
             sent_bytes: std::array::from_fn(|class| view.sent_bytes[1 + class]),
+            oneway: None,
         }
     }
 }

@@ -1,14 +1,19 @@
-//! A hub and an edge in one process; what one has for the other is carried by hand, by radio, or both.
+//! A hub and an edge in one process; what one has for the other is carried by hand, by radio, over a one-way lane, or several.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
 use std::io::Write as _;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use capture::{CaptureSettings, ChannelKind, ReleaseRule};
-use carrier::{CarrierHandle, CarrierSettings, Emission, ParcelRefused, Since, SystemClock, Taken, Written};
+use carrier::{
+    CarrierHandle, CarrierSettings, Emission, OneWaySettings, ParcelRefused, PeerSettings, Since, SystemClock, Taken,
+    Written,
+};
 use edge::{Environment, Site, SiteConfig};
 use hub::Hub;
 use mission::types::{ClientInfo, Login, NewPost, NewTeam, NewUser, Session};
@@ -85,12 +90,23 @@ struct Sites {
 
 impl Sites {
     async fn joined() -> Self {
+        let sites = Self::joined_with(|_, _| {}).await;
+        until("the team is at the hub", || snapshot(sites.hub.site().core()) == snapshot(sites.edge.core())).await;
+        sites.settled().await;
+        sites
+    }
+
+    /// `prepare` gets the hub's settings before it starts, then the edge's with where one-way lanes arrive at the hub.
+    async fn joined_with(prepare: impl Fn(&mut CarrierSettings, Option<SocketAddr>)) -> Self {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let (at_hub, at_edge) = (environment(), environment());
         let mut settings = config(dirs[0].path(), "bravo");
         settings.carrier.listen = Some("127.0.0.1:0".parse().unwrap());
+        prepare(&mut settings.carrier, None);
         let hub = Hub::start(settings, at_hub.clone()).await.unwrap();
-        let edge = Site::start(config(dirs[1].path(), "alpha"), at_edge.clone()).await.unwrap();
+        let mut settings = config(dirs[1].path(), "alpha");
+        prepare(&mut settings.carrier, hub.site().carrier().oneway_addr());
+        let edge = Site::start(settings, at_edge.clone()).await.unwrap();
         let invitation = hub.invite(&"alpha".parse().unwrap(), None, Duration::from_secs(60)).unwrap();
         edge.join(&invitation.token.0, PATIENCE).await.unwrap();
         let new = NewUser {
@@ -110,10 +126,7 @@ impl Sites {
         };
         let team = edge.core().create_team(&alice, &team).unwrap();
         let square = edge.core().channel_by_name(&alice, team.id, "town-square", false).unwrap().id;
-        let sites = Self { hub, edge, at_hub, at_edge, alice, square, _dirs: dirs };
-        until("the team is at the hub", || snapshot(sites.hub.site().core()) == snapshot(sites.edge.core())).await;
-        sites.settled().await;
-        sites
+        Self { hub, edge, at_hub, at_edge, alice, square, _dirs: dirs }
     }
 
     fn post(&self, message: String) {
@@ -323,5 +336,153 @@ async fn an_altered_parcel_and_one_for_another_node_are_refused_and_counted() {
     assert_eq!(posts(), before);
     import(hub, &medium).await;
     until("the post is there", || posts() == before + 1).await;
+    sites.stop().await;
+}
+
+/// Sends on to `to` what arrives, but loses a fifth and every now and then thirty in a row. Counts what comes back.
+struct Diode {
+    address: SocketAddr,
+    passed: Arc<AtomicU64>,
+    came_back: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Diode {
+    fn open() -> (Self, UdpSocket) {
+        let inside = UdpSocket::bind("127.0.0.1:0").unwrap();
+        inside.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let address = inside.local_addr().unwrap();
+        let (passed, came_back, stop) = Default::default();
+        (Self { address, passed, came_back, stop, threads: Vec::new() }, inside)
+    }
+
+    fn lead_to(&mut self, inside: UdpSocket, to: SocketAddr) {
+        let outside = UdpSocket::bind("127.0.0.1:0").unwrap();
+        outside.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let back = outside.try_clone().unwrap();
+        let (passed, stop) = (Arc::clone(&self.passed), Arc::clone(&self.stop));
+        self.threads.push(std::thread::spawn(move || {
+            let mut buffer = [0; 2_000];
+            // A linear congruential generator (Knuth, MMIX): the same losses in every run.
+            let (mut dice, mut burst) = (7u64, 0u32);
+            while !stop.load(Ordering::Relaxed) {
+                let Ok(len) = inside.recv(&mut buffer) else { continue };
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let roll = (dice >> 33) % 1_000;
+                if roll < 3 {
+                    burst = 30;
+                }
+                if burst > 0 || roll < 200 {
+                    burst = burst.saturating_sub(1);
+                    continue;
+                }
+                passed.fetch_add(1, Ordering::Relaxed);
+                outside.send_to(&buffer[..len], to).unwrap();
+            }
+        }));
+        let (came_back, stop) = (Arc::clone(&self.came_back), Arc::clone(&self.stop));
+        self.threads.push(std::thread::spawn(move || {
+            let mut buffer = [0; 2_000];
+            while !stop.load(Ordering::Relaxed) {
+                if back.recv(&mut buffer).is_ok() {
+                    came_back.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }));
+    }
+
+    fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Diode {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.drain(..).for_each(|thread| thread.join().unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_diode_that_loses_a_fifth_delivers_to_a_side_that_may_only_receive() {
+    let (mut diode, inside) = Diode::open();
+    let address = diode.address;
+    let sites = Sites::joined_with(|carrier, arrives| {
+        if arrives.is_none() && carrier.listen.is_some() {
+            carrier.oneway_listen = Some("127.0.0.1:0".parse().unwrap());
+            return;
+        }
+        let oneway = OneWaySettings {
+            to: address.to_string(),
+            bind: None,
+            interface: None,
+            dscp: 0,
+            rate: BitsPerSecond(4_000_000),
+            passes: 2,
+            redundancy_percent: 30,
+            repeat_minutes: 0,
+            rounds: 2,
+        };
+        let peer = PeerSettings { never_dial: true, oneway: Some(oneway), ..PeerSettings::default() };
+        carrier.peers.insert("bravo".parse().unwrap(), peer);
+    })
+    .await;
+    let (edge, hub) = (sites.edge.carrier().clone(), sites.hub.site().carrier().clone());
+    hub.set_emission(Emission::ReceiveOnly).unwrap();
+    edge.set_emission(Emission::Silent).unwrap();
+    diode.lead_to(inside, hub.oneway_addr().unwrap());
+
+    for n in 0..30 {
+        sites.post(format!("{n} {}", noise(n, 400)));
+    }
+    let bytes: Vec<u8> = noise(3_000, 150_000).into_bytes();
+    let file = sites.upload(&bytes);
+    sites.captured().await;
+    // Nothing leaves while emission control says so. What left before is not looked at.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = edge.status()[0].links.last().unwrap().oneway.clone().unwrap().datagrams;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let sent = || edge.status()[0].links.last().unwrap().oneway.clone().unwrap();
+    assert_eq!(sent().datagrams, before, "silent is silent");
+
+    edge.set_emission(Emission::Normal).unwrap();
+    // Whoever reaches the receiving side without being enrolled costs it a look.
+    let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for n in 0..200usize {
+        let len = [1_176, 0, 1, 1_175, 1_177, 9_000][n % 6];
+        let rubbish = [b"HFO1".as_slice(), noise(n, len).as_bytes()].concat();
+        stranger.send_to(&rubbish[..len], hub.oneway_addr().unwrap()).unwrap();
+    }
+    until("both cores are equal", || snapshot(sites.hub.site().core()) == snapshot(sites.edge.core())).await;
+    until("the file is whole", || sites.hub.site().core().file_path(file).unwrap().is_some()).await;
+    assert_eq!(std::fs::read(sites.hub.site().core().file_path(file).unwrap().unwrap()).unwrap(), bytes);
+
+    // Without a receipt nothing counts as arrived, however often it is sent; after two rounds it is not sent again.
+    let equation = || sites.edge.equation(sites.hub.site().node()).unwrap().unwrap();
+    let held = equation().held();
+    assert!(held >= 31 && held == equation().accepted(), "{:?}", equation());
+    until("all was sent twice", || sent().unconfirmed_entries == held).await;
+    until("nothing is on the carousel", || sent().turning_bytes == 0).await;
+    let passed = diode.passed();
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(diode.passed(), passed, "what was sent as often as ordered is not repeated");
+    assert_eq!(equation().held(), held, "unconfirmed is held");
+
+    let received = hub.oneway_received().unwrap();
+    assert!(received.whole > 0 && received.rejected == 200 && received.given_up == 0, "{received:?}");
+    assert_eq!(diode.came_back.load(Ordering::Relaxed), 0, "the receiving side sends nothing");
+    stranger.set_nonblocking(true).unwrap();
+    assert!(stranger.recv(&mut [0; 10]).is_err(), "not to strangers either");
+    let all = &edge.status()[0];
+    assert_eq!(all.state, carrier::PeerState::OneWay, "{all:?}");
+    // Each entry came in two rounds and is there once.
+    assert_eq!(figure(&sites.at_hub.metrics, "holdfast_parcels_refused_total"), 0);
+
+    // A medium brings the receipts; then nothing is unconfirmed.
+    let (back, _) = export(&hub, "alpha", Since::Continue, usize::MAX >> 1).await;
+    import(&edge, &back).await;
+    sites.settled().await;
+    until("nothing is unconfirmed", || sent().unconfirmed_entries == 0).await;
     sites.stop().await;
 }

@@ -96,13 +96,14 @@ impl Planner {
     }
 
     /// The next parcel's content, about `body_bytes` and at most one entry more; `None` when everything is planned.
-    /// `first` goes in front.
+    /// `first` goes in front. Nothing less urgent than `least` is planned; files are with [`Precedence::Deferred`] alone.
     ///
     /// # Errors
     /// When the journal cannot be read.
     pub fn next(
         &mut self,
         body_bytes: usize,
+        least: Precedence,
         first: Vec<Frame>,
         outbound: &dyn Outbound,
         now: Now,
@@ -120,7 +121,7 @@ impl Planner {
         };
         first.into_iter().for_each(|frame| planned.push(frame));
         let control = planned.bytes;
-        for class in Precedence::ALL {
+        for class in Precedence::ALL.into_iter().filter(|class| *class <= least) {
             let before = planned.bytes;
             while planned.bytes < body_bytes.max(control + ROOM_MIN) || self.sender.is_cutting(class) {
                 let room = body_bytes.saturating_sub(planned.bytes).clamp(ROOM_MIN, FRAME_BYTES_MAX);
@@ -148,7 +149,7 @@ impl Planner {
                 Some(_) | None => break,
             }
         }
-        if planned.numbers.is_empty() {
+        if planned.numbers.is_empty() && least == Precedence::Deferred {
             self.next_chunks(body_bytes.max(control + 1), &mut planned, outbound)?;
         }
         Ok((planned.bytes > control || !planned.frames.is_empty() && control > 0).then_some(planned))

@@ -379,7 +379,9 @@ impl Node {
         let mut planner = self.session.planner(state, Settled::default(), 3);
         let mut first = self.session.receipts();
         let mut parcels = Vec::new();
-        while let Some(planned) = planner.next(body, std::mem::take(&mut first), &self.disk, now).unwrap() {
+        while let Some(planned) =
+            planner.next(body, Precedence::Deferred, std::mem::take(&mut first), &self.disk, now).unwrap()
+        {
             self.session.note_in_parcel(&planned.numbers);
             parcels.push((self.boot, planned.frames));
         }

@@ -255,7 +255,11 @@ impl Watched {
         let unsent = total.held > total.stored + self.sent.under_way as u64 || files > UNSENT_FILE_BYTES;
         self.meter.look(now, frames, unsent && matches!(state, PeerState::Up { .. }));
         let mark = self.sent.first_bytes + total.stored + (total.accepted - total.held);
-        self.progress.look(now, mark, total.held > 0 && !matches!(state, PeerState::Silent | PeerState::Held { .. }));
+        self.progress.look(
+            now,
+            mark,
+            total.held > 0 && !matches!(state, PeerState::Silent | PeerState::Held { .. } | PeerState::OneWay),
+        );
     }
 
     /// When nothing will be held any more; `None` while the link is not up, or nothing moves.
@@ -365,6 +369,7 @@ impl Running {
             link: Some(&peer.state),
             accounting,
             streams,
+            sent_unconfirmed: unconfirmed(peer),
             sent: &watched.sent,
             measured: watched.meter.rate(now),
             ceiling: peer.rate,
@@ -483,7 +488,7 @@ impl Running {
             PeerState::Up { since } => (Some(*since), ""),
             PeerState::Connecting { last } => (None, last.as_str()),
             PeerState::Down { since, last } => (*since, last.as_str()),
-            PeerState::Silent => (None, ""),
+            PeerState::Silent | PeerState::OneWay => (None, ""),
             PeerState::Held { why } => (None, why.as_str()),
             PeerState::Denied { text } => (None, text.as_str()),
         };
@@ -542,6 +547,11 @@ fn purge_request(request: &PurgeRequest) -> Result<apply::PurgeRequest, Failure>
     })
 }
 
+/// What the one-way lane has sent as often as it is to, and nobody has confirmed.
+fn unconfirmed(peer: &PeerStatus) -> Option<u64> {
+    peer.links.iter().find_map(|link| link.oneway.as_ref()).map(|sent| sent.unconfirmed_entries)
+}
+
 /// What the state of a link means for the operator. Silence is an order that was given: it is no defect.
 fn verdict(state: &PeerState) -> Verdict {
     const WAIT: &str = "nothing is lost and it is tried again by itself; check the path to the peer if it should be up";
@@ -550,6 +560,7 @@ fn verdict(state: &PeerState) -> Verdict {
         PeerState::Up { .. } => Verdict::ok("up"),
         PeerState::Silent => Verdict::ok("silent, as emission control orders"),
         PeerState::Held { why } => Verdict::ok(why.clone()),
+        PeerState::OneWay => Verdict::ok("one-way: no answer is expected"),
         PeerState::Connecting { last } if last.is_empty() => Verdict::ok("connecting"),
         PeerState::Connecting { last } => Verdict::degraded(format!("no connection{}", why(last)), WAIT),
         PeerState::Down { last, .. } => Verdict::degraded(format!("no connection{}", why(last)), WAIT),

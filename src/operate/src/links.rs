@@ -1,6 +1,6 @@
 //! The links as the CLI sees them, and which of them a name means.
 
-use carrier::{CarrierHandle, LinkMeasured, LinkName, LinkOrder, LinkStatus, PeerState};
+use carrier::{CarrierHandle, LinkMeasured, LinkName, LinkOrder, LinkStatus, OneWayReceived, OneWaySent, PeerState};
 use model::{NodeId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,9 @@ pub struct Links {
     pub schema: String,
     /// By peer and link.
     pub links: Vec<LinkRow>,
+    /// What came over one-way lanes; `None` where none is configured to arrive.
+    #[serde(default)]
+    pub oneway_in: Option<OneWayReceived>,
 }
 
 /// One link.
@@ -22,9 +25,9 @@ pub struct LinkRow {
     pub peer: String,
     /// The link's name.
     pub link: String,
-    /// How frames travel over it: `quic` or `https`.
+    /// How frames travel over it: `quic`, `https` or `oneway`.
     pub lane: String,
-    /// `up`, `connecting`, `down`, `denied`, `silent` or `held`.
+    /// `up`, `connecting`, `down`, `denied`, `silent`, `held` or `one-way`.
     pub state: String,
     /// What it is found to be over time: `up`, `degraded`, `intermittent`, `denied`, `silent`, `down` or `held`.
     pub reach: String,
@@ -56,6 +59,9 @@ pub struct LinkRow {
     pub control_bytes: u64,
     /// Bytes of frames handed to it since the start: flash, immediate, priority, routine, deferred.
     pub class_bytes: [u64; 5],
+    /// What a one-way lane has sent; `None` for every other link.
+    #[serde(default)]
+    pub oneway: Option<OneWaySent>,
 }
 
 /// What a link may spend.
@@ -116,7 +122,7 @@ pub struct Which {
 pub fn list(carrier: &CarrierHandle) -> Links {
     let peers = carrier.status();
     let rows = peers.iter().flat_map(|peer| peer.links.iter().map(|link| row(peer.name.as_str(), link)));
-    Links { schema: "holdfast.links/1".to_owned(), links: rows.collect() }
+    Links { schema: "holdfast.links/1".to_owned(), links: rows.collect(), oneway_in: carrier.oneway_received() }
 }
 
 /// The links of a running node, to be chosen from.
@@ -178,7 +184,7 @@ fn row(peer: &str, link: &LinkStatus) -> LinkRow {
         PeerState::Up { since } => (Some(*since), ""),
         PeerState::Connecting { last } => (None, last.as_str()),
         PeerState::Down { since, last } => (*since, last.as_str()),
-        PeerState::Silent => (None, ""),
+        PeerState::Silent | PeerState::OneWay => (None, ""),
         PeerState::Held { why } => (None, why.as_str()),
         PeerState::Denied { text } => (None, text.as_str()),
     };
@@ -206,6 +212,7 @@ fn row(peer: &str, link: &LinkStatus) -> LinkRow {
         wire_bytes_down: link.wire_bytes_down,
         control_bytes: link.sent_control_bytes,
         class_bytes: link.sent_bytes,
+        oneway: link.oneway.clone(),
     }
 }
 

@@ -337,6 +337,7 @@ pub fn backlog(layout: &Layout, settings: &Settings) -> Result<Backlog, Failure>
                 link: None,
                 accounting,
                 streams,
+                sent_unconfirmed: None,
                 sent: &to.sent,
                 measured: None,
                 ceiling: to.ceiling,

@@ -73,6 +73,8 @@ label_enum! {
         Down = "down",
         /// Paused, without budget or outside its contact windows.
         Held = "held",
+        /// Nobody can tell: nothing comes back.
+        OneWay = "one-way",
     }
 }
 
@@ -89,6 +91,8 @@ label_enum! {
         Silent = "silent",
         /// Its links are paused, without budget or outside their contact windows.
         Held = "held",
+        /// A one-way lane is all there is to the peer.
+        OneWay = "one-way",
     }
 }
 

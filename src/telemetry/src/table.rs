@@ -65,6 +65,11 @@ metrics! {
     carrier_link_loss_ratio: Gauge [peer: PeerName, link: LinkName] "Share of the packets of this link's present connection that were lost.",
     carrier_link_budget_left_bytes: Gauge [peer: PeerName, link: LinkName] "Bytes that may still be sent over this link in its day or month; absent without a budget.",
 
+    oneway_sent_datagrams_total: Counter [peer: PeerName] "Datagrams sent over the one-way lane to the peer.",
+    oneway_received_datagrams_total: Counter [] "Datagrams that came where one-way lanes arrive.",
+    oneway_rejected_datagrams_total: Counter [] "Of these, those that were damaged, none of this lane's, or of nobody who is enrolled.",
+    oneway_unconfirmed_entries: Gauge [peer: PeerName] "Held entries that were sent over the one-way lane in as many rounds as are configured (in one, without that): nobody knows whether they arrived.",
+
     parcels_made_total: Counter [peer: PeerName] "Parcels made for a peer, for whatever carries them.",
     parcels_taken_total: Counter [peer: PeerName] "Parcels of a peer that were opened and taken in.",
     parcels_refused_total: Counter [reason: ParcelRefusal] "Parcels that were not taken; nothing of them was kept.",
@@ -230,7 +235,7 @@ mod tests {
         metrics.set_link_state(&peer, LinkState::Connecting);
         metrics.set_link_state(&peer, LinkState::Up);
         let states: Vec<f64> = LinkState::ALL.iter().map(|s| metrics.link_state.get((peer.clone(), *s))).collect();
-        assert_eq!(states, [0.0, 0.0, 1.0, 0.0, 0.0]);
+        assert_eq!(states, [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -15,14 +15,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use keys::{NodeKey, PeerRegistry, SealError, SealingKey};
-use model::{NodeId, RangeSet, UnixMillis};
+use model::{NodeId, Precedence, RangeSet, UnixMillis};
 use telemetry::{Metrics, ParcelRefusal};
 use tokio::sync::{mpsc, oneshot};
 use wire::WireError;
 use wire::frame::Frame;
 use wire::parcel::{Parcel, ParcelError};
 
-pub(crate) use state::PeerParcels;
+pub(crate) use state::{PeerParcels, ROUNDS_MAX};
 pub(crate) use talk::Parcels;
 
 /// Asks that wait for one peer's conversation. The askers wait for their answers one by one, so few are ever here.
@@ -117,10 +117,14 @@ pub struct Taken {
     pub already: bool,
 }
 
-/// Which lane a plan is for: each goes on by itself.
+/// What a plan is for: each goes on by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Lane {
     Courier,
+    /// What was not yet sent over the one-way lane.
+    OneWay,
+    /// What was, and has no receipt.
+    OneWayAgain,
 }
 
 /// What a new export leaves out.
@@ -191,7 +195,25 @@ pub(crate) enum Ask {
     Next {
         lane: Lane,
         bytes: usize,
+        least: Precedence,
         answer: oneshot::Sender<Result<Made, ParcelRefused>>,
+    },
+    /// The one-way lane begins with what it never sent, or with what has been sent fewer than `rounds` times (always, for 0).
+    BeginOneWay {
+        lane: Lane,
+        rounds: u32,
+        answer: oneshot::Sender<Result<(), ParcelRefused>>,
+    },
+    /// The oldest parcels that [`Ask::Next`] gave for this lane, and that this was not said of, have left.
+    Sent {
+        lane: Lane,
+        rounds: u32,
+        answer: oneshot::Sender<Result<(), ParcelRefused>>,
+    },
+    /// How many entries without a receipt have been sent over the one-way lane as often as `rounds` says, or once.
+    Unconfirmed {
+        rounds: u32,
+        answer: oneshot::Sender<Result<u64, ParcelRefused>>,
     },
     /// What [`Ask::Next`] gave is durable on a medium.
     Written {
@@ -282,8 +304,26 @@ impl ParcelDesk {
         self.ask(self.peer(to)?, |answer| Ask::Begin { lane: Lane::Courier, since, answer }).await
     }
 
-    pub(crate) async fn next(&self, to: &str, bytes: usize) -> Result<Made, ParcelRefused> {
-        self.ask(self.peer(to)?, |answer| Ask::Next { lane: Lane::Courier, bytes, answer }).await
+    pub(crate) async fn next(
+        &self,
+        to: &str,
+        lane: Lane,
+        bytes: usize,
+        least: Precedence,
+    ) -> Result<Made, ParcelRefused> {
+        self.ask(self.peer(to)?, |answer| Ask::Next { lane, bytes, least, answer }).await
+    }
+
+    pub(crate) async fn begin_oneway(&self, to: &str, lane: Lane, rounds: u32) -> Result<(), ParcelRefused> {
+        self.ask(self.peer(to)?, |answer| Ask::BeginOneWay { lane, rounds, answer }).await
+    }
+
+    pub(crate) async fn sent(&self, to: &str, lane: Lane, rounds: u32) -> Result<(), ParcelRefused> {
+        self.ask(self.peer(to)?, |answer| Ask::Sent { lane, rounds, answer }).await
+    }
+
+    pub(crate) async fn unconfirmed(&self, to: &str, rounds: u32) -> Result<u64, ParcelRefused> {
+        self.ask(self.peer(to)?, |answer| Ask::Unconfirmed { rounds, answer }).await
     }
 
     pub(crate) async fn written(&self, to: &str, written: Written, at: UnixMillis) -> Result<(), ParcelRefused> {

@@ -41,7 +41,14 @@ pub(crate) struct PeerParcels {
     /// Own entries that are on some medium.
     #[n(6)]
     pub(crate) written: BTreeMap<Epoch, RangeSet>,
+    /// At `n`, what was sent over the one-way lane in more than `n` rounds.
+    #[n(7)]
+    #[cbor(default)]
+    pub(crate) rounds: Vec<Run>,
 }
+
+/// Rounds of the one-way lane that are told apart.
+pub(crate) const ROUNDS_MAX: u32 = 16;
 
 /// One export, over as many media as it takes.
 #[derive(Clone, Debug, Default, Encode, Decode)]
@@ -64,6 +71,23 @@ impl Run {
             Some((EntryId { origin: me, epoch: Epoch(epoch), seq: Seq::new(n)? }, given))
         });
         Settled { numbers: self.numbers.clone(), files: self.files.clone(), begun }
+    }
+
+    /// Own entries.
+    pub(crate) fn numbers(&self) -> &BTreeMap<Epoch, RangeSet> {
+        &self.numbers
+    }
+
+    /// What is not in it, of epochs that have come so far: nothing of that is planned.
+    pub(crate) fn without_the_rest(&self, epochs: impl Iterator<Item = (Epoch, u64)>) -> Settled {
+        let mut settled = Settled::default();
+        for (epoch, last) in epochs.filter(|(_, last)| *last > 0) {
+            let all = RangeSet::from(1..=last);
+            let rest = |of: &BTreeMap<Epoch, RangeSet>| of.get(&epoch).map_or(all.clone(), |has| all.difference(has));
+            settled.numbers.insert(epoch, rest(&self.numbers));
+            settled.files.insert(epoch, rest(&self.files));
+        }
+        settled
     }
 
     pub(crate) fn new(open: bool, settled: &Settled) -> Self {
@@ -133,6 +157,39 @@ impl PeerParcels {
         self.taken.entry(boot).or_default().insert(number);
     }
 
+    /// One more round of these entries, and of these files, over the one-way lane. `rounds`: how many are told apart.
+    pub(crate) fn note_round(&mut self, sent: &Settled, first: bool, rounds: u32) {
+        let rounds = rounds.clamp(1, ROUNDS_MAX) as usize;
+        self.rounds.resize_with(self.rounds.len().max(rounds), Run::default);
+        // From the last on: each round gets what the round before it had.
+        for n in (0..self.rounds.len()).rev() {
+            let (before, from_here) = self.rounds.split_at_mut(n);
+            let Some(round) = from_here.first_mut() else { continue };
+            let raise = |to: &mut BTreeMap<Epoch, RangeSet>,
+                         sent: &BTreeMap<Epoch, RangeSet>,
+                         had: Option<&BTreeMap<Epoch, RangeSet>>| {
+                for (epoch, set) in sent {
+                    let more = match had {
+                        Some(had) => had.get(epoch).map(|had| set.intersection(had)).unwrap_or_default(),
+                        None => set.clone(),
+                    };
+                    to.entry(*epoch).or_default().union_with(&more);
+                }
+            };
+            let had = before.last();
+            raise(&mut round.numbers, &sent.numbers, had.map(|had| &had.numbers));
+            raise(&mut round.files, &sent.files, had.map(|had| &had.files));
+        }
+        if first && let Some(round) = self.rounds.first_mut() {
+            round.begun = sent.begun.map(|(id, given)| (id.epoch.0, id.seq.get(), given));
+        }
+    }
+
+    /// What has been sent in so many rounds; in one, for 0.
+    pub(crate) fn sent_in(&self, rounds: u32) -> Option<&Run> {
+        self.rounds.get(rounds.clamp(1, ROUNDS_MAX) as usize - 1)
+    }
+
     pub(crate) fn note_written(&mut self, id: &str, at: UnixMillis, parcels: &RangeSet, bytes: u64) {
         match self.sticks.iter_mut().find(|stick| stick.id == id) {
             Some(stick) => {
@@ -190,6 +247,35 @@ mod tests {
         assert_eq!(format!("{again:?}"), format!("{state:?}"));
         assert!(again.has_taken(6, 4) && !again.has_taken(5, 4));
         assert_eq!(again.run.unwrap().settled(PEER).begun.unwrap().1, 12);
+    }
+
+    #[test]
+    fn a_round_counts_for_what_was_in_the_round_before() {
+        let mut state = PeerParcels::default();
+        let sent = |range| Settled { numbers: [(Epoch(1), range)].into(), ..Settled::default() };
+        let in_rounds = |state: &PeerParcels, n| state.sent_in(n).map(|run| run.numbers().clone()).unwrap_or_default();
+        state.note_round(&sent(RangeSet::from(1..=9)), true, 2);
+        state.note_round(&sent(RangeSet::from(4..=5)), false, 2);
+        state.note_round(&sent(RangeSet::from(10..=12)), true, 2);
+        assert_eq!(in_rounds(&state, 1)[&Epoch(1)], RangeSet::from(1..=12));
+        assert_eq!(in_rounds(&state, 2)[&Epoch(1)], RangeSet::from(4..=5));
+        assert_eq!(in_rounds(&state, 0), in_rounds(&state, 1));
+        // Only what was sent once is there to be sent again.
+        let again = state.sent_in(2).unwrap().without_the_rest([(Epoch(1), 20), (Epoch(2), 0)].into_iter());
+        let mut rest = RangeSet::from(1..=3);
+        rest.insert_range(6..=20);
+        assert_eq!(again.numbers, [(Epoch(1), rest)].into());
+        // It survives, and a file of before there were rounds is read.
+        let dir = tempfile::tempdir().unwrap();
+        state.save(dir.path(), PEER).unwrap();
+        assert_eq!(in_rounds(&PeerParcels::open(dir.path(), PEER).unwrap(), 2), in_rounds(&state, 2));
+        let mut body = minicbor::to_vec((FORMAT, PeerParcels { last_number: 9, ..PeerParcels::default() })).unwrap();
+        let at = body.len() - 9;
+        assert_eq!((body[at], body.pop()), (0x88, Some(0x80)), "the last of eight fields is an empty list");
+        body[at] = 0x87;
+        let old = [blake3::hash(&body).as_bytes().as_slice(), &body].concat();
+        fs::write(path_in(dir.path(), PEER), old).unwrap();
+        assert_eq!(PeerParcels::open(dir.path(), PEER).unwrap().last_number, 9);
     }
 
     #[test]

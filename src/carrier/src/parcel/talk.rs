@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keys::SealingPublic;
 use link::{Now, Output, Planner, Settled};
-use model::{ChunkName, EntryId, NodeId, Outcome, RangeSet};
+use model::{ChunkName, EntryId, Epoch, NodeId, Outcome, Precedence, RangeSet};
 use tokio::sync::{mpsc, oneshot};
+use wire::frame::Frame;
 use wire::parcel::{Header, Parcel};
 
 use super::state::Run;
@@ -51,15 +53,25 @@ struct Taking {
     answer: oneshot::Sender<Result<Taken, ParcelRefused>>,
 }
 
+/// How often one-way links repeat their receipts, when those change, beside the beginning of each round.
+const RECEIPTS_EVERY: Duration = Duration::from_secs(10);
+
+/// Bytes are dear on a link that repeats everything.
+const ONEWAY_COMPRESSION: i32 = 19;
+
 /// A lane between [`Ask::Begin`] and [`Ask::End`].
 struct Planning {
     planner: Planner,
     /// On media, or on the way there.
     settled: Settled,
-    /// Given out and not said to be written.
-    pending: Option<(Settled, RangeSet)>,
+    /// Given out and not said to be written or sent, the oldest first.
+    pending: VecDeque<(Settled, RangeSet)>,
     /// Receipts go into the first parcel.
     receipts_due: bool,
+    /// Those that went last, and when.
+    told: Option<(Vec<Frame>, Duration)>,
+    /// How many own numbers were purged when the planner was told.
+    purged_told: u64,
 }
 
 impl Parcels {
@@ -113,7 +125,12 @@ impl Conversation {
                     }
                 }
                 Ask::Begin { lane, since, answer } => drop(answer.send(self.begin_plan(lane, since))),
-                Ask::Next { lane, bytes, answer } => drop(answer.send(self.next_parcels(lane, bytes, now))),
+                Ask::Next { lane, bytes, least, answer } => {
+                    drop(answer.send(self.next_parcels(lane, bytes, least, now)));
+                }
+                Ask::BeginOneWay { lane, rounds, answer } => drop(answer.send(self.begin_oneway(lane, rounds))),
+                Ask::Sent { lane, rounds, answer } => drop(answer.send(self.note_sent(lane, rounds))),
+                Ask::Unconfirmed { rounds, answer } => drop(answer.send(Ok(self.unconfirmed(rounds)))),
                 Ask::Written { lane, written, at, answer } => {
                     let noted = self.note_written(lane, &written, at);
                     drop(answer.send(noted));
@@ -128,7 +145,7 @@ impl Conversation {
     fn take_in(
         &mut self,
         boot: u64,
-        frames: Vec<wire::frame::Frame>,
+        frames: Vec<Frame>,
         now: Now,
     ) -> Result<(Vec<EntryId>, Vec<ChunkName>, u64), ParcelRefused> {
         // What the session wants done from before is done, so that what follows is the parcel's.
@@ -209,8 +226,7 @@ impl Conversation {
                 (settled, run.open)
             }
         };
-        let planner = self.planner(&settled).map_err(|e| ParcelRefused::Store(e.to_string()))?;
-        self.parcels.lanes.insert(lane, Planning { planner, settled, pending: None, receipts_due: true });
+        self.plan(lane, settled, COURIER_COMPRESSION)?;
         let accounting = self.journal.accounting(self.consumer.name()).ok().flatten();
         let held =
             accounting.map(|a| a.by_class.iter().fold((0, 0), |(n, b), sums| (n + sums.held, b + sums.held_bytes)));
@@ -218,10 +234,63 @@ impl Conversation {
         Ok(Begun { to: self.peer, from: me, continues, held_entries, held_bytes })
     }
 
-    fn planner(&mut self, settled: &Settled) -> Result<Planner, journal::ReadError> {
+    fn plan(&mut self, lane: Lane, settled: Settled, compression: i32) -> Result<(), ParcelRefused> {
+        let planner = self.planner(&settled, compression).map_err(|e| ParcelRefused::Store(e.to_string()))?;
+        let purged_told = self.journal.purged_count();
+        let pending = VecDeque::new();
+        let planning = Planning { planner, settled, pending, receipts_due: true, told: None, purged_told };
+        self.parcels.lanes.insert(lane, planning);
+        Ok(())
+    }
+
+    fn begin_oneway(&mut self, lane: Lane, rounds: u32) -> Result<(), ParcelRefused> {
+        let me = self.parcels.desk.key.node_id();
+        let state = &self.parcels.state;
+        let once = state.sent_in(1).cloned().unwrap_or_default();
+        let settled = match lane {
+            // Goes on in the middle of a file where that was when the node stopped.
+            Lane::Courier | Lane::OneWay => once.settled(me),
+            Lane::OneWayAgain => {
+                let epochs = self.journal.epochs();
+                let last = |own: &journal::OwnEpoch| (own.epoch, own.last.map_or(0, model::Seq::get));
+                let mut settled = once.without_the_rest(epochs.iter().map(last));
+                if let Some(enough) = state.sent_in(rounds).filter(|_| rounds > 0) {
+                    let enough = enough.settled(me);
+                    union(&mut settled.numbers, &enough.numbers);
+                    union(&mut settled.files, &enough.files);
+                }
+                settled
+            }
+        };
+        self.plan(lane, settled, ONEWAY_COMPRESSION)
+    }
+
+    fn note_sent(&mut self, lane: Lane, rounds: u32) -> Result<(), ParcelRefused> {
+        let planning = self.parcels.lanes.get_mut(&lane).ok_or(ParcelRefused::NotBegun)?;
+        let (settled, _) = planning.pending.pop_front().ok_or(ParcelRefused::NotBegun)?;
+        let numbers = less(&settled.numbers, &planning.settled.numbers);
+        let files = less(&settled.files, &planning.settled.files);
+        let sent = Settled { numbers, files, begun: settled.begun };
+        planning.settled = settled;
+        self.parcels.state.note_round(&sent, lane == Lane::OneWay, rounds);
+        self.save_parcels()
+    }
+
+    fn unconfirmed(&self, rounds: u32) -> u64 {
+        let Some(run) = self.parcels.state.sent_in(rounds) else { return 0 };
+        let state = self.consumer.state();
+        let of = |(epoch, set): (&Epoch, &RangeSet)| {
+            let ended = state.outcomes.get(epoch).into_iter().flatten();
+            let known = state.stored.get(epoch).into_iter().chain(ended);
+            known.fold(set.clone(), |left, known| left.difference(known)).count()
+        };
+        run.numbers().iter().map(of).sum()
+    }
+
+    fn planner(&mut self, settled: &Settled, compression: i32) -> Result<Planner, journal::ReadError> {
         self.tell_own_epoch();
         let state = sender_state(&self.journal, &self.consumer)?;
-        let mut planner = self.session.planner(state, settled.clone(), COURIER_COMPRESSION);
+        let mut planner = self.session.planner(state, settled.clone(), compression);
         let superseded = |epoch| {
             let outcomes = self.consumer.state().outcomes;
             outcomes.get(&epoch).map(|sets| sets[Outcome::Superseded as usize - 1].clone()).unwrap_or_default()
@@ -235,9 +304,16 @@ impl Conversation {
         Ok(planner)
     }
 
-    fn next_parcels(&mut self, lane: Lane, bytes: usize, now: Now) -> Result<Made, ParcelRefused> {
+    fn next_parcels(&mut self, lane: Lane, bytes: usize, least: Precedence, now: Now) -> Result<Made, ParcelRefused> {
         let mut planning = self.parcels.lanes.remove(&lane).ok_or(ParcelRefused::NotBegun)?;
-        let made = self.make_parcels(&mut planning, bytes, now);
+        match lane {
+            // What was given before and is not on a medium is for another export.
+            Lane::Courier => planning.pending.clear(),
+            Lane::OneWay => self.tell_changed(&mut planning, least, now),
+            // Receipts are told with what is new.
+            Lane::OneWayAgain => planning.receipts_due = false,
+        }
+        let made = self.make_parcels(&mut planning, bytes, least, now);
         // After a failure the plan is ahead of what was made: it is begun anew.
         if made.is_ok() {
             self.parcels.lanes.insert(lane, planning);
@@ -245,9 +321,39 @@ impl Conversation {
         made
     }
 
-    fn make_parcels(&mut self, planning: &mut Planning, bytes: usize, now: Now) -> Result<Made, ParcelRefused> {
+    /// Receipts go again when they have changed, but not with every entry that comes.
+    fn tell_changed(&self, planning: &mut Planning, least: Precedence, now: Now) {
+        if least < Precedence::Deferred {
+            planning.receipts_due = false;
+            return;
+        }
+        let waits = planning.told.as_ref().is_some_and(|(_, at)| now.mono < *at + RECEIPTS_EVERY);
+        if waits {
+            planning.receipts_due = false;
+            return;
+        }
+        let receipts = self.session.receipts();
+        planning.receipts_due = planning.told.as_ref().is_none_or(|(told, _)| *told != receipts);
+        if planning.receipts_due {
+            planning.told = Some((receipts, now.mono));
+        }
+    }
+
+    fn make_parcels(
+        &mut self,
+        planning: &mut Planning,
+        bytes: usize,
+        least: Precedence,
+        now: Now,
+    ) -> Result<Made, ParcelRefused> {
         let mut made = Made::default();
-        let mut settled = planning.settled.clone();
+        let mut settled = planning.pending.back().map_or(&planning.settled, |(settled, _)| settled).clone();
+        if planning.purged_told != self.journal.purged_count() {
+            planning.purged_told = self.journal.purged_count();
+            for (epoch, numbers) in self.journal.purged() {
+                planning.planner.lost(epoch, Outcome::Purged, &numbers);
+            }
+        }
         let mut sealed = Vec::new();
         planning.planner.appended();
         // What may be in a parcel from here on is not decided on without a receipt.
@@ -259,7 +365,7 @@ impl Conversation {
         while size == 0 || size + ROOM_MIN <= bytes {
             let first = if planning.receipts_due { self.session.receipts() } else { Vec::new() };
             let body = COURIER_BODY_BYTES.min(bytes.saturating_sub(size + OVERSHOOT)).max(8 << 10);
-            let planned = planning.planner.next(body, first, &self.outbound, now);
+            let planned = planning.planner.next(body, least, first, &self.outbound, now);
             let planned = planned.map_err(|e| ParcelRefused::Store(e.to_string()))?;
             planning.receipts_due = false;
             for (epoch, outcome, numbers) in planning.planner.take_skipped() {
@@ -277,6 +383,9 @@ impl Conversation {
             size += planned.bytes + 1_500;
             sealed.push(planned);
         }
+        if sealed.is_empty() {
+            return Ok(made);
+        }
         // Durable before anything of it leaves: a claim is believed only where this is remembered.
         let first = self.parcels.state.last_number + 1;
         self.parcels.state.last_number += sealed.len() as u64;
@@ -291,7 +400,7 @@ impl Conversation {
             made.numbers.insert(number);
             self.metrics.parcels_made_total.inc((self.label.clone(),));
         }
-        planning.pending = Some((settled, made.numbers.clone()));
+        planning.pending.push_back((settled, made.numbers.clone()));
         Ok(made)
     }
 
@@ -302,7 +411,7 @@ impl Conversation {
         at: model::UnixMillis,
     ) -> Result<(), ParcelRefused> {
         let planning = self.parcels.lanes.get_mut(&lane).ok_or(ParcelRefused::NotBegun)?;
-        let (settled, numbers) = planning.pending.take().ok_or(ParcelRefused::NotBegun)?;
+        let (settled, numbers) = planning.pending.pop_front().ok_or(ParcelRefused::NotBegun)?;
         planning.settled = settled;
         for (epoch, set) in &planning.settled.numbers {
             self.parcels.state.written.entry(*epoch).or_default().union_with(set);
@@ -317,4 +426,15 @@ impl Conversation {
         self.parcels.state.run = Some(Run::new(full, &planning.settled));
         self.save_parcels()
     }
+}
+
+fn union(into: &mut BTreeMap<Epoch, RangeSet>, more: &BTreeMap<Epoch, RangeSet>) {
+    for (epoch, set) in more {
+        into.entry(*epoch).or_default().union_with(set);
+    }
+}
+
+fn less(all: &BTreeMap<Epoch, RangeSet>, without: &BTreeMap<Epoch, RangeSet>) -> BTreeMap<Epoch, RangeSet> {
+    let nothing = RangeSet::default();
+    all.iter().map(|(epoch, set)| (*epoch, set.difference(without.get(epoch).unwrap_or(&nothing)))).collect()
 }

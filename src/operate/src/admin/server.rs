@@ -232,7 +232,7 @@ mod tests {
             Ok(())
         }
         fn links(&self) -> Result<Links, Failure> {
-            Ok(Links { schema: "holdfast.links/1".to_owned(), links: Vec::new() })
+            Ok(Links { schema: "holdfast.links/1".to_owned(), links: Vec::new(), oneway_in: None })
         }
         fn order_link(&self, change: &LinkChange) -> Result<(), Failure> {
             links::choose(Vec::new(), &change.link).map(|_| ())

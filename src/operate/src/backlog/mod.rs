@@ -44,6 +44,10 @@ pub struct PeerBacklog {
     pub entries: u64,
     /// Of these, durable at the peer and waiting there.
     pub stored: u64,
+    /// Of these, sent over the one-way lane as often as is configured, without any receipt: nobody knows whether they arrived.
+    /// `None` without such a lane, and when the node does not run.
+    #[serde(default)]
+    pub sent_unconfirmed: Option<u64>,
     /// What of them has not crossed, before packing.
     pub plain_bytes: u64,
     /// The same as frames on the link.
@@ -115,6 +119,8 @@ pub struct Parts<'a> {
     pub accounting: &'a Accounting,
     /// By stream; empty where that is not asked for.
     pub streams: HeldByStream,
+    /// Held entries that the one-way lane has sent, unconfirmed.
+    pub sent_unconfirmed: Option<u64>,
     /// What its session has sent.
     pub sent: &'a SentSoFar,
     /// How fast, as far as it was measured.
@@ -161,6 +167,7 @@ impl PeerBacklog {
             link: parts.link.map(|state| state_name(state).to_owned()),
             entries: total.held,
             stored: total.stored,
+            sent_unconfirmed: parts.sent_unconfirmed,
             plain_bytes: remaining.iter().map(|r| r.plain_bytes).sum(),
             link_bytes,
             packing,
@@ -189,6 +196,7 @@ pub fn state_name(state: &PeerState) -> &'static str {
         PeerState::Connecting { .. } => "connecting",
         PeerState::Down { .. } => "down",
         PeerState::Silent => "silent",
+        PeerState::OneWay => "one-way",
         PeerState::Held { .. } => "held",
         PeerState::Denied { .. } => "denied",
     }

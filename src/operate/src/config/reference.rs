@@ -261,6 +261,11 @@ pub const SECTIONS: &[Section] = &[
                 default: Is("15"),
                 help: "When something is held for a peer and nothing of it has moved for so long, the health check `backlog NAME` says so; 0 for never. A link that is silent by order raises no alarm.",
             },
+            Key {
+                name: "oneway_listen",
+                default: Unset("\"0.0.0.0:7900\""),
+                help: "Where datagrams of one-way lanes arrive, UDP. Nothing is ever sent from there. Datagrams of nodes that are not enrolled are dropped unread.",
+            },
         ],
     },
     Section {
@@ -279,6 +284,51 @@ pub const SECTIONS: &[Section] = &[
                 help: "Ceiling for everything sent to it, all headers included.",
             },
             Key { name: "labels", default: Unset("[\"directory\"]"), help: "Release labels that it may get." },
+            Key {
+                name: "never_dial",
+                default: Is("false"),
+                help: "This node never dials it and raises no alarm while there is no link, as where the only way there, or from there, is a data diode. The peer may still dial.",
+            },
+        ],
+    },
+    Section {
+        name: "carrier.peers.NAME.oneway",
+        shape: Shape::Named,
+        help: "A lane to that peer over which nothing comes back, such as through a data diode: parcels in UDP datagrams of 1,176 bytes, with repair symbols and repeated. Nothing counts as arrived before a receipt comes by another way. Operators call it the link `oneway`.",
+        keys: &[
+            Key {
+                name: "to",
+                default: Required("\"192.0.2.40:7900\""),
+                help: "Where to send: the diode, or the peer's `carrier.oneway_listen`.",
+            },
+            Key { name: "bind", default: Unset("\"192.0.2.10\""), help: "Own address that its packets leave from." },
+            Key { name: "interface", default: Unset("\"eth1\""), help: "Interface that its packets leave through." },
+            Key { name: "dscp", default: Is("0"), help: "Differentiated services code point of its packets, 0 to 63." },
+            Key {
+                name: "rate",
+                default: Required("\"1Mbit/s\""),
+                help: "Ceiling for everything sent there, all headers and repetitions included. Below what the diode carries: it cannot say when it drops.",
+            },
+            Key {
+                name: "passes",
+                default: Is("3"),
+                help: "How often each parcel is sent, 1 to 100; every pass has symbols of its own that add to those before. Flash has two passes more.",
+            },
+            Key {
+                name: "redundancy_percent",
+                default: Is("30"),
+                help: "Symbols that each pass has beyond those that make a parcel whole, 0 to 400. Flash has twice as many.",
+            },
+            Key {
+                name: "repeat_minutes",
+                default: Is("60"),
+                help: "After so many minutes what has no receipt is sent again, in new parcels; what is new goes first. 0: every 5 seconds.",
+            },
+            Key {
+                name: "rounds",
+                default: Is("0"),
+                help: "After so many rounds without a receipt an entry counts as `sent, unconfirmed` and is not sent again, at most 16; 0 for never. It is held all the same, since nobody knows whether it arrived.",
+            },
         ],
     },
     Section {

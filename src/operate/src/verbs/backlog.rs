@@ -75,6 +75,11 @@ fn of_peer(peer: &PeerBacklog) -> Vec<String> {
             peer.rate.basis.as_str()
         ),
     ];
+    if let Some(sent) = peer.sent_unconfirmed.filter(|sent| *sent > 0) {
+        lines.push(format!(
+            "  {sent} of them were sent over the one-way lane, unconfirmed: nobody knows whether they arrived"
+        ));
+    }
     if let Some(seconds) = peer.no_progress_seconds.filter(|_| peer.stalled) {
         lines.push(format!("  ALARM: nothing of it has moved for {}", show::seconds(seconds)));
     }

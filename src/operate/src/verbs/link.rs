@@ -10,7 +10,7 @@ use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
 use crate::links::{self, LinkChange, LinkRow, LinkTest, LinkTested, Links};
 use crate::{config, lock, offline, output, show};
-use carrier::{Emission, LinkOrder};
+use carrier::{Emission, LinkOrder, OneWayReceived, OneWaySent};
 
 #[derive(Serialize)]
 struct Shown {
@@ -31,7 +31,10 @@ pub(super) fn run(layout: &Layout, verb: Link) -> Done {
             let links: Links = block_on(client::get(layout.data(), "/v1/links"))?;
             match format.json {
                 true => output::json(&links),
-                false => links.links.iter().for_each(|link| output::line(shown(link))),
+                false => {
+                    links.links.iter().for_each(|link| output::line(shown(link)));
+                    links.oneway_in.iter().for_each(|received| output::line(arrived(received)));
+                }
             }
             Ok(Exit::Ok)
         }
@@ -77,6 +80,9 @@ fn order(layout: &Layout, settings: &Settings, link: String, order: LinkOrder) -
 }
 
 fn shown(link: &LinkRow) -> String {
+    if let Some(sent) = &link.oneway {
+        return shown_oneway(link, sent);
+    }
     let mut parts = vec![format!("{}/{} {}", link.peer, link.link, show::state(&link.state, &link.reach))];
     parts.extend((!link.detail.is_empty()).then(|| link.detail.clone()));
     parts.push(link.lane.clone());
@@ -89,6 +95,29 @@ fn shown(link: &LinkRow) -> String {
     parts.extend(link.window_next.map(|at| format!("next contact {}", show::time(at))));
     parts.push(format!("sent {}", show::bytes(link.wire_bytes_up)));
     parts.push(format!("received {}", show::bytes(link.wire_bytes_down)));
+    parts.join(", ")
+}
+
+fn shown_oneway(link: &LinkRow, sent: &OneWaySent) -> String {
+    let mut parts = vec![format!("{}/{} {}", link.peer, link.link, link.state)];
+    parts.extend((!link.detail.is_empty()).then(|| link.detail.clone()));
+    parts.push(format!("rate {}", show::rate(link.rate_bits_per_second)));
+    parts.push(format!("sent {}", show::bytes(link.wire_bytes_up)));
+    parts.push(format!("{} parcels with every pass", sent.parcels));
+    parts.push(format!("{} to repeat", show::bytes(sent.turning_bytes)));
+    parts.push(format!("{} rounds over", sent.rounds));
+    parts.push(format!("{} entries sent, unconfirmed", sent.unconfirmed_entries));
+    parts.extend(sent.last_at.map(|at| format!("last {}", show::time(at))));
+    parts.join(", ")
+}
+
+fn arrived(received: &OneWayReceived) -> String {
+    let mut parts = vec![format!("one-way arrivals at {}", received.listen)];
+    parts.push(format!("{} datagrams, {} of them rejected", received.datagrams, received.rejected));
+    parts.push(format!("{} parcels whole", received.whole));
+    parts.push(format!("{} begun", received.halves.len()));
+    parts.push(format!("{} given up", received.given_up));
+    parts.extend(received.last_at.map(|at| format!("last {}", show::time(at))));
     parts.join(", ")
 }
 
