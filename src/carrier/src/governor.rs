@@ -263,6 +263,12 @@ impl Governor {
         state.pass(lane, bytes, now, send)
     }
 
+    /// How fast what goes there may leave; `None` where every byte is counted.
+    pub(crate) fn rate_to(&self, to: Place, now: Instant) -> Option<BitsPerSecond> {
+        let lane = self.state().lane(to, now)?;
+        (lane.allowance() == UNLIMITED).then(|| lane.pace())
+    }
+
     /// Counts what arrived.
     pub(crate) fn received(&self, from: Place, payload_bytes: usize, datagrams: usize, now: Instant) {
         if let Some(lane) = self.state().lane(from, now) {

@@ -27,6 +27,7 @@ mod emission;
 mod endpoint;
 mod enroll;
 mod error;
+mod firsts;
 mod governor;
 mod https;
 mod keeper;

@@ -5,8 +5,8 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use quinn::udp::{RecvMeta, Transmit};
@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::clock;
+use crate::firsts::{Firsts, is_handshake};
 use crate::governor::{Governor, Verdict};
 use crate::settings::Outlet;
 
@@ -33,13 +34,22 @@ pub(crate) struct GovernedSocket {
     /// The same socket, where packets carry a code point: quinn sets the whole traffic class of each datagram for ECN, and
     /// so would undo it.
     marked: Option<UdpSocket>,
+    copies: Mutex<Copies>,
+}
+
+/// Copies of handshakes, sent by the task that receives: nobody else looks after the socket when a time comes.
+#[derive(Default)]
+struct Copies {
+    firsts: Firsts,
+    sleep: Option<Pin<Box<Sleep>>>,
+    receiver: Option<Waker>,
 }
 
 impl GovernedSocket {
     /// `number` names it at the governor. `dscp` is what its packets carry, see [`bind`].
     pub(crate) fn new(socket: UdpSocket, number: u32, dscp: u8, governor: Arc<Governor>) -> io::Result<Self> {
         let marked = if dscp == 0 { None } else { Some(socket.try_clone()?) };
-        Ok(Self { inner: TokioRuntime.wrap_udp_socket(socket)?, governor, number, marked })
+        Ok(Self { inner: TokioRuntime.wrap_udp_socket(socket)?, governor, number, marked, copies: Mutex::default() })
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -49,6 +59,53 @@ impl GovernedSocket {
             (SocketAddr::V4(_), to) | (SocketAddr::V6(_), to @ SocketAddr::V6(_)) => to,
         };
         socket.send_to(transmit.contents, mapped).map(|_| ())
+    }
+
+    fn copies(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().expect("nothing panics while holding copies")
+    }
+
+    /// A datagram has left; one of a handshake is copied.
+    fn note_sent(&self, transmit: &Transmit<'_>, now: Instant) {
+        if !is_handshake(transmit.contents) {
+            return;
+        }
+        let to = transmit.destination;
+        let Some(rate) = self.governor.rate_to((self.number, to), now) else { return };
+        let mut copies = self.copies();
+        copies.firsts.sent(transmit.contents, transmit.src_ip, to, rate, now);
+        if let Some(receiver) = copies.receiver.take() {
+            receiver.wake();
+        }
+    }
+
+    /// Sends the copies that are due. The task of `cx` is woken for the next.
+    fn send_copies(&self, cx: &mut Context<'_>) {
+        let mut copies = self.copies();
+        copies.receiver = Some(cx.waker().clone());
+        loop {
+            let now = clock::now();
+            while let Some(copy) = copies.firsts.take(now) {
+                let transmit = Transmit {
+                    destination: copy.to,
+                    ecn: None,
+                    contents: &copy.datagram,
+                    segment_size: None,
+                    src_ip: copy.from,
+                };
+                let place = (self.number, copy.to);
+                match self.governor.submit(place, copy.datagram.len(), now, || self.send(&transmit)) {
+                    Verdict::NotBefore(free) => copies.firsts.later(copy, free),
+                    // It is one of several.
+                    Verdict::Sent | Verdict::Dropped | Verdict::Failed(_) => {}
+                }
+            }
+            let Some(due) = copies.firsts.due() else { return copies.sleep = None };
+            let sleep = copies.sleep.insert(Box::pin(sleep_until(due.into())));
+            if sleep.as_mut().poll(cx).is_pending() {
+                return;
+            }
+        }
     }
 }
 
@@ -87,13 +144,17 @@ impl AsyncUdpSocket for GovernedSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let verdict =
-            self.governor.submit((self.number, transmit.destination), transmit.contents.len(), clock::now(), || {
-                self.send(transmit)
-            });
+        let now = clock::now();
+        let verdict = self
+            .governor
+            .submit((self.number, transmit.destination), transmit.contents.len(), now, || self.send(transmit));
         match verdict {
+            Verdict::Sent => {
+                self.note_sent(transmit, now);
+                Ok(())
+            }
             // Dropped is like lost on the way: quinn must not hear of it, or it would wait for the socket.
-            Verdict::Sent | Verdict::Dropped => Ok(()),
+            Verdict::Dropped => Ok(()),
             Verdict::NotBefore(at) => {
                 REFUSED_UNTIL.set(Some(at));
                 Err(io::ErrorKind::WouldBlock.into())
@@ -108,9 +169,12 @@ impl AsyncUdpSocket for GovernedSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        self.send_copies(cx);
         let count = ready!(self.inner.poll_recv(cx, bufs, meta))?;
         let now = clock::now();
-        for m in &meta[..count] {
+        for (m, buf) in meta[..count].iter().zip(bufs.iter()) {
+            let datagrams = buf[..m.len].chunks(m.stride.max(1));
+            datagrams.for_each(|datagram| self.copies().firsts.came(datagram, m.addr));
             self.governor.received((self.number, m.addr), m.len, m.len.div_ceil(m.stride.max(1)), now);
         }
         Poll::Ready(Ok(count))

@@ -21,6 +21,7 @@ use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, Ev
 use shaper::{Copies, Demand, Shaper};
 
 use crate::clock;
+use crate::firsts::Firsts;
 use crate::governor::{Governor, Lane, Verdict};
 use crate::prober::{PathView, Prober};
 use crate::quic::{self, SharedRate};
@@ -50,6 +51,7 @@ struct Site {
     shaper: Shaper,
     /// A datagram that the governor has refused so far, and until when.
     held: Option<(Vec<u8>, Instant)>,
+    firsts: Firsts,
     /// Frames that the peer's end has not confirmed.
     unconfirmed: HashMap<StreamId, u64>,
     prober: Prober,
@@ -121,6 +123,7 @@ impl Trial {
                     Duration::ZERO,
                 ),
                 held: None,
+                firsts: Firsts::default(),
                 unconfirmed: HashMap::new(),
                 prober: Prober::new(base),
                 outstanding: 0,
@@ -187,7 +190,12 @@ impl Trial {
         let (_, connection) = site.connection.as_mut()?;
         let timer = connection.poll_timeout();
         let lane = site.held.as_ref().map(|(_, at)| *at);
-        let due = timer.into_iter().chain(lane).min().map(|at| at.saturating_duration_since(self.base));
+        let due = timer
+            .into_iter()
+            .chain(lane)
+            .chain(site.firsts.due())
+            .min()
+            .map(|at| at.saturating_duration_since(self.base));
         let posts = site.flash.front().map(|(_, at)| *at).into_iter().chain(site.copies.front().map(|(at, _)| *at));
         let post = posts.min().filter(|_| site.greeted).map(|at| at.max(site.shaper.wake_at().unwrap_or(at)));
         let wants = site.greeted && site.backlog > 0 && site.room() > 0;
@@ -201,6 +209,7 @@ impl Trial {
     fn receive(&mut self, to: usize, datagram: &[u8]) {
         let at = self.instant();
         let site = &mut self.sites[to];
+        site.firsts.came(datagram, site.peer);
         let mut answer = Vec::new();
         let event = site.endpoint.handle(at, site.peer, None, None, BytesMut::from(datagram), &mut answer);
         match event {
@@ -473,6 +482,16 @@ impl Site {
     /// Returns whether something was sent.
     fn transmit(&mut self, at: Instant, mut send: impl FnMut(Vec<u8>)) -> bool {
         let mut sent = false;
+        while let Some(copy) = self.firsts.take(at) {
+            let pass = || -> Result<(), ()> {
+                send(copy.datagram.clone());
+                Ok(())
+            };
+            if let Verdict::NotBefore(free) = self.governor.submit((0, copy.to), copy.datagram.len(), at, pass) {
+                self.firsts.later(copy, free);
+                break;
+            }
+        }
         loop {
             let datagram = match self.held.take() {
                 Some((datagram, _)) => datagram,
@@ -490,7 +509,10 @@ impl Site {
                 Ok(())
             };
             match self.governor.submit((0, self.peer), datagram.len(), at, pass) {
-                Verdict::Sent | Verdict::Dropped => sent = true,
+                Verdict::Sent | Verdict::Dropped => {
+                    sent = true;
+                    self.firsts.sent(&datagram, None, self.peer, self.rate.ceiling(), at);
+                }
                 Verdict::NotBefore(free) => {
                     self.held = Some((datagram, free));
                     return sent;
