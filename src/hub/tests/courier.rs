@@ -357,7 +357,9 @@ impl Diode {
         (Self { address, passed, came_back, stop, threads: Vec::new() }, inside)
     }
 
+    /// What was sent before is lost.
     fn lead_to(&mut self, inside: UdpSocket, to: SocketAddr) {
+        while inside.recv(&mut [0; 2_000]).is_ok() {}
         let outside = UdpSocket::bind("127.0.0.1:0").unwrap();
         outside.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let back = outside.try_clone().unwrap();
@@ -404,6 +406,54 @@ impl Drop for Diode {
     }
 }
 
+/// Everything for a peer goes one way, and is repeated every five seconds.
+fn lane_to(diode: SocketAddr, rounds: u32) -> PeerSettings {
+    let oneway = OneWaySettings {
+        to: diode.to_string(),
+        bind: None,
+        interface: None,
+        dscp: 0,
+        rate: BitsPerSecond(4_000_000),
+        passes: 2,
+        redundancy_percent: 30,
+        repeat_minutes: 0,
+        rounds,
+    };
+    PeerSettings { never_dial: true, oneway: Some(oneway), ..PeerSettings::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_diode_in_each_direction_brings_the_receipts_too() {
+    let ((mut there, into_there), (mut back, into_back)) = (Diode::open(), Diode::open());
+    let (to_hub, to_edge) = (there.address, back.address);
+    let sites = Sites::joined_with(|carrier, arrives_at_hub| {
+        carrier.oneway_listen = Some("127.0.0.1:0".parse().unwrap());
+        let (peer, diode) = if arrives_at_hub.is_none() { ("alpha", to_edge) } else { ("bravo", to_hub) };
+        carrier.peers.insert(peer.parse().unwrap(), lane_to(diode, 0));
+    })
+    .await;
+    for n in 0..30 {
+        sites.post(format!("{n} {}", noise(n, 400)));
+    }
+    sites.captured().await;
+    // What is sent before the way back exists is lost, receipts among it.
+    there.lead_to(into_there, sites.hub.site().carrier().oneway_addr().unwrap());
+    until("both cores are equal", || snapshot(sites.hub.site().core()) == snapshot(sites.edge.core())).await;
+    // The receipts are told ten seconds after the last change at the latest, and once more after ten more.
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert!(sites.edge.equation(sites.hub.site().node()).unwrap().unwrap().held() >= 30);
+    back.lead_to(into_back, sites.edge.carrier().oneway_addr().unwrap());
+    sites.settled().await;
+    let equation = sites.edge.equation(sites.hub.site().node()).unwrap().unwrap();
+    assert_eq!(equation.accepted(), equation.journal.total.applied, "{equation:?}");
+    until("nothing is unconfirmed", || {
+        let lane = sites.edge.carrier().status()[0].links.last().unwrap().oneway.clone().unwrap();
+        lane.unconfirmed_entries == 0 && lane.turning_bytes == 0
+    })
+    .await;
+    sites.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_diode_that_loses_a_fifth_delivers_to_a_side_that_may_only_receive() {
     let (mut diode, inside) = Diode::open();
@@ -413,19 +463,7 @@ async fn a_diode_that_loses_a_fifth_delivers_to_a_side_that_may_only_receive() {
             carrier.oneway_listen = Some("127.0.0.1:0".parse().unwrap());
             return;
         }
-        let oneway = OneWaySettings {
-            to: address.to_string(),
-            bind: None,
-            interface: None,
-            dscp: 0,
-            rate: BitsPerSecond(4_000_000),
-            passes: 2,
-            redundancy_percent: 30,
-            repeat_minutes: 0,
-            rounds: 2,
-        };
-        let peer = PeerSettings { never_dial: true, oneway: Some(oneway), ..PeerSettings::default() };
-        carrier.peers.insert("bravo".parse().unwrap(), peer);
+        carrier.peers.insert("bravo".parse().unwrap(), lane_to(address, 2));
     })
     .await;
     let (edge, hub) = (sites.edge.carrier().clone(), sites.hub.site().carrier().clone());

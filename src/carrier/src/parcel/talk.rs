@@ -251,6 +251,10 @@ impl Conversation {
             // Goes on in the middle of a file where that was when the node stopped.
             Lane::Courier | Lane::OneWay => once.settled(me),
             Lane::OneWayAgain => {
+                // Those of the round before may be lost, and nothing else may ever change again.
+                if let Some(new) = self.parcels.lanes.get_mut(&Lane::OneWay) {
+                    new.told = None;
+                }
                 let epochs = self.journal.epochs();
                 let last = |own: &journal::OwnEpoch| (own.epoch, own.last.map_or(0, model::Seq::get));
                 let mut settled = once.without_the_rest(epochs.iter().map(last));
@@ -334,9 +338,7 @@ impl Conversation {
         }
         let receipts = self.session.receipts();
         planning.receipts_due = planning.told.as_ref().is_none_or(|(told, _)| *told != receipts);
-        if planning.receipts_due {
-            planning.told = Some((receipts, now.mono));
-        }
+        planning.told = Some((receipts, now.mono));
     }
 
     fn make_parcels(

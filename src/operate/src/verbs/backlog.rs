@@ -67,13 +67,16 @@ fn of_peer(peer: &PeerBacklog) -> Vec<String> {
             show::bytes(peer.link_bytes),
             peer.oldest_seconds.map_or("-".to_owned(), show::seconds)
         ),
-        format!(
-            "  crosses in {}{from}; rate {} to {}, {}",
-            time(peer.eta),
-            show::rate((peer.rate.low_bytes_per_second * 8.0) as u64),
-            show::rate((peer.rate.high_bytes_per_second * 8.0) as u64),
-            peer.rate.basis.as_str()
-        ),
+        match link {
+            "one-way" => "  nobody can say when it has crossed: no answer is expected".to_owned(),
+            _ => format!(
+                "  crosses in {}{from}; rate {} to {}, {}",
+                time(peer.eta),
+                show::rate((peer.rate.low_bytes_per_second * 8.0) as u64),
+                show::rate((peer.rate.high_bytes_per_second * 8.0) as u64),
+                peer.rate.basis.as_str()
+            ),
+        },
     ];
     if let Some(sent) = peer.sent_unconfirmed.filter(|sent| *sent > 0) {
         lines.push(format!(
