@@ -6,7 +6,10 @@ use model::{ChunkName, Entry, EntryId, Epoch, Event, Label, Manifest, NodeId, Ou
 use wire::chunk::{CHUNK_BYTES_MAX, Namer, check_list_len, check_manifest, read_name_list};
 use wire::frame::{Assembly, Frame, Slice, Unavailable, Want, Whole};
 
-use crate::limits::{BASED_MAX, FILES_ACTIVE_MAX, FILES_MAX, NAMES_MAX, PARTIAL_BYTES_MAX, RANGES_PER_FRAME};
+use crate::limits::{
+    BASED_MAX, FILES_ACTIVE_MAX, FILES_MAX, LIST_AHEAD_BYTES_MAX, LISTS_AHEAD_MAX, NAMES_MAX, PARTIAL_BYTES_MAX,
+    RANGES_PER_FRAME,
+};
 use crate::output::{LinkError, Output};
 use crate::progress::take_fitting;
 
@@ -39,6 +42,8 @@ pub(crate) struct Fetch {
     /// Each gets its number when it is asked.
     wants: VecDeque<Want>,
     questions: u64,
+    /// Lists that came ahead of files since one was complete or begun.
+    lists_ahead: usize,
 }
 
 #[derive(Debug)]
@@ -116,6 +121,7 @@ impl Fetch {
             stale: false,
             wants: VecDeque::new(),
             questions: 0,
+            lists_ahead: 0,
         }
     }
 
@@ -130,6 +136,7 @@ impl Fetch {
     /// A file entry of the peer came; the shell makes it durable.
     pub(crate) fn arrived(&mut self, entry: &Entry) {
         if let Some((number, file)) = file_of(entry) {
+            self.lists_ahead = 0;
             self.arriving.insert(number, file);
         }
     }
@@ -337,6 +344,20 @@ impl Fetch {
         let file = EntryId { origin: self.peer, epoch: whole.epoch, seq: whole.seq };
         outputs.push_back(Output::StoreChunk { name, bytes, base: None, file });
         Ok(())
+    }
+
+    /// Takes a list of names that came ahead of a file's entry.
+    pub(crate) fn list_ahead(
+        &mut self,
+        list: &Whole,
+        outbound: &dyn Outbound,
+        outputs: &mut VecDeque<Output>,
+    ) -> Result<(), LinkError> {
+        self.lists_ahead += 1;
+        if self.lists_ahead > LISTS_AHEAD_MAX || list.chunk()?.len() > LIST_AHEAD_BYTES_MAX {
+            return Err(LinkError::Protocol("a chunk that nobody asked for"));
+        }
+        self.whole(list, outbound, outputs)
     }
 
     pub(crate) fn is_storing(&self, name: &ChunkName) -> bool {

@@ -78,3 +78,10 @@ pub const HISTORY_FAILURES_MAX: u32 = 8;
 
 /// Entries under way whose bytes are kept for a history. 2 048 x at most 2 KiB = 4 MiB, 400 kB of chat.
 pub const KEPT_IN_FLIGHT_MAX: usize = 2_048;
+
+/// Lists of names that may come before the entry of a file does. A manifest names eight; those of other files overtake
+/// and are overtaken, and some come twice.
+pub const LISTS_AHEAD_MAX: usize = 1_024;
+
+/// The longest such list: 64 names.
+pub const LIST_AHEAD_BYTES_MAX: usize = 64 * model::ChunkName::LEN;

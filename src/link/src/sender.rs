@@ -605,6 +605,17 @@ impl Sender {
         Ok(self.in_flight.len() < window && self.has_next(class, outbound, now)?)
     }
 
+    /// The entry that the next frame of a class begins with, unless one is under way in fragments.
+    pub(crate) fn front(
+        &mut self,
+        class: Precedence,
+        outbound: &dyn Outbound,
+        now: Now,
+    ) -> Result<Option<&Outgoing>, OutboundError> {
+        let waits = self.waits(class, outbound, now)? && self.cutting[class.index()].is_none();
+        Ok(self.queues[class.index()].ahead.front().filter(|_| waits))
+    }
+
     /// Brings an entry that is to be sent to the front of the class's queue.
     fn has_next(&mut self, class: Precedence, outbound: &dyn Outbound, now: Now) -> Result<bool, OutboundError> {
         loop {

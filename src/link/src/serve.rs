@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use model::{ChunkName, EntryId, Epoch, Event, NodeId, Outbound, OutboundError, RangeSet, Seq};
+use model::{ChunkName, EntryId, Epoch, Event, Header, Kind, NodeId, Outbound, OutboundError, Outgoing, RangeSet, Seq};
 use wire::chunk::{check_list_len, check_manifest, read_name_list};
-use wire::frame::{Frame, Packed, Slice, Unavailable, Want};
+use wire::frame::{Frame, Packed, Slice, Unavailable, Want, Whole};
 
 use crate::limits::{NAMES_MAX, RANGES_PER_FRAME, SERVING_MAX};
 use crate::output::LinkError;
@@ -25,6 +25,8 @@ pub(crate) struct Serve {
     todo: BTreeMap<(Number, u8), Asked>,
     /// Numbers of the questions that came on this connection, the latest of them: the same one may come several times.
     heard: BTreeSet<u64>,
+    /// The file whose lists of names went ahead of its entry, or go, and what is left of them.
+    ahead: (Option<EntryId>, VecDeque<ChunkName>),
     /// The list of names that the indexes of the first of these count in.
     names: Option<Names>,
     current: Option<Current>,
@@ -85,6 +87,7 @@ impl Serve {
             compression,
             todo: BTreeMap::new(),
             heard: BTreeSet::new(),
+            ahead: (None, VecDeque::new()),
             names: None,
             current: None,
             gone: VecDeque::new(),
@@ -97,6 +100,7 @@ impl Serve {
     pub(crate) fn disconnected(&mut self) {
         self.todo.clear();
         self.heard.clear();
+        self.ahead = (None, VecDeque::new());
         self.names = None;
         self.current = None;
         self.gone.clear();
@@ -156,6 +160,44 @@ impl Serve {
         }
         asked.partial = want.partial.or(asked.partial);
         Ok(())
+    }
+
+    /// A list of names of the file whose entry goes `next`. Few bytes ahead of it spare a question and its answer, which the
+    /// content would wait for; of what is not short the question costs less than the lists would that the peer holds.
+    pub(crate) fn next_list(
+        &mut self,
+        next: &Outgoing,
+        bytes_max: usize,
+        outbound: &dyn Outbound,
+    ) -> Result<Option<Frame>, OutboundError> {
+        let Header { id, kind, ref label, .. } = next.entry.header;
+        if kind != Kind::File {
+            return Ok(None);
+        }
+        if self.ahead.0 != Some(id) {
+            let file = match wire::decode_event(&next.entry) {
+                Ok(Event::File(state)) => state.content,
+                Ok(_) | Err(_) => None,
+            };
+            let lists = file.filter(|manifest| manifest.level == 1 && check_manifest(manifest).is_ok());
+            let mut lists: VecDeque<ChunkName> = lists.map(|manifest| manifest.chunks.into()).unwrap_or_default();
+            // Of a file that was edited the peer holds most lists already.
+            for name in &lists {
+                if outbound.chunk_base(name)?.is_some() {
+                    lists = VecDeque::new();
+                    break;
+                }
+            }
+            self.ahead = (Some(id), lists);
+        }
+        let Some(name) = self.ahead.1.pop_front() else { return Ok(None) };
+        let Some(list) = outbound.chunk(&name)? else { return Ok(None) };
+        let frame = Frame::Whole(Whole::new(id.epoch, id.seq, label.clone(), &list, self.compression));
+        if frame.encode().len() > bytes_max {
+            self.ahead.1.clear();
+            return Ok(None);
+        }
+        Ok(Some(frame))
     }
 
     pub(crate) fn waits(&self) -> bool {

@@ -260,7 +260,7 @@ impl Session {
                 }
                 self.sender.claim(claim, now, outputs);
             }
-            Frame::Whole(_) => return Err(LinkError::Protocol("a chunk that nobody asked for")),
+            Frame::Whole(list) => self.fetch.list_ahead(&list, outbound, outputs)?,
             Frame::Join(_) | Frame::Got(_) | Frame::Shut(_) => {
                 return Err(LinkError::Protocol("it sent the session what is the carrier's"));
             }
@@ -460,6 +460,7 @@ impl Session {
         let frame = match lane {
             Lane::Control => self.next_control(bytes_max, outbound, now)?,
             Lane::Class(_) if !connection.is_up() => None,
+            Lane::Class(class) if let Some(list) = self.next_list(class, bytes_max, outbound, now)? => Some(list),
             Lane::Class(class) => {
                 let entries = self.sender.next_entries(class, bytes_max, outbound, now, &mut self.outputs)?;
                 match entries.or_else(|| self.mend.next_part(class, bytes_max)) {
@@ -476,6 +477,17 @@ impl Session {
             connection.keepalive = false;
         }
         Ok(frame)
+    }
+
+    fn next_list(
+        &mut self,
+        class: Precedence,
+        bytes_max: usize,
+        outbound: &dyn Outbound,
+        now: Now,
+    ) -> Result<Option<Frame>, OutboundError> {
+        let front = self.sender.front(class, outbound, now)?;
+        front.map_or(Ok(None), |front| self.serve.next_list(front, bytes_max, outbound))
     }
 
     fn next_control(
