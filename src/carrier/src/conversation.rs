@@ -105,6 +105,7 @@ impl Talks for Conversations {
             compression: compression(rate),
         };
         let mut session = Session::new(config, sender, receiver);
+        session.watched_below();
         session.restore_parcels(parcels.state.sent.clone(), parcels.state.came.clone());
         Ok(Conversation {
             peer: peer.node,

@@ -44,6 +44,7 @@ use crate::clock;
 use crate::contact::Contact;
 use crate::endpoint::{DialError, Plug};
 use crate::governor::Lane;
+use crate::idle;
 use crate::line::{Happened, Held, Line, Live, Packet, Shut, lane_of, poll_pipe};
 use crate::pipe::{CloseCode, Event, FrameNumber, Gone, Pipe};
 use crate::reach::Reach;
@@ -114,6 +115,8 @@ pub(crate) struct LinkView {
     pub(crate) admits: [bool; 5],
     pub(crate) budget: Budget,
     pub(crate) contact: Option<Contact>,
+    /// Seconds between two signs of life, as agreed on, or as configured without a connection; 0 for none.
+    pub(crate) keepalive_seconds: u64,
     /// Frame bytes handed to it, control first, then by class.
     pub(crate) sent_bytes: [u64; 6],
 }
@@ -236,10 +239,11 @@ impl<T: Talk> Keeper<T> {
     fn wake_at(&self) -> Option<Instant> {
         let mut wake: Vec<Instant> = Vec::new();
         for line in &self.lines {
-            wake.extend(line.live.as_ref().filter(|live| !live.presumed_dead).map(Live::dead_at));
+            wake.extend(line.live.as_ref().filter(|live| !live.presumed_dead).and_then(Live::dead_at));
+            wake.extend(line.live.as_ref().and_then(Live::given_up_at));
             wake.extend(line.dial_at);
             wake.extend(line.live.as_ref().and_then(|live| live.pipe.probe_at()));
-            wake.extend(self.keepalive_at(line));
+            wake.extend(line.keepalive_at());
             wake.extend(line.reach_changes_at().map(|at| self.post.start + at));
         }
         wake.extend(self.guests.iter().map(|guest| guest.until));
@@ -249,13 +253,6 @@ impl<T: Talk> Keeper<T> {
         wake.extend(self.lines.iter().any(Line::changes_by_itself).then_some(self.next_look));
         wake.extend(self.more.then(clock::now));
         wake.into_iter().min()
-    }
-
-    /// When a link should say that it lives. With one link that is the session's to do.
-    fn keepalive_at(&self, line: &Line) -> Option<Instant> {
-        let live = line.live.as_ref().filter(|live| live.joined && !live.presumed_dead)?;
-        let others = self.lines.iter().filter(|line| line.live.is_some()).count() > 1;
-        others.then(|| live.last_sent + link::limits::KEEPALIVE)
     }
 
     /// Lets the conversation use the links.
@@ -417,8 +414,10 @@ impl<T: Talk> Keeper<T> {
         self.detach_one(at, CloseCode::Replaced, "a newer connection of this node replaces this one");
         let begins = self.meeting.is_none();
         let session = self.meeting.get_or_insert_with(|| Meeting::new(None, self.post.clock.now())).session;
-        let link = self.lines[at].plan.name.to_string();
-        self.attach(at, pipe, begins, Join { session, link });
+        let plan = &self.lines[at].plan;
+        let join = Join { session, keepalive_seconds: plan.keepalive_seconds, link: plan.name.to_string() };
+        let keepalive = idle::agreed(plan.keepalive_seconds, plan.keepalive_seconds);
+        self.attach(at, pipe, begins, keepalive, join);
         if begins {
             self.begin();
         }
@@ -497,7 +496,9 @@ impl<T: Talk> Keeper<T> {
         }
         let session = self.meeting.as_ref().and_then(|meeting| meeting.answer).unwrap_or_default();
         let held = guest.held.take();
-        self.attach(at, guest.pipe, true, Join { session, link: join.link.clone() });
+        let keepalive_seconds = self.lines[at].plan.keepalive_seconds;
+        let keepalive = idle::agreed(keepalive_seconds, join.keepalive_seconds);
+        self.attach(at, guest.pipe, true, keepalive, Join { session, keepalive_seconds, link: join.link.clone() });
         if begins {
             self.begin();
         }
@@ -520,11 +521,11 @@ impl<T: Talk> Keeper<T> {
         Some(self.lines.len() - 1)
     }
 
-    fn attach(&mut self, at: usize, pipe: Pipe, joined: bool, join: Join) {
+    fn attach(&mut self, at: usize, pipe: Pipe, joined: bool, keepalive: Option<Duration>, join: Join) {
         let (now, wall) = (clock::now(), self.post.clock.now());
         let packet = self.packet(Class::Control, &Frame::Join(join));
         let line = &mut self.lines[at];
-        line.attach(Live::new(pipe, joined, now), &self.post.plug, now, wall);
+        line.attach(Live::new(pipe, joined, keepalive, now), &self.post.plug, now, wall);
         line.send(packet, now);
         self.post.view().last_heard = Some(wall);
         let name = telemetry::PeerName::new(self.post.peer.name.as_str());
@@ -561,6 +562,10 @@ impl<T: Talk> Keeper<T> {
     /// The peer says which session the connection has joined.
     fn on_answer(&mut self, at: usize, join: &Join) {
         let (dials, session) = (self.lines[at].plan.address.is_some(), join.session);
+        let ours = self.lines[at].plan.keepalive_seconds;
+        if let Some(live) = self.lines[at].live.as_mut().filter(|_| dials) {
+            live.keepalive = idle::agreed(ours, join.keepalive_seconds);
+        }
         let Some(meeting) = &mut self.meeting else { return };
         if !dials || (self.lines[at].live.as_ref().is_some_and(|live| live.joined) && meeting.answer == Some(session)) {
             // Said twice is said once.
@@ -671,12 +676,18 @@ impl<T: Talk> Keeper<T> {
             }
             let dead = self.lines[at].live.as_mut().is_some_and(|live| {
                 live.pipe.probe(now);
-                live.dead_at() <= now
+                live.dead_at().is_some_and(|at| at <= now)
             });
+            let given_up = self.lines[at].live.as_ref().and_then(Live::given_up_at).is_some_and(|at| at <= now);
+            if given_up {
+                self.detach(at, CloseCode::Done, "nothing was heard for too long");
+                self.on_gone(at, Gone::Lost("the link was silent for too long".to_owned()));
+                continue;
+            }
             if dead {
                 self.on_dead(at, now);
             }
-            if self.keepalive_at(&self.lines[at]).is_some_and(|due| due <= now) {
+            if self.lines[at].keepalive_at().is_some_and(|due| due <= now) {
                 let packet = self.packet(Class::Control, &Frame::KeepAlive);
                 self.lines[at].send(packet, now);
             }
@@ -697,7 +708,7 @@ impl<T: Talk> Keeper<T> {
                 return;
             }
             let lost: Vec<Packet> = live.under_way.values().cloned().collect();
-            line.presume_dead(self.post.clock.now());
+            line.presume_dead(now, self.post.clock.now());
             if self.lines.iter().any(|line| line.to_plan().usable) {
                 self.send_again(lost);
             }
@@ -862,6 +873,10 @@ impl Line {
             admits: self.plan.admits,
             budget: self.plan.budget,
             contact: self.contact,
+            keepalive_seconds: match &self.live {
+                Some(live) => live.keepalive.map_or(0, |every| every.as_secs()),
+                None => u64::from(self.plan.keepalive_seconds),
+            },
             sent_bytes: self.sent_bytes,
         }
     }

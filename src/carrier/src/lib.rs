@@ -30,6 +30,7 @@ mod error;
 mod firsts;
 mod governor;
 mod https;
+mod idle;
 mod keeper;
 mod ledger;
 mod line;

@@ -22,6 +22,7 @@ use crate::contact::{Contact, contact};
 use crate::endpoint::{DialError, Plug};
 use crate::governor::{Lane, time_on_link};
 use crate::https;
+use crate::idle;
 use crate::pipe::{CloseCode, Event, FrameNumber, Pipe};
 use crate::quic::{self, FULL_DATAGRAM};
 use crate::reach::{Reach, Sight, Watch};
@@ -89,10 +90,14 @@ pub(crate) struct Live {
     was_waiting: bool,
     /// Taken for dead; the peer is the one to dial, or to speak again.
     pub(crate) presumed_dead: bool,
+    /// Since when; of interest only then.
+    dead_since: Instant,
+    /// Between two signs of life while nothing else is sent; none at all without.
+    pub(crate) keepalive: Option<Duration>,
 }
 
 impl Live {
-    pub(crate) fn new(pipe: Pipe, joined: bool, now: Instant) -> Self {
+    pub(crate) fn new(pipe: Pipe, joined: bool, keepalive: Option<Duration>, now: Instant) -> Self {
         Self {
             signs: pipe.signs_of_life(),
             pipe,
@@ -104,6 +109,8 @@ impl Live {
             silent_since: now,
             was_waiting: false,
             presumed_dead: false,
+            dead_since: now,
+            keepalive,
         }
     }
 
@@ -126,15 +133,24 @@ impl Live {
         self.spare = Spare::default();
     }
 
-    /// When the link counts as dead unless something is heard.
+    /// When the dialling side should say that it is there.
+    pub(crate) fn keepalive_at(&self) -> Option<Instant> {
+        idle::due(self.keepalive, self.last_sent, self.silent_since)
+    }
+
+    /// A connection that nothing was heard on for so long is given up, whatever may come of it.
+    pub(crate) fn given_up_at(&self) -> Option<Instant> {
+        self.presumed_dead.then(|| self.dead_since + link::limits::QUIET_MAX)
+    }
+
+    /// When the link counts as dead unless something is heard; `None` while silence says nothing.
     ///
     /// While something waits for its acknowledgement: several round trips, several datagrams at the peer's pace, and
     /// three seconds. Its frames go over other links then; it is probed, and comes back to life with the first answer.
-    pub(crate) fn dead_at(&self) -> Instant {
+    pub(crate) fn dead_at(&self) -> Option<Instant> {
         let patience =
             Duration::from_secs(3) + 4 * self.pipe.round_trip() + time_on_link(6 * FULL_DATAGRAM, self.pipe.rate());
-        let idle = if self.was_waiting { Duration::ZERO } else { link::limits::KEEPALIVE };
-        self.silent_since + idle + patience
+        idle::dead_at(self.keepalive, self.was_waiting, self.silent_since, patience)
     }
 }
 
@@ -523,6 +539,12 @@ impl Line {
         self.live.as_ref().is_some_and(|live| !live.presumed_dead && live.under_way.contains_key(&number))
     }
 
+    /// When this side, if it is the dialling one, says that it is there.
+    pub(crate) fn keepalive_at(&self) -> Option<Instant> {
+        let live = self.live.as_ref().filter(|live| live.joined && !live.presumed_dead)?;
+        self.plan.address.as_ref().and_then(|_| live.keepalive_at())
+    }
+
     /// What is said of it at `now`, since the start.
     pub(crate) fn reach(&mut self, may_emit: bool, now: Duration) -> Reach {
         let sight = match (self.state(may_emit), &self.live) {
@@ -557,10 +579,11 @@ impl Line {
         }
     }
 
-    pub(crate) fn presume_dead(&mut self, wall: UnixMillis) {
+    pub(crate) fn presume_dead(&mut self, now: Instant, wall: UnixMillis) {
         self.down_since = Some(wall);
         if let Some(live) = &mut self.live {
             live.presumed_dead = true;
+            live.dead_since = now;
         }
     }
 

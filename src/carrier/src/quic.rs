@@ -35,9 +35,9 @@ const PROBE_ROOM: u64 = 1_500;
 pub(crate) const PROBE_BYTES: u64 = HEADERS + 30;
 
 /// A connection outlives outages: what comes back is found by probes of 58 bytes, without a handshake of six full datagrams.
-/// The session speaks up once a minute on each side (`link::limits::KEEPALIVE`) and gives up in the end, so quinn needs no
-/// keep-alive of its own. This only ends connections that no session looks after.
-const IDLE_MAX: Duration = Duration::from_secs(2 * 3_600);
+/// The keeper sends signs of life as the link needs them, or none for months where it must emit nothing while idle, and gives
+/// up in the end, so quinn needs no keep-alive of its own. This only ends connections that nobody looks after.
+const IDLE_MAX: Duration = Duration::from_secs(100 * 86_400);
 
 const _: () =
     assert!(IDLE_MAX.as_secs() > link::limits::QUIET_MAX.as_secs(), "the session decides first, and says why");
@@ -140,7 +140,7 @@ pub(crate) fn transport(rate: &SharedRate) -> Arc<TransportConfig> {
     config
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_bidi_streams(VarInt::from_u32(4))
-        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX).expect("two hours fit")))
+        .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_MAX).expect("a hundred days fit")))
         .initial_rtt(initial_rtt(at_start))
         .initial_mtu(MTU_FIRST)
         .mtu_discovery_config((at_start >= MTU_PROBING_FROM).then(MtuDiscoveryConfig::default))

@@ -14,6 +14,7 @@ use wire::parcel::LABELS_MAX;
 
 use crate::contact::{Window, WindowSettings};
 use crate::https::HttpsSettings;
+use crate::idle;
 use crate::parcel::ROUNDS_MAX;
 
 /// Section `[carrier]` of the configuration.
@@ -188,6 +189,9 @@ pub struct LinkSettings {
     /// Bytes that may be sent over it each month, UTC.
     #[serde(default)]
     pub budget_per_month: Option<ByteSize>,
+    /// Seconds between two signs of life while nothing else is sent, 0 for none at all; by default as the lane needs it.
+    #[serde(default)]
+    pub keepalive_seconds: Option<u16>,
     /// When it can be used; always when empty.
     #[serde(default, deserialize_with = "sensible")]
     pub windows: Vec<WindowSettings>,
@@ -353,6 +357,8 @@ pub(crate) struct LinkPlan {
     pub(crate) admits: [bool; 5],
     pub(crate) budget: Budget,
     pub(crate) windows: Vec<Window>,
+    /// Seconds between two signs of life; 0 for none.
+    pub(crate) keepalive_seconds: u16,
 }
 
 impl LinkPlan {
@@ -402,6 +408,7 @@ impl CarrierSettings {
                 per_day: link.budget_per_day.map(|size| size.0),
                 per_month: link.budget_per_month.map(|size| size.0),
             },
+            keepalive_seconds: link.keepalive_seconds.unwrap_or(idle::seconds_by_default(link.lane)),
             // Parsed once already, when the configuration was read.
             windows: link.windows.iter().filter_map(|window| Window::parse(window).ok()).collect(),
         };
@@ -427,6 +434,7 @@ impl CarrierSettings {
             admits: [true; 5],
             budget: Budget::default(),
             windows: Vec::new(),
+            keepalive_seconds: idle::seconds_by_default(LaneKind::Quic),
         }
     }
 

@@ -85,6 +85,8 @@ pub struct LinkStatus {
     pub budget: Option<BudgetStatus>,
     /// Its contact windows; `None` for a link without any.
     pub contact: Option<ContactStatus>,
+    /// Seconds between two signs of life while nothing else is sent, as both sides agree on; 0 for none at all.
+    pub keepalive_seconds: u64,
     /// Bytes of control frames handed to it since the start.
     pub sent_control_bytes: u64,
     /// Bytes of frames handed to it since the start, by [`Precedence::index`].
@@ -135,6 +137,7 @@ impl LinkStatus {
                 left: left.saturating_add(view.lane.allowance()),
             }),
             contact: view.contact.map(|contact| ContactStatus { until: contact.until, next: contact.next }),
+            keepalive_seconds: view.keepalive_seconds,
             sent_control_bytes: view.sent_bytes[0],
             sent_bytes: std::array::from_fn(|class| view.sent_bytes[1 + class]),
             oneway: None,

@@ -532,6 +532,54 @@ async fn one_link(link: impl FnOnce(&mut serde_json::Value)) -> TwoLinks {
     .await
 }
 
+/// An edge and a hub that have configured how often they want to hear of each other, and what each shows.
+async fn idle(edge_seconds: u16, hub_seconds: u16) -> (Node, Node, Relay, u64) {
+    let (edge_key, hub_key) = (NodeKey::generate(), NodeKey::generate());
+    let settings = |peer: &str, link: serde_json::Value| -> CarrierSettings {
+        let json =
+            serde_json::json!({ "listen": "127.0.0.1:0", "rate": "4Mbit/s", "peers": { peer: { "links": [link] } } });
+        serde_json::from_value(json).unwrap()
+    };
+    let at_hub = settings("alpha", serde_json::json!({ "name": "radio", "keepalive_seconds": hub_seconds }));
+    let peers = vec![peer(&edge_key, "alpha", PeerRole::Edge, None)];
+    let hub = Node::start_with(tempfile::tempdir().unwrap(), "base", at_hub, peers, hub_key.clone());
+    let relay = Relay::to(hub.address()).await;
+    let at_edge = settings("base", serde_json::json!({ "name": "radio", "keepalive_seconds": edge_seconds }));
+    let peers = vec![peer(&hub_key, "base", PeerRole::Hub, Some(relay.address))];
+    let edge = Node::start_with(tempfile::tempdir().unwrap(), "alpha", at_edge, peers, edge_key);
+    until("the link", || edge.is_up() && hub.is_up()).await;
+    let of = |node: &Node| node.shared.status()[0].links[0].keepalive_seconds;
+    until("they agree", || of(&edge) == of(&hub)).await;
+    let agreed = of(&edge);
+    (edge, hub, relay, agreed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_link_says_that_it_lives_as_often_as_both_sides_want_and_not_at_all_where_one_wants_none() {
+    let (edge, hub, relay, agreed) = idle(1, 1).await;
+    assert_eq!(agreed, 1);
+    settled(&relay.state.up_datagrams).await;
+    let before = relay.up_datagrams();
+    until("signs of life", || relay.up_datagrams() >= before + 3).await;
+    edge.stopped().await;
+    hub.stopped().await;
+    let (edge, hub, _relay, agreed) = idle(1, 500).await;
+    assert_eq!(agreed, 500);
+    edge.stopped().await;
+    hub.stopped().await;
+    let (edge, hub, relay, agreed) = idle(0, 1).await;
+    assert_eq!(agreed, 0);
+    sleep(Duration::from_millis(500)).await;
+    let before = settled(&relay.state.up_datagrams).await;
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(relay.up_datagrams(), before, "emitted while idle");
+    assert!(edge.is_up() && hub.is_up(), "silence says nothing here");
+    hub.says_later(0..20);
+    until("what the hub has to say", || edge.heard() == 20 && hub.confirmed()).await;
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
 fn link_state(node: &Node) -> Option<PeerState> {
     node.shared.status().into_iter().next().and_then(|peer| peer.links.into_iter().next()).map(|link| link.state)
 }
@@ -726,7 +774,7 @@ async fn a_newer_connection_of_a_peer_replaces_the_older() {
     let dial = async |session: u64| {
         let dialled = plug.dial(hub.key.node_id(), &hub.address().to_string(), &lane, true).await.unwrap();
         let mut pipe = Pipe::quic(dialled);
-        let join = Frame::Join(Join { session, link: "main".to_owned() });
+        let join = Frame::Join(Join { session, keepalive_seconds: 60, link: "main".to_owned() });
         pipe.send(1, Lane::Control, join.encode().into());
         pipe
     };

@@ -54,7 +54,7 @@ pub const RECEIPT_DELAY_URGENT: Duration = Duration::from_millis(20);
 /// How long a greeting may take: 300 B at 300 bit/s take 8 s, twice that and a satellite's patience.
 pub const GREETING_MAX: Duration = Duration::from_secs(60);
 
-/// A side that sent nothing for this long says so: one frame of 2 bytes a minute.
+/// A side that sent nothing for this long says so, unless the carrier does: one frame of 2 bytes a minute.
 pub const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// How long a silent peer's session is kept. The carrier says earlier that the link is down and probes it; a session that

@@ -109,6 +109,8 @@ pub struct Session {
     serve: Serve,
     mend: Mend,
     pub(crate) held: Held,
+    /// The carrier sees to it that the peer is there, and says when it is not.
+    watched_below: bool,
     connection: Option<Connection>,
     /// The peer's boot at its last greeting.
     boot_seen: Option<u64>,
@@ -150,9 +152,12 @@ impl Connection {
         self.peer_greeted.is_some() && self.peer_parts.is_some_and(|parts| self.parts.count() >= u64::from(parts))
     }
 
-    /// When the peer has been quiet for too long.
-    fn quiet_at(&self) -> Duration {
-        self.last_heard + if self.peer_is_ready() { QUIET_MAX } else { GREETING_MAX }
+    /// When the peer has been quiet for too long. `watched`: the carrier says so, once the peer is ready.
+    fn quiet_at(&self, watched: bool) -> Option<Duration> {
+        match self.peer_is_ready() {
+            true => (!watched).then(|| self.last_heard + QUIET_MAX),
+            false => Some(self.last_heard + GREETING_MAX),
+        }
     }
 
     fn keepalive_at(&self) -> Duration {
@@ -170,11 +175,17 @@ impl Session {
             serve: Serve::new(config.me, config.compression),
             mend: Mend::new(config.me, config.peer, config.compression),
             held: Held::new(config.peer),
+            watched_below: false,
             connection: None,
             boot_seen: None,
             outputs: VecDeque::new(),
             config,
         }
+    }
+
+    /// The carrier sends signs of life as its links need them, or none, and says when the peer is gone: this session does neither.
+    pub fn watched_below(&mut self) {
+        self.watched_below = true;
     }
 
     /// A connection to the authenticated peer is there; it replaces an earlier one.
@@ -390,10 +401,11 @@ impl Session {
     pub fn tick(&mut self, now: Now) {
         let Some(connection) = self.connection.as_mut().filter(|c| !c.closing) else { return };
         self.receiver.tick(now.mono);
-        if now.mono >= connection.keepalive_at() {
+        let watched = self.watched_below;
+        if !watched && now.mono >= connection.keepalive_at() {
             connection.keepalive = true;
         }
-        if now.mono >= connection.quiet_at() {
+        if connection.quiet_at(watched).is_some_and(|at| at <= now.mono) {
             connection.closing = true;
             let quiet = now.mono.saturating_sub(connection.last_heard).as_secs();
             let text = format!("nothing was heard from the peer for {quiet} s; the link is tried again");
@@ -404,8 +416,9 @@ impl Session {
     /// When [`Session::tick`] is due, on the monotonic clock.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let connection = self.connection.as_ref().filter(|c| !c.closing)?;
-        let keepalive = (!connection.keepalive).then(|| connection.keepalive_at());
-        [Some(connection.quiet_at()), keepalive, self.receiver.due()].into_iter().flatten().min()
+        let watched = self.watched_below;
+        let keepalive = (!watched && !connection.keepalive).then(|| connection.keepalive_at());
+        [connection.quiet_at(watched), keepalive, self.receiver.due()].into_iter().flatten().min()
     }
 
     /// The next thing to do.

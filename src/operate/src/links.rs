@@ -51,6 +51,8 @@ pub struct LinkRow {
     pub window_until: Option<UnixMillis>,
     /// When the next one begins.
     pub window_next: Option<UnixMillis>,
+    /// Seconds between two signs of life while nothing else is sent; 0 for none at all.
+    pub keepalive_seconds: u64,
     /// Bytes sent since the start, all headers included.
     pub wire_bytes_up: u64,
     /// Bytes received since the start, all headers included.
@@ -208,6 +210,7 @@ fn row(peer: &str, link: &LinkStatus) -> LinkRow {
         }),
         window_until: link.contact.and_then(|contact| contact.until),
         window_next: link.contact.and_then(|contact| contact.next),
+        keepalive_seconds: link.keepalive_seconds,
         wire_bytes_up: link.wire_bytes_up,
         wire_bytes_down: link.wire_bytes_down,
         control_bytes: link.sent_control_bytes,

@@ -25,7 +25,7 @@
 //! 19 History      name, hash (8 LE), count, { epoch, set }
 //! 20 HistoryHeld  name, count, { epoch, set }
 //! 21 HistoryGone  name
-//! 23 Join         session (8 LE), link's name
+//! 23 Join         session (8 LE), seconds between signs of life, link's name
 //! 24 Got          count
 //! 25 Shut         code byte, text (the rest)
 //! 30 Claim        part, boot (8 LE), epoch, stored set, count, { outcome byte, set }, refused set
@@ -355,6 +355,8 @@ pub struct Join {
     /// that it has joined, and is another one when that began anew.
     pub session: u64,
     /// What the dialling side calls the link.
+    /// How often the dialling side should say that it is there while nothing else is sent; 0 for never.
+    pub keepalive_seconds: u16,
     pub link: String,
 }
 
@@ -701,6 +703,7 @@ impl Frame {
             Self::Join(f) => {
                 out.push(23);
                 out.extend(f.session.to_le_bytes());
+                put_varint(&mut out, u64::from(f.keepalive_seconds));
                 out.extend_from_slice(f.link.as_bytes());
             }
             Self::Got(count) => {
@@ -835,6 +838,8 @@ impl Frame {
             21 => Self::HistoryGone(r.u8()?),
             23 => Self::Join(Join {
                 session: u64::from_le_bytes(r.array()?),
+                keepalive_seconds: u16::try_from(r.varint()?)
+                    .map_err(|_| WireError::Malformed("a time between signs of life"))?,
                 link: read_text(&mut r, "a link's name", NAME_BYTES_MAX)?,
             }),
             24 => Self::Got(r.varint()?),
@@ -1145,7 +1150,8 @@ mod tests {
                 Frame::HistoryHeld(HistoryHeld { name, missing })
             }),
             any::<u8>().prop_map(Frame::HistoryGone),
-            (any::<u64>(), "[ -~é]{0,30}").prop_map(|(session, link)| Frame::Join(Join { session, link })),
+            (any::<u64>(), any::<u16>(), "[ -~é]{0,30}")
+                .prop_map(|(session, keepalive_seconds, link)| Frame::Join(Join { session, keepalive_seconds, link })),
             any::<u64>().prop_map(Frame::Got),
             (any::<u8>(), "[ -~]{0,40}").prop_map(|(code, text)| Frame::Shut(Shut { code, text })),
             (any::<u32>(), any::<u64>(), number(), set(), prop::collection::vec((outcome(), set()), 0..6), set())

@@ -45,7 +45,7 @@ const UNACKNOWLEDGED_MAX: usize = 4_096;
 
 /// What a frame costs beside its bytes: its length, two TLS records, a WebSocket header with its mask, and the headers of a
 /// segment.
-const FRAME_HEADERS: u64 = 3 + 2 * 22 + 8 + SEGMENT_HEADER;
+pub(crate) const FRAME_HEADERS: u64 = 3 + 2 * 22 + 8 + SEGMENT_HEADER;
 
 /// The datagram that would carry as much of a frame as one segment of 1,400 bytes does: 55 go to its headers here, 36 to QUIC's.
 pub(crate) const LIKE_MTU: u16 = 1_400 - 55 + 36;
@@ -142,12 +142,15 @@ impl StreamPipe {
     }
 
     pub(crate) fn send(&mut self, number: FrameNumber, lane: Class, frame: Bytes) {
-        self.outstanding_bytes += frame.len() as u64;
+        let len = frame.len() as u64;
         let urgency = match lane {
             Class::Control => 0,
             Class::Class(class) => 1 + class.index(),
         };
-        self.waiting.insert((urgency, number), frame);
+        // What waits already is not doubled: it comes in order, and once.
+        if self.waiting.insert((urgency, number), frame).is_none() {
+            self.outstanding_bytes += len;
+        }
     }
 
     pub(crate) fn room(&self) -> u64 {
@@ -407,6 +410,12 @@ mod tests {
         skip.epoch.0
     }
 
+    impl Event {
+        fn is_frame(&self) -> bool {
+            matches!(self, Self::Frame(..))
+        }
+    }
+
     const BULK: Class = Class::Class(Precedence::Deferred);
     const FLASH: Class = Class::Class(Precedence::Flash);
 
@@ -463,6 +472,17 @@ mod tests {
         }
         assert!(!from.is_waiting());
         assert_eq!((from.outstanding_bytes, from.in_flight_bytes), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_handed_over_again_while_it_waits_counts_once() {
+        let (mut from, mut to) = both(1 << 20);
+        for _ in 0..3 {
+            from.send(1, FLASH, frame(1));
+        }
+        let event = tokio::select! { event = from.next() => event, () = async { while to.next().await.is_frame() {} } => panic!() };
+        assert!(matches!(event, Event::Delivered(1)), "{event:?}");
+        assert_eq!((from.outstanding_bytes, from.is_waiting()), (0, false));
     }
 
     #[tokio::test]

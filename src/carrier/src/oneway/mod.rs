@@ -296,6 +296,7 @@ impl Outgoing {
             classes: Precedence::ALL.into(),
             budget: None,
             contact: None,
+            keepalive_seconds: 0,
             sent_control_bytes: 0,
             sent_bytes: [0; Precedence::ALL.len()],
             oneway: Some(sent),

@@ -3,6 +3,7 @@
 
 mod figures;
 mod files;
+mod idle;
 mod path;
 mod talk;
 mod urgent;
@@ -164,6 +165,10 @@ impl Trial {
             }
             let timers = [self.wake_at(0), self.wake_at(1)].into_iter().flatten();
             let Some(next) = timers.chain(self.paths.iter().filter_map(Path::next_arrival)).min() else { return false };
+            if next >= end {
+                self.now = end;
+                return false;
+            }
             self.now = self.now.max(next);
             for to in 0..2 {
                 while let Some(datagram) = self.paths[1 - to].receive(self.now) {

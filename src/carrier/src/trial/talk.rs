@@ -99,9 +99,11 @@ impl Talk {
             compression: 3,
         };
         let sender = SenderState { epochs: [(Epoch::FIRST, 0)].into(), ..SenderState::default() };
+        let mut session = Session::new(config, sender, ReceiverState::default());
+        session.watched_below();
         Self {
             me,
-            session: Session::new(config, sender, ReceiverState::default()),
+            session,
             journal: Journal::default(),
             greeted: false,
             early: Vec::new(),
@@ -167,7 +169,7 @@ impl Talk {
     /// A connection is there. The frame that says to which session it belongs comes first.
     pub(super) fn connected(&mut self, now: Duration) -> Bytes {
         self.session.connected(at(now));
-        Frame::Join(Join { session: 1, link: "main".to_owned() }).encode().into()
+        Frame::Join(Join { session: 1, keepalive_seconds: 60, link: "main".to_owned() }).encode().into()
     }
 
     /// Takes a frame as the keeper does. True when it is the peer's first word on the connection.

@@ -386,6 +386,11 @@ pub const SECTIONS: &[Section] = &[
                 help: "Differentiated services code point of its packets, 0 to 63; 46 is expedited forwarding.",
             },
             Key {
+                name: "keepalive_seconds",
+                default: Unset("0"),
+                help: "Seconds between two signs of life while nothing else is sent. By default 100, and 150 over HTTPS: less than 200 bytes a minute in both directions together. 0: not a byte leaves on either side while there is nothing to say; then nobody notices that the peer is gone before something waits for it, and a firewall that forgets idle connections keeps the peer from reaching this node. The side that wants to hear less is obeyed.",
+            },
+            Key {
                 name: "budget_per_day",
                 default: Unset("\"20MB\""),
                 help: "Bytes that may be sent over it each day (UTC), all headers included; what is left over is not carried into the next. Kept over restarts and crashes. The peer's side needs a budget of its own for what it sends.",

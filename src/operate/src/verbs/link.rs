@@ -93,6 +93,7 @@ fn shown(link: &LinkRow) -> String {
     parts.extend(link.budget.map(|budget| format!("budget left {}", show::bytes(budget.left_bytes))));
     parts.extend(link.window_until.map(|at| format!("contact until {}", show::time(at))));
     parts.extend(link.window_next.map(|at| format!("next contact {}", show::time(at))));
+    parts.extend((link.keepalive_seconds == 0).then(|| "no signs of life while idle".to_owned()));
     parts.push(format!("sent {}", show::bytes(link.wire_bytes_up)));
     parts.push(format!("received {}", show::bytes(link.wire_bytes_down)));
     parts.join(", ")
