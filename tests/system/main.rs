@@ -19,6 +19,7 @@ mod full_disk;
 mod http;
 mod https;
 mod node;
+mod on_request;
 mod outage;
 mod purge;
 mod relay;

@@ -6,9 +6,9 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use link::SentSoFar;
+use link::{OnRequest, SentSoFar};
 use model::{Epoch, NodeId, Seq};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// A conversation is busy for as long as a read of the journal takes.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -21,6 +21,8 @@ const WAITING_MAX: usize = 4;
 pub struct Telling {
     /// What it has sent since the start.
     pub sent: SentSoFar,
+    /// Files of the peer whose content nobody here has wanted so far.
+    pub on_request: Vec<OnRequest>,
     /// For how long the entry that was asked about has been on its way without a receipt.
     pub on_its_way: Option<Duration>,
 }
@@ -33,12 +35,16 @@ pub(crate) struct Question {
 
 /// The conversations that can be asked, by peer.
 #[derive(Debug, Default)]
-pub(crate) struct Asks(Mutex<BTreeMap<NodeId, mpsc::Sender<Question>>>);
+pub(crate) struct Asks {
+    conversations: Mutex<BTreeMap<NodeId, mpsc::Sender<Question>>>,
+    /// Counts requests for files.
+    pub(crate) files: watch::Sender<u64>,
+}
 
 impl Asks {
     fn all(&self) -> MutexGuard<'_, BTreeMap<NodeId, mpsc::Sender<Question>>> {
         // One insertion or removal at a time: no half of anything is left behind.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.conversations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The questions for the conversation with `peer`, which replaces an earlier one.

@@ -240,6 +240,11 @@ impl CarrierHandle {
         self.shared.finals.send_modify(|n| *n += 1);
     }
 
+    /// Somebody wants a file of a peer: the ledger's requests are looked at anew.
+    pub fn notify_files(&self) {
+        self.asks.files.send_modify(|n| *n += 1);
+    }
+
     /// The registry has changed by other hands than the enrolment desk's: links begin or end accordingly.
     pub fn notify_peers(&self) {
         self.shared.peers_changed.send_modify(|n| *n += 1);

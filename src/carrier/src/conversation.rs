@@ -107,6 +107,7 @@ impl Talks for Conversations {
         let mut session = Session::new(config, sender, receiver);
         session.watched_below();
         session.restore_parcels(parcels.state.sent.clone(), parcels.state.came.clone());
+        session.hold_files_above(o.settings.files_on_request_above_of(&peer.name));
         Ok(Conversation {
             peer: peer.node,
             label: telemetry::PeerName::new(peer.name.as_str()),
@@ -122,6 +123,7 @@ impl Talks for Conversations {
             appended: self.appended.subscribe(),
             finals: o.finals.clone(),
             questions: o.asks.open(peer.node),
+            files: o.asks.files.subscribe(),
             asked: Vec::new(),
             appends: FuturesUnordered::new(),
             appended_done: Vec::new(),
@@ -217,6 +219,8 @@ pub(crate) struct Conversation {
     appended: watch::Receiver<u64>,
     finals: watch::Receiver<u64>,
     questions: mpsc::Receiver<Question>,
+    /// Somebody wants a file.
+    files: watch::Receiver<u64>,
     asked: Vec<Question>,
     /// Bounded by what the peer may have under way without a receipt (`link::limits`).
     appends: FuturesUnordered<Boxed<Appended>>,
@@ -351,6 +355,7 @@ impl Talk for Conversation {
             Ok(()) = self.appended.changed() => self.own_news = true,
             Ok(()) = self.finals.changed() => self.finals_due = true,
             Some(ask) = self.parcels.inbox.recv() => self.parcels.push(ask),
+            Ok(()) = self.files.changed() => self.files_due = true,
             else => std::future::pending().await,
         }
     }
@@ -368,7 +373,8 @@ impl Conversation {
             let sent_at = entry.and_then(|(epoch, seq)| self.session.sent_at(epoch, seq));
             let on_its_way = sent_at.map(|at| mono.saturating_sub(at));
             // Whoever asked may have gone.
-            let _ = answer.send(Telling { sent: self.session.sent_so_far(), on_its_way });
+            let (sent, on_request) = (self.session.sent_so_far(), self.session.files_on_request());
+            let _ = answer.send(Telling { sent, on_request, on_its_way });
         }
     }
 
@@ -410,6 +416,10 @@ impl Conversation {
     fn want_files(&mut self, mono: Duration) {
         match self.ledger.incomplete_files(self.peer) {
             Ok(files) => files.iter().for_each(|file| self.session.want_file(file)),
+            Err(e) => self.later(mono, &e),
+        }
+        match self.ledger.requested_files(self.peer) {
+            Ok(files) => files.iter().for_each(|(file, class)| self.session.request_file(file, *class)),
             Err(e) => self.later(mono, &e),
         }
     }

@@ -1,6 +1,6 @@
 //! How the carrier learns and tells what became of a peer's entries, without knowing who applies them.
 
-use model::{Entry, EntryId, Epoch, NodeId, Outcome, RangeSet};
+use model::{Entry, EntryId, Epoch, NodeId, Outcome, Precedence, RangeSet};
 
 /// The apply side's book of a peer's entries. Calls may block on its database.
 pub trait Ledger: Send + Sync {
@@ -26,6 +26,12 @@ pub trait Ledger: Send + Sync {
     /// # Errors
     /// When the book cannot be read; it is asked again.
     fn incomplete_files(&self, origin: NodeId) -> Result<Vec<Entry>, LedgerError>;
+
+    /// Of these, the ones that somebody wants, whatever their size, and in which class they are to come.
+    ///
+    /// # Errors
+    /// When the book cannot be read; it is asked again.
+    fn requested_files(&self, origin: NodeId) -> Result<Vec<(Entry, Precedence)>, LedgerError>;
 }
 
 /// The book could not be read or written. Nothing was changed.

@@ -34,6 +34,8 @@ pub struct CarrierSettings {
     /// Release labels that a peer without a list of its own may get.
     #[serde(deserialize_with = "few")]
     pub labels: Vec<Label>,
+    /// Files of a peer that are larger come only when somebody here wants them, e.g. `1MB`. Without it all come by themselves.
+    pub files_on_request_above: Option<ByteSize>,
     /// Nothing of a backlog has moved for so long: the operator is told. 0 for never.
     pub no_progress_after_minutes: u32,
     /// Where datagrams of one-way lanes arrive, UDP, e.g. `0.0.0.0:7900`. Nothing is ever sent from there.
@@ -52,6 +54,7 @@ impl Default for CarrierSettings {
             https_key: None,
             rate: BitsPerSecond(256_000),
             labels: vec![Label::directory(), mission],
+            files_on_request_above: None,
             no_progress_after_minutes: 15,
             oneway_listen: None,
             peers: BTreeMap::new(),
@@ -70,6 +73,8 @@ pub struct PeerSettings {
     /// Release labels that it may get.
     #[serde(deserialize_with = "some_few")]
     pub labels: Option<Vec<Label>>,
+    /// Its files that are larger come only when somebody here wants them.
+    pub files_on_request_above: Option<ByteSize>,
     /// The links to it, `[[carrier.peers.NAME.links]]`. Without any there is one, made of what stands above.
     #[serde(deserialize_with = "distinct")]
     pub links: Vec<LinkSettings>,
@@ -446,6 +451,12 @@ impl CarrierSettings {
     /// What a peer may get.
     pub fn labels_of(&self, peer: &PeerName) -> &[Label] {
         self.peers.get(peer).and_then(|p| p.labels.as_deref()).unwrap_or(&self.labels)
+    }
+
+    /// Files of a peer with more bytes come only on request; `None` when all come by themselves.
+    pub fn files_on_request_above_of(&self, peer: &PeerName) -> Option<u64> {
+        let own = self.peers.get(peer).and_then(|p| p.files_on_request_above);
+        own.or(self.files_on_request_above).map(|size| size.0)
     }
 
     /// Where to dial a peer; `enrolled` is what its registry record says.

@@ -936,6 +936,10 @@ impl Ledger for Book {
         self.complete.lock().unwrap().insert(file);
     }
 
+    fn requested_files(&self, _: NodeId) -> Result<Vec<(Entry, Precedence)>, LedgerError> {
+        Ok(Vec::new())
+    }
+
     fn incomplete_files(&self, _: NodeId) -> Result<Vec<Entry>, LedgerError> {
         Ok(Vec::new())
     }

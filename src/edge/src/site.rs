@@ -1,5 +1,6 @@
 //! The composition.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ use keys::{
 use mission::http::{ApiState, HttpSettings};
 use mission::ws::WsHub;
 use mission::{Core, CoreOptions, CoreSettings};
-use model::{Clock, Entry, EntryId, Epoch, HybridClock, NodeId, Outcome, RangeSet, Sensitive};
+use model::{Clock, Entry, EntryId, Epoch, HybridClock, Id, NodeId, Outcome, Precedence, RangeSet, Sensitive};
 use telemetry::{Health, Metrics, Verdict};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -240,7 +241,7 @@ impl Site {
             registry: Arc::clone(&registry),
             invites,
             journal: journal.clone(),
-            ledger: Arc::new(AppliedLedger(applied.clone())),
+            ledger: Arc::new(AppliedLedger { applied: applied.clone(), core: core.clone() }),
             settings: config.carrier.clone(),
             data_dir: config.data_dir.clone(),
             clock: Arc::clone(&clock),
@@ -288,6 +289,7 @@ impl Site {
         site.spawn("carrier", carrier.run(site.stop.child_token()));
         site.spawn("capture", capture.run(site.stop.child_token()));
         site.spawn("receipts", pass_on_finals(site.applied.clone(), site.carrier.clone(), site.stop.child_token()));
+        site.spawn("requests", pass_on_requests(site.core.clone(), site.carrier.clone(), site.stop.child_token()));
         site.spawn("figures", figures::keep(site.sources(), site.stop.child_token()));
         let environment = site.environment.clone();
         site.spawn("space", space::keep(site.core.clone(), site.journal.clone(), environment, site.stop.child_token()));
@@ -545,22 +547,47 @@ async fn pass_on_finals(applied: ApplyHandle, carrier: CarrierHandle, stop: Canc
     }
 }
 
-struct AppliedLedger(ApplyHandle);
+/// Whoever wants a file makes the links look.
+async fn pass_on_requests(core: Core, carrier: CarrierHandle, stop: CancellationToken) {
+    let mut changed = core.file_requests_changed();
+    while let Some(Ok(())) = stop.run_until_cancelled(changed.changed()).await {
+        carrier.notify_files();
+    }
+}
+
+struct AppliedLedger {
+    applied: ApplyHandle,
+    core: Core,
+}
 
 impl Ledger for AppliedLedger {
     fn ledger(&self, origin: NodeId) -> Result<Vec<(Epoch, Outcome, RangeSet)>, LedgerError> {
-        Ok(self.0.ledger(origin))
+        Ok(self.applied.ledger(origin))
     }
 
     fn account(&self, origin: NodeId, epoch: Epoch, outcome: Outcome, numbers: &RangeSet) -> Result<(), LedgerError> {
-        self.0.account(origin, epoch, outcome, numbers).map_err(|e| LedgerError(e.to_string()))
+        self.applied.account(origin, epoch, outcome, numbers).map_err(|e| LedgerError(e.to_string()))
     }
 
     fn file_complete(&self, file: EntryId) {
-        self.0.file_complete(file);
+        self.applied.file_complete(file);
     }
 
     fn incomplete_files(&self, origin: NodeId) -> Result<Vec<Entry>, LedgerError> {
-        self.0.incomplete_files(origin).map_err(|e| LedgerError(e.to_string()))
+        self.applied.incomplete_files(origin).map_err(|e| LedgerError(e.to_string()))
+    }
+
+    fn requested_files(&self, origin: NodeId) -> Result<Vec<(Entry, Precedence)>, LedgerError> {
+        let wanted: BTreeMap<Id, Precedence> =
+            self.core.file_requests().map_err(|e| LedgerError(e.to_string()))?.into_iter().collect();
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let class = |entry: &Entry| match wire::decode_event(entry) {
+            Ok(model::Event::File(file)) => wanted.get(&file.stub.id).copied(),
+            _ => None,
+        };
+        let files = self.incomplete_files(origin)?.into_iter();
+        Ok(files.filter_map(|entry| class(&entry).map(|class| (entry, class))).collect())
     }
 }

@@ -241,6 +241,25 @@ impl Journal {
         }
     }
 
+    /// What these own entries come to, by class, as far as they are held here and not ended at the consumer.
+    pub fn held_sizes(&self, consumer: &str, numbers: &BTreeMap<Epoch, RangeSet>) -> [Ahead; 5] {
+        let view = self.log().read();
+        let mut sizes = [Ahead::default(); 5];
+        let Some(account) = view.state.consumers.get(consumer) else { return sizes };
+        for part in view.parts().filter(|part| part.number() > account.trimmed_through) {
+            for (i, page) in part.summary().pages.iter().enumerate() {
+                let Some(wanted) = numbers.get(&page.epoch) else { continue };
+                let held = account.held_numbers(part.summary(), page).intersection(wanted);
+                let tally = part.tally(i, &held);
+                for (class, size) in sizes.iter_mut().enumerate() {
+                    size.entries += tally.count[class];
+                    size.bytes += tally.bytes[class];
+                }
+            }
+        }
+        sizes
+    }
+
     /// What a consumer has not finished with, by stream and class; `None` when it is not registered. Looks at
     /// [`WALK_MAX`] entries at most.
     ///
@@ -347,6 +366,10 @@ mod tests {
         let expected = [(Precedence::Flash, 2, 1), (Precedence::Routine, 2, 0), (Precedence::Deferred, 1, 0)];
         assert_eq!((rows.as_slice(), held.complete), (expected.as_slice(), true));
         let accounting = journal.accounting("peer:x").unwrap().unwrap();
+        let some = [(Epoch(1), RangeSet::from(1..=2))].into();
+        let sizes = journal.held_sizes("peer:x", &some);
+        assert_eq!(sizes.map(|size| size.entries), [1, 0, 0, 0, 0], "of the two one has ended");
+        assert!(sizes[0].bytes > 0);
         assert_eq!(held.streams.iter().map(|s| s.bytes).sum::<u64>(), accounting.total.held_bytes);
         assert!(journal.held_by_stream("peer:y").unwrap().is_none());
         assert!(!journal.log().held_by_stream("peer:x", 2).unwrap().unwrap().complete);

@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use model::{ChunkName, Entry, EntryId, Epoch, Event, Label, Manifest, NodeId, Outbound, OutboundError, RangeSet, Seq};
+use model::{
+    ChunkName, Entry, EntryId, Epoch, Event, Label, Manifest, NodeId, Outbound, OutboundError, Precedence, RangeSet,
+    Seq,
+};
 use wire::chunk::{CHUNK_BYTES_MAX, Namer, check_list_len, check_manifest, read_name_list};
-use wire::frame::{Assembly, Frame, Slice, Unavailable, Want, Whole};
+use wire::frame::{Assembly, Frame, Numbers, Slice, Unavailable, Urge, Want, Whole};
 
 use crate::limits::{
-    BASED_MAX, FILES_ACTIVE_MAX, FILES_MAX, LIST_AHEAD_BYTES_MAX, LISTS_AHEAD_MAX, NAMES_MAX, PARTIAL_BYTES_MAX,
-    RANGES_PER_FRAME,
+    BASED_MAX, FILES_ACTIVE_MAX, FILES_MAX, LIST_AHEAD_BYTES_MAX, LISTS_AHEAD_MAX, NAMES_MAX, NAMES_UNASKED_BYTES_MAX,
+    PARTIAL_BYTES_MAX, RANGES_PER_FRAME,
 };
 use crate::output::{LinkError, Output};
-use crate::progress::take_fitting;
+use crate::progress::{take_epoch, take_fitting};
 
 type Number = (Epoch, Seq);
 
@@ -44,6 +47,15 @@ pub(crate) struct Fetch {
     questions: u64,
     /// Lists that came ahead of files since one was complete or begun.
     lists_ahead: usize,
+    /// Content of more bytes than this is asked for only on request; `None` for none.
+    above: Option<u64>,
+    /// Files that somebody wants, and in which class.
+    requested: BTreeMap<Number, Precedence>,
+    /// Files that nobody has wanted so far, with what is missing of each.
+    on_request: BTreeMap<Number, u64>,
+    /// Of these, what the peer has not been told on this connection.
+    untold: BTreeMap<Epoch, RangeSet>,
+    urges: VecDeque<Urge>,
 }
 
 #[derive(Debug)]
@@ -102,6 +114,19 @@ struct Active {
     names: Vec<ChunkName>,
     /// Names that are not durable here, with their first index.
     need: BTreeMap<ChunkName, u32>,
+    /// Its content is not asked for until somebody wants it.
+    held_back: bool,
+}
+
+/// A file of the peer whose content nobody has wanted so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnRequest {
+    /// The peer's epoch of its entry.
+    pub epoch: Epoch,
+    /// Its number.
+    pub seq: Seq,
+    /// What is missing of its content: all of it where the lists of its chunks are not here.
+    pub missing_bytes: u64,
 }
 
 impl Fetch {
@@ -122,10 +147,65 @@ impl Fetch {
             wants: VecDeque::new(),
             questions: 0,
             lists_ahead: 0,
+            above: None,
+            requested: BTreeMap::new(),
+            on_request: BTreeMap::new(),
+            untold: BTreeMap::new(),
+            urges: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn hold_files_above(&mut self, bytes: Option<u64>) {
+        self.above = bytes;
+    }
+
+    /// What is missing of the files that nobody has wanted so far.
+    pub(crate) fn on_request(&self) -> Vec<OnRequest> {
+        let files = self.on_request.iter();
+        files.map(|((epoch, seq), missing)| OnRequest { epoch: *epoch, seq: *seq, missing_bytes: *missing }).collect()
+    }
+
+    /// Somebody wants this file of the peer, whatever its size.
+    pub(crate) fn request(&mut self, entry: &Entry, class: Precedence) {
+        let Some((number, file)) = file_of(entry) else { return };
+        if self.requested.len() >= FILES_MAX && !self.requested.contains_key(&number) {
+            return;
+        }
+        if self.requested.insert(number, class) != Some(class) {
+            self.urges.push_back(Urge { epoch: number.0, seq: number.1, class });
+        }
+        self.on_request.remove(&number);
+        if let Some(untold) = self.untold.get_mut(&number.0) {
+            untold.remove(number.1.get());
+        }
+        self.queue(number, file);
+    }
+
+    fn is_held_back(&self, number: &Number, file: &File) -> bool {
+        self.above.is_some_and(|above| file.manifest.content_bytes > above) && !self.requested.contains_key(number)
+    }
+
+    /// Nobody wants it so far.
+    fn hold_back(&mut self, number: Number, missing_bytes: u64) {
+        // One that is not kept in mind does not come either, and comes when it is asked for.
+        if self.on_request.len() >= FILES_MAX && !self.on_request.contains_key(&number) {
+            return;
+        }
+        if self.on_request.insert(number, missing_bytes).is_none() {
+            self.untold.entry(number.0).or_default().insert(number.1.get());
         }
     }
 
     pub(crate) fn disconnected(&mut self) {
+        self.untold.clear();
+        for (epoch, seq) in self.on_request.keys() {
+            self.untold.entry(*epoch).or_default().insert(seq.get());
+        }
+        self.urges = self
+            .requested
+            .iter()
+            .map(|((epoch, seq), class)| Urge { epoch: *epoch, seq: *seq, class: *class })
+            .collect();
         self.asked.clear();
         self.based.clear();
         self.whole.clear();
@@ -160,7 +240,8 @@ impl Fetch {
     }
 
     fn queue(&mut self, number: Number, file: File) {
-        if self.queued.iter().any(|(n, _)| *n == number) || self.active.iter().any(|(n, _)| *n == number) {
+        let is_known = self.queued.iter().any(|(n, _)| *n == number) || self.active.iter().any(|(n, _)| *n == number);
+        if is_known || self.on_request.contains_key(&number) {
             return;
         }
         if self.queued.len() >= FILES_MAX {
@@ -172,7 +253,7 @@ impl Fetch {
     }
 
     pub(crate) fn has_control(&self) -> bool {
-        self.stale || !self.wants.is_empty()
+        self.stale || !self.wants.is_empty() || !self.urges.is_empty() || !self.untold.is_empty()
     }
 
     pub(crate) fn next_control(
@@ -183,6 +264,12 @@ impl Fetch {
     ) -> Result<Option<Frame>, OutboundError> {
         if std::mem::take(&mut self.stale) {
             self.advance(outbound, outputs)?;
+        }
+        if let Some(urge) = self.urges.pop_front() {
+            return Ok(Some(Frame::Urge(urge)));
+        }
+        if let Some((epoch, numbers)) = take_epoch(&mut self.untold, bytes_max - WANT_OVERHEAD, RANGES_PER_FRAME) {
+            return Ok(Some(Frame::OnRequest(Numbers { epoch, numbers })));
         }
         let Some(want) = self.wants.front_mut() else { return Ok(None) };
         let indexes = take_fitting(&mut want.indexes, bytes_max - WANT_OVERHEAD, RANGES_PER_FRAME);
@@ -206,9 +293,12 @@ impl Fetch {
                     at += 1;
                     continue;
                 }
+                let held_back = active.held_back;
+                let number = *number;
                 let id = EntryId { origin: self.peer, epoch: number.0, seq: number.1 };
                 if active.level == 0 {
                     names_held -= active.names.len();
+                    self.requested.remove(&number);
                     outputs.push_back(Output::FileComplete(id));
                     self.active.remove(at);
                     continue;
@@ -217,7 +307,16 @@ impl Fetch {
                 let others = if at == 0 { 0 } else { names_held - active.names.len() };
                 let before = active.names.len();
                 match active.descend(NAMES_MAX.saturating_sub(others), outbound, outputs)? {
-                    Descent::Done => names_held = names_held - before + active.names.len(),
+                    Descent::Done => {
+                        names_held = names_held - before + active.names.len();
+                        // What is held of it is known from here on; the rest waits for somebody who wants it.
+                        if held_back && active.level == 0 && !active.need.is_empty() {
+                            let missing = active.missing_bytes();
+                            names_held -= active.names.len();
+                            self.active.remove(at);
+                            self.hold_back(number, missing);
+                        }
+                    }
                     Descent::NoRoomYet => at += 1,
                     Descent::Impossible => {
                         names_held -= before;
@@ -230,9 +329,17 @@ impl Fetch {
                 break;
             }
             let Some((number, file)) = self.queued.pop_front() else { break };
+            let held_back = self.is_held_back(&number, &file);
             let (level, names) = (file.manifest.level, file.manifest.chunks.clone());
-            let mut active = Active { file, level, names, need: BTreeMap::new() };
+            let mut active = Active { file, level, names, need: BTreeMap::new(), held_back };
             active.look(outbound, outputs)?;
+            // The lists of names tell how much of the content is held; those of a very large file are content enough.
+            let lists = active.file.manifest.content_bytes > NAMES_UNASKED_BYTES_MAX;
+            if held_back && !active.need.is_empty() && (level == 0 || lists) {
+                let missing = active.missing_bytes();
+                self.hold_back(number, missing);
+                continue;
+            }
             names_held += active.names.len();
             self.active.push((number, active));
         }
@@ -430,6 +537,8 @@ impl Fetch {
         let is_gone = |(of, seq): &Number| *of == epoch && numbers.contains(seq.get());
         self.arriving.retain(|number, _| !is_gone(number));
         self.queued.retain(|(number, _)| !is_gone(number));
+        self.on_request.retain(|number, _| !is_gone(number));
+        self.requested.retain(|number, _| !is_gone(number));
         for (_, active) in self.active.extract_if(.., |(number, _)| is_gone(number)) {
             // Another file may need the same chunk, and asks for it itself then.
             active.need.keys().for_each(|name| drop(self.partial.take(name)));
@@ -472,6 +581,18 @@ fn file_of(entry: &Entry) -> Option<(Number, File)> {
 }
 
 impl Active {
+    /// What is needed of the content, at the mean length of a chunk; all of it on the lists above it.
+    fn missing_bytes(&self) -> u64 {
+        let content = self.file.manifest.content_bytes;
+        match self.level {
+            0 => {
+                let missing = u128::from(content) * self.need.len() as u128 / self.names.len().max(1) as u128;
+                u64::try_from(missing).unwrap_or(content)
+            }
+            _ => content,
+        }
+    }
+
     /// Compares the names with what is held.
     fn look(&mut self, outbound: &dyn Outbound, outputs: &mut VecDeque<Output>) -> Result<(), OutboundError> {
         self.need.clear();

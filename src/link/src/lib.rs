@@ -40,6 +40,7 @@ mod serve;
 mod session;
 
 pub use clone::{CloneDetector, CloneVerdict};
+pub use fetch::OnRequest;
 pub use output::{Incoming, LinkError, LinkEvent, Output, StartEpochReason};
 pub use parcel::{ByBoot, Planned, Planner, Settled};
 pub use progress::EpochProgress;

@@ -36,6 +36,10 @@ pub const FILES_ACTIVE_MAX: usize = 4;
 /// a larger one is not taken.
 pub const NAMES_MAX: usize = 262_144;
 
+/// Of a file that nobody has wanted yet, the lists of chunk names are fetched up to this size of its content: 16 MiB have
+/// some 2,000 chunks, 66 kB of names. They tell how little of it may really be missing.
+pub const NAMES_UNASKED_BYTES_MAX: u64 = 16 << 20;
+
 /// Files that the peer may ask for at a time; its own [`FILES_ACTIVE_MAX`] with room for another release.
 pub const SERVING_MAX: usize = 64;
 

@@ -432,7 +432,9 @@ impl Session {
             | Frame::HistoryGone(_)
             | Frame::Join(_)
             | Frame::Got(_)
-            | Frame::Shut(_) => return Err(LinkError::Protocol("a parcel with a frame that belongs on a connection")),
+            | Frame::Shut(_)
+            | Frame::OnRequest(_)
+            | Frame::Urge(_) => return Err(LinkError::Protocol("a parcel with a frame that belongs on a connection")),
         }
         Ok(())
     }

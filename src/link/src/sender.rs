@@ -933,6 +933,16 @@ impl Sender {
         self.progress.get(&epoch).is_some_and(|p| p.outcomes.values().any(|set| set.contains(n)))
     }
 
+    /// Numbers that ended at the peer.
+    pub(crate) fn ended(&self, epoch: Epoch) -> RangeSet {
+        self.progress.get(&epoch).map(EpochProgress::ended).unwrap_or_default()
+    }
+
+    /// Own numbers that were given out.
+    pub(crate) fn numbers_of(&self, epoch: Epoch) -> RangeSet {
+        self.epochs.get(&epoch).filter(|last| **last > 0).map_or_else(RangeSet::new, |last| RangeSet::from(1..=*last))
+    }
+
     /// The peer answered to an offer.
     pub(crate) fn history_held(&mut self, held: &HistoryHeld) {
         self.offers.answered(held);

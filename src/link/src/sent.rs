@@ -1,6 +1,8 @@
 //! What a session has sent so far: for estimates of what is still to cross, and of how much of it that is on the link.
 
-use model::{Epoch, Seq};
+use std::collections::BTreeMap;
+
+use model::{Epoch, RangeSet, Seq};
 
 /// Bytes before and after packing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct SentSoFar {
     pub under_way: usize,
     /// What the peer holds of own files that are not complete there, as far as it has asked for them.
     pub files_there: Vec<FileThere>,
+    /// Own files whose content the peer asks for only when somebody there wants it.
+    pub on_request: BTreeMap<Epoch, RangeSet>,
 }
 
 /// How much of an own file the peer holds.

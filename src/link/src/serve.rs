@@ -1,10 +1,14 @@
 //! The sending half for files: chunks that the peer asked for, cut into slices.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use model::{ChunkName, EntryId, Epoch, Event, Header, Kind, NodeId, Outbound, OutboundError, Outgoing, RangeSet, Seq};
+use model::{
+    ChunkName, EntryId, Epoch, Event, Header, Kind, NodeId, Outbound, OutboundError, Outgoing, Precedence, RangeSet,
+    Seq,
+};
 use wire::chunk::{check_list_len, check_manifest, read_name_list};
-use wire::frame::{Frame, Packed, Slice, Unavailable, Want, Whole};
+use wire::frame::{Frame, Numbers, Packed, Slice, Unavailable, Urge, Want, Whole};
 
 use crate::limits::{NAMES_MAX, RANGES_PER_FRAME, SERVING_MAX};
 use crate::output::LinkError;
@@ -36,6 +40,10 @@ pub(crate) struct Serve {
     served: BTreeMap<Number, Served>,
     /// Plain bytes that were sent for the first time.
     first_bytes: u64,
+    /// Classes of files that somebody wants.
+    urged: BTreeMap<Number, Precedence>,
+    /// Files that the peer does not ask for until somebody wants them: at most those that are not complete there.
+    on_request: BTreeMap<Epoch, RangeSet>,
 }
 
 /// What is known of a file at the peer.
@@ -94,6 +102,8 @@ impl Serve {
             packing: Packing::default(),
             served: BTreeMap::new(),
             first_bytes: 0,
+            urged: BTreeMap::new(),
+            on_request: BTreeMap::new(),
         }
     }
 
@@ -109,6 +119,11 @@ impl Serve {
     /// Adds what was sent of files. Files that ended are forgotten.
     pub(crate) fn add_sent(&mut self, sender: &Sender, sent: &mut SentSoFar) {
         self.served.retain(|(epoch, seq), _| !sender.has_ended(*epoch, seq.get()));
+        self.urged.retain(|(epoch, seq), _| !sender.has_ended(*epoch, seq.get()));
+        for (epoch, set) in &mut self.on_request {
+            *set = set.difference(&sender.ended(*epoch));
+        }
+        sent.on_request = self.on_request.clone();
         sent.files = self.packing;
         sent.first_bytes += self.first_bytes;
         let there = |((epoch, seq), served): (&Number, &Served)| FileThere {
@@ -150,6 +165,9 @@ impl Serve {
             self.heard.pop_first();
         }
         let key = ((want.epoch, want.seq), want.level);
+        if let Some(waiting) = self.on_request.get_mut(&want.epoch).filter(|_| want.level == 0) {
+            waiting.remove(want.seq.get());
+        }
         if !self.todo.contains_key(&key) && self.todo.len() >= SERVING_MAX {
             return Err(LinkError::Protocol("more files asked for at a time than allowed"));
         }
@@ -200,8 +218,28 @@ impl Serve {
         Ok(Some(frame))
     }
 
-    pub(crate) fn waits(&self) -> bool {
-        self.current.is_some() || !self.todo.is_empty()
+    pub(crate) fn urge(&mut self, urge: Urge) {
+        if self.urged.len() >= SERVED_MAX {
+            self.urged.pop_first();
+        }
+        self.urged.insert((urge.epoch, urge.seq), urge.class);
+    }
+
+    /// The peer asks for these only when somebody wants them.
+    pub(crate) fn on_request(&mut self, files: &Numbers, sender: &Sender) {
+        let own = sender.numbers_of(files.epoch);
+        self.on_request.entry(files.epoch).or_default().union_with(&files.numbers.intersection(&own));
+        self.on_request.retain(|_, set| !set.is_empty());
+    }
+
+    fn class_of(&self, number: &Number) -> Precedence {
+        self.urged.get(number).copied().unwrap_or(Precedence::Deferred)
+    }
+
+    /// The class in which something of a file waits, if anything does.
+    pub(crate) fn waits(&self) -> Option<Precedence> {
+        let todo = self.todo.keys().map(|(number, _)| number);
+        todo.chain(self.current.as_ref().map(|current| &current.number)).map(|number| self.class_of(number)).min()
     }
 
     pub(crate) fn has_control(&self) -> bool {
@@ -249,8 +287,10 @@ impl Serve {
     }
 
     fn next_chunk(&mut self, sender: &Sender, outbound: &dyn Outbound) -> Result<Option<Current>, OutboundError> {
-        while let Some(mut first) = self.todo.first_entry() {
-            let (number, level) = *first.key();
+        // The most urgent first, then the oldest.
+        while let Some(key) = self.todo.keys().min_by_key(|(number, level)| (self.class_of(number), *number, *level)) {
+            let (number, level) = *key;
+            let Entry::Occupied(mut first) = self.todo.entry((number, level)) else { break };
             let Asked { indexes: todo, whole, partial } = first.get_mut();
             // What is partly there goes first, so that it is whole soon.
             let begun = partial.take().filter(|(index, _, _)| todo.contains(u64::from(*index)));

@@ -11,7 +11,7 @@ use model::{
 use wire::Frame;
 use wire::frame::{Bye, ByeCode, FRAME_BYTES_MAX, Greet, NAME_BYTES_MAX, PROTOCOL};
 
-use crate::fetch::Fetch;
+use crate::fetch::{Fetch, OnRequest};
 use crate::history::Held;
 use crate::limits::{GRANT_BYTES_MIN, GREETING_MAX, KEEPALIVE, QUIET_MAX};
 use crate::mend::Mend;
@@ -275,6 +275,8 @@ impl Session {
             Frame::Join(_) | Frame::Got(_) | Frame::Shut(_) => {
                 return Err(LinkError::Protocol("it sent the session what is the carrier's"));
             }
+            Frame::OnRequest(files) => self.serve.on_request(&files, &self.sender),
+            Frame::Urge(urge) => self.serve.urge(urge),
         }
         if greeting {
             self.resume_when_ready();
@@ -363,6 +365,24 @@ impl Session {
         }
     }
 
+    /// Content of files with more bytes than this is asked for only on request, from the next file on. `None` for none.
+    pub fn hold_files_above(&mut self, bytes: Option<u64>) {
+        self.fetch.hold_files_above(bytes);
+    }
+
+    /// Somebody wants the content of this stored file entry of the peer, whatever its size; it is to travel in this class.
+    /// Repeating it is harmless; other entries are ignored.
+    pub fn request_file(&mut self, entry: &Entry, class: Precedence) {
+        if entry.header.id.origin == self.config.peer && entry.header.kind == Kind::File {
+            self.fetch.request(entry, class);
+        }
+    }
+
+    /// Files of the peer whose content nobody has wanted so far.
+    pub fn files_on_request(&self) -> Vec<OnRequest> {
+        self.fetch.on_request()
+    }
+
     /// The journal has more own entries.
     pub fn appended(&mut self) {
         self.sender.appended();
@@ -440,7 +460,9 @@ impl Session {
         for class in Precedence::ALL {
             waiting.classes[class.index()] = self.sender.waits(class, outbound, now)?;
         }
-        waiting.classes[Precedence::Deferred.index()] |= self.serve.waits();
+        if let Some(class) = self.serve.waits() {
+            waiting.classes[class.index()] = true;
+        }
         if let Some(class) = self.mend.waits(outbound)? {
             waiting.classes[class.index()] = true;
         }
@@ -477,7 +499,7 @@ impl Session {
             Lane::Class(class) => {
                 let entries = self.sender.next_entries(class, bytes_max, outbound, now, &mut self.outputs)?;
                 match entries.or_else(|| self.mend.next_part(class, bytes_max)) {
-                    None if class == Precedence::Deferred => {
+                    None if self.serve.waits() == Some(class) => {
                         self.serve.next_slice(bytes_max, &self.sender, outbound)?
                     }
                     other => other,

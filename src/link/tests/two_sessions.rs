@@ -814,6 +814,7 @@ fn any_hostile_frame() -> impl Strategy<Value = Frame> {
             part
         })),
         (epoch(), set()).prop_map(|(epoch, numbers)| Frame::Again(Numbers { epoch, numbers })),
+        (epoch(), set()).prop_map(|(epoch, numbers)| Frame::OnRequest(Numbers { epoch, numbers })),
         (epoch(), set()).prop_map(|(epoch, numbers)| Frame::Recall(Numbers { epoch, numbers })),
         (epoch(), set()).prop_map(|(epoch, numbers)| Frame::Gone(Numbers { epoch, numbers })),
         (0u8..3, any::<u64>(), prop::collection::vec((epoch(), set()), 0..3))
@@ -969,6 +970,59 @@ fn what_is_sent_again_is_no_progress_and_what_the_peer_has_of_a_file_is_known() 
     assert!(frames > 300_000, "{frames} bytes were sent");
     assert_eq!(progress[1..], [progress[1]; 9], "and only the first time counted");
     assert!(there(&mut world).abs_diff(half) < 70_000, "{} of {half}", there(&mut world));
+}
+
+/// A file that is too large to come unasked: its name and size cross, its bytes when somebody wants them, in the class
+/// that the asker gives; what is held of it already is known before.
+#[test]
+fn a_large_file_comes_when_somebody_wants_it_and_in_the_class_that_was_asked_for() {
+    let mut world = World::new(6, false);
+    world.nodes[1].session.hold_files_above(Some(100_000));
+    let content = noise(300_000);
+    let small = world.nodes[0].capture_file(&content[..60_000]);
+    let large = world.nodes[0].capture_file(&content);
+    world.connect();
+    let run = |world: &mut World, steps: usize| {
+        let mut classes = BTreeSet::new();
+        for _ in 0..steps {
+            world.now += Duration::from_millis(100);
+            let now = world.now();
+            for i in [0, 1] {
+                let waiting = world.nodes[i].session.waiting(&world.nodes[i].disk, now).unwrap();
+                let Some(frame) = world.nodes[i].send(1_200, now) else { continue };
+                if matches!(frame, Frame::Slice(_)) {
+                    classes.insert(waiting.classes);
+                }
+                world.nodes[1 - i].take(frame, now);
+                world.nodes[1 - i].work(now, true);
+                world.nodes[i].work(now, true);
+            }
+        }
+        let now = world.now();
+        world.nodes[1].work(now, true);
+        classes
+    };
+    run(&mut world, 600);
+    let incomplete = world.nodes[1].disk.incomplete.clone();
+    assert!(!incomplete.contains_key(&small) && incomplete.contains_key(&large), "{incomplete:?}");
+    let waiting = world.nodes[1].session.files_on_request();
+    let [file] = waiting.as_slice() else { panic!("{waiting:?}") };
+    assert_eq!((file.epoch, file.seq), (large.epoch, large.seq));
+    assert!((150_000..300_000).contains(&file.missing_bytes), "60 kB of it are held: {file:?}");
+    let told = world.nodes[0].session.sent_so_far().on_request;
+    assert!(told[&large.epoch].contains(large.seq.get()), "the sender knows that nobody waits for it");
+
+    // Over another connection too it does not come unasked.
+    world.connect();
+    run(&mut world, 300);
+    assert!(world.nodes[1].disk.incomplete.contains_key(&large));
+    let entry = world.nodes[1].disk.received(large).unwrap().unwrap().entry;
+    world.nodes[1].session.request_file(&entry, Precedence::Priority);
+    let classes = run(&mut world, 600);
+    assert!(world.nodes[1].disk.incomplete.is_empty());
+    assert!(classes.iter().all(|waits| waits[Precedence::Priority.index()]), "{classes:?}");
+    assert!(world.nodes[1].session.files_on_request().is_empty());
+    assert_eq!(world.nodes[0].session.sent_so_far().on_request.values().map(RangeSet::count).sum::<u64>(), 0);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::error::AppError;
 use crate::events::{Broadcast, EventSink};
+use crate::requests::FileOutlookOf;
 use crate::rows::{count, get, put_version};
 use crate::schema;
 use crate::space::ClassOfPost;
@@ -177,6 +178,8 @@ pub(crate) struct Inner {
     /// [`model::SpaceLevel`] as its number.
     pub(crate) space: AtomicU8,
     pub(crate) class_of_post: OnceLock<ClassOfPost>,
+    pub(crate) file_outlook: OnceLock<FileOutlookOf>,
+    pub(crate) file_requests_changed: watch::Sender<u64>,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
     pub(crate) outbox_changed: watch::Sender<u64>,
@@ -247,6 +250,8 @@ impl Core {
             diagnostic_id,
             space: AtomicU8::new(0),
             class_of_post: OnceLock::new(),
+            file_outlook: OnceLock::new(),
+            file_requests_changed: watch::Sender::new(0),
             writer: Mutex::new(Writer { db, last_at, last_change }),
             readers: Mutex::new(Vec::new()),
             outbox_changed: watch::Sender::new(0),

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
-const STEPS: &[&str] = &[V1, V2, V3, V4];
+const STEPS: &[&str] = &[V1, V2, V3, V4, V5];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -129,6 +129,11 @@ CREATE INDEX files_by_channel ON files (channel_id) WHERE post_id <> '' AND dele
 const V3: &str = "
 ALTER TABLE outbox ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX outbox_aside ON outbox (at) WHERE aside > 0;
+";
+
+/// Files that are not here and that somebody wants, with the class in which they are to come.
+const V5: &str = "
+CREATE TABLE file_requests (file_id TEXT PRIMARY KEY, class INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
 /// Orders to remove content, and what went under them: it must not come back.

@@ -45,6 +45,9 @@ pub enum Verb {
         #[command(flatten)]
         format: Format,
     },
+    /// A file whose bytes are not here: what it would take, and asking for it. Needs a running node.
+    #[command(subcommand)]
+    File(File),
     /// Look into the journal; works whether the node runs or not.
     #[command(subcommand)]
     Journal(Journal),
@@ -153,6 +156,30 @@ pub enum Enroll {
     Remove {
         /// Its name.
         name: keys::PeerName,
+    },
+}
+
+/// `file`
+#[derive(Debug, Subcommand)]
+pub enum File {
+    /// Show how much of a file is missing here, and how long it would take.
+    Show {
+        /// Id of the file, as the API and `holdfast why` show it.
+        id: String,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Ask for a file that comes only on request. Shows the same, and asks; with --class again in another class.
+    Request {
+        /// Id of the file.
+        id: String,
+        /// Class in which its bytes are to travel.
+        #[arg(long, default_value = "routine")]
+        class: model::Precedence,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
     },
 }
 

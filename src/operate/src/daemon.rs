@@ -11,7 +11,10 @@ use hub::Hub;
 use journal::Accounting;
 use keys::{ChunkSecret, DataKeys, InviteBook, Keyring, NodeKey, PeerRegistry, SealingKey};
 use link::SentSoFar;
-use model::{BitsPerSecond, Clock as _, EntryId, Header, Hlc, NodeId, ObjectRef, Outcome, Precedence};
+use mission::FileOutlook;
+use model::{
+    BitsPerSecond, Clock as _, Entry, EntryId, Event, Header, Hlc, Id, NodeId, ObjectRef, Outcome, Precedence,
+};
 use telemetry::{Grade, Health, Metrics, Verdict};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -22,8 +25,9 @@ use crate::accounts;
 use data_encoding::BASE64;
 
 use crate::admin::{
-    self, Control, CourierAnswer, CourierAsk, HoldChange, HoldChanged, InviteRequest, Joined, NewPassword, NewUser,
-    Peers, PurgeAtNode, PurgeOrdered, PurgeRequest, PurgeState, PurgeView, Purges, Token, UserAdded,
+    self, Control, CourierAnswer, CourierAsk, FileRequest, FileState, FileView, HoldChange, HoldChanged, InviteRequest,
+    Joined, NewPassword, NewUser, Peers, PurgeAtNode, PurgeOrdered, PurgeRequest, PurgeState, PurgeView, Purges, Token,
+    UserAdded,
 };
 use crate::backlog::{self, Backlog, Eta, FrameRate, Meter, Parts, PeerBacklog, Progress, remaining};
 use crate::config::{self, Role, Settings};
@@ -93,6 +97,8 @@ async fn serve(layout: &Layout, settings: Settings, keyring: Keyring) -> Done {
     let mut node = Node::start(layout, &settings, keyring.data_keys(), environment).await?;
     let rotation = Rotation::new(keyring, node.site().journal().clone(), layout.journal());
     let running = Arc::new(Running::new(layout, settings, &node, rotation, metrics, health, started)?);
+    let outlook = Arc::downgrade(&running);
+    running.core.set_file_outlook(Arc::new(move |file| outlook.upgrade()?.outlook(file)));
     let socket = admin::server::bind(layout.data())?;
     tasks.spawn(admin::server::serve(socket, Arc::clone(&running), stop.child_token()));
     tasks.spawn(watch(Arc::clone(&running), stop.child_token()));
@@ -233,6 +239,8 @@ struct Running {
 struct Watched {
     /// What the session had sent at the last look.
     sent: SentSoFar,
+    /// Files that the peer asks for only on request.
+    on_request: [journal::Ahead; 5],
     meter: Meter,
     progress: Progress,
     /// When, and the bytes up and down until then.
@@ -249,6 +257,8 @@ impl Watched {
 
     /// Follows the backlog from one look to the next.
     fn follow(&mut self, now: Duration, accounting: &Accounting, state: &PeerState) {
+        let accounting = &backlog::without(accounting, &self.on_request);
+        let on_request: u64 = self.on_request.iter().map(|files| files.entries).sum();
         let total = &accounting.total;
         let frames = self.sent.classes.iter().chain([&self.sent.files]).map(|packing| packing.frame_bytes).sum();
         let files = remaining(accounting, &self.sent).0[Precedence::Deferred.index()].plain_bytes;
@@ -258,7 +268,7 @@ impl Watched {
         self.progress.look(
             now,
             mark,
-            total.held > 0 && !matches!(state, PeerState::Silent | PeerState::Held { .. } | PeerState::OneWay),
+            total.held > on_request && !matches!(state, PeerState::Silent | PeerState::Held { .. } | PeerState::OneWay),
         );
     }
 
@@ -266,7 +276,8 @@ impl Watched {
     fn eta(&self, now: Duration, accounting: &Accounting, state: &PeerState, ceiling: BitsPerSecond) -> Option<Eta> {
         let moves = self.progress.stands_for(now).is_none_or(|stands| stands < STANDS);
         let rate = self.meter.rate(now).unwrap_or_else(|| FrameRate::configured(ceiling));
-        let bytes = remaining(accounting, &self.sent).0.iter().map(|r| r.link_bytes).sum();
+        let accounting = backlog::without(accounting, &self.on_request);
+        let bytes = remaining(&accounting, &self.sent).0.iter().map(|r| r.link_bytes).sum();
         (moves && matches!(state, PeerState::Up { .. })).then(|| rate.time_for(bytes, 0))
     }
 
@@ -338,6 +349,7 @@ impl Running {
             let watched = all.entry(peer.node).or_default();
             watched.look(now, peer.wire_bytes_up, peer.wire_bytes_down);
             watched.sent = telling.map_or_else(|| std::mem::take(&mut watched.sent), |telling| telling.sent);
+            watched.on_request = self.journal.held_sizes(&consumer_name(peer.node), &watched.sent.on_request);
             let name = telemetry::PeerName::new(peer.name.as_str());
             let eta = accounting.and_then(|a| {
                 watched.follow(now, &a, &peer.state);
@@ -371,6 +383,7 @@ impl Running {
             streams,
             sent_unconfirmed: unconfirmed(peer),
             sent: &watched.sent,
+            on_request: watched.on_request,
             measured: watched.meter.rate(now),
             ceiling: peer.rate,
             stands_for: watched.progress.stands_for(now),
@@ -402,6 +415,27 @@ impl Running {
             ),
         };
         self.health.report(&format!("backlog {}", backlog.name), verdict);
+    }
+
+    /// What it takes until the bytes of a file are here.
+    fn outlook(&self, file: Id) -> Option<FileOutlook> {
+        let view = Control::file(self, &FileRequest { id: file.to_string(), class: None }).ok()?;
+        let seconds = view.eta.map(|eta| (eta.low_seconds, eta.high_seconds))?;
+        Some(FileOutlook { missing_bytes: view.missing_bytes, seconds })
+    }
+
+    /// The peer that sent a file which is not all here, and the file's entry.
+    fn incomplete(&self, file: Id) -> Result<Option<(PeerStatus, Entry)>, Failure> {
+        for peer in self.carrier.status() {
+            let failed = |e: journal::ReadError| Failure::new(chain(&e), e.next_step());
+            let entries = self.applied.incomplete_files(peer.node).map_err(failed)?;
+            let is_it =
+                |entry: &Entry| matches!(wire::decode_event(entry), Ok(Event::File(state)) if state.stub.id == file);
+            if let Some(entry) = entries.into_iter().find(is_it) {
+                return Ok(Some((peer, entry)));
+            }
+        }
+        Ok(None)
     }
 
     fn destinations(&self) -> Vec<Destination> {
@@ -628,10 +662,55 @@ impl Control for Running {
             let mut all = self.watched();
             let watched = all.entry(peer.node).or_default();
             watched.sent = sent.unwrap_or_else(|| std::mem::take(&mut watched.sent));
+            watched.on_request = self.journal.held_sizes(&consumer, &watched.sent.on_request);
             peers.push(self.peer_backlog(uptime(), &peer, &accounting, watched, streams));
         }
         let (schema, at) = (backlog::SCHEMA.to_owned(), SystemClock.now());
         Ok(Backlog { schema, at, running: true, capturing: Some(outbox.rows), peers })
+    }
+
+    fn file(&self, asked: &FileRequest) -> Result<FileView, Failure> {
+        let wrong = |what: String| Failure::new(what, "give the id of a file as the API and `holdfast why` show it");
+        let id: Id = asked.id.parse().map_err(|_| wrong(format!("`{}` is no id of a file", asked.id)))?;
+        let stored = |e: mission::StoreError| Failure::new(chain(&e), "check the disk, then try again");
+        if let Some(class) = asked.class {
+            self.core.request_file(id, class).map_err(stored)?;
+        }
+        let brief = self.core.file_brief(id).map_err(stored)?.ok_or_else(|| wrong(format!("there is no file {id}")))?;
+        let mut view = FileView {
+            schema: FileView::SCHEMA.to_owned(),
+            id: id.to_string(),
+            name: brief.name,
+            bytes: brief.size,
+            mime_type: brief.mime_type,
+            state: if brief.is_here { FileState::Here } else { FileState::Announced },
+            requested: brief.requested.map(|class| class.as_str().to_owned()),
+            from: None,
+            link: None,
+            missing_bytes: if brief.is_here { 0 } else { brief.size },
+            cost: None,
+            eta: None,
+            basis: None,
+        };
+        if brief.is_here {
+            return Ok(view);
+        }
+        let Some((peer, entry)) = self.incomplete(id)? else { return Ok(view) };
+        let number = (entry.header.id.epoch, entry.header.id.seq);
+        let telling = self.carrier.telling(peer.node, None).unwrap_or_default();
+        let waits = telling.on_request.iter().find(|file| (file.epoch, file.seq) == number);
+        view.state = if waits.is_some() && view.requested.is_none() { FileState::OnRequest } else { FileState::Coming };
+        view.missing_bytes = waits.map_or(view.missing_bytes, |file| file.missing_bytes);
+        // How fast the peer may send is its own matter; a link is taken to be alike in both directions.
+        let rate = FrameRate::configured(peer.rate);
+        view.eta = Some(rate.time_for(view.missing_bytes, 0));
+        let links = self.settings.carrier.peers.get(&peer.name).map(|p| p.links.as_slice()).unwrap_or_default();
+        let cheapest = links.iter().map(|link| link.cost).min().filter(|cost| *cost > 0);
+        view.cost = cheapest.map(|cost| (view.missing_bytes * cost).div_ceil(1_000_000));
+        view.basis = Some(rate.basis);
+        view.from = Some(peer.name.to_string());
+        view.link = Some(backlog::state_name(&peer.state).to_owned());
+        Ok(view)
     }
 
     fn why(&self, target: &str) -> Result<Why, Failure> {

@@ -339,6 +339,7 @@ pub fn backlog(layout: &Layout, settings: &Settings) -> Result<Backlog, Failure>
                 streams,
                 sent_unconfirmed: None,
                 sent: &to.sent,
+                on_request: Default::default(),
                 measured: None,
                 ceiling: to.ceiling,
                 stands_for: None,

@@ -28,6 +28,8 @@
 //! 23 Join         session (8 LE), seconds between signs of life, link's name
 //! 24 Got          count
 //! 25 Shut         code byte, text (the rest)
+//! 26 OnRequest    epoch, set
+//! 27 Urge         epoch, seq, class byte
 //! 30 Claim        part, boot (8 LE), epoch, stored set, count, { outcome byte, set }, refused set
 //! 31 Whole        epoch, seq, varint length, label, flag zstd, bytes (the rest)
 //! part     = packing (0 as it is, 1 zstd, 2 zstd from a base: its name follows), crc32c of the whole packed bytes (4 LE),
@@ -37,7 +39,7 @@
 //! Every frame is idempotent and frames may overtake each other. Epochs and numbers are those of the sender's own
 //! entries in Batch, Fragment, Skip, Verify, Unavailable, Slice, Recall and History, and those of the peer's in the others.
 
-use model::{ChunkName, Epoch, Label, NodeId, Outcome, RangeSet, Seq};
+use model::{ChunkName, Epoch, Label, NodeId, Outcome, Precedence, RangeSet, Seq};
 
 use crate::batch::Batch;
 use crate::compress::{compress_from, decompress_from_capped, may_shrink};
@@ -132,6 +134,19 @@ pub enum Frame {
     Claim(Claim),
     /// A chunk of a file of mine, unasked: only in parcels.
     Whole(Whole),
+    /// Files of yours of which I ask for the content only when somebody wants it.
+    OnRequest(Numbers),
+    /// Somebody wants this file of yours: send what I ask for of it in this class.
+    Urge(Urge),
+}
+
+/// See [`Frame::Urge`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "described at Frame and in the module")]
+pub struct Urge {
+    pub epoch: Epoch,
+    pub seq: Seq,
+    pub class: Precedence,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -583,6 +598,8 @@ impl Frame {
             Self::Shut(_) => "shut",
             Self::Claim(_) => "claim",
             Self::Whole(_) => "whole",
+            Self::OnRequest(_) => "on_request",
+            Self::Urge(_) => "urge",
         }
     }
 
@@ -731,6 +748,12 @@ impl Frame {
                 out.push(u8::from(f.zstd));
                 out.extend_from_slice(&f.bytes);
             }
+            Self::OnRequest(f) => put_numbers(&mut out, 26, f),
+            Self::Urge(f) => {
+                out.push(27);
+                put_number(&mut out, f.epoch, f.seq);
+                out.push(f.class as u8);
+            }
         }
         out
     }
@@ -861,6 +884,12 @@ impl Frame {
                     return Err(WireError::TooLarge { what: "a chunk", found, max });
                 }
                 Self::Whole(Whole { epoch, seq, label, zstd, bytes })
+            }
+            26 => Self::OnRequest(read_numbers(&mut r)?),
+            27 => {
+                let (epoch, seq) = read_number(&mut r)?;
+                let class = Precedence::from_index(r.u8()?).ok_or(WireError::Malformed("a class"))?;
+                Self::Urge(Urge { epoch, seq, class })
             }
             _ => return Err(WireError::Malformed("a frame's type")),
         };
@@ -1166,6 +1195,12 @@ mod tests {
             (number(), prop::collection::vec(0u8..8, 0..300)).prop_map(|((epoch, seq), chunk)| {
                 Frame::Whole(Whole::new(epoch, seq, "mission".parse().unwrap(), &chunk, 3))
             }),
+            (number(), set()).prop_map(|((epoch, _), numbers)| Frame::OnRequest(Numbers { epoch, numbers })),
+            (number(), 0..5u8).prop_map(|((epoch, seq), class)| Frame::Urge(Urge {
+                epoch,
+                seq,
+                class: Precedence::from_index(class).unwrap()
+            })),
         ]
     }
 

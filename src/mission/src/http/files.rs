@@ -7,7 +7,7 @@ use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http::{HeaderName, StatusCode, header};
-use model::Id;
+use model::{Id, Precedence};
 use serde_json::json;
 
 use super::body_too_large;
@@ -176,7 +176,11 @@ pub(crate) fn info(call: &Call) -> AppResult<Reply> {
     Ok(Reply::json(&info)?.with(header::CACHE_CONTROL, "max-age=2592000, private"))
 }
 
+/// Clients ask for pictures and thumbnails by themselves as a channel is looked at; for the file itself somebody asks.
 pub(crate) fn get(call: &Call) -> AppResult<Reply> {
+    if let FileAvailability::NotHereYet { info } = call.core().open_file(call.session()?, call.id("file_id")?)? {
+        return not_here_yet(call, &info);
+    }
     send(call, None)
 }
 
@@ -202,7 +206,7 @@ pub(crate) fn link(call: &Call) -> AppResult<Reply> {
 fn send(call: &Call, unless_image: Option<AppError>) -> AppResult<Reply> {
     let (info, path) = match call.core().open_file(call.session()?, call.id("file_id")?)? {
         FileAvailability::Here { info, path } => (info, path),
-        FileAvailability::NotHereYet { info } => return Err(not_here_yet(&info)),
+        FileAvailability::NotHereYet { info } => return Err(on_its_way(&info, "")),
     };
     if let Some(error) = unless_image.filter(|_| !info.mime_type.starts_with("image/")) {
         return Err(error);
@@ -233,11 +237,24 @@ fn send(call: &Call, unless_image: Option<AppError>) -> AppResult<Reply> {
     }
 }
 
+/// A reader wants the file: it is asked for, if it would not come by itself, and the reader is told how long that takes.
+fn not_here_yet(call: &Call, info: &FileInfo) -> AppResult<Reply> {
+    let asked = call.core().request_file(info.id, Precedence::Routine);
+    asked.map_err(|e| AppError::storage("getFile", e))?;
+    let Some(outlook) = call.core().file_outlook(info.id) else { return Err(on_its_way(info, "")) };
+    let (missing, (low, high)) = (outlook.missing_bytes, outlook.seconds);
+    let when = format!(" {missing} bytes of it are missing: {low} to {high} seconds of an open link.");
+    let error = on_its_way(info, &when);
+    let (status, body) = (StatusCode::from_u16(error.status_code), Reply::json(&error)?);
+    let reply = Reply { status: status.unwrap_or(StatusCode::NOT_FOUND), ..body };
+    Ok(reply.with(header::RETRY_AFTER, &high.to_string()))
+}
+
 /// The bytes travel behind the messages; who asks is told that waiting is right.
-fn not_here_yet(info: &FileInfo) -> AppError {
+fn on_its_way(info: &FileInfo, when: &str) -> AppError {
     let message = format!(
         "The file {} ({} bytes) was sent from another site and has not arrived here yet. \
-         It will appear by itself as soon as the link has brought it.",
+         It will appear by itself as soon as the link has brought it.{when}",
         info.name, info.size
     );
     AppError::new("getFile", "holdfast.file.not_here_yet.app_error", message, 404)

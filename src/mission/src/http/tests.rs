@@ -531,6 +531,17 @@ async fn a_file_that_has_not_arrived_says_that_it_will_come() {
     }
     let info = site.get(&format!("{path}/info"), &world.bob.bearer()).await;
     assert_eq!(info.json["size"], 1_234_567);
+
+    // Looking at a channel asks for pictures of it; only who wants the file itself asks for it.
+    let core = site.core.clone();
+    let requests = tokio::task::spawn_blocking(move || core.file_requests().unwrap()).await.unwrap();
+    assert_eq!(requests, [(file, model::Precedence::Routine)]);
+    let outlook = crate::FileOutlook { missing_bytes: 700, seconds: (40, 60) };
+    site.core.set_file_outlook(std::sync::Arc::new(move |_| Some(outlook)));
+    let answer = site.get(&path, &world.bob.bearer()).await;
+    assert_eq!((answer.status, answer.id()), (404, "holdfast.file.not_here_yet.app_error"));
+    assert_eq!(answer.header("retry-after"), "60");
+    assert!(answer.json["message"].as_str().unwrap().contains("700 bytes of it are missing"));
 }
 
 // --- sockets

@@ -7,6 +7,7 @@
 //!  GET    /v1/status             Status
 //!  GET    /v1/backlog            Backlog
 //!  POST   /v1/why                {"target"}                               -> Why
+//!  POST   /v1/file               {"id", "class"}: asks for it with a class  -> FileView
 //!  POST   /v1/emission           {"mode": "silent"}                       -> {}
 //!  GET    /v1/links              Links
 //!  POST   /v1/links/order        LinkChange                               -> {}
@@ -69,6 +70,12 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When it names nothing, or the journal cannot be read.
     fn why(&self, target: &str) -> Result<Why, Failure>;
+
+    /// What is known of a file; with a class it is asked for first.
+    ///
+    /// # Errors
+    /// When there is none of that id, or the stores fail.
+    fn file(&self, asked: &FileRequest) -> Result<FileView, Failure>;
 
     /// Sets emission control, durably, before it returns.
     ///
@@ -187,6 +194,77 @@ pub trait Control: Send + Sync + 'static {
 pub struct WhyRequest {
     /// Id of a post or file, or an entry as in `journal show`.
     pub target: String,
+}
+
+/// Body of `POST /v1/file`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRequest {
+    /// Id of the file.
+    pub id: String,
+    /// Somebody wants it, in this class; `None` only asks what is known.
+    pub class: Option<model::Precedence>,
+}
+
+/// A file of a post, and what it takes until its bytes are here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileView {
+    /// [`FileView::SCHEMA`].
+    pub schema: String,
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its type.
+    pub mime_type: String,
+    /// How far it is.
+    pub state: FileState,
+    /// The class in which somebody has asked for it.
+    pub requested: Option<String>,
+    /// The peer that holds it.
+    pub from: Option<String>,
+    /// State of the link to that peer.
+    pub link: Option<String>,
+    /// What would have to cross: chunks that are held here already are not sent again.
+    pub missing_bytes: u64,
+    /// What that costs over the cheapest link to the peer, in the configuration's unit; `None` where no cost is configured.
+    pub cost: Option<u64>,
+    /// How long that takes on an open link, with nothing before it.
+    pub eta: Option<crate::backlog::Eta>,
+    /// Where the rate behind `eta` comes from.
+    pub basis: Option<crate::backlog::Basis>,
+}
+
+impl FileView {
+    /// Name of the form.
+    pub const SCHEMA: &'static str = "holdfast.file/1";
+}
+
+/// How far a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileState {
+    /// Its bytes are here.
+    Here,
+    /// A post names it; what lists its bytes has not arrived.
+    Announced,
+    /// It comes when somebody asks for it.
+    OnRequest,
+    /// It comes by itself, or was asked for.
+    Coming,
+}
+
+impl std::fmt::Display for FileState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Here => "here",
+            Self::Announced => "announced by a post; its list of contents has not arrived",
+            Self::OnRequest => "comes only when somebody asks for it",
+            Self::Coming => "on its way",
+        })
+    }
 }
 
 /// Body of `POST /v1/emission`.

@@ -15,8 +15,8 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Control, CourierAsk, EmissionChange, HoldChange, InviteRequest, JoinRequest, NewPassword, NewUser, PurgeRequest,
-    Refusal, RemoveRequest, SOCKET, WhyRequest,
+    Control, CourierAsk, EmissionChange, FileRequest, HoldChange, InviteRequest, JoinRequest, NewPassword, NewUser,
+    PurgeRequest, Refusal, RemoveRequest, SOCKET, WhyRequest,
 };
 use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest};
@@ -72,6 +72,10 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
         .route(
             "/v1/why",
             post(|State(c): State<Arc<C>>, body: Body<WhyRequest>| with(body, |b| blocking(move || c.why(&b.target)))),
+        )
+        .route(
+            "/v1/file",
+            post(|State(c): State<Arc<C>>, body: Body<FileRequest>| with(body, |b| blocking(move || c.file(&b)))),
         )
         .route("/v1/peers", get(|State(c): State<Arc<C>>| blocking(move || c.peers())))
         .route("/v1/keys", get(|State(c): State<Arc<C>>| blocking(move || c.keys())))
@@ -200,7 +204,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::admin::{Joined, Password, Peers, PurgeOrdered, Purges, Token, UserAdded, client};
+    use crate::admin::{FileView, Joined, Password, Peers, PurgeOrdered, Purges, Token, UserAdded, client};
     use crate::backlog::Backlog;
     use crate::exit::Exit;
     use crate::links::{self, LinkTested, Links};
@@ -223,6 +227,9 @@ mod tests {
         }
         fn backlog(&self) -> Result<Backlog, Failure> {
             Err(Failure::new("nothing is known of it", "try again"))
+        }
+        fn file(&self, asked: &FileRequest) -> Result<FileView, Failure> {
+            Err(Failure::new(format!("there is no file {}", asked.id), "name another"))
         }
         fn why(&self, target: &str) -> Result<Why, Failure> {
             Err(Failure::new(format!("`{target}` names nothing"), "name something"))

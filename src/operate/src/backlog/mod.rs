@@ -54,6 +54,11 @@ pub struct PeerBacklog {
     pub link_bytes: u64,
     /// Whether the packing was measured.
     pub packing: Basis,
+    /// Of the entries, files whose content the peer asks for only when somebody there wants it. They count as held, and not in
+    /// what is to cross.
+    pub on_request: u64,
+    /// Their content.
+    pub on_request_bytes: u64,
     /// Age of the oldest.
     pub oldest_seconds: Option<u64>,
     /// How fast frames reach the peer.
@@ -123,6 +128,8 @@ pub struct Parts<'a> {
     pub sent_unconfirmed: Option<u64>,
     /// What its session has sent.
     pub sent: &'a SentSoFar,
+    /// Files that the peer asks for only on request, by class.
+    pub on_request: [journal::Ahead; 5],
     /// How fast, as far as it was measured.
     pub measured: Option<FrameRate>,
     /// Ceiling of the link.
@@ -138,7 +145,8 @@ impl PeerBacklog {
     pub fn new(parts: Parts<'_>, now: UnixMillis) -> Self {
         let age = |at: Option<UnixMillis>| at.map(|at| crate::show::age(at, now).as_secs());
         let total = &parts.accounting.total;
-        let (remaining, packing) = remaining(parts.accounting, parts.sent);
+        let to_cross = without(parts.accounting, &parts.on_request);
+        let (remaining, packing) = remaining(&to_cross, parts.sent);
         let rate = parts.measured.unwrap_or_else(|| FrameRate::configured(parts.ceiling));
         let by_class = etas(&remaining, &rate);
         let link_bytes = remaining.iter().map(|r| r.link_bytes).sum();
@@ -171,6 +179,8 @@ impl PeerBacklog {
             plain_bytes: remaining.iter().map(|r| r.plain_bytes).sum(),
             link_bytes,
             packing,
+            on_request: parts.on_request.iter().map(|files| files.entries).sum(),
+            on_request_bytes: parts.on_request.iter().map(|files| files.bytes).sum(),
             oldest_seconds: age(total.oldest_held.filter(|_| total.held > 0)),
             eta: rate.time_for(link_bytes, 0),
             rate,
@@ -182,6 +192,15 @@ impl PeerBacklog {
             streams_complete,
         }
     }
+}
+
+/// What is to cross without being asked for.
+pub fn without(accounting: &Accounting, on_request: &[journal::Ahead; 5]) -> Accounting {
+    let mut left = accounting.clone();
+    for (sums, files) in left.by_class.iter_mut().zip(on_request) {
+        sums.held_bytes = sums.held_bytes.saturating_sub(files.bytes);
+    }
+    left
 }
 
 /// Has nothing moved for too long?

@@ -257,6 +257,11 @@ pub const SECTIONS: &[Section] = &[
                 help: "Release labels that a peer without a list of its own may get. What has another label is withheld and counted.",
             },
             Key {
+                name: "files_on_request_above",
+                default: Unset("\"1MB\""),
+                help: "Files of a peer that are larger come only when a reader opens one or `holdfast file request` asks; posts show their names and sizes at once. Without it all files come by themselves, behind everything else.",
+            },
+            Key {
                 name: "no_progress_after_minutes",
                 default: Is("15"),
                 help: "When something is held for a peer and nothing of it has moved for so long, the health check `backlog NAME` says so; 0 for never. A link that is silent by order raises no alarm.",
@@ -284,6 +289,11 @@ pub const SECTIONS: &[Section] = &[
                 help: "Ceiling for everything sent to it, all headers included.",
             },
             Key { name: "labels", default: Unset("[\"directory\"]"), help: "Release labels that it may get." },
+            Key {
+                name: "files_on_request_above",
+                default: Unset("\"256kB\""),
+                help: "Its files that are larger come only when somebody here wants them.",
+            },
             Key {
                 name: "never_dial",
                 default: Is("false"),

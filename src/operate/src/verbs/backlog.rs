@@ -83,6 +83,10 @@ fn of_peer(peer: &PeerBacklog) -> Vec<String> {
             "  {sent} of them were sent over the one-way lane, unconfirmed: nobody knows whether they arrived"
         ));
     }
+    if peer.on_request > 0 {
+        let bytes = show::bytes(peer.on_request_bytes);
+        lines.push(format!("  {} files ({bytes}) cross only when somebody there wants them", peer.on_request));
+    }
     if let Some(seconds) = peer.no_progress_seconds.filter(|_| peer.stalled) {
         lines.push(format!("  ALARM: nothing of it has moved for {}", show::seconds(seconds)));
     }

@@ -5,6 +5,7 @@ mod config;
 mod courier;
 mod enroll;
 mod export;
+mod file;
 mod hold;
 mod init;
 mod journal;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Status(format) => status::run(&layout, format.json),
         Verb::Backlog(format) => backlog::run(&layout, format.json),
         Verb::Why { target, format } => why::run(&layout, &target, format.json),
+        Verb::File(verb) => file::run(&layout, verb),
         Verb::Journal(verb) => journal::run(&layout, verb),
         Verb::Link(verb) => link::run(&layout, verb),
         Verb::Courier(verb) => courier::run(&layout, verb),
@@ -58,11 +60,12 @@ pub(crate) fn run(cli: Cli) -> Done {
 
 /// Does this verb print JSON, errors too?
 pub(crate) fn wants_json(verb: &Verb) -> bool {
-    use crate::cli::{Config, Courier, Enroll, Journal, JournalHold, Keys, Link, PurgeVerb, Quarantine};
+    use crate::cli::{Config, Courier, Enroll, File, Journal, JournalHold, Keys, Link, PurgeVerb, Quarantine};
     match verb {
         Verb::Status(format)
         | Verb::Backlog(format)
         | Verb::Why { format, .. }
+        | Verb::File(File::Show { format, .. } | File::Request { format, .. })
         | Verb::Enroll(Enroll::Invite { format, .. } | Enroll::List(format))
         | Verb::Journal(
             Journal::List { format, .. }
@@ -143,6 +146,8 @@ mod tests {
             ("status --json", Exit::NotRunning),
             ("backlog --json", Exit::NotRunning),
             ("why 1 --json", Exit::NotRunning),
+            ("file request ybndrfg8ejkmcpqxot1uwisza3 --class flash", Exit::NotRunning),
+            ("file request ybndrfg8ejkmcpqxot1uwisza3", Exit::NotRunning),
             ("why nothing", Exit::Usage),
             ("link silence", Exit::Ok),
             ("link status", Exit::Ok),
