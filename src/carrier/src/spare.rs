@@ -37,7 +37,9 @@ pub(crate) fn is_hurried(frame: &Frame) -> bool {
         | Frame::HistoryGone(_)
         | Frame::Whole(_)
         | Frame::Got(_)
-        | Frame::Shut(_) => false,
+        | Frame::Shut(_)
+        | Frame::OnRequest(_)
+        | Frame::Urge(_) => false,
     }
 }
 
