@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use keys::NodeKey;
 use model::{BitsPerSecond, NodeId};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
     Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, TransportErrorCode,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use tokio::time::timeout;
 
 use crate::governor::{Governor, Lane};
@@ -61,6 +63,17 @@ pub(crate) enum DialError {
     Lost(ConnectionError),
 }
 
+/// With secrets that are the same after a restart: a peer that was not told of it probes its old connection, and what
+/// knows that connection no more must be able to say so (RFC 9000, 10.3). Ed25519 signs alike each time, and nobody else can.
+fn endpoint_config(key: &NodeKey) -> EndpointConfig {
+    let secret = key.sign(b"holdfast quic stateless reset v1");
+    let ids = blake3::derive_key("holdfast quic connection ids v1", &secret);
+    let ids = u64::from_le_bytes(ids[..8].try_into().expect("eight bytes"));
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret)));
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
+}
+
 impl Plug {
     /// Binds the socket. Must be called within a tokio runtime.
     pub(crate) fn open(key: NodeKey, listen: Option<SocketAddr>, governor: Arc<Governor>) -> io::Result<Self> {
@@ -79,7 +92,7 @@ impl Plug {
         // Only makes the endpoint listen: each connection is accepted with settings of its own.
         let config = server.clone().map(|s| ServerConfig::with_crypto(s));
         let endpoint = Endpoint::new_with_abstract_socket(
-            EndpointConfig::default(),
+            endpoint_config(&key),
             config,
             Arc::new(socket),
             Arc::new(TokioRuntime),

@@ -329,6 +329,7 @@ async fn until_with(what: &str, pipe: &mut Pipe, holds: impl Fn() -> bool) {
 /// Forwards datagrams of one edge to a hub and back.
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
+    hub_side: Arc<UdpSocket>,
     state: Arc<RelayState>,
     _tasks: JoinSet<()>,
 }
@@ -377,7 +378,7 @@ impl Relay {
             }
         });
         tasks.spawn({
-            let state = Arc::clone(&state);
+            let (state, hub_side) = (Arc::clone(&state), Arc::clone(&hub_side));
             async move {
                 let mut buffer = [0u8; 2048];
                 loop {
@@ -389,7 +390,12 @@ impl Relay {
                 }
             }
         });
-        Self { address, state, _tasks: tasks }
+        Self { address, hub_side, state, _tasks: tasks }
+    }
+
+    /// The hub is at another address from now on.
+    async fn follow(&self, hub: SocketAddr) {
+        self.hub_side.connect(hub).await.unwrap();
     }
 
     fn set_loss(&self, per_thousand: u64) {
@@ -682,6 +688,25 @@ async fn a_hub_that_begins_anew_and_an_edge_with_two_links_agree_on_one_session(
     until("everything", || hub.heard() >= 60 && edge.confirmed()).await;
     until("both links", || edge.links_up() == 2 && hub.links_up() == 2).await;
     assert!(satellite.up_datagrams() > 0);
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+/// A power cut at the hub while the link is down: it has no goodbye to send, and the edge keeps a silent connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_was_killed_in_an_outage_is_dialled_anew_at_the_first_probe() {
+    let World { edge, hub, relay } = world(FAST).await;
+    edge.says(0..10);
+    until("the link", || edge.confirmed() && edge.is_up()).await;
+    relay.set_down(true);
+    let key = hub.key.clone();
+    drop(hub);
+    let hub = Node::start("base", true, FAST, vec![peer(&edge.key, "alpha", PeerRole::Edge, None)], key);
+    relay.follow(hub.address()).await;
+    edge.says_later(10..20);
+    relay.set_down(false);
+    let back = until("what was said in the outage", || edge.confirmed() && hub.heard() >= 10);
+    tokio::time::timeout(Duration::from_secs(15), back).await.expect("a probe is answered with a reset");
     edge.stopped().await;
     hub.stopped().await;
 }
