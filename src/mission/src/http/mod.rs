@@ -4,10 +4,11 @@
 //! thread -> answer with the headers that every answer carries
 //!
 //! Invariants
-//! - Every path and method is one row of [`routes::ROUTES`]; its access is checked before the handler runs.
+//! - Every path and method is one row of [`routes::ROUTES`], which says who may use it; a test tries each row as each
+//!   kind of caller.
 //! - Under `/api/` every answer that is not a file or picture is JSON; an error is an AppError.
 //! - No handler reads a clock or a socket; the domain operations in [`crate::Core`] decide what is allowed
-//!   beyond the access class.
+//!   beyond having a session.
 //!
 //! Start reading at `dispatch`; what a client may ask for is in [`routes`].
 
@@ -48,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::call::Call;
 use self::query::Query;
 use self::reply::{Asked, Reply};
-use self::routes::{Access, ROUTES, Route, Run};
+use self::routes::{ROUTES, Route, Run, Who};
 use self::token::Carriage;
 use crate::Core;
 use crate::error::{AppError, AppResult};
@@ -256,7 +257,7 @@ enum Answer {
     Socket(Response),
 }
 
-/// Finds the caller's session and holds it against the route's access.
+/// Finds the caller's session and holds it against who may use the route.
 async fn authenticate(
     state: &ApiState,
     route: &Route,
@@ -264,7 +265,7 @@ async fn authenticate(
     headers: &HeaderMap,
     query: &Query,
 ) -> AppResult<Option<Session>> {
-    let needs_session = route.access != Access::Public;
+    let needs_session = route.needs_session();
     let Some((text, carriage)) = token::carried(headers, query) else {
         return if needs_session { Err(AppError::session_expired("http")) } else { Ok(None) };
     };
@@ -287,11 +288,10 @@ async fn authenticate(
         let message = "Session is not OAuth but token was provided in the query string.";
         return Err(AppError::new("http", "api.context.token_provided.app_error", message, 401));
     }
-    let checks_csrf = carriage == Carriage::Cookie && route.access != Access::SessionNoCsrf && !route.is_socket();
-    if checks_csrf && !token::proves_same_site(method, headers, session.csrf()) {
+    if carriage == Carriage::Cookie && route.checks_csrf && !token::proves_same_site(method, headers, session.csrf()) {
         return Err(AppError::session_expired("http").detail("cross-site request"));
     }
-    if route.access == Access::Admin && !session.is_system_admin() {
+    if route.who == Who::SystemAdmin && !session.is_system_admin() {
         return Err(AppError::permissions("http", "manage_system"));
     }
     Ok(Some(session))

@@ -10,17 +10,26 @@ use super::reply::Reply;
 use super::{categories, channels, files, posts, preferences, system, teams, users};
 use crate::error::AppResult;
 
-/// Who may use a route. What exactly a session may do is decided by the core.
+/// Who gets through to what a request names. Finer rules are the core's; `http/tests/matrix.rs` holds every row against what
+/// stands here, with each kind of caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum Who {
     /// Everybody, logged in or not.
-    Public,
-    /// A session; a changing request by cookie must prove that our own page sent it.
-    Session,
-    /// A session; no such proof, because the request changes nothing or comes from an image or link.
-    SessionNoCsrf,
-    /// A session of a system administrator.
-    Admin,
+    Anyone,
+    /// Every session, whatever the request names: there is nothing in the answer that belongs to a team or channel of others.
+    SignedIn,
+    /// Members of the team, of which a closed one is nobody else's business.
+    TeamMember,
+    /// Administrators of the team.
+    TeamAdmin,
+    /// Those who are in the channel. An administrator of the team is not, unless they joined.
+    ChannelMember,
+    /// Administrators of the channel and of its team.
+    ChannelAdmin,
+    /// The user whom the request names, or whose object it is.
+    Own,
+    /// System administrators, who also get through to everything above.
+    SystemAdmin,
 }
 
 /// One row of the table.
@@ -30,19 +39,21 @@ pub struct Route {
     /// Path with `{parameters}`.
     pub path: &'static str,
     /// Who may use it.
-    pub access: Access,
+    pub who: Who,
+    /// A changing request by cookie must prove that our own page sent it.
+    pub checks_csrf: bool,
     pub(crate) run: Run,
 }
 
 impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} ({:?})", self.method, self.path, self.access)
+        write!(f, "{} {} ({:?})", self.method, self.path, self.who)
     }
 }
 
 impl Route {
-    pub(crate) fn is_socket(&self) -> bool {
-        matches!(self.run, Run::Socket)
+    pub(crate) fn needs_session(&self) -> bool {
+        self.who != Who::Anyone
     }
 
     /// Under which kind its requests are counted.
@@ -52,6 +63,12 @@ impl Route {
             Method::GET => RequestKind::Read,
             _ => RequestKind::Write,
         }
+    }
+
+    /// For what changes nothing, or comes from an image or link.
+    const fn without_csrf(mut self) -> Self {
+        self.checks_csrf = false;
+        self
     }
 }
 
@@ -68,214 +85,215 @@ pub(crate) enum Run {
     Socket,
 }
 
-use Access::{Admin, Public, Session, SessionNoCsrf};
+use Who::{Anyone, ChannelAdmin, ChannelMember, Own, SignedIn, SystemAdmin, TeamAdmin, TeamMember};
 
-const fn row(method: Method, path: &'static str, access: Access, handler: fn(&Call) -> AppResult<Reply>) -> Route {
-    Route { method, path, access, run: Run::Json(handler) }
+const fn row(method: Method, path: &'static str, who: Who, run: Run) -> Route {
+    Route { method, path, who, checks_csrf: true, run }
 }
 
-const fn get(path: &'static str, access: Access, handler: fn(&Call) -> AppResult<Reply>) -> Route {
-    row(Method::GET, path, access, handler)
+const fn get(path: &'static str, who: Who, handler: fn(&Call) -> AppResult<Reply>) -> Route {
+    row(Method::GET, path, who, Run::Json(handler))
 }
 
-const fn post(path: &'static str, access: Access, handler: fn(&Call) -> AppResult<Reply>) -> Route {
-    row(Method::POST, path, access, handler)
+const fn post(path: &'static str, who: Who, handler: fn(&Call) -> AppResult<Reply>) -> Route {
+    row(Method::POST, path, who, Run::Json(handler))
 }
 
-const fn put(path: &'static str, access: Access, handler: fn(&Call) -> AppResult<Reply>) -> Route {
-    row(Method::PUT, path, access, handler)
+const fn put(path: &'static str, who: Who, handler: fn(&Call) -> AppResult<Reply>) -> Route {
+    row(Method::PUT, path, who, Run::Json(handler))
 }
 
-const fn delete(path: &'static str, access: Access, handler: fn(&Call) -> AppResult<Reply>) -> Route {
-    row(Method::DELETE, path, access, handler)
+const fn delete(path: &'static str, who: Who, handler: fn(&Call) -> AppResult<Reply>) -> Route {
+    row(Method::DELETE, path, who, Run::Json(handler))
 }
 
-/// Every route.
+/// Changes something and hashes a password on the way.
+const fn hashing(method: Method, path: &'static str, who: Who, handler: fn(&Call) -> AppResult<Reply>) -> Route {
+    row(method, path, who, Run::Password(handler))
+}
+
+/// Every route. A new row says who may use it; what is not a plain GET also needs a sample request in
+/// `http/tests/matrix.rs`, with which the row is tried.
 #[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
     // The site
-    get("/api/v4/system/ping", Public, system::ping),
-    get("/api/v4/config/client", Public, system::client_config),
-    get("/api/v4/license/client", Public, system::client_license),
-    get("/api/v4/limits/server", Session, system::limits),
-    get("/api/v4/plugins/webapp", Public, system::empty_list),
-    get("/api/v4/system/notices/{team_id}", Session, system::empty_list),
-    get("/api/v4/custom_profile_attributes/fields", Session, system::empty_list),
-    get("/api/v4/emoji", Session, system::empty_list),
-    post("/api/v4/emoji/names", Session, system::empty_list),
-    post("/api/v4/emoji/search", Session, system::empty_list),
-    get("/api/v4/emoji/autocomplete", Session, system::empty_list),
-    get("/api/v4/emoji/name/{emoji_name}", Session, posts::no_such_emoji),
-    post("/api/v4/logs", Session, system::client_log),
-    post("/api/v4/roles/names", SessionNoCsrf, system::roles_by_names),
-    get("/api/v4/roles/name/{role_name}", SessionNoCsrf, system::role_by_name),
+    get("/api/v4/system/ping", Anyone, system::ping),
+    get("/api/v4/config/client", Anyone, system::client_config),
+    get("/api/v4/license/client", Anyone, system::client_license),
+    get("/api/v4/limits/server", SignedIn, system::limits),
+    get("/api/v4/plugins/webapp", Anyone, system::empty_list),
+    get("/api/v4/system/notices/{team_id}", SignedIn, system::empty_list),
+    get("/api/v4/custom_profile_attributes/fields", SignedIn, system::empty_list),
+    get("/api/v4/emoji", SignedIn, system::empty_list),
+    post("/api/v4/emoji/names", SignedIn, system::empty_list),
+    post("/api/v4/emoji/search", SignedIn, system::empty_list),
+    get("/api/v4/emoji/autocomplete", SignedIn, system::empty_list),
+    get("/api/v4/emoji/name/{emoji_name}", SignedIn, posts::no_such_emoji),
+    post("/api/v4/logs", SignedIn, system::client_log),
+    post("/api/v4/roles/names", SignedIn, system::roles_by_names).without_csrf(),
+    get("/api/v4/roles/name/{role_name}", SignedIn, system::role_by_name).without_csrf(),
 
     // Login
-    Route { method: Method::POST, path: "/api/v4/users/login", access: Public, run: Run::Password(users::login) },
-    post("/api/v4/users/login/type", Public, users::login_type),
-    post("/api/v4/users/logout", Public, users::logout),
-    put("/api/v4/users/sessions/device", Session, users::set_device),
-    get("/api/v4/users/{user_id}/sessions", Session, users::sessions),
-    post("/api/v4/users/{user_id}/sessions/revoke", Session, users::revoke_session),
-    post("/api/v4/users/{user_id}/sessions/revoke/all", Session, users::revoke_all_sessions),
-    get("/api/v4/users/{user_id}/tokens", Session, users::tokens),
-    post("/api/v4/users/{user_id}/tokens", Session, users::create_token),
-    get("/api/v4/users/tokens/{token_id}", Session, users::one_token),
-    post("/api/v4/users/tokens/revoke", Session, users::revoke_token),
-    post("/api/v4/users/tokens/disable", Session, users::disable_token),
-    post("/api/v4/users/tokens/enable", Session, users::enable_token),
+    hashing(Method::POST, "/api/v4/users/login", Anyone, users::login),
+    post("/api/v4/users/login/type", Anyone, users::login_type),
+    post("/api/v4/users/logout", Anyone, users::logout),
+    put("/api/v4/users/sessions/device", SignedIn, users::set_device),
+    get("/api/v4/users/{user_id}/sessions", Own, users::sessions),
+    post("/api/v4/users/{user_id}/sessions/revoke", Own, users::revoke_session),
+    post("/api/v4/users/{user_id}/sessions/revoke/all", Own, users::revoke_all_sessions),
+    get("/api/v4/users/{user_id}/tokens", Own, users::tokens),
+    post("/api/v4/users/{user_id}/tokens", Own, users::create_token),
+    get("/api/v4/users/tokens/{token_id}", Own, users::one_token),
+    post("/api/v4/users/tokens/revoke", Own, users::revoke_token),
+    post("/api/v4/users/tokens/disable", Own, users::disable_token),
+    post("/api/v4/users/tokens/enable", Own, users::enable_token),
 
     // Users
-    Route { method: Method::POST, path: "/api/v4/users", access: Public, run: Run::Password(users::create) },
-    get("/api/v4/users", Session, users::list),
-    get("/api/v4/users/stats", Session, users::stats),
-    post("/api/v4/users/ids", Session, users::by_ids),
-    post("/api/v4/users/usernames", Session, users::by_usernames),
-    post("/api/v4/users/group_channels", Session, users::by_group_channels),
-    post("/api/v4/users/search", Session, users::search),
-    get("/api/v4/users/autocomplete", Session, users::autocomplete),
-    get("/api/v4/users/username/{username}", Session, users::by_username),
-    get("/api/v4/users/email/{email}", Session, users::by_email),
-    get("/api/v4/users/{user_id}", Session, users::get),
-    Route { method: Method::PUT, path: "/api/v4/users/{user_id}", access: Session, run: Run::Password(users::update) },
-    delete("/api/v4/users/{user_id}", Session, users::deactivate),
-    Route {
-        method: Method::PUT, path: "/api/v4/users/{user_id}/patch", access: Session, run: Run::Password(users::patch),
-    },
-    put("/api/v4/users/{user_id}/roles", Admin, users::set_roles),
-    put("/api/v4/users/{user_id}/active", Session, users::set_active),
-    Route {
-        method: Method::PUT, path: "/api/v4/users/{user_id}/password", access: Session,
-        run: Run::Password(users::set_password),
-    },
-    get("/api/v4/users/{user_id}/image", SessionNoCsrf, users::image),
-    get("/api/v4/users/{user_id}/image/default", SessionNoCsrf, users::image),
+    hashing(Method::POST, "/api/v4/users", Anyone, users::create),
+    get("/api/v4/users", SignedIn, users::list),
+    get("/api/v4/users/stats", SignedIn, users::stats),
+    post("/api/v4/users/ids", SignedIn, users::by_ids),
+    post("/api/v4/users/usernames", SignedIn, users::by_usernames),
+    post("/api/v4/users/group_channels", SignedIn, users::by_group_channels),
+    post("/api/v4/users/search", SignedIn, users::search),
+    get("/api/v4/users/autocomplete", SignedIn, users::autocomplete),
+    get("/api/v4/users/username/{username}", SignedIn, users::by_username),
+    get("/api/v4/users/email/{email}", SignedIn, users::by_email),
+    get("/api/v4/users/{user_id}", SignedIn, users::get),
+    hashing(Method::PUT, "/api/v4/users/{user_id}", Own, users::update),
+    delete("/api/v4/users/{user_id}", Own, users::deactivate),
+    hashing(Method::PUT, "/api/v4/users/{user_id}/patch", Own, users::patch),
+    put("/api/v4/users/{user_id}/roles", SystemAdmin, users::set_roles),
+    put("/api/v4/users/{user_id}/active", Own, users::set_active),
+    hashing(Method::PUT, "/api/v4/users/{user_id}/password", Own, users::set_password),
+    get("/api/v4/users/{user_id}/image", SignedIn, users::image).without_csrf(),
+    get("/api/v4/users/{user_id}/image/default", SignedIn, users::image).without_csrf(),
 
     // Presence
-    post("/api/v4/users/status/ids", Session, users::statuses),
-    get("/api/v4/users/{user_id}/status", Session, users::status),
-    put("/api/v4/users/{user_id}/status", Session, users::set_status),
-    post("/api/v4/users/{user_id}/typing", Session, users::typing),
+    post("/api/v4/users/status/ids", SignedIn, users::statuses),
+    get("/api/v4/users/{user_id}/status", SignedIn, users::status),
+    put("/api/v4/users/{user_id}/status", Own, users::set_status),
+    post("/api/v4/users/{user_id}/typing", Own, users::typing),
 
     // Preferences
-    get("/api/v4/users/{user_id}/preferences", Session, preferences::all),
-    put("/api/v4/users/{user_id}/preferences", Session, preferences::save),
-    post("/api/v4/users/{user_id}/preferences/delete", Session, preferences::delete),
-    get("/api/v4/users/{user_id}/preferences/{category}", Session, preferences::in_category),
-    get("/api/v4/users/{user_id}/preferences/{category}/name/{preference_name}", Session, preferences::one),
+    get("/api/v4/users/{user_id}/preferences", Own, preferences::all),
+    put("/api/v4/users/{user_id}/preferences", Own, preferences::save),
+    post("/api/v4/users/{user_id}/preferences/delete", Own, preferences::delete),
+    get("/api/v4/users/{user_id}/preferences/{category}", Own, preferences::in_category),
+    get("/api/v4/users/{user_id}/preferences/{category}/name/{preference_name}", Own, preferences::one),
 
     // Teams
-    post("/api/v4/teams", Session, teams::create),
-    get("/api/v4/teams", Session, teams::list),
-    get("/api/v4/teams/{team_id}", Session, teams::get),
-    delete("/api/v4/teams/{team_id}", Session, teams::archive),
-    put("/api/v4/teams/{team_id}/patch", Session, teams::patch),
-    get("/api/v4/teams/{team_id}/stats", Session, teams::stats),
-    get("/api/v4/teams/name/{team_name}", Session, teams::by_name),
-    get("/api/v4/teams/name/{team_name}/exists", Session, teams::exists),
-    get("/api/v4/teams/{team_id}/members", Session, teams::members),
-    post("/api/v4/teams/{team_id}/members", Session, teams::add_member),
-    post("/api/v4/teams/{team_id}/members/batch", Session, teams::add_members),
-    post("/api/v4/teams/{team_id}/members/ids", Session, teams::members_by_ids),
-    get("/api/v4/teams/{team_id}/members/{user_id}", Session, teams::member),
-    delete("/api/v4/teams/{team_id}/members/{user_id}", Session, teams::remove_member),
-    put("/api/v4/teams/{team_id}/members/{user_id}/roles", Session, teams::set_member_roles),
-    get("/api/v4/users/{user_id}/teams", Session, teams::of_user),
-    get("/api/v4/users/{user_id}/teams/members", Session, teams::memberships_of_user),
-    get("/api/v4/users/{user_id}/teams/unread", Session, teams::unread_of_user),
-    get("/api/v4/users/{user_id}/teams/{team_id}/unread", Session, teams::unread),
+    post("/api/v4/teams", SignedIn, teams::create),
+    get("/api/v4/teams", SignedIn, teams::list),
+    get("/api/v4/teams/{team_id}", TeamMember, teams::get),
+    delete("/api/v4/teams/{team_id}", TeamAdmin, teams::archive),
+    put("/api/v4/teams/{team_id}/patch", TeamAdmin, teams::patch),
+    get("/api/v4/teams/{team_id}/stats", TeamMember, teams::stats),
+    get("/api/v4/teams/name/{team_name}", TeamMember, teams::by_name),
+    get("/api/v4/teams/name/{team_name}/exists", SignedIn, teams::exists),
+    get("/api/v4/teams/{team_id}/members", TeamMember, teams::members),
+    post("/api/v4/teams/{team_id}/members", TeamMember, teams::add_member),
+    post("/api/v4/teams/{team_id}/members/batch", TeamMember, teams::add_members),
+    post("/api/v4/teams/{team_id}/members/ids", TeamMember, teams::members_by_ids),
+    get("/api/v4/teams/{team_id}/members/{user_id}", TeamMember, teams::member),
+    delete("/api/v4/teams/{team_id}/members/{user_id}", TeamAdmin, teams::remove_member),
+    put("/api/v4/teams/{team_id}/members/{user_id}/roles", TeamAdmin, teams::set_member_roles),
+    get("/api/v4/users/{user_id}/teams", Own, teams::of_user),
+    get("/api/v4/users/{user_id}/teams/members", Own, teams::memberships_of_user),
+    get("/api/v4/users/{user_id}/teams/unread", Own, teams::unread_of_user),
+    get("/api/v4/users/{user_id}/teams/{team_id}/unread", Own, teams::unread),
 
     // Channels
-    get("/api/v4/channels", Admin, channels::all),
-    post("/api/v4/channels", Session, channels::create),
-    post("/api/v4/channels/direct", Session, channels::create_direct),
-    post("/api/v4/channels/group", Session, channels::create_group),
-    post("/api/v4/channels/stats/member_count", Session, channels::member_counts),
-    get("/api/v4/channels/{channel_id}", Session, channels::get),
-    put("/api/v4/channels/{channel_id}", Session, channels::update),
-    delete("/api/v4/channels/{channel_id}", Session, channels::archive),
-    put("/api/v4/channels/{channel_id}/patch", Session, channels::patch),
-    put("/api/v4/channels/{channel_id}/privacy", Session, channels::set_privacy),
-    post("/api/v4/channels/{channel_id}/restore", Session, channels::restore),
-    get("/api/v4/channels/{channel_id}/stats", Session, channels::stats),
-    get("/api/v4/channels/{channel_id}/timezones", Session, channels::timezones),
-    get("/api/v4/channels/{channel_id}/pinned", Session, posts::pinned),
-    get("/api/v4/teams/{team_id}/channels", Session, channels::public_of_team),
-    get("/api/v4/teams/{team_id}/channels/deleted", Session, channels::archived_of_team),
-    post("/api/v4/teams/{team_id}/channels/ids", Session, channels::by_ids),
-    post("/api/v4/teams/{team_id}/channels/search", Session, channels::search),
-    get("/api/v4/teams/{team_id}/channels/autocomplete", Session, channels::autocomplete),
-    get("/api/v4/teams/{team_id}/channels/search_autocomplete", Session, channels::autocomplete),
-    get("/api/v4/teams/{team_id}/channels/name/{channel_name}", Session, channels::by_name),
-    get("/api/v4/teams/name/{team_name}/channels/name/{channel_name}", Session, channels::by_team_and_name),
+    get("/api/v4/channels", SystemAdmin, channels::all),
+    post("/api/v4/channels", TeamMember, channels::create),
+    post("/api/v4/channels/direct", SignedIn, channels::create_direct),
+    post("/api/v4/channels/group", SignedIn, channels::create_group),
+    post("/api/v4/channels/stats/member_count", ChannelMember, channels::member_counts),
+    get("/api/v4/channels/{channel_id}", ChannelMember, channels::get),
+    put("/api/v4/channels/{channel_id}", ChannelMember, channels::update),
+    delete("/api/v4/channels/{channel_id}", ChannelMember, channels::archive),
+    put("/api/v4/channels/{channel_id}/patch", ChannelMember, channels::patch),
+    put("/api/v4/channels/{channel_id}/privacy", TeamAdmin, channels::set_privacy),
+    post("/api/v4/channels/{channel_id}/restore", TeamAdmin, channels::restore),
+    get("/api/v4/channels/{channel_id}/stats", ChannelMember, channels::stats),
+    get("/api/v4/channels/{channel_id}/timezones", ChannelMember, channels::timezones),
+    get("/api/v4/channels/{channel_id}/pinned", ChannelMember, posts::pinned),
+    get("/api/v4/teams/{team_id}/channels", TeamMember, channels::public_of_team),
+    get("/api/v4/teams/{team_id}/channels/deleted", TeamMember, channels::archived_of_team),
+    post("/api/v4/teams/{team_id}/channels/ids", TeamMember, channels::by_ids),
+    post("/api/v4/teams/{team_id}/channels/search", TeamMember, channels::search),
+    get("/api/v4/teams/{team_id}/channels/autocomplete", TeamMember, channels::autocomplete),
+    get("/api/v4/teams/{team_id}/channels/search_autocomplete", TeamMember, channels::autocomplete),
+    get("/api/v4/teams/{team_id}/channels/name/{channel_name}", ChannelMember, channels::by_name),
+    get("/api/v4/teams/name/{team_name}/channels/name/{channel_name}", ChannelMember, channels::by_team_and_name),
 
     // Membership in channels and what is unread
-    get("/api/v4/users/{user_id}/channels", Session, channels::of_user),
-    get("/api/v4/users/{user_id}/teams/{team_id}/channels", Session, channels::of_user_in_team),
-    get("/api/v4/users/{user_id}/teams/{team_id}/channels/members", Session, channels::memberships_in_team),
-    get("/api/v4/users/{user_id}/channel_members", Session, channels::memberships),
-    get("/api/v4/users/{user_id}/channels/{channel_id}/unread", Session, channels::unread),
-    get("/api/v4/channels/{channel_id}/members", Session, channels::members),
-    post("/api/v4/channels/{channel_id}/members", Session, channels::add_member),
-    post("/api/v4/channels/{channel_id}/members/ids", Session, channels::members_by_ids),
-    get("/api/v4/channels/{channel_id}/members/{user_id}", Session, channels::member),
-    delete("/api/v4/channels/{channel_id}/members/{user_id}", Session, channels::remove_member),
-    put("/api/v4/channels/{channel_id}/members/{user_id}/roles", Session, channels::set_member_roles),
-    put("/api/v4/channels/{channel_id}/members/{user_id}/notify_props", Session, channels::set_notify_props),
-    post("/api/v4/channels/members/{user_id}/view", Session, channels::view),
-    post("/api/v4/channels/members/{user_id}/mark_read", Session, channels::mark_read),
+    get("/api/v4/users/{user_id}/channels", Own, channels::of_user),
+    get("/api/v4/users/{user_id}/teams/{team_id}/channels", Own, channels::of_user_in_team),
+    get("/api/v4/users/{user_id}/teams/{team_id}/channels/members", Own, channels::memberships_in_team),
+    get("/api/v4/users/{user_id}/channel_members", Own, channels::memberships),
+    get("/api/v4/users/{user_id}/channels/{channel_id}/unread", Own, channels::unread),
+    get("/api/v4/channels/{channel_id}/members", ChannelMember, channels::members),
+    post("/api/v4/channels/{channel_id}/members", ChannelMember, channels::add_member),
+    post("/api/v4/channels/{channel_id}/members/ids", ChannelMember, channels::members_by_ids),
+    get("/api/v4/channels/{channel_id}/members/{user_id}", ChannelMember, channels::member),
+    delete("/api/v4/channels/{channel_id}/members/{user_id}", ChannelMember, channels::remove_member),
+    put("/api/v4/channels/{channel_id}/members/{user_id}/roles", ChannelAdmin, channels::set_member_roles),
+    put("/api/v4/channels/{channel_id}/members/{user_id}/notify_props", Own, channels::set_notify_props),
+    post("/api/v4/channels/members/{user_id}/view", Own, channels::view),
+    post("/api/v4/channels/members/{user_id}/mark_read", Own, channels::mark_read),
 
     // The sidebar
-    get("/api/v4/users/{user_id}/teams/{team_id}/channels/categories", Session, categories::all),
-    post("/api/v4/users/{user_id}/teams/{team_id}/channels/categories", Session, categories::create),
-    put("/api/v4/users/{user_id}/teams/{team_id}/channels/categories", Session, categories::update_all),
-    get("/api/v4/users/{user_id}/teams/{team_id}/channels/categories/order", Session, categories::order),
-    put("/api/v4/users/{user_id}/teams/{team_id}/channels/categories/order", Session, categories::set_order),
-    get("/api/v4/users/{user_id}/teams/{team_id}/channels/categories/{category_id}", Session, categories::one),
-    put("/api/v4/users/{user_id}/teams/{team_id}/channels/categories/{category_id}", Session, categories::update_one),
-    delete("/api/v4/users/{user_id}/teams/{team_id}/channels/categories/{category_id}", Session, categories::delete),
+    get("/api/v4/users/{user_id}/teams/{team_id}/channels/categories", Own, categories::all),
+    post("/api/v4/users/{user_id}/teams/{team_id}/channels/categories", Own, categories::create),
+    put("/api/v4/users/{user_id}/teams/{team_id}/channels/categories", Own, categories::update_all),
+    get("/api/v4/users/{user_id}/teams/{team_id}/channels/categories/order", Own, categories::order),
+    put("/api/v4/users/{user_id}/teams/{team_id}/channels/categories/order", Own, categories::set_order),
+    get("/api/v4/users/{user_id}/teams/{team_id}/channels/categories/{category_id}", Own, categories::one),
+    put("/api/v4/users/{user_id}/teams/{team_id}/channels/categories/{category_id}", Own, categories::update_one),
+    delete("/api/v4/users/{user_id}/teams/{team_id}/channels/categories/{category_id}", Own, categories::delete),
 
     // Posts
-    post("/api/v4/posts", Session, posts::create),
-    post("/api/v4/posts/ids", Session, posts::by_ids),
-    post("/api/v4/posts/ids/reactions", Session, posts::reactions_of_posts),
-    get("/api/v4/posts/{post_id}", Session, posts::get),
-    put("/api/v4/posts/{post_id}", Session, posts::update),
-    delete("/api/v4/posts/{post_id}", Session, posts::delete),
-    put("/api/v4/posts/{post_id}/patch", Session, posts::patch),
-    get("/api/v4/posts/{post_id}/thread", Session, posts::thread),
-    get("/api/v4/posts/{post_id}/edit_history", Session, posts::edit_history),
-    get("/api/v4/posts/{post_id}/files/info", Session, posts::files),
-    post("/api/v4/posts/{post_id}/pin", Session, posts::pin),
-    post("/api/v4/posts/{post_id}/unpin", Session, posts::unpin),
-    get("/api/v4/channels/{channel_id}/posts", Session, posts::of_channel),
-    get("/api/v4/users/{user_id}/channels/{channel_id}/posts/unread", Session, posts::around_unread),
-    get("/api/v4/users/{user_id}/posts/flagged", Session, posts::flagged),
-    post("/api/v4/users/{user_id}/posts/{post_id}/set_unread", Session, posts::set_unread),
+    post("/api/v4/posts", ChannelMember, posts::create),
+    post("/api/v4/posts/ids", SignedIn, posts::by_ids),
+    post("/api/v4/posts/ids/reactions", SignedIn, posts::reactions_of_posts),
+    get("/api/v4/posts/{post_id}", ChannelMember, posts::get),
+    put("/api/v4/posts/{post_id}", Own, posts::update),
+    delete("/api/v4/posts/{post_id}", TeamAdmin, posts::delete),
+    put("/api/v4/posts/{post_id}/patch", Own, posts::patch),
+    get("/api/v4/posts/{post_id}/thread", ChannelMember, posts::thread),
+    get("/api/v4/posts/{post_id}/edit_history", Own, posts::edit_history),
+    get("/api/v4/posts/{post_id}/files/info", ChannelMember, posts::files),
+    post("/api/v4/posts/{post_id}/pin", ChannelMember, posts::pin),
+    post("/api/v4/posts/{post_id}/unpin", ChannelMember, posts::unpin),
+    get("/api/v4/channels/{channel_id}/posts", ChannelMember, posts::of_channel),
+    get("/api/v4/users/{user_id}/channels/{channel_id}/posts/unread", Own, posts::around_unread),
+    get("/api/v4/users/{user_id}/posts/flagged", Own, posts::flagged),
+    post("/api/v4/users/{user_id}/posts/{post_id}/set_unread", Own, posts::set_unread),
 
     // Reactions
-    post("/api/v4/reactions", Session, posts::react),
-    get("/api/v4/posts/{post_id}/reactions", Session, posts::reactions),
-    delete("/api/v4/users/{user_id}/posts/{post_id}/reactions/{emoji_name}", Session, posts::unreact),
+    post("/api/v4/reactions", ChannelMember, posts::react),
+    get("/api/v4/posts/{post_id}/reactions", ChannelMember, posts::reactions),
+    delete("/api/v4/users/{user_id}/posts/{post_id}/reactions/{emoji_name}", Own, posts::unreact),
 
     // Files
-    Route { method: Method::POST, path: "/api/v4/files", access: Session, run: Run::Upload },
-    get("/api/v4/files/{file_id}", SessionNoCsrf, files::get),
-    get("/api/v4/files/{file_id}/info", Session, files::info),
-    get("/api/v4/files/{file_id}/link", Session, files::link),
-    get("/api/v4/files/{file_id}/thumbnail", SessionNoCsrf, files::thumbnail),
-    get("/api/v4/files/{file_id}/preview", SessionNoCsrf, files::preview),
+    row(Method::POST, "/api/v4/files", ChannelMember, Run::Upload),
+    get("/api/v4/files/{file_id}", ChannelMember, files::get).without_csrf(),
+    get("/api/v4/files/{file_id}/info", ChannelMember, files::info),
+    get("/api/v4/files/{file_id}/link", ChannelMember, files::link),
+    get("/api/v4/files/{file_id}/thumbnail", ChannelMember, files::thumbnail).without_csrf(),
+    get("/api/v4/files/{file_id}/preview", ChannelMember, files::preview).without_csrf(),
 
     // Events
-    Route { method: Method::GET, path: "/api/v4/websocket", access: Public, run: Run::Socket },
-    Route { method: Method::GET, path: "/api/v4/websocket/", access: Public, run: Run::Socket },
+    row(Method::GET, "/api/v4/websocket", Anyone, Run::Socket).without_csrf(),
+    row(Method::GET, "/api/v4/websocket/", Anyone, Run::Socket).without_csrf(),
 
     // Features of the real server that clients probe and tolerate to be missing
-    post("/api/v4/client_perf", Session, system::not_offered),
-    get("/api/v4/users/{user_id}/teams/{team_id}/threads", Session, system::not_offered),
-    get("/api/v4/users/{user_id}/teams/{team_id}/drafts", Session, system::not_offered),
-    post("/api/v4/drafts", Session, system::not_offered),
-    get("/api/v4/posts/scheduled/team/{team_id}", Session, system::not_offered),
-    post("/api/v4/users/{user_id}/posts/{post_id}/ack", Session, system::not_offered),
-    delete("/api/v4/users/{user_id}/posts/{post_id}/ack", Session, system::not_offered),
+    post("/api/v4/client_perf", SignedIn, system::not_offered),
+    get("/api/v4/users/{user_id}/teams/{team_id}/threads", SignedIn, system::not_offered),
+    get("/api/v4/users/{user_id}/teams/{team_id}/drafts", SignedIn, system::not_offered),
+    post("/api/v4/drafts", SignedIn, system::not_offered),
+    get("/api/v4/posts/scheduled/team/{team_id}", SignedIn, system::not_offered),
+    post("/api/v4/users/{user_id}/posts/{post_id}/ack", SignedIn, system::not_offered),
+    delete("/api/v4/users/{user_id}/posts/{post_id}/ack", SignedIn, system::not_offered),
 ];
