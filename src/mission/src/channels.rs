@@ -15,12 +15,13 @@ use crate::posts::require_post;
 use crate::rows::{
     ChannelRow, all, channel, channel_member, channel_row, count, exists, first_id, get, id_array, run, text, to_json,
 };
+use crate::search::words::name_term;
 use crate::teams::{TOWN_SQUARE, member_of_team, team_member_ids};
 use crate::types::{
     Channel, ChannelMember, ChannelPatch, ChannelStats, ChannelUnread, ChannelUnreadAt, ChannelView,
     ChannelViewResponse, NewChannel, Session, StringMap,
 };
-use crate::users::{like_prefix, page, require_user};
+use crate::users::{page, require_user};
 
 const DISPLAY_NAME_MAX_RUNES: usize = 64;
 const NAME_MAX_BYTES: usize = 64;
@@ -307,6 +308,18 @@ pub(crate) fn direct_name(a: Id, b: Id) -> String {
     format!("{low}__{high}")
 }
 
+/// Name of the group channel of these users: SHA-1 over the ids in their order.
+pub(crate) fn group_name(users: &[Id]) -> String {
+    let mut users = users.to_vec();
+    users.sort_unstable();
+    users.dedup();
+    let mut hash = Sha1::new();
+    for user in &users {
+        hash.update(user.as_str());
+    }
+    data_encoding::HEXLOWER.encode(&hash.finalize())
+}
+
 fn open_direct(tx: &mut Tx<'_>, a: Id, b: Id, local: bool) -> AppResult<Channel> {
     let name = direct_name(a, b);
     let id = channel_id_of_name(&name);
@@ -455,11 +468,7 @@ impl Core {
                 "Group message channels must contain at least 3 and no more than 8 users.",
             ));
         }
-        let mut hash = Sha1::new();
-        for user in &users {
-            hash.update(user.as_str());
-        }
-        let name = data_encoding::HEXLOWER.encode(&hash.finalize());
+        let name = group_name(&users);
         self.write(|tx| {
             let id = channel_id_of_name(&name);
             if let Some(row) = channel_row_by_id(&tx.db, id)? {
@@ -598,9 +607,9 @@ impl Core {
             require_in_team("searchChannelsForTeam", db, by, team, "list_team_channels")?;
             let sql = format!(
                 "SELECT * FROM channels WHERE team_id = ?2 AND delete_at = 0 AND (type = 'O' OR id IN {MINE})
-                    AND (name LIKE ?3 ESCAPE '\\' OR display_name LIKE ?3 ESCAPE '\\') ORDER BY display_name LIMIT 100"
+                    AND (?3 = '' OR name_matches(?3, name, display_name)) ORDER BY display_name LIMIT 100"
             );
-            Ok(all(db, &sql, params![by.user_id.as_str(), team.as_str(), like_prefix(term)], channel)?)
+            Ok(all(db, &sql, params![by.user_id.as_str(), team.as_str(), name_term(term)], channel)?)
         })
     }
 

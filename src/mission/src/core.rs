@@ -22,6 +22,7 @@ use crate::events::{Broadcast, EventSink};
 use crate::requests::FileOutlookOf;
 use crate::rows::{count, get, put_version};
 use crate::schema;
+use crate::search::index;
 use crate::space::ClassOfPost;
 use crate::types::Status;
 
@@ -234,6 +235,7 @@ impl Core {
             return Err(OpenError::Newer { dir, found, known: schema::VERSION });
         }
         schema::migrate(&db, found).map_err(store_error)?;
+        index::prepare(&db).map_err(store_error)?;
         let last_at = last_outbox_at(&db).map_err(store_error)?;
         let last_change =
             db.query_row("SELECT coalesce(max(changed_at), 0) FROM posts", [], |r| r.get(0)).map_err(store_error)?;
@@ -349,9 +351,12 @@ impl Core {
         Ok(value)
     }
 
-    /// Gives free pages back and empties the write-ahead log: neither holds old content then.
+    /// Rewrites the search index, gives free pages back and empties the write-ahead log: none holds old content then.
     pub(crate) fn scrub_database(&self) -> Result<(), StoreError> {
-        let writer = lock(&self.0.writer);
+        let mut writer = lock(&self.0.writer);
+        let rewrite = writer.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        index::scrub(&rewrite)?;
+        rewrite.commit()?;
         let mut vacuum = writer.db.prepare("PRAGMA incremental_vacuum")?;
         let mut steps = vacuum.query([])?;
         while steps.next()?.is_some() {}
@@ -453,6 +458,7 @@ fn connect(dir: &Path, writer: bool) -> rusqlite::Result<Connection> {
     let db = Connection::open_with_flags(dir.join(DATABASE), flags)?;
     db.busy_timeout(std::time::Duration::from_secs(10))?;
     db.set_prepared_statement_cache_capacity(256);
+    index::functions(&db)?;
     if writer {
         // What is deleted is overwritten, and free pages are given back: a purge must leave nothing in them. The second
         // can only be chosen before the first table is made.

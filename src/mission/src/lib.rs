@@ -38,6 +38,7 @@ mod requests;
 mod roles;
 mod rows;
 mod schema;
+mod search;
 mod sessions;
 mod sidebar;
 mod space;

@@ -1042,7 +1042,7 @@ fn check_new(tx: &Tx<'_>, new: &NewPost, c: &Channel, root: Option<Id>) -> AppRe
 }
 
 /// The list, with the roots of replies whose root is not in it.
-fn to_list(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> AppResult<PostList> {
+pub(crate) fn to_list(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> AppResult<PostList> {
     let order: Vec<Id> = rows.iter().map(|r| r.id).collect();
     let here: BTreeSet<Id> = order.iter().copied().collect();
     let roots: BTreeSet<Id> = rows.iter().filter_map(|r| r.root_id).filter(|r| !here.contains(r)).collect();

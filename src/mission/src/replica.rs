@@ -713,7 +713,7 @@ impl Tx<'_> {
     fn insert_remote(&mut self, c: &crate::types::Channel, s: &PostState, origin: NodeId) -> Result<(), Fail> {
         let mut row = row_of(s, origin);
         let late_after = i64::from(self.core.settings.late_after_seconds) * 1_000;
-        if origin != self.core.node && self.now - row.create_at > late_after {
+        if origin != self.core.node && self.now.saturating_sub(row.create_at) > late_after {
             row.arrived_at = self.now;
         }
         // Replies and reactions may have come first.

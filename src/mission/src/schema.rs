@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
-const STEPS: &[&str] = &[V1, V2, V3, V4, V5];
+const STEPS: &[&str] = &[V1, V2, V3, V4, V5, V6];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -135,6 +135,9 @@ CREATE INDEX outbox_aside ON outbox (at) WHERE aside > 0;
 const V5: &str = "
 CREATE TABLE file_requests (file_id TEXT PRIMARY KEY, class INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
+
+/// What is searched.
+const V6: &str = crate::search::index::TABLES;
 
 /// Orders to remove content, and what went under them: it must not come back.
 const V4: &str = "

@@ -15,6 +15,7 @@ use crate::core::{Core, Inner, Tx};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
 use crate::rows::{UserRow, all, channel_row, count, exists, get, id_array, run, to_json, user, user_row};
+use crate::search::words::name_term;
 use crate::types::{NewUser, Session, StringMap, User, UserAutocomplete, UserFilter, UserPatch, UserSearch};
 
 /// bcrypt's limit, which clients know from the real server.
@@ -493,7 +494,7 @@ impl Core {
                 search.without_team,
                 active,
                 false,
-                like_prefix(&search.term),
+                name_term(&search.term),
                 limit,
             ];
             Ok(all(db, &sql, values, user)?)
@@ -753,21 +754,7 @@ const USER_FILTER: &str = "
     AND (NOT ?6 OR delete_at = 0) AND (NOT ?7 OR delete_at > 0)";
 
 const TERM_MATCH: &str = "
-    (username LIKE ?8 ESCAPE '\\' OR nickname LIKE ?8 ESCAPE '\\' OR first_name LIKE ?8 ESCAPE '\\'
-     OR last_name LIKE ?8 ESCAPE '\\' OR first_name || ' ' || last_name LIKE ?8 ESCAPE '\\')";
-
-/// The term as a LIKE pattern for names that start with it.
-pub(crate) fn like_prefix(term: &str) -> String {
-    let mut pattern = String::with_capacity(term.len() + 1);
-    for c in term.trim().trim_start_matches('@').chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
-}
+    (?8 = '' OR name_matches(?8, username, nickname, first_name || ' ' || last_name, last_name))";
 
 fn check_free(db: &Connection, u: &User) -> AppResult<()> {
     let taken = |sql, value: &str| exists(db, sql, [value, u.id.as_str()]);

@@ -24,6 +24,7 @@ mod query;
 mod range;
 pub(crate) mod reply;
 pub mod routes;
+mod search;
 mod system;
 mod teams;
 #[cfg(test)]

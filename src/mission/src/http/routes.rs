@@ -7,7 +7,7 @@ use telemetry::RequestKind;
 
 use super::call::Call;
 use super::reply::Reply;
-use super::{categories, channels, files, posts, preferences, system, teams, users};
+use super::{categories, channels, files, posts, preferences, search, system, teams, users};
 use crate::error::AppResult;
 
 /// Who gets through to what a request names. Finer rules are the core's; `http/tests/matrix.rs` holds every row against what
@@ -283,6 +283,12 @@ pub static ROUTES: &[Route] = &[
     get("/api/v4/files/{file_id}/link", ChannelMember, files::link),
     get("/api/v4/files/{file_id}/thumbnail", ChannelMember, files::thumbnail).without_csrf(),
     get("/api/v4/files/{file_id}/preview", ChannelMember, files::preview).without_csrf(),
+
+    // Search
+    post("/api/v4/posts/search", Session, search::posts),
+    post("/api/v4/teams/{team_id}/posts/search", Session, search::posts),
+    post("/api/v4/files/search", Session, search::files),
+    post("/api/v4/teams/{team_id}/files/search", Session, search::files),
 
     // Events
     row(Method::GET, "/api/v4/websocket", Anyone, Run::Socket).without_csrf(),

@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{CoreOptions, CoreSettings};
 
+mod search;
+
 // --- routes and access
 
 #[tokio::test]
