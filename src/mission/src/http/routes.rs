@@ -285,10 +285,10 @@ pub static ROUTES: &[Route] = &[
     get("/api/v4/files/{file_id}/preview", ChannelMember, files::preview).without_csrf(),
 
     // Search
-    post("/api/v4/posts/search", Session, search::posts),
-    post("/api/v4/teams/{team_id}/posts/search", Session, search::posts),
-    post("/api/v4/files/search", Session, search::files),
-    post("/api/v4/teams/{team_id}/files/search", Session, search::files),
+    post("/api/v4/posts/search", SignedIn, search::posts),
+    post("/api/v4/teams/{team_id}/posts/search", TeamMember, search::posts),
+    post("/api/v4/files/search", SignedIn, search::files),
+    post("/api/v4/teams/{team_id}/files/search", TeamMember, search::files),
 
     // Events
     row(Method::GET, "/api/v4/websocket", Anyone, Run::Socket).without_csrf(),

@@ -92,6 +92,11 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("POST /api/v4/reactions", "", r#"{"user_id":"{me}","post_id":"{post_id}","emoji_name":"wave"}"#),
     // Files
     ("POST /api/v4/files", "/api/v4/files?channel_id={channel_id}&filename=x.txt", "bytes"),
+    // Search
+    ("POST /api/v4/posts/search", "", r#"{"terms":"heron"}"#),
+    ("POST /api/v4/teams/{team_id}/posts/search", "", r#"{"terms":"heron"}"#),
+    ("POST /api/v4/files/search", "", r#"{"terms":"heron*"}"#),
+    ("POST /api/v4/teams/{team_id}/files/search", "", r#"{"terms":"heron*"}"#),
 ];
 
 const PREFERENCES: &str =
