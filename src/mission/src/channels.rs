@@ -11,9 +11,11 @@ use crate::access::{may_in_channel, require, require_in_channel, require_in_team
 use crate::core::{Core, Tx, channel_id_of_name, version_of};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
+use crate::mentions::Reader;
 use crate::posts::require_post;
 use crate::rows::{
-    ChannelRow, all, channel, channel_member, channel_row, count, exists, first_id, get, id_array, run, text, to_json,
+    ChannelRow, all, channel, channel_member, channel_row, count, exists, first_id, get, id_array, post_row, run, text,
+    to_json,
 };
 use crate::search::words::name_term;
 use crate::teams::{TOWN_SQUARE, member_of_team, team_member_ids};
@@ -360,6 +362,7 @@ pub(crate) fn join(tx: &mut Tx<'_>, c: &Channel, user: Id, admin: bool) -> AppRe
 pub(crate) fn leave(tx: &mut Tx<'_>, c: &Channel, user: Id, remover: Id) -> AppResult<()> {
     let gone = require_member(&tx.db, c.id, user)?;
     tx.save_channel_member(c, user, tx.now, tx.now, gone.scheme_admin)?;
+    tx.forget_threads(c.id, user)?;
     Ok(tx.tell_user_removed(c, user, remover)?)
 }
 
@@ -1062,36 +1065,56 @@ impl Core {
                 channels.push(value.parse().map_err(|_| AppError::body_param("viewChannel", name))?);
             }
         }
-        self.mark_channels_read(by, user, &channels)
+        self.read_channels(by, user, &channels, view.collapsed_threads_supported)
     }
 
-    /// Marks these channels as read.
+    /// Marks these channels as read, threads apart.
     ///
     /// # Errors
     /// 403 for others.
     pub fn mark_channels_read(&self, by: &Session, user: Id, channels: &[Id]) -> AppResult<ChannelViewResponse> {
+        self.read_channels(by, user, channels, true)
+    }
+
+    /// Marks these channels as read; their threads too where the client shows replies in the channel.
+    fn read_channels(
+        &self,
+        by: &Session,
+        user: Id,
+        channels: &[Id],
+        threads_apart: bool,
+    ) -> AppResult<ChannelViewResponse> {
         require_self("viewChannel", by, user)?;
         self.write(|tx| {
             let times = mark_read(tx, user, channels)?;
             if !times.is_empty() {
                 let value = serde_json::to_value(&times).expect("ids are strings");
                 tx.tell(Broadcast::to_user("multiple_channels_viewed", user).with("channel_times", value));
+                if !threads_apart {
+                    let read: Vec<Id> = times.keys().copied().collect();
+                    tx.read_threads_of(user, &read)?;
+                }
             }
             Ok(ChannelViewResponse { status: "OK".to_owned(), last_viewed_at_times: times })
         })
     }
 
-    /// Moves the read mark back to just before a post.
+    /// Moves the read mark back to just before a post. A client that shows replies in the channel (not `threads_apart`)
+    /// finds the thread of a reply unread as well, and the counts of root posts as they were not.
     ///
     /// # Errors
     /// 403 for others or a channel that is not the asker's, 404 for a missing post.
-    pub fn set_post_unread(&self, by: &Session, user: Id, post: Id) -> AppResult<ChannelUnreadAt> {
+    pub fn set_post_unread(&self, by: &Session, user: Id, post: Id, threads_apart: bool) -> AppResult<ChannelUnreadAt> {
         require_self("setPostUnread", by, user)?;
         self.write(|tx| {
             let post = require_post(&tx.db, post)?;
             let c = require_channel(&tx.db, post.channel_id)?.channel;
             require_read("setPostUnread", &tx.db, by, &c)?;
-            require_member(&tx.db, c.id, user)?;
+            let of_member = require_member(&tx.db, c.id, user)?.notify_props;
+            let in_thread_only = !threads_apart && post.root_id.is_some();
+            if in_thread_only {
+                tx.unread_thread_from(&c, user, &post)?;
+            }
             let from = post.create_at - 1;
             let after = |roots: &str| {
                 let sql = format!(
@@ -1100,20 +1123,22 @@ impl Core {
                 );
                 count(&tx.db, &sql, params![c.id.as_str(), from])
             };
-            let (unread, unread_root) = (after("")?, after("AND root_id = ''")?);
+            let unread = after("")?;
+            let unread_root = if in_thread_only { 0 } else { after("AND root_id = ''")? };
             let mut mentions = (0, 0, 0);
-            let sql = "SELECT type, message, root_id, priority FROM posts WHERE channel_id = ?1 AND create_at > ?2
-                AND delete_at = 0 AND original_id = '' AND user_id <> ?3";
-            let username = require_user(&tx.db, user)?.user.username;
-            all(&tx.db, sql, params![c.id.as_str(), from, user.as_str()], |r| {
-                let text = |column| r.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
-                if crate::posts::mentions(&c, text("type")?, text("message")?, &username) {
+            let sql =
+                "SELECT * FROM posts WHERE channel_id = ?1 AND create_at > ?2 AND delete_at = 0 AND original_id = ''
+                AND user_id <> ?3";
+            let reader = Reader::new(&require_user(&tx.db, user)?.user, &of_member);
+            for row in all(&tx.db, sql, params![c.id.as_str(), from, user.as_str()], post_row)? {
+                if reader.is_mentioned(&c, &row) {
                     mentions.0 += 1;
-                    mentions.1 += i64::from(text("root_id")?.is_empty());
-                    mentions.2 += i64::from(text("priority")?.contains("\"urgent\""));
+                    if row.root_id.is_none() && !in_thread_only {
+                        mentions.1 += 1;
+                        mentions.2 += i64::from(row.priority.contains("\"urgent\""));
+                    }
                 }
-                Ok(())
-            })?;
+            }
             run(
                 &tx.db,
                 "UPDATE channel_members SET mention_count = ?3, mention_count_root = ?4, urgent_mention_count = ?5,

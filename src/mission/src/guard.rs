@@ -5,7 +5,9 @@ use model::{Event, Id};
 
 use crate::rows::{STEPS, run};
 use crate::testkit::{Node, START, words};
-use crate::types::{ChannelUnread, NewChannel, PostPatch, PostQuery, Session, UserFilter, UserPatch, UserSearch};
+use crate::types::{
+    ChannelUnread, NewChannel, PostPatch, PostQuery, PostView, Session, ThreadPart, UserFilter, UserPatch, UserSearch,
+};
 
 /// Alice administrates, bob and mallory are in her team, alice and bob in a private channel.
 fn world() -> (Node, Session, Session, Session, Id, Id, Id) {
@@ -215,23 +217,23 @@ fn costs(history: i64) -> Vec<(&'static str, i64)> {
     measure("pin", &mut || core.pin_post(&bob, root, true).unwrap());
     measure("pinned", &mut || drop(core.pinned_posts(&bob, square).unwrap()));
     measure("one post", &mut || drop(core.post(&bob, root, false).unwrap()));
-    measure("thread", &mut || drop(core.thread(&bob, root).unwrap()));
+    measure("thread", &mut || drop(core.thread(&bob, root, &ThreadPart::default()).unwrap()));
     measure("edit history", &mut || drop(core.edit_history(&bob, root).unwrap()));
-    let posts = |query| core.channel_posts(&bob, square, &query, false).unwrap();
+    let posts = |query| core.channel_posts(&bob, square, &query, &PostView::default()).unwrap();
     measure("page", &mut || drop(posts(PostQuery::Page { page: 0, per_page: 3 })));
     measure("before", &mut || drop(posts(PostQuery::Before { post: last, page: 0, per_page: 2 })));
     measure("after", &mut || drop(posts(PostQuery::After { post: root, page: 0, per_page: 2 })));
-    measure("since", &mut || drop(posts(PostQuery::Since(model::UnixMillis(START + 1)))));
+    measure("since", &mut || drop(posts(PostQuery::Since { at: model::UnixMillis(START + 1), before: None })));
     measure("position", &mut || assert!(core.channel_changed_at(square).unwrap() > START));
     measure("around unread", &mut || {
-        drop(core.posts_around_unread(&mallory, mallory.user_id, square, 2, 2).unwrap());
+        drop(core.posts_around_unread(&mallory, mallory.user_id, square, (2, 2), &PostView::default()).unwrap());
     });
     measure("unread", &mut || {
         let unread: ChannelUnread = core.channel_unread(&mallory, mallory.user_id, square).unwrap();
         assert_eq!(unread.msg_count, 1);
     });
     measure("set unread", &mut || {
-        assert_eq!(core.set_post_unread(&mallory, mallory.user_id, last).unwrap().mention_count, 0);
+        assert_eq!(core.set_post_unread(&mallory, mallory.user_id, last, true).unwrap().mention_count, 0);
     });
     measure("channel stats", &mut || assert_eq!(core.channel_stats(&bob, square).unwrap().files_count, 0));
     measure("is the store well", &mut || core.check().unwrap());

@@ -28,11 +28,13 @@ mod files;
 #[cfg(test)]
 mod guard;
 pub mod http;
+mod mentions;
 mod outbox;
 mod posts;
 mod preferences;
 mod purges;
 mod reactions;
+mod reading;
 mod replica;
 mod requests;
 mod roles;
@@ -46,6 +48,7 @@ mod statuses;
 mod teams;
 #[cfg(test)]
 mod testkit;
+mod threads;
 pub mod types;
 mod users;
 pub mod ws;

@@ -440,6 +440,7 @@ impl Tx<'_> {
             row.file_ids.clear();
         }
         self.put_post(&row)?;
+        self.recount_thread(row.root_id.unwrap_or(row.id))?;
         // Not as it was, as for a deleted post: the text must not go out once more.
         Ok(self.tell_post_deleted(&row)?)
     }

@@ -641,7 +641,10 @@ impl Tx<'_> {
                 self.tell(told);
             }
             (false, true) => self.tell_user_added(&c, s.user_id)?,
-            (true, false) => self.tell_user_removed(&c, s.user_id, s.user_id)?,
+            (true, false) => {
+                self.forget_threads(c.id, s.user_id)?;
+                self.tell_user_removed(&c, s.user_id, s.user_id)?;
+            }
             _ => {}
         }
         Ok(())
@@ -676,6 +679,7 @@ impl Tx<'_> {
         let wins = s.version > row.version;
         let mut next = if wins { row_of(s, origin) } else { row.clone() };
         next.arrived_at = row.arrived_at;
+        next.shown_at = row.shown_at;
         next.origin = row.origin;
         next.pending_post_id.clone_from(&row.pending_post_id);
         next.update_at = row.update_at.max(s.update_at.0);
@@ -695,8 +699,12 @@ impl Tx<'_> {
             return Ok(());
         }
         if next.delete_at > 0 && row.delete_at == 0 {
+            self.forget_reply(&c, &row)?;
             self.tell_post_deleted(&row)?;
         } else if next.delete_at == 0 {
+            if row.delete_at > 0 {
+                self.recount_thread(next.root_id.unwrap_or(next.id))?;
+            }
             self.tell_post("post_edited", &next)?;
         }
         Ok(())
@@ -723,9 +731,10 @@ impl Tx<'_> {
         let bumped: Option<i64> = get(&self.db, sql, [s.id.as_str()], |r| r.get(0))?.flatten();
         row.update_at = row.update_at.max(bumped.unwrap_or(0));
         row.changed_at = self.change(row.update_at);
+        row.shown_at = row.create_at.max(self.now);
         self.put_post(&row)?;
         self.settle_files(&row)?;
-        let mentioned = self.count_post(c, &row)?;
+        let counted = self.count_post(c, &row)?;
         if row.delete_at > 0 {
             return Ok(());
         }
@@ -736,7 +745,7 @@ impl Tx<'_> {
                 params![row.id.as_str(), c.id.as_str(), row.user_id.as_str(), origin.0, row.create_at],
             )?;
         }
-        self.tell_posted(c, &row, &mentioned, false)?;
+        self.tell_posted(c, &row, &counted, false)?;
         Ok(())
     }
 
@@ -800,6 +809,7 @@ fn row_of(s: &PostState, origin: NodeId) -> PostRow {
         state_at: s.update_at.0,
         changed_at: 0,
         arrived_at: 0,
+        shown_at: s.create_at.0,
         origin,
         version: s.version,
     }
@@ -817,7 +827,7 @@ pub(crate) fn local_members(tx: &Tx<'_>, channel: Id) -> rusqlite::Result<Vec<cr
 mod tests {
     use super::*;
     use crate::testkit::{Node, Sent, words};
-    use crate::types::{NewUser, PostPatch, PostQuery, Session};
+    use crate::types::{NewUser, PostPatch, PostQuery, PostView, Session, ThreadPart};
     use model::{Hlc, Manifest, Version};
     use proptest::prelude::*;
 
@@ -855,8 +865,8 @@ mod tests {
         a.core.pin_post(&alice, root.id, true).unwrap();
         assert!(applied(&b.apply(&a.drain())));
         assert_eq!(a.core.export_snapshot().unwrap(), b.core.export_snapshot().unwrap());
-        let there = b.core.thread(&bob, root.id).unwrap();
-        let here = a.core.thread(&alice, root.id).unwrap();
+        let there = b.core.thread(&bob, root.id, &ThreadPart::default()).unwrap();
+        let here = a.core.thread(&alice, root.id, &ThreadPart::default()).unwrap();
         assert_eq!(there.posts, here.posts);
     }
 
@@ -916,7 +926,15 @@ mod tests {
         b.events.take();
         let sent = a.drain();
         b.apply(&sent);
-        let since = b.core.channel_posts(&bob, square, &PostQuery::Since(UnixMillis(newest.create_at)), false).unwrap();
+        let since = b
+            .core
+            .channel_posts(
+                &bob,
+                square,
+                &PostQuery::Since { at: UnixMillis(newest.create_at), before: None },
+                &PostView::default(),
+            )
+            .unwrap();
         assert_eq!(since.order, [late.id]);
         let shown = &since.posts[&late.id];
         assert_eq!(shown.create_at, late.create_at);
@@ -929,7 +947,10 @@ mod tests {
         assert!(posted[0].per_user.is_empty(), "no mention is announced");
         assert_eq!(posted[0].data["set_online"], false);
         // The page order is by the time of writing.
-        let page = b.core.channel_posts(&bob, square, &PostQuery::Page { page: 0, per_page: 2 }, false).unwrap();
+        let page = b
+            .core
+            .channel_posts(&bob, square, &PostQuery::Page { page: 0, per_page: 2 }, &PostView::default())
+            .unwrap();
         assert_eq!(page.order, [newest.id, late.id]);
     }
 
@@ -945,7 +966,10 @@ mod tests {
         assert_eq!(b.core.replica().flush_digest().unwrap(), 0);
         let direct = b.core.channels_of(&bob, bob.user_id, None, false, 0).unwrap();
         let direct = direct.iter().find(|c| c.kind == "D").unwrap();
-        let list = b.core.channel_posts(&bob, direct.id, &PostQuery::Page { page: 0, per_page: 9 }, false).unwrap();
+        let list = b
+            .core
+            .channel_posts(&bob, direct.id, &PostQuery::Page { page: 0, per_page: 9 }, &PostView::default())
+            .unwrap();
         let message = &list.posts[&list.order[0]].message;
         assert!(message.starts_with("5 late messages from node-1: ~town-square (5), written between "), "{message}");
         assert_eq!(b.core.channel_unread(&bob, bob.user_id, direct.id).unwrap().mention_count, 1);
@@ -1207,7 +1231,7 @@ mod tests {
 
     fn perform(node: &Node, by: &Session, channel: Id, act: &Act, n: usize) {
         let page = PostQuery::Page { page: 0, per_page: 200 };
-        let posts: Vec<Id> = node.core.channel_posts(by, channel, &page, false).unwrap().order;
+        let posts: Vec<Id> = node.core.channel_posts(by, channel, &page, &PostView::default()).unwrap().order;
         let pick = |i: usize| posts.get(i % posts.len().max(1)).copied();
         // What the rules refuse (editing a system message, reacting to what is gone) is part of the game.
         match act {

@@ -87,7 +87,12 @@ pub(crate) fn opt_id(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Id>
 
 /// The only column, an id.
 pub(crate) fn first_id(row: &Row<'_>) -> rusqlite::Result<Id> {
-    row.get_ref(0)?.as_str()?.parse().map_err(bad)
+    nth_id(row, 0)
+}
+
+/// The id in the column of that number.
+pub(crate) fn nth_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Id> {
+    row.get_ref(column)?.as_str()?.parse().map_err(bad)
 }
 
 /// `""` for none, as id columns have it.
@@ -326,6 +331,8 @@ pub(crate) struct PostRow {
     pub(crate) changed_at: i64,
     /// When it arrived, if late; else 0.
     pub(crate) arrived_at: i64,
+    /// When it could first be read here: its creation, or its arrival where that was later.
+    pub(crate) shown_at: i64,
     pub(crate) origin: NodeId,
     pub(crate) version: Version,
 }
@@ -358,6 +365,7 @@ pub(crate) fn post_row(r: &Row<'_>) -> rusqlite::Result<PostRow> {
         state_at: r.get("state_at")?,
         changed_at: r.get("changed_at")?,
         arrived_at: r.get("arrived_at")?,
+        shown_at: r.get("shown_at")?,
         origin: node(r, "origin")?,
         version: put_version(r)?,
     })

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
-const STEPS: &[&str] = &[V1, V2, V3, V4, V5, V6];
+const STEPS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -129,6 +129,48 @@ CREATE INDEX files_by_channel ON files (channel_id) WHERE post_id <> '' AND dele
 const V3: &str = "
 ALTER TABLE outbox ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX outbox_aside ON outbox (at) WHERE aside > 0;
+";
+
+/// Threads, who follows them, and the words that mention a user.
+///
+/// `shown_at` of a post is when it could first be read here: its creation, or its arrival where that was later. What is
+/// unread in a thread goes by it. `team_id` of a thread is '' in direct and group channels.
+const V7: &str = "
+ALTER TABLE posts ADD COLUMN shown_at INTEGER NOT NULL DEFAULT 0;
+UPDATE posts SET shown_at = max(create_at, arrived_at);
+DROP INDEX posts_by_root;
+CREATE INDEX posts_by_root ON posts (root_id, shown_at) WHERE root_id <> '';
+CREATE TABLE threads (
+    post_id TEXT PRIMARY KEY, channel_id TEXT NOT NULL, team_id TEXT NOT NULL, reply_count INTEGER NOT NULL,
+    last_reply_at INTEGER NOT NULL, participants TEXT NOT NULL, delete_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO threads SELECT p.root_id, p.channel_id, c.team_id, count(*), max(p.shown_at),
+        (SELECT json_group_array(user_id) FROM (SELECT user_id FROM posts q WHERE q.root_id = p.root_id
+            AND q.root_id <> '' AND q.original_id = '' AND q.delete_at = 0 GROUP BY user_id ORDER BY max(q.shown_at))),
+        coalesce((SELECT delete_at FROM posts r WHERE r.id = p.root_id), 0)
+    FROM posts p JOIN channels c ON c.id = p.channel_id
+    WHERE p.root_id <> '' AND p.original_id = '' AND p.delete_at = 0 GROUP BY p.root_id;
+CREATE TABLE thread_members (
+    user_id TEXT NOT NULL, post_id TEXT NOT NULL, following INTEGER NOT NULL, last_viewed INTEGER NOT NULL,
+    last_update_at INTEGER NOT NULL, unread_mentions INTEGER NOT NULL,
+    PRIMARY KEY (user_id, post_id)) STRICT, WITHOUT ROWID;
+CREATE INDEX thread_members_post ON thread_members (post_id) WHERE following = 1;
+CREATE INDEX channel_members_follow ON channel_members (channel_id, user_id)
+    WHERE json_extract(notify_props, '$.channel_auto_follow_threads') = 'on';
+CREATE TABLE mention_words (
+    word TEXT NOT NULL, user_id TEXT NOT NULL, wide INTEGER NOT NULL,
+    PRIMARY KEY (word, user_id)) STRICT, WITHOUT ROWID;
+CREATE INDEX mention_words_user ON mention_words (user_id);
+CREATE INDEX mention_words_wide ON mention_words (wide) WHERE wide = 1;
+";
+
+/// Fills `mention_words` as writing each user would.
+pub(crate) const WORDS_OF_USERS: &str = "
+INSERT INTO mention_words SELECT '@' || lower(username), id, 0 FROM users;
+INSERT OR IGNORE INTO mention_words SELECT lower(trim(k.value)), u.id, length(k.value) <> octet_length(k.value)
+    FROM users u, json_each('[' || replace(json_quote(json_extract(u.notify_props, '$.mention_keys')), ',', '\",\"') || ']') k
+    WHERE json_extract(u.notify_props, '$.mention_keys') <> '' AND trim(k.value) <> '';
+INSERT OR IGNORE INTO mention_words SELECT first_name, id, length(first_name) <> octet_length(first_name)
+    FROM users WHERE first_name <> '' AND json_extract(notify_props, '$.first_name') = 'true';
 ";
 
 /// Files that are not here and that somebody wants, with the class in which they are to come.

@@ -10,6 +10,7 @@ use crate::core::{Core, Tx, random_id, version_of};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
 use crate::rows::{TeamRow, all, channel, count, exists, first_id, get, id_array, run, team, team_member, team_row};
+use crate::threads::team_counts;
 use crate::types::{Channel, NewTeam, Session, Team, TeamMember, TeamPatch, TeamStats, TeamUnread};
 use crate::users::{page, require_user};
 
@@ -337,12 +338,20 @@ impl Core {
     ///
     /// # Errors
     /// 403 for others'.
-    pub fn teams_unread(&self, by: &Session, user: Id) -> AppResult<Vec<TeamUnread>> {
+    pub fn teams_unread(&self, by: &Session, user: Id, with_threads: bool) -> AppResult<Vec<TeamUnread>> {
         require_self("getTeamsUnreadForUser", by, user)?;
         self.read(|db| {
             let sql = "SELECT team_id FROM team_members WHERE user_id = ?1 AND delete_at = 0";
             let teams = all(db, sql, [user.as_str()], first_id)?;
-            teams.into_iter().map(|t| unread(db, user, t)).collect()
+            let counts = teams.into_iter().map(|team| {
+                let mut counts = unread(db, user, team)?;
+                if with_threads {
+                    (counts.thread_count, counts.thread_mention_count, counts.thread_urgent_mention_count) =
+                        team_counts(db, user, team)?;
+                }
+                Ok(counts)
+            });
+            counts.collect()
         })
     }
 
@@ -553,8 +562,13 @@ fn missing_member() -> AppError {
 }
 
 fn unread(db: &Connection, user: Id, team: Id) -> AppResult<TeamUnread> {
-    let sql = "SELECT coalesce(sum(max(c.total_msg_count - m.msg_count, 0)), 0), coalesce(sum(m.mention_count), 0),
-            coalesce(sum(m.mention_count_root), 0), coalesce(sum(max(c.total_msg_count_root - m.msg_count_root, 0)), 0)
+    // Of a muted channel only mentions count.
+    let sql = "SELECT
+            coalesce(sum(CASE WHEN json_extract(m.notify_props, '$.mark_unread') = 'mention' THEN 0
+                ELSE max(c.total_msg_count - m.msg_count, 0) END), 0),
+            coalesce(sum(m.mention_count), 0), coalesce(sum(m.mention_count_root), 0),
+            coalesce(sum(CASE WHEN json_extract(m.notify_props, '$.mark_unread') = 'mention' THEN 0
+                ELSE max(c.total_msg_count_root - m.msg_count_root, 0) END), 0)
         FROM channel_members m JOIN channels c ON c.id = m.channel_id
         WHERE m.user_id = ?1 AND m.delete_at = 0 AND c.team_id = ?2 AND c.delete_at = 0";
     let unread = get(db, sql, [user.as_str(), team.as_str()], |r| {

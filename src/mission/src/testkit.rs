@@ -174,16 +174,7 @@ impl Node {
     }
 
     pub(crate) fn apply(&self, sent: &[Sent]) -> Vec<Applied> {
-        let items = sent.iter().map(|s| Incoming {
-            id: s.id,
-            event: s.event.clone(),
-            content: s.bytes.as_ref().map(|bytes| {
-                let mut staged = self.core.replica().stage_file().unwrap();
-                staged.write_all(bytes).unwrap();
-                staged.finish().unwrap()
-            }),
-        });
-        self.core.replica().apply(items.collect()).unwrap()
+        apply(&self.core, sent)
     }
 
     /// Gives a user who came from elsewhere a password here, as enrolment would.
@@ -194,6 +185,20 @@ impl Node {
         self.core.update_password(&other, user.id, "", PASSWORD).unwrap();
         self.login(name)
     }
+}
+
+/// Applies what another node sent.
+pub(crate) fn apply(core: &Core, sent: &[Sent]) -> Vec<Applied> {
+    let items = sent.iter().map(|s| Incoming {
+        id: s.id,
+        event: s.event.clone(),
+        content: s.bytes.as_ref().map(|bytes| {
+            let mut staged = core.replica().stage_file().unwrap();
+            staged.write_all(bytes).unwrap();
+            staged.finish().unwrap()
+        }),
+    });
+    core.replica().apply(items.collect()).unwrap()
 }
 
 fn blank_session(user: Id) -> Session {

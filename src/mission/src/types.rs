@@ -94,6 +94,37 @@ pub struct User {
 }
 
 impl User {
+    /// A user of whom only the id is shown, as in lists of participants.
+    pub(crate) fn known_by_id(id: Id) -> Self {
+        Self {
+            id,
+            create_at: 0,
+            update_at: 0,
+            delete_at: 0,
+            username: String::new(),
+            auth_data: None,
+            auth_service: String::new(),
+            email: String::new(),
+            email_verified: false,
+            nickname: String::new(),
+            first_name: String::new(),
+            last_name: String::new(),
+            position: String::new(),
+            roles: String::new(),
+            props: StringMap::new(),
+            notify_props: StringMap::new(),
+            last_password_update: 0,
+            last_picture_update: 0,
+            failed_attempts: 0,
+            locale: String::new(),
+            timezone: StringMap::new(),
+            remote_id: None,
+            is_bot: false,
+            bot_description: String::new(),
+            disable_welcome_email: false,
+        }
+    }
+
     /// What `reader` may see of this user: everything but secrets for themselves, the public profile for others.
     pub fn sanitized_for(mut self, reader: Option<&Session>) -> Self {
         let own = reader.is_some_and(|s| s.user_id == self.id);
@@ -360,6 +391,9 @@ pub struct Post {
     pub reply_count: i64,
     pub last_reply_at: i64,
     pub participants: Option<Vec<User>>,
+    /// Does the reader follow the thread? Only in lists with collapsed threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_following: Option<bool>,
     pub metadata: PostMetadata,
 }
 
@@ -413,6 +447,60 @@ pub struct PostList {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub has_next: Option<bool>,
     pub first_inaccessible_post_time: i64,
+}
+
+/// A thread that a user follows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct Thread {
+    /// That of its root post.
+    pub id: Id,
+    pub reply_count: i64,
+    pub last_reply_at: i64,
+    pub last_viewed_at: i64,
+    pub participants: Vec<User>,
+    pub post: Post,
+    pub unread_replies: i64,
+    pub unread_mentions: i64,
+    pub is_urgent: bool,
+    pub delete_at: i64,
+}
+
+/// `GET /users/{id}/teams/{id}/threads`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct Threads {
+    pub total: i64,
+    pub total_unread_threads: i64,
+    pub total_unread_mentions: i64,
+    pub total_unread_urgent_mentions: i64,
+    /// `null` where only totals were asked for.
+    pub threads: Option<Vec<Thread>>,
+}
+
+/// Which threads.
+#[derive(Clone, Debug, Default)]
+pub struct ThreadQuery {
+    /// Only those with a change after this moment; 0 for all.
+    pub since: i64,
+    /// Those whose last reply is older than this thread's.
+    pub before: Option<Id>,
+    /// Those whose last reply is newer, oldest first.
+    pub after: Option<Id>,
+    /// Up to 200.
+    pub per_page: u32,
+    /// Whole profiles of the participants.
+    pub extended: bool,
+    /// Also threads whose root is deleted.
+    pub deleted: bool,
+    /// Only those with unread replies.
+    pub unread: bool,
+    /// No threads.
+    pub totals_only: bool,
+    /// No totals.
+    pub threads_only: bool,
+    /// None of direct and group channels.
+    pub exclude_direct: bool,
 }
 
 /// A reaction.
@@ -735,8 +823,46 @@ pub enum PostQuery {
         /// Up to 200.
         per_page: u32,
     },
-    /// Those that changed or arrived here after this moment, at most 1000.
-    Since(UnixMillis),
+    /// Those that changed or arrived here after this moment, the latest changes first: at most 1000, and
+    /// [`PostList::has_next`] where there are more.
+    Since {
+        /// The moment.
+        at: UnixMillis,
+        /// Only what changed earlier than this post, to go on where an answer ended.
+        before: Option<Id>,
+    },
+}
+
+/// How a list of posts is shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PostView {
+    /// Threads as their roots alone, with what is known of the replies.
+    pub collapsed_threads: bool,
+    /// Whole profiles of the participants of threads.
+    pub extended: bool,
+    /// Without the other posts of the threads that are touched.
+    pub skip_fetch_threads: bool,
+    /// Deleted posts too.
+    pub include_deleted: bool,
+}
+
+/// Which part of a thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ThreadPart {
+    /// How it is shown.
+    pub view: PostView,
+    /// From older to newer, or the other way; `None` is newest first, and unsorted in the real server.
+    pub down: Option<bool>,
+    /// 0 for all.
+    pub per_page: u32,
+    /// Only posts written after (before, unless going down) this moment; 0 for all.
+    pub from_create_at: i64,
+    /// Only posts changed after (before, unless going down) this moment; 0 for all.
+    pub from_update_at: i64,
+    /// Of posts at that very moment only those behind this one.
+    pub from_post: Option<Id>,
+    /// By change, not by creation.
+    pub updates_only: bool,
 }
 
 /// Login as the API takes it.

@@ -113,7 +113,7 @@ impl Tx<'_> {
                 row.placeholder,
             ],
         )?;
-        Ok(())
+        self.put_mention_words(u)
     }
 
     /// Gives the row a new version, writes it and puts its public profile into the outbox.

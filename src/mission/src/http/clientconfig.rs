@@ -163,7 +163,7 @@ const SIGNED_IN: &[(&str, &str)] = &[
     ("BannerTextColor", ""),
     ("BurnOnReadDurationSeconds", "600"),
     ("BurnOnReadMaximumTimeToLiveSeconds", "604800"),
-    ("CollapsedThreads", "disabled"),
+    ("CollapsedThreads", "always_on"),
     ("CustomUrlSchemes", ""),
     ("DataRetentionEnableFileDeletion", "false"),
     ("DataRetentionEnableMessageDeletion", "false"),

@@ -29,6 +29,7 @@ mod system;
 mod teams;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod token;
 mod users;
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::call::Call;
 use super::reply::Reply;
 use crate::error::{AppError, AppResult};
-use crate::types::{NewPost, Post, PostList, PostPatch, PostQuery};
+use crate::types::{NewPost, Post, PostList, PostPatch, PostQuery, PostView, ThreadPart};
 
 /// Posts in one request by id (the original's number).
 const BY_IDS_MAX: usize = 1_000;
@@ -19,10 +19,17 @@ fn show(post: &Post) -> AppResult<Reply> {
 
 /// ETag of a list: its first post, its newest change.
 fn show_list(list: &PostList) -> AppResult<Reply> {
+    show_list_with(list, &[])
+}
+
+/// As [`show_list`], where more than its posts may change.
+fn show_list_with(list: &PostList, more: &[&dyn std::fmt::Display]) -> AppResult<Reply> {
     let newest = list.posts.values().max_by_key(|post| (post.update_at, post.id));
     let (id, at) = newest.map_or(("0", 0), |post| (post.id.as_str(), post.update_at));
     let first = list.order.first().map_or("0", Id::as_str);
-    Ok(Reply::json(list)?.etag(&[&first, &id, &at]))
+    let mut parts: Vec<&dyn std::fmt::Display> = vec![&first, &id, &at];
+    parts.extend(more);
+    Ok(Reply::json(list)?.etag(&parts))
 }
 
 pub(crate) fn create(call: &Call) -> AppResult<Reply> {
@@ -86,10 +93,20 @@ pub(crate) fn delete(call: &Call) -> AppResult<Reply> {
     Reply::ok()
 }
 
+/// How a list is to be shown.
+fn view(call: &Call) -> AppResult<PostView> {
+    Ok(PostView {
+        collapsed_threads: call.query.flag("collapsedThreads"),
+        extended: call.query.flag("collapsedThreadsExtended"),
+        skip_fetch_threads: call.query.flag("skipFetchThreads"),
+        include_deleted: include_deleted(call)?,
+    })
+}
+
 /// `GET /posts/{id}/thread`: the whole thread, or the part of it that a client still lacks.
 ///
 /// Parts: `fromCreateAt` with `direction` and `perPage` pages through the replies, `fromUpdateAt` with
-/// `updatesOnly` asks for changes. The root is always among `posts`.
+/// `updatesOnly` asks for changes. The post that was asked for is always among `posts`.
 pub(crate) fn thread(call: &Call) -> AppResult<Reply> {
     let id = call.id("post_id")?;
     let bad = |name: &str| AppError::body_param("getPostThread", name);
@@ -97,47 +114,38 @@ pub(crate) fn thread(call: &Call) -> AppResult<Reply> {
         Some(text) => text.parse::<i64>().map_err(|_| bad(name)),
         None => Ok(0),
     };
-    let (from_create_at, from_update_at) = (number("fromCreateAt")?, number("fromUpdateAt")?);
-    let per_page = usize::try_from(number("perPage")?).map_err(|_| bad("perPage"))?;
-    let from_post = call.query.get("fromPost").unwrap_or("");
-    let up = match call.query.get("direction") {
-        None | Some("down") => false,
-        Some("up") => true,
-        Some(_) => return Err(bad("direction")),
+    let part = ThreadPart {
+        view: PostView { include_deleted: false, ..view(call)? },
+        down: match call.query.get("direction") {
+            None => None,
+            Some("down") => Some(true),
+            Some("up") => Some(false),
+            Some(_) => return Err(bad("direction")),
+        },
+        per_page: u32::try_from(number("perPage")?).map_err(|_| bad("perPage"))?,
+        from_create_at: number("fromCreateAt")?,
+        from_update_at: number("fromUpdateAt")?,
+        from_post: call.query.get("fromPost").map(|id| id.parse().map_err(|_| bad("fromPost"))).transpose()?,
+        updates_only: call.query.get("updatesOnly") == Some("true"),
     };
-    if per_page > super::PER_PAGE_MAX as usize {
+    if part.per_page > super::PER_PAGE_MAX {
         return Err(bad("perPage"));
     }
-    if (!from_post.is_empty() && from_create_at == 0) || (from_create_at != 0 && from_update_at != 0) {
-        return Err(bad("fromCreateAt"));
+    if part.from_post.is_some() && part.from_create_at == 0 {
+        return Err(bad("if fromPost is set, then fromCreateAt must also be set"));
     }
-    let mut list = call.core().thread(call.session()?, id)?;
-    if per_page == 0 && from_create_at == 0 && from_update_at == 0 {
-        return show_list(&list);
+    if (part.from_update_at != 0 && part.from_create_at != 0) || (part.updates_only && part.from_update_at == 0) {
+        return Err(bad("fromUpdateAt"));
     }
-    let root = list.posts.values().find(|post| post.root_id.is_none()).map(|post| post.id);
-    let mut replies: Vec<(i64, Id)> = list
-        .posts
-        .values()
-        .filter(|post| post.root_id.is_some())
-        .filter(|post| from_update_at == 0 || post.update_at > from_update_at)
-        .map(|post| (post.create_at, post.id))
-        .filter(|(at, id)| {
-            let place = (*at, id.as_str()).cmp(&(from_create_at, from_post));
-            from_create_at == 0 || place == if up { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater }
-        })
-        .collect();
-    replies.sort_unstable();
-    if up {
-        replies.reverse();
+    if part.updates_only && part.down == Some(false) {
+        return Err(bad("updatesOnly"));
     }
-    list.has_next = Some(per_page > 0 && replies.len() > per_page);
-    if per_page > 0 {
-        replies.truncate(per_page);
+    let list = call.core().thread(call.session()?, id, &part)?;
+    if part.view.collapsed_threads {
+        // Who follows the thread is no change of its posts.
+        let followed = list.posts.get(&id).and_then(|post| post.is_following);
+        return show_list_with(&list, &[&format!("{followed:?}")]);
     }
-    list.order = root.into_iter().chain(replies.into_iter().map(|(_, id)| id)).collect();
-    let kept: std::collections::BTreeSet<Id> = list.order.iter().copied().collect();
-    list.posts.retain(|id, _| kept.contains(id));
     show_list(&list)
 }
 
@@ -155,28 +163,36 @@ pub(crate) fn of_channel(call: &Call) -> AppResult<Reply> {
     };
     let (page, per_page) = (call.page(), call.per_page());
     let query = match (since, after, before) {
-        (1.., _, _) => PostQuery::Since(UnixMillis(since)),
+        (1.., _, _) => PostQuery::Since { at: UnixMillis(since), before },
         (_, Some(post), _) => PostQuery::After { post, page, per_page },
         (_, None, Some(post)) => PostQuery::Before { post, page, per_page },
         (_, None, None) => PostQuery::Page { page, per_page },
     };
+    let view = view(call)?;
     // Read first: a post that comes in between makes the tag too old, which costs a second look, not a lost post.
     let changed_at = call.core().channel_changed_at(channel)?;
-    let list = call.core().channel_posts(call.session()?, channel, &query, include_deleted(call)?)?;
+    let threads_at = match view.collapsed_threads {
+        true => call.core().threads_changed_at(call.me()?, channel)?,
+        false => 0,
+    };
+    let list = call.core().channel_posts(call.session()?, channel, &query, &view)?;
     let reply = Reply::json(&list)?;
     match query {
-        PostQuery::Since(_) => Ok(reply),
-        PostQuery::Page { .. } | PostQuery::Before { .. } | PostQuery::After { .. } => Ok(reply.etag(&[&changed_at])),
+        PostQuery::Since { .. } => Ok(reply),
+        PostQuery::Page { .. } | PostQuery::Before { .. } | PostQuery::After { .. } => {
+            Ok(reply.etag(&[&changed_at, &threads_at]))
+        }
     }
 }
 
 pub(crate) fn around_unread(call: &Call) -> AppResult<Reply> {
-    let (before, after) = (call.limit("limit_before"), call.limit("limit_after"));
-    if after == 0 {
+    let limits = (call.limit("limit_before"), call.limit("limit_after"));
+    if limits.1 == 0 {
         return Err(AppError::url_param("getPostsForChannelAroundLastUnread", "limit_after"));
     }
     let (user, channel) = (call.own_user()?, call.id("channel_id")?);
-    Reply::json(&call.core().posts_around_unread(call.session()?, user, channel, before, after)?)
+    let view = PostView { include_deleted: false, ..view(call)? };
+    Reply::json(&call.core().posts_around_unread(call.session()?, user, channel, limits, &view)?)
 }
 
 pub(crate) fn pin(call: &Call) -> AppResult<Reply> {
@@ -195,13 +211,8 @@ pub(crate) fn pinned(call: &Call) -> AppResult<Reply> {
 
 /// Flags are preferences of the category `flagged_post`.
 pub(crate) fn flagged(call: &Call) -> AppResult<Reply> {
-    let mut list = call.core().flagged_posts(call.session()?, call.own_user()?, call.page(), call.per_page())?;
-    if let Some(channel) = call.query_id("channel_id")? {
-        list.posts.retain(|_, post| post.channel_id == channel);
-        let kept = &list.posts;
-        list.order.retain(|id| kept.contains_key(id));
-    }
-    Reply::json(&list)
+    let of = (call.query_id("channel_id")?, call.query_id("team_id")?);
+    Reply::json(&call.core().flagged_posts(call.session()?, call.own_user()?, of, call.page(), call.per_page())?)
 }
 
 pub(crate) fn edit_history(call: &Call) -> AppResult<Reply> {
@@ -213,7 +224,15 @@ pub(crate) fn files(call: &Call) -> AppResult<Reply> {
 }
 
 pub(crate) fn set_unread(call: &Call) -> AppResult<Reply> {
-    Reply::json(&call.core().set_post_unread(call.session()?, call.own_user()?, call.id("post_id")?)?)
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Body {
+        collapsed_threads_supported: bool,
+    }
+    // Clients of before collapsed threads send no body.
+    let body: Body = serde_json::from_slice(&call.body).unwrap_or_default();
+    let (user, post) = (call.own_user()?, call.id("post_id")?);
+    Reply::json(&call.core().set_post_unread(call.session()?, user, post, body.collapsed_threads_supported)?)
 }
 
 pub(crate) fn react(call: &Call) -> AppResult<Reply> {

@@ -7,7 +7,7 @@ use telemetry::RequestKind;
 
 use super::call::Call;
 use super::reply::Reply;
-use super::{categories, channels, files, posts, preferences, search, system, teams, users};
+use super::{categories, channels, files, posts, preferences, search, system, teams, threads, users};
 use crate::error::AppResult;
 
 /// Who gets through to what a request names. Finer rules are the core's; `http/tests/matrix.rs` holds every row against what
@@ -271,6 +271,15 @@ pub static ROUTES: &[Route] = &[
     get("/api/v4/users/{user_id}/posts/flagged", Own, posts::flagged),
     post("/api/v4/users/{user_id}/posts/{post_id}/set_unread", Own, posts::set_unread),
 
+    // Threads
+    get("/api/v4/users/{user_id}/teams/{team_id}/threads", Own, threads::list),
+    put("/api/v4/users/{user_id}/teams/{team_id}/threads/read", Own, threads::read_all),
+    get("/api/v4/users/{user_id}/teams/{team_id}/threads/{thread_id}", Own, threads::get),
+    put("/api/v4/users/{user_id}/teams/{team_id}/threads/{thread_id}/read/{timestamp}", Own, threads::read),
+    post("/api/v4/users/{user_id}/teams/{team_id}/threads/{thread_id}/set_unread/{post_id}", Own, threads::set_unread),
+    put("/api/v4/users/{user_id}/teams/{team_id}/threads/{thread_id}/following", Own, threads::follow),
+    delete("/api/v4/users/{user_id}/teams/{team_id}/threads/{thread_id}/following", Own, threads::unfollow),
+
     // Reactions
     post("/api/v4/reactions", ChannelMember, posts::react),
     get("/api/v4/posts/{post_id}/reactions", ChannelMember, posts::reactions),
@@ -296,7 +305,6 @@ pub static ROUTES: &[Route] = &[
 
     // Features of the real server that clients probe and tolerate to be missing
     post("/api/v4/client_perf", SignedIn, system::not_offered),
-    get("/api/v4/users/{user_id}/teams/{team_id}/threads", SignedIn, system::not_offered),
     get("/api/v4/users/{user_id}/teams/{team_id}/drafts", SignedIn, system::not_offered),
     post("/api/v4/drafts", SignedIn, system::not_offered),
     get("/api/v4/posts/scheduled/team/{team_id}", SignedIn, system::not_offered),

@@ -79,7 +79,8 @@ pub(crate) fn memberships_of_user(call: &Call) -> AppResult<Reply> {
 }
 
 pub(crate) fn unread_of_user(call: &Call) -> AppResult<Reply> {
-    let mut unread = call.core().teams_unread(call.session()?, call.own_user()?)?;
+    let with_threads = call.query.get("include_collapsed_threads") == Some("true");
+    let mut unread = call.core().teams_unread(call.session()?, call.own_user()?, with_threads)?;
     if let Some(excluded) = call.query_id("exclude_team")? {
         unread.retain(|team| team.team_id != excluded);
     }

@@ -20,9 +20,11 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::testkit::{Node, Sent};
 use crate::{CoreOptions, CoreSettings};
 
 mod search;
+mod threads;
 
 // --- routes and access
 
@@ -953,6 +955,48 @@ impl Site {
         let answer = self.post("/api/v4/posts", &by.bearer(), body).await;
         assert_eq!(answer.status, 201, "{}", answer.json);
         answer.json
+    }
+
+    async fn reply(&self, by: &Person, channel: &str, root: &str, message: &str) -> Value {
+        let body = json!({ "channel_id": channel, "root_id": root, "message": message }).to_string();
+        let answer = self.post("/api/v4/posts", &by.bearer(), body).await;
+        assert_eq!(answer.status, 201, "{}", answer.json);
+        answer.json
+    }
+
+    /// One more member of the world's team and first channel.
+    async fn member(&self, name: &str, world: &World) -> Person {
+        let person = self.user(name).await;
+        let team = json!({ "team_id": world.team, "user_id": person.id }).to_string();
+        let added = self.post(&format!("/api/v4/teams/{}/members", world.team), &world.admin.bearer(), team).await;
+        assert_eq!(added.status, 201, "{}", added.json);
+        let channel = json!({ "user_id": person.id }).to_string();
+        let path = format!("/api/v4/channels/{}/members", world.channel);
+        assert_eq!(self.post(&path, &world.admin.bearer(), channel).await.status, 201);
+        person
+    }
+
+    /// Applies everything that another node has to send.
+    async fn receive(&self, node: &Node) {
+        self.receive_all(&node.drain()).await;
+    }
+
+    async fn receive_all(&self, sent: &[Sent]) {
+        let (core, sent) = (self.core.clone(), sent.to_vec());
+        let apply = move || crate::testkit::apply(&core, &sent);
+        let applied = tokio::task::spawn_blocking(apply).await.unwrap();
+        assert!(applied.iter().all(|a| *a == crate::Applied::Applied), "{applied:?}");
+    }
+
+    /// Gives a user who came from elsewhere a password here, and logs them in.
+    async fn enrol(&self, name: &str) -> Person {
+        let admin = self.admin().await;
+        let user = self.get(&format!("/api/v4/users/username/{name}"), &admin.bearer()).await.json;
+        let path = format!("/api/v4/users/{}/password", user["id"].as_str().unwrap());
+        let body = json!({ "new_password": PASSWORD }).to_string();
+        let set = self.request(&Method::PUT, &path, &admin.bearer(), body).await;
+        assert_eq!(set.status, 200, "{}", set.json);
+        self.login(name).await
     }
 
     async fn socket(&self, query: &str, by: Option<&Person>) -> Result<Socket, tungstenite::Error> {

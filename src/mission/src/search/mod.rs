@@ -25,7 +25,8 @@ use crate::access::require_in_team;
 use crate::channels::direct_name;
 use crate::core::Core;
 use crate::error::AppResult;
-use crate::posts::{files_of, to_list};
+use crate::posts::files_of;
+use crate::reading::to_list;
 use crate::rows::{all, first_id, get, id_array, post_row};
 use crate::types::{FileInfo, PostList, Session};
 

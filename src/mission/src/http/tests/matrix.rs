@@ -117,7 +117,6 @@ const ANSWERS: &[(&str, u16)] = &[
     ("GET /api/v4/files/{file_id}/link", 403),
     // Features that are not offered.
     ("POST /api/v4/client_perf", 501),
-    ("GET /api/v4/users/{user_id}/teams/{team_id}/threads", 501),
     ("GET /api/v4/users/{user_id}/teams/{team_id}/drafts", 501),
     ("POST /api/v4/drafts", 501),
     ("GET /api/v4/posts/scheduled/team/{team_id}", 501),
@@ -344,6 +343,8 @@ impl MatrixWorld {
         let file = upload.finish().unwrap().id;
         let new = json!({ "channel_id": ops, "message": CHANNEL_SECRET, "file_ids": [file] });
         let post = core.create_post(&as_author, &serde_json::from_value(new).unwrap(), true).unwrap().id;
+        let reply = json!({ "channel_id": ops, "root_id": post, "message": CHANNEL_SECRET });
+        core.create_post(&as_author, &serde_json::from_value(reply).unwrap(), true).unwrap();
         let edited = serde_json::from_value(json!({ "message": format!("{CHANNEL_SECRET} again") })).unwrap();
         core.patch_post(&as_author, post, &edited).unwrap();
         core.save_reaction(&as_author, id(&author), post, "eyes").unwrap();
@@ -375,6 +376,8 @@ impl MatrixWorld {
             ("stranger_id", stranger.id),
             ("teammate_id", teammate.id),
             ("post_id", post.to_string()),
+            ("thread_id", post.to_string()),
+            ("timestamp", "1".to_owned()),
             ("file_id", file.to_string()),
             ("emoji_name", "eyes".to_owned()),
             ("category", "display_settings".to_owned()),

@@ -1,0 +1,645 @@
+//! Collapsed reply threads: what each holds, who follows it, and what they have not read.
+//!
+//! ```text
+//!  a reply, written here or applied --> threads (count, last reply, participants)
+//!                                  `--> thread_members (followers, their mentions) --> thread_updated to each
+//!  reading, following -------------> thread_members of that user alone
+//! ```
+//!
+//! Both tables are this node's own: they follow from the posts and from what is done here, and do not travel. A reply
+//! counts as unread by when it could first be read here, so that one that a bad link held up is not missed. Collapsed
+//! threads are on for everybody, as on a new installation of the real server; `collapsed_threads_supported` of older
+//! clients is honoured where the API has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::Id;
+use rusqlite::{Connection, Row, params};
+use serde_json::{Map, Value};
+
+use crate::access::{require_in_team, require_read, require_self};
+use crate::channels::require_channel;
+use crate::core::{Core, Inner, Tx};
+use crate::error::{AppError, AppResult};
+use crate::events::Broadcast;
+use crate::mentions::{Reader, mentioned_by_words};
+use crate::posts::{post_row_by_id, render, require_post};
+use crate::rows::{PostRow, all, count, exists, first_id, get, id, id_array, post_row, run, text, to_json, user};
+use crate::types::{Channel, Post, Session, StringMap, Thread, ThreadQuery, Threads, User};
+use crate::users::require_user;
+
+/// What a new reply meant to its thread.
+#[derive(Debug, Default)]
+pub(crate) struct ReplyNoted {
+    /// Who follows the thread only since this reply.
+    pub(crate) new_followers: BTreeSet<Id>,
+}
+
+/// One user's relation to a thread.
+#[derive(Clone, Copy, Debug)]
+struct Membership {
+    following: bool,
+    last_viewed: i64,
+    unread_mentions: i64,
+}
+
+fn membership(db: &Connection, user: Id, thread: Id) -> rusqlite::Result<Option<Membership>> {
+    let sql = "SELECT following, last_viewed, unread_mentions FROM thread_members WHERE user_id = ?1 AND post_id = ?2";
+    get(db, sql, [user.as_str(), thread.as_str()], |r| {
+        Ok(Membership { following: r.get(0)?, last_viewed: r.get(1)?, unread_mentions: r.get(2)? })
+    })
+}
+
+/// Is the user an active member of the channel?
+fn is_active_member(db: &Connection, channel: Id, user: Id) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM channel_members m JOIN users u ON u.id = m.user_id
+        WHERE m.channel_id = ?1 AND m.user_id = ?2 AND m.delete_at = 0 AND u.delete_at = 0";
+    exists(db, sql, [channel.as_str(), user.as_str()])
+}
+
+/// Live replies of the thread that could first be read after this moment.
+fn unread_replies(db: &Connection, thread: Id, after: i64) -> rusqlite::Result<i64> {
+    let sql = "SELECT count(*) FROM posts WHERE root_id = ?1 AND root_id <> '' AND shown_at > ?2 AND delete_at = 0
+        AND original_id = ''";
+    count(db, sql, params![thread.as_str(), after])
+}
+
+impl Tx<'_> {
+    fn put_membership(&self, user: Id, thread: Id, m: Membership) -> rusqlite::Result<()> {
+        run(
+            &self.db,
+            "INSERT INTO thread_members (user_id, post_id, following, last_viewed, last_update_at, unread_mentions)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (user_id, post_id) DO UPDATE SET following = excluded.following,
+                last_viewed = excluded.last_viewed, last_update_at = excluded.last_update_at,
+                unread_mentions = excluded.unread_mentions",
+            params![user.as_str(), thread.as_str(), m.following, m.last_viewed, self.now, m.unread_mentions],
+        )?;
+        Ok(())
+    }
+
+    /// Everything that a new live reply means to its thread and to those who follow it.
+    pub(crate) fn note_reply(
+        &mut self,
+        c: &Channel,
+        row: &PostRow,
+        mentioned: &BTreeSet<Id>,
+    ) -> rusqlite::Result<ReplyNoted> {
+        let mut noted = ReplyNoted::default();
+        let Some(thread) = row.root_id else { return Ok(noted) };
+        self.grow_thread(c, row, thread)?;
+        let mut concerned: BTreeSet<Id> = mentioned.iter().copied().chain([row.user_id]).collect();
+        if let Some(root) = post_row_by_id(&self.db, thread)? {
+            if !root.props.contains("\"from_webhook\"") && is_active_member(&self.db, c.id, root.user_id)? {
+                concerned.insert(root.user_id);
+            }
+            if c.kind != "D" {
+                concerned.extend(mentioned_by_words(self.core, &self.db, c, &root)?);
+            }
+        }
+        if c.kind != "D" {
+            let sql = "SELECT user_id FROM channel_members WHERE channel_id = ?1 AND delete_at = 0
+                AND json_extract(notify_props, '$.channel_auto_follow_threads') = 'on'";
+            concerned.extend(all(&self.db, sql, [c.id.as_str()], first_id)?);
+        }
+        for user in concerned {
+            let before = membership(&self.db, user, thread)?;
+            let is_mentioned = mentioned.contains(&user);
+            // Who stopped following comes back by a mention alone.
+            if !is_mentioned && before.is_some_and(|m| !m.following) {
+                continue;
+            }
+            let mut after = before.unwrap_or(Membership { following: false, last_viewed: 0, unread_mentions: 0 });
+            if !after.following {
+                after.following = true;
+                noted.new_followers.insert(user);
+            }
+            after.unread_mentions += i64::from(is_mentioned);
+            if user == row.user_id {
+                // Whoever answers has read what they answer to.
+                after.last_viewed = after.last_viewed.max(row.shown_at);
+                after.unread_mentions = 0;
+            } else if before.is_some_and(|m| m.following) && !is_mentioned {
+                continue;
+            }
+            self.put_membership(user, thread, after)?;
+        }
+        Ok(noted)
+    }
+
+    /// Counts a reply in; the thread begins with its first.
+    fn grow_thread(&mut self, c: &Channel, row: &PostRow, thread: Id) -> rusqlite::Result<()> {
+        let sql = "SELECT participants FROM threads WHERE post_id = ?1";
+        let known: Option<String> = get(&self.db, sql, [thread.as_str()], |r| r.get(0))?;
+        let Some(participants) = known else {
+            let sql = "INSERT INTO threads (post_id, channel_id, team_id, reply_count, last_reply_at, participants, delete_at)
+                VALUES (?1, ?2, ?3, 0, 0, '[]', 0)";
+            run(&self.db, sql, [thread.as_str(), c.id.as_str(), text(&c.team_id)])?;
+            return self.recount_thread(thread);
+        };
+        let mut participants: Vec<Id> = serde_json::from_str(&participants).unwrap_or_default();
+        participants.retain(|p| *p != row.user_id);
+        participants.push(row.user_id);
+        let sql = "UPDATE threads SET reply_count = reply_count + 1, last_reply_at = max(last_reply_at, ?2),
+            participants = ?3 WHERE post_id = ?1";
+        run(&self.db, sql, params![thread.as_str(), row.shown_at, id_array(&participants)])?;
+        Ok(())
+    }
+
+    /// Makes the thread agree with its posts again, after one was deleted or came back.
+    pub(crate) fn recount_thread(&mut self, thread: Id) -> rusqlite::Result<()> {
+        const LIVE: &str = "FROM posts WHERE root_id = ?1 AND root_id <> '' AND delete_at = 0 AND original_id = ''";
+        let sql = format!(
+            "UPDATE threads SET reply_count = (SELECT count(*) {LIVE}),
+                last_reply_at = (SELECT coalesce(max(shown_at), 0) {LIVE}),
+                participants = (SELECT json_group_array(user_id) FROM
+                    (SELECT user_id {LIVE} GROUP BY user_id ORDER BY max(shown_at), user_id)),
+                delete_at = coalesce((SELECT delete_at FROM posts WHERE id = ?1), 0)
+             WHERE post_id = ?1"
+        );
+        run(&self.db, &sql, [thread.as_str()])?;
+        Ok(())
+    }
+
+    /// A post of the thread was deleted: its mentions are unread no more, and those concerned hear of it.
+    pub(crate) fn forget_reply(&mut self, c: &Channel, row: &PostRow) -> rusqlite::Result<()> {
+        let Some(thread) = row.root_id else { return self.recount_thread(row.id) };
+        self.recount_thread(thread)?;
+        for user in self.mentioned(c, row)? {
+            let Some(m) = membership(&self.db, user, thread)? else { continue };
+            if m.unread_mentions == 0 || m.last_viewed >= row.shown_at {
+                continue;
+            }
+            let after = Membership { unread_mentions: m.unread_mentions - 1, ..m };
+            self.put_membership(user, thread, after)?;
+            if after.following && hears(&self.db, user)? {
+                self.tell_thread(c, user, thread, Some((0, 0)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who leaves a channel follows nothing in it.
+    pub(crate) fn forget_threads(&mut self, channel: Id, user: Id) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM thread_members WHERE user_id = ?2
+            AND (SELECT channel_id FROM posts WHERE id = thread_members.post_id) = ?1";
+        run(&self.db, sql, [channel.as_str(), user.as_str()])?;
+        Ok(())
+    }
+
+    /// Tells each follower who is a member, and may be listening, how the thread of a new reply stands.
+    pub(crate) fn tell_followers(
+        &mut self,
+        c: &Channel,
+        row: &PostRow,
+        mentioned: &BTreeSet<Id>,
+        noted: &ReplyNoted,
+    ) -> rusqlite::Result<()> {
+        let Some(thread) = row.root_id else { return Ok(()) };
+        for user in listening_followers(&self.db, c.id, thread)? {
+            let Some(m) = membership(&self.db, user, thread)? else { continue };
+            let previous = if noted.new_followers.contains(&user) {
+                (0, 0)
+            } else {
+                let replies = unread_replies(&self.db, thread, m.last_viewed)? - 1;
+                ((m.unread_mentions - i64::from(mentioned.contains(&user))).max(0), replies.max(0))
+            };
+            self.tell_thread(c, user, thread, Some(previous))?;
+        }
+        Ok(())
+    }
+
+    /// `thread_updated` to one user. `previous` are the mentions and replies that were unread before.
+    fn tell_thread(&mut self, c: &Channel, user: Id, thread: Id, previous: Option<(i64, i64)>) -> rusqlite::Result<()> {
+        let Some(shown) = thread_of(self.core, &self.db, user, thread, true)? else { return Ok(()) };
+        let mut told = Broadcast::to_user("thread_updated", user).with_text("thread", &shown);
+        told.team_id = c.team_id;
+        if let Some((mentions, replies)) = previous {
+            told = told.with("previous_unread_mentions", mentions).with("previous_unread_replies", replies);
+        }
+        self.tell(told);
+        Ok(())
+    }
+
+    /// Marks every thread of these channels as read, for clients that show no threads.
+    pub(crate) fn read_threads_of(&mut self, user: Id, channels: &[Id]) -> rusqlite::Result<()> {
+        let sql = "UPDATE thread_members SET last_viewed = max(last_viewed, ?3, t.last_reply_at), unread_mentions = 0,
+                last_update_at = ?3
+            FROM threads t WHERE t.post_id = thread_members.post_id AND thread_members.user_id = ?1
+                AND t.channel_id IN (SELECT value FROM json_each(?2)) AND t.last_reply_at > thread_members.last_viewed";
+        run(&self.db, sql, params![user.as_str(), id_array(channels), self.now])?;
+        for channel in channels {
+            let mut told = Broadcast::to_user("thread_read_changed", user).with("timestamp", self.now);
+            told.channel_id = Some(*channel);
+            self.tell(told);
+        }
+        Ok(())
+    }
+
+    fn set_following(&mut self, user: Id, team: Option<Id>, thread: Id, following: bool) -> rusqlite::Result<()> {
+        let before = membership(&self.db, user, thread)?;
+        let mut m = before.unwrap_or(Membership { following, last_viewed: 0, unread_mentions: 0 });
+        m.following = following;
+        if following {
+            let sql = "SELECT coalesce(max(last_reply_at), 0) FROM threads WHERE post_id = ?1";
+            m.last_viewed = m.last_viewed.max(self.now).max(count(&self.db, sql, [thread.as_str()])?);
+            m.unread_mentions = 0;
+        }
+        self.put_membership(user, thread, m)?;
+        let sql = "SELECT coalesce(max(reply_count), 0) FROM threads WHERE post_id = ?1";
+        let replies = count(&self.db, sql, [thread.as_str()])?;
+        let mut told = Broadcast::to_user("thread_follow_changed", user)
+            .with("thread_id", thread.as_str())
+            .with("state", following)
+            .with("reply_count", replies);
+        told.team_id = team;
+        self.tell(told);
+        Ok(())
+    }
+
+    /// Moves the read mark of a thread and tells the user's clients.
+    fn set_thread_read(&mut self, user: Id, team: Id, thread: Id, at: i64) -> AppResult<Thread> {
+        let before = membership(&self.db, user, thread)?.ok_or_else(not_followed)?;
+        let root = require_post(&self.db, thread)?;
+        let c = require_channel(&self.db, root.channel_id)?.channel;
+        let replies = unread_replies(&self.db, thread, before.last_viewed)?;
+        let unread_mentions = self.thread_mentions(&c, user, thread, at)?;
+        self.put_membership(user, thread, Membership { last_viewed: at, unread_mentions, ..before })?;
+        let shown = thread_of(self.core, &self.db, user, thread, false)?.ok_or_else(not_following)?;
+        let mut told = Broadcast::to_user("thread_read_changed", user)
+            .with("thread_id", thread.as_str())
+            .with("timestamp", at)
+            .with("unread_mentions", unread_mentions)
+            .with("unread_replies", shown.unread_replies)
+            .with("previous_unread_mentions", before.unread_mentions)
+            .with("previous_unread_replies", replies)
+            .with("channel_id", c.id.as_str());
+        told.team_id = Some(team);
+        self.tell(told);
+        Ok(shown)
+    }
+
+    /// How many replies after a moment mention the user.
+    fn thread_mentions(&self, c: &Channel, user: Id, thread: Id, after: i64) -> AppResult<i64> {
+        let sql = "SELECT * FROM posts WHERE root_id = ?1 AND root_id <> '' AND shown_at > ?2 AND delete_at = 0
+            AND original_id = ''";
+        let replies = all(&self.db, sql, params![thread.as_str(), after], post_row)?;
+        let reader = Reader::new(&require_user(&self.db, user)?.user, &StringMap::new());
+        Ok(replies.iter().filter(|row| reader.is_mentioned(c, row)).count() as i64)
+    }
+
+    /// What `set_unread` on a reply means to its thread where a client shows none: it is followed and unread from there.
+    pub(crate) fn unread_thread_from(&mut self, c: &Channel, user: Id, post: &PostRow) -> AppResult<()> {
+        let Some(thread) = post.root_id else { return Ok(()) };
+        let at = post.create_at - 1;
+        let unread_mentions = self.thread_mentions(c, user, thread, at)?;
+        self.put_membership(user, thread, Membership { following: true, last_viewed: at, unread_mentions })?;
+        Ok(self.tell_thread(c, user, thread, None)?)
+    }
+}
+
+/// Does the user have a session or token, so that a client may be listening?
+fn hears(db: &Connection, user: Id) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 WHERE EXISTS (SELECT 1 FROM sessions WHERE user_id = ?1)
+        OR EXISTS (SELECT 1 FROM access_tokens WHERE user_id = ?1)";
+    exists(db, sql, [user.as_str()])
+}
+
+fn listening_followers(db: &Connection, channel: Id, thread: Id) -> rusqlite::Result<Vec<Id>> {
+    let sql = "SELECT t.user_id FROM thread_members t
+        JOIN channel_members m ON m.user_id = t.user_id AND m.channel_id = ?2 AND m.delete_at = 0
+        JOIN users u ON u.id = t.user_id AND u.delete_at = 0
+        WHERE t.post_id = ?1 AND t.following = 1 AND (EXISTS (SELECT 1 FROM sessions s WHERE s.user_id = t.user_id)
+            OR EXISTS (SELECT 1 FROM access_tokens a WHERE a.user_id = t.user_id)) ORDER BY t.user_id";
+    all(db, sql, [thread.as_str(), channel.as_str()], first_id)
+}
+
+/// Followers whose desktop is to be told of a reply, by their settings and those of the channel.
+pub(crate) fn followers_to_notify(
+    db: &Connection,
+    c: &Channel,
+    row: &PostRow,
+    mentioned: &BTreeSet<Id>,
+) -> rusqlite::Result<Vec<Id>> {
+    let Some(thread) = row.root_id else { return Ok(Vec::new()) };
+    let mut notify = listening_followers(db, c.id, thread)?;
+    notify.retain(|user| *user != row.user_id);
+    let mut kept = Vec::new();
+    for user in notify {
+        let sql = "SELECT u.notify_props, m.notify_props FROM users u
+            JOIN channel_members m ON m.user_id = u.id AND m.channel_id = ?2 WHERE u.id = ?1";
+        let props = get(db, sql, [user.as_str(), c.id.as_str()], |r| {
+            let map = |column: usize| -> rusqlite::Result<StringMap> {
+                Ok(serde_json::from_str(r.get_ref(column)?.as_str()?).unwrap_or_default())
+            };
+            Ok((map(0)?, map(1)?))
+        })?;
+        if props.is_some_and(|(own, here)| desktop_is_told(&own, &here, mentioned.contains(&user))) {
+            kept.push(user);
+        }
+    }
+    Ok(kept)
+}
+
+/// `desktop` and `desktop_threads` of the user and of their membership, as the real server weighs them.
+fn desktop_is_told(own: &StringMap, here: &StringMap, mentioned: bool) -> bool {
+    let value = |map: &'_ StringMap, key: &str| map.get(key).cloned().unwrap_or_default();
+    let (desktop, threads) = (value(own, "desktop"), value(own, "desktop_threads"));
+    match value(here, "desktop").as_str() {
+        "default" => desktop != "none" && (mentioned || threads == "all" || desktop == "all"),
+        "none" => false,
+        level => {
+            let by_threads = value(here, "desktop_threads") == "all" && threads != "mention";
+            mentioned || by_threads || level == "all"
+        }
+    }
+}
+
+fn not_followed() -> AppError {
+    AppError::not_found("GetThreadMembershipForUser", "app.user.get_thread_membership_for_user.not_found")
+}
+
+fn not_following() -> AppError {
+    AppError::not_found("GetThreadForUser", "app.user.get_threads_for_user.not_found")
+}
+
+/// A thread row beside one user's relation to it.
+struct Joined {
+    thread: Id,
+    reply_count: i64,
+    last_reply_at: i64,
+    delete_at: i64,
+    participants: Vec<Id>,
+    last_viewed: i64,
+    unread_mentions: i64,
+    unread_replies: i64,
+}
+
+fn joined(r: &Row<'_>) -> rusqlite::Result<Joined> {
+    Ok(Joined {
+        thread: id(r, "post_id")?,
+        reply_count: r.get("reply_count")?,
+        last_reply_at: r.get("last_reply_at")?,
+        delete_at: r.get("delete_at")?,
+        participants: serde_json::from_str(r.get_ref("participants")?.as_str()?).unwrap_or_default(),
+        last_viewed: r.get("last_viewed")?,
+        unread_mentions: r.get("unread_mentions")?,
+        unread_replies: r.get("unread_replies")?,
+    })
+}
+
+/// What is read of a thread for the user `?1`; to be followed by conditions.
+const JOINED: &str = "SELECT t.*, m.last_viewed, m.unread_mentions,
+        (SELECT count(*) FROM posts p WHERE p.root_id = t.post_id AND p.root_id <> '' AND p.shown_at > m.last_viewed
+            AND p.original_id = '' AND p.delete_at = 0) AS unread_replies
+    FROM thread_members m JOIN threads t ON t.post_id = m.post_id
+    WHERE m.user_id = ?1 AND m.following = 1";
+
+/// Of the teams' threads only those whose channel the user still may read.
+const READABLE: &str = "AND (EXISTS (SELECT 1 FROM channel_members cm WHERE cm.channel_id = t.channel_id
+        AND cm.user_id = ?1 AND cm.delete_at = 0) OR (SELECT type FROM channels WHERE id = t.channel_id) = 'O')";
+
+fn thread_of(core: &Inner, db: &Connection, user: Id, thread: Id, extended: bool) -> rusqlite::Result<Option<Thread>> {
+    let sql = format!("{JOINED} AND t.post_id = ?2");
+    let row = get(db, &sql, [user.as_str(), thread.as_str()], joined)?;
+    Ok(shown(core, db, row.into_iter().collect(), extended)?.pop())
+}
+
+/// As the API shows them. Users are named by their id alone unless `extended`.
+fn shown(core: &Inner, db: &Connection, rows: Vec<Joined>, extended: bool) -> rusqlite::Result<Vec<Thread>> {
+    let ids: Vec<Id> = rows.iter().map(|r| r.thread).collect();
+    let sql = "SELECT * FROM posts WHERE id IN (SELECT value FROM json_each(?1))";
+    let posts = render(core, db, all(db, sql, [id_array(&ids)], post_row)?)?;
+    let mut posts: BTreeMap<Id, Post> = posts.into_iter().map(|p| (p.id, p)).collect();
+    let users = participants(db, rows.iter().flat_map(|r| &r.participants), extended)?;
+    let threads = rows.into_iter().filter_map(|row| {
+        let post = posts.remove(&row.thread)?;
+        Some(Thread {
+            id: row.thread,
+            reply_count: row.reply_count,
+            last_reply_at: row.last_reply_at,
+            last_viewed_at: row.last_viewed,
+            participants: row.participants.iter().filter_map(|p| users.get(p).cloned()).collect(),
+            unread_replies: row.unread_replies,
+            unread_mentions: row.unread_mentions,
+            is_urgent: post.metadata.priority.as_ref().is_some_and(|p| p.priority == "urgent"),
+            delete_at: row.delete_at,
+            post,
+        })
+    });
+    Ok(threads.collect())
+}
+
+fn participants<'a>(
+    db: &Connection,
+    ids: impl Iterator<Item = &'a Id>,
+    extended: bool,
+) -> rusqlite::Result<BTreeMap<Id, User>> {
+    let ids: BTreeSet<Id> = ids.copied().collect();
+    if !extended {
+        return Ok(ids.into_iter().map(|id| (id, User::known_by_id(id))).collect());
+    }
+    let ids: Vec<Id> = ids.into_iter().collect();
+    let sql = "SELECT * FROM users WHERE id IN (SELECT value FROM json_each(?1))";
+    Ok(all(db, sql, [id_array(&ids)], user)?.into_iter().map(|u| (u.id, u.sanitized_for(None))).collect())
+}
+
+/// Puts onto root posts what a list with collapsed threads shows of their replies.
+pub(crate) fn add_threads(db: &Connection, posts: &mut [Post], reader: Id, extended: bool) -> rusqlite::Result<()> {
+    let ids: Vec<Id> = posts.iter().filter(|p| p.root_id.is_none()).map(|p| p.id).collect();
+    let sql = "SELECT post_id, last_reply_at, participants FROM threads
+        WHERE post_id IN (SELECT value FROM json_each(?1))";
+    let rows: Vec<(Id, i64, Vec<Id>)> = all(db, sql, [id_array(&ids)], |r| {
+        let participants = serde_json::from_str(r.get_ref(2)?.as_str()?).unwrap_or_default();
+        Ok((first_id(r)?, r.get(1)?, participants))
+    })?;
+    let sql = "SELECT post_id, following FROM thread_members
+        WHERE user_id = ?1 AND post_id IN (SELECT value FROM json_each(?2))";
+    let follows: BTreeMap<Id, bool> =
+        all(db, sql, [reader.as_str(), &id_array(&ids)], |r| Ok((first_id(r)?, r.get(1)?)))?.into_iter().collect();
+    let users = participants(db, rows.iter().flat_map(|(_, _, p)| p), extended)?;
+    let mut rows: BTreeMap<Id, (i64, Vec<Id>)> = rows.into_iter().map(|(id, at, p)| (id, (at, p))).collect();
+    for post in posts {
+        post.is_following = follows.get(&post.id).copied();
+        if let Some((at, participants)) = rows.remove(&post.id) {
+            post.last_reply_at = at;
+            let shown: Vec<User> = participants.iter().filter_map(|p| users.get(p).cloned()).collect();
+            post.participants = Some(shown).filter(|p| !p.is_empty());
+        }
+    }
+    Ok(())
+}
+
+/// Threads with unread replies, unread mentions, and those of urgent threads, that the user follows in a team.
+pub(crate) fn team_counts(db: &Connection, user: Id, team: Id) -> rusqlite::Result<(i64, i64, i64)> {
+    let sql = "SELECT coalesce(sum(t.last_reply_at > m.last_viewed), 0), coalesce(sum(m.unread_mentions), 0),
+            coalesce(sum(CASE WHEN p.priority LIKE '%\"urgent\"%' THEN m.unread_mentions ELSE 0 END), 0)
+        FROM thread_members m JOIN threads t ON t.post_id = m.post_id JOIN posts p ON p.id = m.post_id
+        WHERE m.user_id = ?1 AND m.following = 1 AND t.team_id = ?2 AND t.delete_at = 0";
+    let counts = get(db, sql, [user.as_str(), team.as_str()], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    Ok(counts.expect("a sum always gives a row"))
+}
+
+impl Core {
+    /// The threads that a user follows in a team and in direct channels, by their last reply, and their totals.
+    ///
+    /// # Errors
+    /// 403 for others' or a team of others, 400 where parameters exclude each other.
+    pub fn threads(&self, by: &Session, user: Id, team: Id, query: &ThreadQuery) -> AppResult<Threads> {
+        require_self("getThreadsForUser", by, user)?;
+        let bad = |id: &'static str| Err(AppError::bad("getThreadsForUser", id, "The parameters exclude each other."));
+        if query.before.is_some() && query.after.is_some() {
+            return bad("api.getThreadsForUser.bad_params");
+        }
+        if query.totals_only && query.threads_only {
+            return bad("api.getThreadsForUser.bad_only_params");
+        }
+        self.read(|db| {
+            require_in_team("getThreadsForUser", db, by, team, "view_team")?;
+            let teams = if query.exclude_direct { "AND t.team_id = ?2" } else { "AND t.team_id IN (?2, '')" };
+            let live = if query.deleted { "" } else { "AND t.delete_at = 0" };
+            let scope = format!("{teams} {live} {READABLE}");
+            let mut found = Threads::default();
+            if !query.threads_only {
+                let sql = format!(
+                    "SELECT count(*), coalesce(sum(t.last_reply_at > m.last_viewed), 0), coalesce(sum(m.unread_mentions), 0),
+                        coalesce(sum(CASE WHEN p.priority LIKE '%\"urgent\"%' THEN m.unread_mentions ELSE 0 END), 0)
+                     FROM thread_members m JOIN threads t ON t.post_id = m.post_id JOIN posts p ON p.id = m.post_id
+                     WHERE m.user_id = ?1 AND m.following = 1 {scope}"
+                );
+                get(db, &sql, [user.as_str(), team.as_str()], |r| {
+                    found.total = r.get(0)?;
+                    found.total_unread_threads = r.get(1)?;
+                    found.total_unread_mentions = r.get(2)?;
+                    found.total_unread_urgent_mentions = r.get(3)?;
+                    Ok(())
+                })?;
+            }
+            if query.unread {
+                found.total = found.total_unread_threads;
+            }
+            if query.totals_only {
+                return Ok(found);
+            }
+            let unread = if query.unread { "AND t.last_reply_at > m.last_viewed" } else { "" };
+            // From the cursor's place on, or from the end.
+            let (cursor, op, order) = match (query.before, query.after) {
+                (Some(before), _) => (Some(before), "<", "DESC"),
+                (None, Some(after)) => (Some(after), ">", "ASC"),
+                (None, None) => (None, "<", "DESC"),
+            };
+            let sql = format!(
+                "{JOINED} {scope} {unread}
+                 AND (?3 = 0 OR m.last_update_at >= ?3 OR t.last_reply_at >= ?3 OR t.delete_at >= ?3)
+                 AND (?4 = '' OR (t.last_reply_at, t.post_id) {op}
+                    (SELECT last_reply_at, post_id FROM threads WHERE post_id = ?4))
+                 ORDER BY t.last_reply_at {order}, t.post_id {order} LIMIT ?5"
+            );
+            let params = params![user.as_str(), team.as_str(), query.since, text(&cursor), query.per_page];
+            found.threads = Some(shown(&self.0, db, all(db, &sql, params, joined)?, query.extended)?);
+            Ok(found)
+        })
+    }
+
+    /// One thread that the user follows.
+    ///
+    /// # Errors
+    /// 403 for others' or a channel that is not the asker's, 404 when it is not followed.
+    pub fn followed_thread(&self, by: &Session, user: Id, thread: Id, extended: bool) -> AppResult<Thread> {
+        require_self("getThreadForUser", by, user)?;
+        self.read(|db| {
+            require_thread_read(db, by, thread)?;
+            membership(db, user, thread)?.ok_or_else(not_followed)?;
+            thread_of(&self.0, db, user, thread, extended)?.ok_or_else(not_following)
+        })
+    }
+
+    /// Follows a thread, or stops following it.
+    ///
+    /// # Errors
+    /// 403 for others or a channel that is not the asker's.
+    pub fn follow_thread(&self, by: &Session, user: Id, team: Id, thread: Id, following: bool) -> AppResult<()> {
+        require_self("followThreadByUser", by, user)?;
+        self.write(|tx| {
+            require_thread_read(&tx.db, by, thread)?;
+            Ok(tx.set_following(user, Some(team), thread, following)?)
+        })
+    }
+
+    /// Marks a thread as read up to a moment.
+    ///
+    /// # Errors
+    /// 403 for others or a channel that is not the asker's, 404 when it is not followed.
+    pub fn read_thread(&self, by: &Session, user: Id, team: Id, thread: Id, at: i64) -> AppResult<Thread> {
+        require_self("updateReadStateThreadByUser", by, user)?;
+        self.write(|tx| {
+            require_thread_read(&tx.db, by, thread)?;
+            tx.set_thread_read(user, team, thread, at)
+        })
+    }
+
+    /// Moves the read mark of a thread back to just before one of its posts, and follows it.
+    ///
+    /// # Errors
+    /// 403 for others or a channel that is not the asker's, 400 when the post is not of the thread.
+    pub fn unread_thread(&self, by: &Session, user: Id, team: Id, thread: Id, post: Id) -> AppResult<Thread> {
+        require_self("setUnreadThreadByPostId", by, user)?;
+        self.write(|tx| {
+            require_thread_read(&tx.db, by, thread)?;
+            tx.set_following(user, Some(team), thread, true)?;
+            let row = require_post(&tx.db, post)?;
+            if row.root_id != Some(thread) && post != thread {
+                return Err(AppError::bad(
+                    "UpdateThreadReadForUser",
+                    "app.user.update_thread_read_for_user_by_post.app_error",
+                    "The post is not part of the thread.",
+                ));
+            }
+            tx.set_thread_read(user, team, thread, row.create_at - 1)
+        })
+    }
+
+    /// Marks every thread in a team and in direct channels as read.
+    ///
+    /// # Errors
+    /// 403 for others or a team of others.
+    pub fn read_all_threads(&self, by: &Session, user: Id, team: Id) -> AppResult<()> {
+        require_self("updateReadStateAllThreadsByUser", by, user)?;
+        self.write(|tx| {
+            require_in_team("updateReadStateAllThreadsByUser", &tx.db, by, team, "view_team")?;
+            let sql = "UPDATE thread_members SET last_viewed = max(?3, t.last_reply_at), unread_mentions = 0,
+                    last_update_at = ?3
+                FROM threads t WHERE t.post_id = thread_members.post_id AND thread_members.user_id = ?1
+                    AND t.team_id IN (?2, '')";
+            run(&tx.db, sql, params![user.as_str(), team.as_str(), tx.now])?;
+            let mut told = Broadcast::to_user("thread_read_changed", user);
+            told.team_id = Some(team);
+            tx.tell(told);
+            Ok(())
+        })
+    }
+
+    /// When the user's relation to a thread of the channel last changed, for ETags of lists that show it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn threads_changed_at(&self, user: Id, channel: Id) -> AppResult<i64> {
+        let sql = "SELECT coalesce(max(m.last_update_at), 0) FROM thread_members m JOIN posts p ON p.id = m.post_id
+            WHERE m.user_id = ?1 AND p.channel_id = ?2";
+        self.read(|db| Ok(count(db, sql, [user.as_str(), channel.as_str()])?))
+    }
+}
+
+fn require_thread_read(db: &Connection, by: &Session, thread: Id) -> AppResult<()> {
+    let refused = || AppError::permissions("thread", "read_channel_content");
+    let root = post_row_by_id(db, thread)?.ok_or_else(refused)?;
+    require_read("thread", db, by, &require_channel(db, root.channel_id)?.channel)
+}
+
+/// Adds `followers` to the payload of `posted` for those who are to be told.
+pub(crate) fn add_followers(per_user: &mut BTreeMap<Id, Map<String, Value>>, followers: &[Id]) {
+    for user in followers {
+        let followers = Value::from(to_json(&[user]));
+        per_user.entry(*user).or_default().insert("followers".to_owned(), followers);
+    }
+}
