@@ -10,6 +10,7 @@ mod at_rest;
 mod backlog;
 mod clients;
 mod compare;
+mod courier;
 mod crash;
 mod delivery;
 mod diode;
