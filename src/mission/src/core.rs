@@ -72,6 +72,8 @@ pub struct CoreSettings {
     pub max_team_members: u32,
     /// May users other than administrators make personal access tokens?
     pub users_may_create_tokens: bool,
+    /// May users ask for a code of an authenticator app at their sign-in?
+    pub multifactor: bool,
 }
 
 impl Default for CoreSettings {
@@ -88,6 +90,7 @@ impl Default for CoreSettings {
             login_attempts_max: 10,
             max_team_members: 10_000,
             users_may_create_tokens: true,
+            multifactor: true,
         }
     }
 }

@@ -18,8 +18,11 @@
 //! Start reading at [`Core`]; replication is in `replica`, the tables are in `schema`.
 
 mod access;
+mod accounts;
+mod bots;
 mod channels;
 mod core;
+mod custom_status;
 mod digest;
 pub mod error;
 pub mod events;
@@ -29,6 +32,7 @@ mod files;
 mod guard;
 pub mod http;
 mod mentions;
+mod mfa;
 mod outbox;
 mod posts;
 mod preferences;
@@ -53,6 +57,7 @@ pub mod types;
 mod users;
 pub mod ws;
 
+pub use crate::accounts::UserCount;
 pub use crate::core::{Core, CoreOptions, CoreSettings, OpenError, StoreError};
 pub use crate::space::ClassOfPost;
 pub use export::Snapshot;

@@ -167,6 +167,7 @@ pub(crate) fn user(r: &Row<'_>) -> rusqlite::Result<User> {
         remote_id: None,
         is_bot: r.get("is_bot")?,
         bot_description: r.get("bot_description")?,
+        mfa_active: r.get("mfa_active")?,
         disable_welcome_email: false,
     })
 }

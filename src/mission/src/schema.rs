@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
-const STEPS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS];
+const STEPS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS, ACCOUNTS];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -190,4 +190,15 @@ CREATE TABLE purges (
 CREATE TABLE purged (
     id TEXT PRIMARY KEY, purge TEXT NOT NULL, with_files INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX files_by_hash ON files (hash) WHERE hash <> '';
+";
+
+/// Second factors, with the time step of the last code taken, and whose a bot is. All of it is this node's own.
+const ACCOUNTS: &str = "
+ALTER TABLE users ADD COLUMN mfa_secret TEXT NOT NULL DEFAULT '';
+ALTER TABLE users ADD COLUMN mfa_active INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE users ADD COLUMN mfa_used INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE bots (
+    user_id TEXT PRIMARY KEY, owner_id TEXT NOT NULL, create_at INTEGER NOT NULL, update_at INTEGER NOT NULL,
+    delete_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX bots_owner ON bots (owner_id);
 ";

@@ -40,7 +40,7 @@ fn session_row(r: &Row<'_>) -> rusqlite::Result<Session> {
     })
 }
 
-fn token_row(r: &Row<'_>) -> rusqlite::Result<UserAccessToken> {
+pub(crate) fn token_row(r: &Row<'_>) -> rusqlite::Result<UserAccessToken> {
     Ok(UserAccessToken {
         id: id(r, "id")?,
         token: String::new(),
@@ -91,6 +91,7 @@ impl Core {
                 401,
             );
         }
+        self.check_mfa(row.user.id, &login.token)?;
         let session = self.start_session(&row.user, &login.device_id, client)?;
         Ok((row.user, session))
     }

@@ -90,6 +90,8 @@ pub struct User {
     pub is_bot: bool,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub bot_description: String,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub mfa_active: bool,
     pub disable_welcome_email: bool,
 }
 
@@ -121,6 +123,7 @@ impl User {
             remote_id: None,
             is_bot: false,
             bot_description: String::new(),
+            mfa_active: false,
             disable_welcome_email: false,
         }
     }
@@ -135,9 +138,51 @@ impl User {
             self.last_password_update = 0;
             self.notify_props.clear();
             self.email_verified = false;
+            self.mfa_active = false;
         }
         self
     }
+}
+
+/// A bot as the API shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct Bot {
+    pub user_id: Id,
+    pub username: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub display_name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// A user's id, or a plugin's on the original server.
+    pub owner_id: String,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub last_icon_update: i64,
+    pub create_at: i64,
+    pub update_at: i64,
+    pub delete_at: i64,
+}
+
+/// `POST /bots` and `PUT /bots/{id}`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct BotPatch {
+    pub username: Option<String>,
+    pub display_name: Option<String>,
+    pub description: Option<String>,
+}
+
+/// What a user says of themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct CustomStatus {
+    pub emoji: String,
+    pub text: String,
+    pub duration: String,
+    /// RFC 3339; the year 1 for no end.
+    pub expires_at: String,
 }
 
 /// A login. `token` is shown once, at creation; it is stored only as a hash.
@@ -874,6 +919,8 @@ pub struct Login {
     pub login_id: String,
     pub password: String,
     pub device_id: String,
+    /// Code of the second factor.
+    pub token: String,
 }
 
 /// What the client's headers say about itself; lands in the session's props.

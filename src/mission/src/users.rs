@@ -117,13 +117,32 @@ impl Tx<'_> {
     }
 
     /// Gives the row a new version, writes it and puts its public profile into the outbox.
-    fn save_user(&mut self, row: &mut UserRow, current: Option<Version>) -> rusqlite::Result<()> {
+    pub(crate) fn save_user(&mut self, row: &mut UserRow, current: Option<Version>) -> rusqlite::Result<()> {
         let at = self.tick();
         row.version = self.version_after(at, current);
         self.put_user(row)?;
         if !row.local {
             self.emit(at, &Event::User(row.state()))?;
         }
+        Ok(())
+    }
+
+    /// Deactivates an account, which ends its sessions, or reactivates it.
+    pub(crate) fn set_active(&mut self, id: Id, active: bool) -> AppResult<()> {
+        let mut row = require_user(&self.db, id)?;
+        require_arrived(&row)?;
+        if (row.user.delete_at == 0) == active {
+            return Ok(());
+        }
+        let before = row.version;
+        row.user.update_at = self.now.max(row.user.update_at + 1);
+        row.user.delete_at = if active { 0 } else { row.user.update_at };
+        if !active {
+            run(&self.db, "DELETE FROM sessions WHERE user_id = ?1", [id.as_str()])?;
+            self.sessions_ended.push(id);
+        }
+        self.save_user(&mut row, Some(before))?;
+        self.tell_user_updated(&row.user);
         Ok(())
     }
 
@@ -203,6 +222,7 @@ pub(crate) fn new_row(id: Id, now: i64, username: String) -> UserRow {
             remote_id: None,
             is_bot: false,
             bot_description: String::new(),
+            mfa_active: false,
             disable_welcome_email: false,
         },
         password: String::new(),
@@ -248,7 +268,7 @@ fn check_profile(u: &User) -> AppResult<()> {
     Ok(())
 }
 
-fn check_username(name: &str) -> AppResult<()> {
+pub(crate) fn check_username(name: &str) -> AppResult<()> {
     let fits = (1..=NAME_MAX_RUNES).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b));
     if fits && !["all", "channel", "matterbot", "system"].contains(&name) { Ok(()) } else { Err(invalid("username")) }
@@ -261,7 +281,7 @@ fn plausible_email(email: &str) -> bool {
 }
 
 impl Inner {
-    fn check_password(&self, password: &str) -> AppResult<()> {
+    pub(crate) fn check_password(&self, password: &str) -> AppResult<()> {
         let least = self.settings.password_min_chars;
         let wrong = |id: &'static str, message: String| Err(AppError::bad("User.IsValid", id, message));
         if password.len() < least {
@@ -649,20 +669,11 @@ impl Core {
             require("updateUserActive", by, "edit_other_users")?;
         }
         self.write(|tx| {
-            let mut row = require_user(&tx.db, id)?;
-            require_arrived(&row)?;
-            if (row.user.delete_at == 0) == active {
-                return Ok(());
-            }
-            let before = row.version;
-            row.user.update_at = tx.now.max(row.user.update_at + 1);
-            row.user.delete_at = if active { 0 } else { row.user.update_at };
+            tx.set_active(id, active)?;
             if !active {
-                run(&tx.db, "DELETE FROM sessions WHERE user_id = ?1", [id.as_str()])?;
-                tx.sessions_ended.push(id);
+                tx.disable_bots_of(id)?;
             }
-            tx.save_user(&mut row, Some(before))?;
-            tx.tell_user_updated(&row.user);
+            tx.tell(Broadcast::to_all("user_activation_status_change"));
             Ok(())
         })
     }
@@ -756,7 +767,7 @@ const USER_FILTER: &str = "
 const TERM_MATCH: &str = "
     (?8 = '' OR name_matches(?8, username, nickname, first_name || ' ' || last_name, last_name))";
 
-fn check_free(db: &Connection, u: &User) -> AppResult<()> {
+pub(crate) fn check_free(db: &Connection, u: &User) -> AppResult<()> {
     let taken = |sql, value: &str| exists(db, sql, [value, u.id.as_str()]);
     if taken("SELECT 1 FROM users WHERE username = ?1 AND id <> ?2", &u.username)? {
         return Err(AppError::bad(

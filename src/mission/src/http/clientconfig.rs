@@ -61,6 +61,7 @@ fn anonymous(core: &Core, settings: &HttpSettings) -> BTreeMap<&'static str, Str
     map.insert("EnableUserCreation", own.open_registration.to_string());
     map.insert("EnableOpenServer", own.open_registration.to_string());
     map.insert("EnableSignUpWithEmail", own.open_registration.to_string());
+    map.insert("EnableMultifactorAuthentication", own.multifactor.to_string());
     map.insert("PasswordMinimumLength", own.password_min_chars.to_string());
     map
 }
@@ -87,7 +88,7 @@ const EVERYBODY: &[(&str, &str)] = &[
     ("EmailLoginButtonColor", ""),
     ("EmailLoginButtonTextColor", ""),
     ("EnableAskCommunityLink", "false"),
-    ("EnableBotAccountCreation", "false"),
+    ("EnableBotAccountCreation", "true"),
     ("EnableClientMetrics", "false"),
     ("EnableComplianceExport", "false"),
     ("EnableCustomBrand", "false"),
@@ -99,7 +100,6 @@ const EVERYBODY: &[(&str, &str)] = &[
     ("EnableGuestMagicLink", "false"),
     ("EnableJoinLeaveMessageByDefault", "true"),
     ("EnableLdap", "false"),
-    ("EnableMultifactorAuthentication", "false"),
     ("EnableSaml", "false"),
     ("EnableSignInWithEmail", "true"),
     ("EnableSignInWithUsername", "true"),
@@ -187,7 +187,7 @@ const SIGNED_IN: &[(&str, &str)] = &[
     ("EnableConfirmNotificationsToChannel", "true"),
     ("EnableCrossTeamSearch", "false"),
     ("EnableCustomGroups", "false"),
-    ("EnableCustomUserStatuses", "false"),
+    ("EnableCustomUserStatuses", "true"),
     ("EnableDeveloper", "false"),
     ("EnableEmailBatching", "false"),
     ("EnableEmailInvitations", "false"),

@@ -12,6 +12,8 @@
 //!
 //! Start reading at `dispatch`; what a client may ask for is in [`routes`].
 
+mod accounts;
+mod bots;
 mod call;
 mod categories;
 mod channels;
@@ -30,11 +32,15 @@ mod teams;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod throttle;
 mod token;
 mod users;
 
 use std::io;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
@@ -43,15 +49,22 @@ use axum::response::Response;
 use axum::routing::MethodRouter;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use telemetry::{Direction, Metrics, RequestKind, StatusClass};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::call::Call;
 use self::query::Query;
 use self::reply::{Asked, Reply};
 use self::routes::{ROUTES, Route, Run, Who};
+use self::throttle::{Rate, Throttle};
 use self::token::Carriage;
 use crate::Core;
 use crate::error::{AppError, AppResult};
@@ -84,11 +97,18 @@ pub struct HttpSettings {
     pub site_url: Option<String>,
     /// Largest JSON body in bytes. Default 300,000.
     pub max_json_bytes: usize,
+    /// Attempts to sign in or sign up that one address may make each second, after a burst; 0 for no limit.
+    pub logins_per_second: u32,
+    /// Attempts that one address may make at once.
+    pub login_burst: u32,
+    /// Addresses of proxies whose `X-Forwarded-For` names the client. One on this machine needs no entry.
+    pub trusted_proxies: Vec<IpAddr>,
 }
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self { site_url: None, max_json_bytes: 300_000 }
+        let trusted_proxies = Vec::new();
+        Self { site_url: None, max_json_bytes: 300_000, logins_per_second: 5, login_burst: 10, trusted_proxies }
     }
 }
 
@@ -101,6 +121,7 @@ pub struct ApiState {
     config: Arc<clientconfig::ClientConfig>,
     blocking: Arc<Semaphore>,
     hashing: Arc<Semaphore>,
+    logins: Arc<Mutex<Throttle>>,
     metrics: Arc<Metrics>,
 }
 
@@ -109,7 +130,9 @@ impl ApiState {
     pub fn new(core: Core, ws: WsHub, settings: HttpSettings) -> Self {
         let config = Arc::new(clientconfig::ClientConfig::new(&core, &settings));
         let [blocking, hashing] = [BLOCKING_MAX, HASHING_MAX].map(|max| Arc::new(Semaphore::new(max)));
-        Self { core, ws, settings: Arc::new(settings), config, blocking, hashing, metrics: Arc::default() }
+        let rate = Rate { per_second: settings.logins_per_second, burst: settings.login_burst };
+        let logins = Arc::new(Mutex::new(Throttle::new(rate)));
+        Self { core, ws, settings: Arc::new(settings), config, blocking, hashing, logins, metrics: Arc::default() }
     }
 
     /// Counts requests in the node's own metrics.
@@ -143,6 +166,13 @@ impl ApiState {
     /// Host and scheme that a browser may name as its origin besides the host it asked.
     pub(crate) fn site_url(&self) -> Option<&str> {
         self.settings.site_url.as_deref()
+    }
+
+    /// Counts an attempt to sign in or up; `Err` with the seconds to wait.
+    fn admit(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Result<(), i64> {
+        let client = peer.and_then(|peer| throttle::client(peer, headers, &self.settings.trusted_proxies));
+        let Some(client) = client else { return Ok(()) };
+        crate::core::lock(&self.logins).attempt(client, self.core.now().0)
     }
 
     /// Runs a domain operation where it may block. The one way from here into [`Core`].
@@ -185,10 +215,55 @@ impl ApiState {
 /// Serves on `listener` until `stop`, then lets the requests that run finish.
 ///
 /// # Errors
-/// When the listener fails.
+/// None yet: what goes wrong with one connection is that connection's end.
 pub async fn serve(listener: TcpListener, state: ApiState, stop: CancellationToken) -> io::Result<()> {
-    axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned()).await
+    let router = router(state);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT);
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, address) = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    // Without descriptors it would fail again at once.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            Some(_) = connections.join_next() => continue,
+        };
+        let router = TowerToHyperService::new(router.clone());
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(Peer(address.ip()));
+            router.call(request.map(Body::new))
+        });
+        let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let stopped = stop.clone();
+        connections.spawn(async move {
+            let mut serving = pin!(serving);
+            let ended = tokio::select! {
+                ended = serving.as_mut() => ended,
+                () = stopped.cancelled() => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection broke off");
+            }
+        });
+    }
+    while connections.join_next().await.is_some() {}
+    Ok(())
 }
+
+/// Time to send the head of a request; who sends it byte by byte only wants to hold the connection.
+const HEADER_WAIT: Duration = Duration::from_secs(15);
+/// Wait after a failure to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The API, the WebSocket and the front page.
 pub fn router(state: ApiState) -> Router {
@@ -211,9 +286,14 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
     let request_id = state.core.random_id();
     let params = RawPathParams::from_request_parts(&mut parts, &state).await;
     let asked_headers = parts.headers.clone();
+    let mut retry_after_s = None;
     let outcome = async {
         if parts.uri.path_and_query().map_or(0, |target| target.as_str().len()) > URL_LEN_MAX {
             return Err(AppError::new("http", "basic_security_check.url.too_long_error", "URL is too long", 414));
+        }
+        if route.is_attempt() {
+            let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+            state.admit(peer, &parts.headers).inspect_err(|wait_s| retry_after_s = Some(*wait_s)).map_err(too_many)?;
         }
         let params = params
             .map(|found| found.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect())
@@ -244,13 +324,22 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
         request_id: &request_id,
         version_id: state.version_id(),
     };
-    let response = match outcome {
+    let mut response = match outcome {
         Ok(Answer::Socket(response)) => response,
         Ok(Answer::Reply(reply)) => reply::respond(Ok(reply), &asked),
         Err(error) => reply::respond(Err(error), &asked),
     };
+    response.headers_mut().extend(retry_after_s.map(|wait_s| (header::RETRY_AFTER, HeaderValue::from(wait_s))));
     state.count(route.kind(), &asked_headers, &response);
     response
+}
+
+/// The other end of the connection that a request came by.
+#[derive(Clone, Copy, Debug)]
+struct Peer(IpAddr);
+
+fn too_many(_: i64) -> AppError {
+    AppError::new("http", "holdfast.too_many_attempts.app_error", "limit exceeded", 429)
 }
 
 enum Answer {

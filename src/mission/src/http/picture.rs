@@ -1,4 +1,4 @@
-//! The picture of a user who has set none: the first letter of the name on a colour, as PNG.
+//! Pictures that are drawn here, as PNG: the first letter of the name of a user who has set no picture, and QR codes.
 //!
 //! PNG because mobile clients do not show SVG. One bit per pixel needs no compression: 2.2 kB.
 
@@ -33,16 +33,40 @@ pub(crate) fn initials(name: &str, id: Id) -> Vec<u8> {
 }
 
 fn png(glyph: [u8; 7], background: [u8; 3]) -> Vec<u8> {
+    two_colours(SIZE, [background, [255, 255, 255]], |x, y| is_letter(glyph, x, y))
+}
+
+/// Pixels of one cell of a QR code, and cells of its margin (ISO/IEC 18004 wants four).
+const QR_CELL: usize = 8;
+const QR_MARGIN: usize = 4;
+/// Cells of a QR code at most: the picture stays below one deflate block, and a link to a secret needs half.
+const QR_CELLS_MAX: usize = 77;
+
+const _: () = assert!(
+    (QR_CELLS_MAX + 2 * QR_MARGIN) * QR_CELL * (1 + (QR_CELLS_MAX + 2 * QR_MARGIN) * QR_CELL / 8) <= u16::MAX as usize
+);
+
+/// A text as a QR code in a PNG; `None` when it is too long.
+pub(crate) fn qr_code(text: &str) -> Option<Vec<u8>> {
+    let code = qrcodegen::QrCode::encode_text(text, qrcodegen::QrCodeEcc::Medium).ok()?;
+    let cells = usize::try_from(code.size()).ok().filter(|cells| *cells <= QR_CELLS_MAX)?;
+    let cell = |at: usize| i32::try_from(at / QR_CELL).unwrap_or(0) - QR_MARGIN as i32;
+    let edge = (cells + 2 * QR_MARGIN) * QR_CELL;
+    Some(two_colours(edge, [[255, 255, 255], [0, 0, 0]], |x, y| code.get_module(cell(x), cell(y))))
+}
+
+/// A square PNG with an edge that is a multiple of 8. `is_set` says where the second colour is.
+fn two_colours(size: usize, palette: [[u8; 3]; 2], is_set: impl Fn(usize, usize) -> bool) -> Vec<u8> {
     let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
-    let edge = u32::try_from(SIZE).expect("a small constant").to_be_bytes();
+    let edge = u32::try_from(size).expect("a small number").to_be_bytes();
     // One bit per pixel, palette.
     chunk(&mut out, b"IHDR", &[&edge[..], &edge, &[1, 3, 0, 0, 0]].concat());
-    chunk(&mut out, b"PLTE", &[background, [255, 255, 255]].concat());
-    let mut rows = Vec::with_capacity(SIZE * (1 + SIZE / 8));
-    for y in 0..SIZE {
+    chunk(&mut out, b"PLTE", &palette.concat());
+    let mut rows = Vec::with_capacity(size * (1 + size / 8));
+    for y in 0..size {
         rows.push(0); // filter: none
-        for byte in 0..SIZE / 8 {
-            let bits = (0..8).fold(0u8, |bits, bit| (bits << 1) | u8::from(is_letter(glyph, byte * 8 + bit, y)));
+        for byte in 0..size / 8 {
+            let bits = (0..8).fold(0u8, |bits, bit| (bits << 1) | u8::from(is_set(byte * 8 + bit, y)));
             rows.push(bits);
         }
     }

@@ -7,7 +7,7 @@ use telemetry::RequestKind;
 
 use super::call::Call;
 use super::reply::Reply;
-use super::{categories, channels, files, posts, preferences, search, system, teams, threads, users};
+use super::{accounts, bots, categories, channels, files, posts, preferences, search, system, teams, threads, users};
 use crate::error::AppResult;
 
 /// Who gets through to what a request names. Finer rules are the core's; `http/tests/matrix.rs` holds every row against what
@@ -54,6 +54,11 @@ impl std::fmt::Debug for Route {
 impl Route {
     pub(crate) fn needs_session(&self) -> bool {
         self.who != Who::Anyone
+    }
+
+    /// Whoever is not known yet may guess here.
+    pub(crate) fn is_attempt(&self) -> bool {
+        self.who == Who::Anyone && matches!(self.run, Run::Password(_))
     }
 
     /// Under which kind its requests are counted.
@@ -141,8 +146,19 @@ pub static ROUTES: &[Route] = &[
     get("/api/v4/users/{user_id}/sessions", Own, users::sessions),
     post("/api/v4/users/{user_id}/sessions/revoke", Own, users::revoke_session),
     post("/api/v4/users/{user_id}/sessions/revoke/all", Own, users::revoke_all_sessions),
+    post("/api/v4/users/sessions/revoke/all", SystemAdmin, accounts::revoke_everybody),
+    post("/api/v4/users/{user_id}/reset_failed_attempts", SystemAdmin, accounts::reset_failed_attempts),
+    put("/api/v4/users/{user_id}/mfa", Own, accounts::set_mfa),
+    post("/api/v4/users/{user_id}/mfa/generate", Own, accounts::generate_mfa),
+    post("/api/v4/users/password/reset", Anyone, accounts::reset_password),
+    post("/api/v4/users/password/reset/send", Anyone, accounts::send_password_reset),
+    post("/api/v4/users/email/verify", Anyone, accounts::verify_email),
+    post("/api/v4/users/email/verify/send", Anyone, accounts::send_verification),
+    post("/api/v4/users/{user_id}/email/verify/member", SystemAdmin, accounts::verify_member),
     get("/api/v4/users/{user_id}/tokens", Own, users::tokens),
     post("/api/v4/users/{user_id}/tokens", Own, users::create_token),
+    get("/api/v4/users/tokens", SystemAdmin, accounts::all_tokens),
+    post("/api/v4/users/tokens/search", SystemAdmin, accounts::search_tokens),
     get("/api/v4/users/tokens/{token_id}", Own, users::one_token),
     post("/api/v4/users/tokens/revoke", Own, users::revoke_token),
     post("/api/v4/users/tokens/disable", Own, users::disable_token),
@@ -152,6 +168,9 @@ pub static ROUTES: &[Route] = &[
     hashing(Method::POST, "/api/v4/users", Anyone, users::create),
     get("/api/v4/users", SignedIn, users::list),
     get("/api/v4/users/stats", SignedIn, users::stats),
+    get("/api/v4/users/stats/filtered", SystemAdmin, accounts::filtered_stats),
+    get("/api/v4/users/known", SignedIn, accounts::known),
+    get("/api/v4/users/invalid_emails", SystemAdmin, accounts::invalid_emails),
     post("/api/v4/users/ids", SignedIn, users::by_ids),
     post("/api/v4/users/usernames", SignedIn, users::by_usernames),
     post("/api/v4/users/group_channels", SignedIn, users::by_group_channels),
@@ -169,10 +188,26 @@ pub static ROUTES: &[Route] = &[
     get("/api/v4/users/{user_id}/image", SignedIn, users::image).without_csrf(),
     get("/api/v4/users/{user_id}/image/default", SignedIn, users::image).without_csrf(),
 
+    post("/api/v4/users/{user_id}/convert_to_bot", SystemAdmin, bots::convert_to_bot),
+
+    // Bots
+    post("/api/v4/bots", SystemAdmin, bots::create),
+    get("/api/v4/bots", SystemAdmin, bots::list),
+    get("/api/v4/bots/{bot_user_id}", SystemAdmin, bots::get),
+    put("/api/v4/bots/{bot_user_id}", SystemAdmin, bots::patch),
+    post("/api/v4/bots/{bot_user_id}/disable", SystemAdmin, bots::disable),
+    post("/api/v4/bots/{bot_user_id}/enable", SystemAdmin, bots::enable),
+    post("/api/v4/bots/{bot_user_id}/assign/{user_id}", SystemAdmin, bots::assign),
+    hashing(Method::POST, "/api/v4/bots/{bot_user_id}/convert_to_user", SystemAdmin, bots::convert_to_user),
+
     // Presence
     post("/api/v4/users/status/ids", SignedIn, users::statuses),
     get("/api/v4/users/{user_id}/status", SignedIn, users::status),
     put("/api/v4/users/{user_id}/status", Own, users::set_status),
+    put("/api/v4/users/{user_id}/status/custom", Own, accounts::set_custom_status),
+    delete("/api/v4/users/{user_id}/status/custom", Own, accounts::remove_custom_status),
+    delete("/api/v4/users/{user_id}/status/custom/recent", Own, accounts::forget_recent_custom_status),
+    post("/api/v4/users/{user_id}/status/custom/recent/delete", Own, accounts::forget_recent_custom_status),
     post("/api/v4/users/{user_id}/typing", Own, users::typing),
 
     // Preferences

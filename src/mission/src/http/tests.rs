@@ -1,6 +1,8 @@
 //! The API as clients see it: a real listener, real requests, real sockets.
 
+mod accounts;
 mod matrix;
+mod sessions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -14,7 +16,6 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use model::{Clock, HybridClock, IdMint, NodeId};
 use serde_json::Value;
-use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::CancellationToken;
@@ -674,21 +675,6 @@ async fn a_client_that_does_not_read_loses_its_connection_and_nobody_waits_for_i
 }
 
 #[tokio::test]
-async fn a_session_that_ends_closes_its_sockets_at_once() {
-    let site = Site::new().await;
-    let world = site.world().await;
-    let mut socket = site.socket("", Some(&world.bob)).await.unwrap();
-    assert_eq!(socket.next_json().await["event"], "hello");
-    let mut admin = site.socket("", Some(&world.admin)).await.unwrap();
-    assert_eq!(admin.next_json().await["event"], "hello");
-    assert_eq!(site.post("/api/v4/users/me/sessions/revoke/all", &world.bob.bearer(), "").await.status, 200);
-    // It takes milliseconds; a busy build machine gets five seconds, far below the minute of the next look.
-    tokio::time::timeout(Duration::from_secs(5), socket.ended()).await.expect("at once");
-    admin.send(json!({ "seq": 1, "action": "ping" })).await;
-    assert_eq!(admin.next_reply().await["status"], "OK", "others stay");
-}
-
-#[tokio::test]
 async fn typing_reaches_who_looks_at_the_channel_and_never_who_types() {
     let site = Site::new().await;
     let world = site.world().await;
@@ -866,11 +852,12 @@ impl Site {
         .unwrap();
         let metrics = Arc::new(Metrics::new());
         let state = ApiState::new(core.clone(), hub.clone(), HttpSettings::default());
-        let router = router(state.with_metrics(Arc::clone(&metrics)));
+        let state = state.with_metrics(Arc::clone(&metrics));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut server = JoinSet::new();
-        server.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let stopped = stop.clone();
+        server.spawn(async move { serve(listener, state, stopped).await.unwrap() });
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { dir, _server: server, client, address, core, hub, metrics, stop, clock }
     }

@@ -36,6 +36,10 @@ use crate::events::{Broadcast, EventSink, Recipients};
 /// never returns to what it left.
 const WAITING_PER_USER_MAX: usize = 8;
 
+/// Sockets that one user may have open. A handful of devices with a few windows each is less; more is a program that opens
+/// new ones without closing the old, and loses its oldest.
+const OPEN_PER_USER_MAX: usize = 64;
+
 /// Events that are worthless when late.
 const PERISHABLE: [&str; 3] = ["typing", "status_change", "multiple_channels_viewed"];
 /// Events that matter only to who looks at the channel.
@@ -57,6 +61,8 @@ struct Hub {
 struct Connection {
     id: Id,
     user: Id,
+    /// Rises with each arrival at the hub.
+    arrived: u64,
     /// To see whether the session is still good.
     token: Sensitive<String>,
     /// The client wants to acknowledge notifications.
@@ -157,12 +163,23 @@ impl WsHub {
                 (fresh_id, queues)
             }
         };
+        let arrived = connections.values().map(|other| other.arrived).max().map_or(0, |newest| newest + 1);
+        let mut open: Vec<_> =
+            connections.values().filter(|other| other.user == arrival.user && other.state().active).cloned().collect();
+        open.sort_unstable_by_key(|other| other.arrived);
+        for oldest in open.iter().take((open.len() + 1).saturating_sub(OPEN_PER_USER_MAX)) {
+            tracing::warn!(user = %oldest.user, connection = %oldest.id, "a user has too many sockets; the oldest is closed");
+            Self::remove(&mut connections, oldest);
+            oldest.retire();
+        }
         let connection = Arc::new(Connection {
             id,
             user: arrival.user,
+            arrived,
             token: arrival.token,
             posted_ack: arrival.posted_ack,
-            state: Mutex::new(State { queues, active: true, ..State::default() }),
+            // The session may have ended between the handshake and here, when nobody could be told.
+            state: Mutex::new(State { queues, active: true, check_session: true, ..State::default() }),
             changed: Notify::new(),
             gone: self.0.stop.child_token(),
         });
@@ -390,6 +407,19 @@ mod tests {
         let kept = fresh.filter(|fresh| hub.socket_died(&arrive(&hub, id('a'), *fresh, None))).count();
         assert_eq!(kept, WAITING_PER_USER_MAX);
         assert_eq!(hub.connections().len(), WAITING_PER_USER_MAX);
+    }
+
+    #[test]
+    fn a_user_with_too_many_sockets_loses_the_oldest() {
+        let hub = hub();
+        let other = arrive(&hub, id('b'), id('9'), None);
+        let letters: Vec<char> = "ybndrfg8ejkmcpqxot1uwisza345h769".chars().collect();
+        let fresh = |n: usize| format!("{}{}{}", &ID[..24], letters[n / 32], letters[n % 32]).parse().unwrap();
+        let opened: Vec<_> = (0..OPEN_PER_USER_MAX + 3).map(|n| arrive(&hub, id('a'), fresh(n), None)).collect();
+        let gone: Vec<usize> = (0..opened.len()).filter(|n| opened[*n].gone.is_cancelled()).collect();
+        assert_eq!(gone, [0, 1, 2]);
+        assert!(!other.gone.is_cancelled());
+        assert_eq!(hub.active_connections(), OPEN_PER_USER_MAX + 1);
     }
 
     #[test]

@@ -265,7 +265,7 @@ async fn part(state: &ApiState, socket: &mut WebSocket) -> End {
     if state.hub().0.stop.is_cancelled() {
         return close(socket, close_code::AWAY, "server stops").await;
     }
-    close(socket, close_code::AGAIN, "too slow").await
+    close(socket, close_code::AGAIN, "too slow, or too many sockets").await
 }
 
 async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) -> End {

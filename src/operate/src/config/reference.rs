@@ -155,6 +155,11 @@ pub const SECTIONS: &[Section] = &[
                 default: Is("true"),
                 help: "May users other than administrators make personal access tokens?",
             },
+            Key {
+                name: "multifactor",
+                default: Is("true"),
+                help: "May users demand a code of an authenticator app at their sign-in? Off, no code is asked for.",
+            },
         ],
     },
     Section {
@@ -168,6 +173,17 @@ pub const SECTIONS: &[Section] = &[
                 help: "URL under which people reach the site. Without it clients use the URL they were given.",
             },
             Key { name: "max_json_bytes", default: Is("300000"), help: "Largest JSON body in bytes." },
+            Key {
+                name: "logins_per_second",
+                default: Is("5"),
+                help: "Attempts to sign in or sign up that one address may make each second, after a burst; 0 for no limit.",
+            },
+            Key { name: "login_burst", default: Is("10"), help: "Attempts that one address may make at once." },
+            Key {
+                name: "trusted_proxies",
+                default: Is("[]"),
+                help: "Addresses of proxies whose `X-Forwarded-For` names the client. One on this machine needs no entry.",
+            },
         ],
     },
     Section {

@@ -36,6 +36,12 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("POST /api/v4/users/tokens/revoke", "", r#"{"token_id":"{token_id}"}"#),
     ("POST /api/v4/users/tokens/disable", "", r#"{"token_id":"{token_id}"}"#),
     ("POST /api/v4/users/tokens/enable", "", r#"{"token_id":"{token_id}"}"#),
+    ("POST /api/v4/users/tokens/search", "", r#"{"term":"author"}"#),
+    ("PUT /api/v4/users/{user_id}/mfa", "", r#"{"activate":false}"#),
+    ("POST /api/v4/users/password/reset", "", MAIL_TOKEN),
+    ("POST /api/v4/users/password/reset/send", "", r#"{"email":"author@site.example"}"#),
+    ("POST /api/v4/users/email/verify", "", MAIL_TOKEN),
+    ("POST /api/v4/users/email/verify/send", "", r#"{"email":"author@site.example"}"#),
     // Users
     ("POST /api/v4/users", "", r#"{"username":"fresh","email":"fresh@site.example","password":"{password}"}"#),
     ("POST /api/v4/users/ids", "", r#"["{user_id}"]"#),
@@ -51,6 +57,13 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("POST /api/v4/users/status/ids", "", r#"["{user_id}"]"#),
     ("PUT /api/v4/users/{user_id}/status", "", r#"{"user_id":"{user_id}","status":"away"}"#),
     ("POST /api/v4/users/{user_id}/typing", "", r#"{"channel_id":"{channel_id}"}"#),
+    ("PUT /api/v4/users/{user_id}/status/custom", "", STATUS),
+    ("DELETE /api/v4/users/{user_id}/status/custom/recent", "", RECENT_STATUS),
+    ("POST /api/v4/users/{user_id}/status/custom/recent/delete", "", RECENT_STATUS),
+    // Bots
+    ("POST /api/v4/bots", "", r#"{"username":"fresh"}"#),
+    ("PUT /api/v4/bots/{bot_user_id}", "", r#"{"display_name":"Fresh"}"#),
+    ("POST /api/v4/bots/{bot_user_id}/convert_to_user", "", r#"{"password":"{password}"}"#),
     // Preferences
     ("PUT /api/v4/users/{user_id}/preferences", "", PREFERENCES),
     ("POST /api/v4/users/{user_id}/preferences/delete", "", PREFERENCES),
@@ -99,6 +112,10 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("POST /api/v4/teams/{team_id}/files/search", "", r#"{"terms":"heron*"}"#),
 ];
 
+const MAIL_TOKEN: &str =
+    r#"{"token":"0123456789012345678901234567890123456789012345678901234567890123","new_password":"x"}"#;
+const STATUS: &str = r#"{"emoji":"wave","text":"at lunch"}"#;
+const RECENT_STATUS: &str = r#"{"emoji":"wave","text":"at work","duration":"","expires_at":"0001-01-01T00:00:00Z"}"#;
 const PREFERENCES: &str =
     r#"[{"user_id":"{user_id}","category":"display_settings","name":"name_format","value":"username"}]"#;
 const CATEGORY: &str = r#"{"id":"{category_id}","user_id":"{user_id}","team_id":"{team_id}","display_name":"x","type":"custom","channel_ids":[]}"#;
@@ -110,6 +127,10 @@ const ANSWERS: &[(&str, u16)] = &[
     ("GET /api/v4/emoji/name/{emoji_name}", 404),
     // Sign-up is closed, but for administrators.
     ("POST /api/v4/users", 403),
+    // There is no mail, so no link is good.
+    ("POST /api/v4/users/password/reset", 400),
+    ("POST /api/v4/users/password/reset/send", 501),
+    ("POST /api/v4/users/email/verify", 400),
     // Plain requests are no handshakes.
     ("GET /api/v4/websocket", 400),
     ("GET /api/v4/websocket/", 400),
@@ -358,7 +379,14 @@ impl MatrixWorld {
         let order = site.get(&format!("{at}/order"), &author.bearer()).await.text().to_owned();
         let token = core.create_token(&as_author, id(&author), "script").unwrap().id;
 
-        core.write(|tx| crate::rows::run(&tx.db, "UPDATE users SET is_bot = 1 WHERE username = 'robot'", [])).unwrap();
+        core.convert_user_to_bot(&as_root, id(&people[&Role::Bot])).unwrap();
+        // Bots sign in with tokens.
+        let token_of_bot = core.create_token(&as_root, id(&people[&Role::Bot]), "robot").unwrap();
+        people.get_mut(&Role::Bot).unwrap().token = token_of_bot.token;
+        let service =
+            core.create_bot(&as_root, &serde_json::from_value(json!({ "username": "service" })).unwrap()).unwrap();
+        let at_work = serde_json::from_value(json!({ "emoji": "wave", "text": "at work" })).unwrap();
+        core.set_custom_status(&as_author, id(&author), at_work).unwrap();
         let deactivated = people[&Role::Deactivated].token.clone();
         core.set_user_active(&as_root, id(&people[&Role::Deactivated]), false).unwrap();
         assert!(core.session(&deactivated).is_err());
@@ -386,6 +414,7 @@ impl MatrixWorld {
             ("category_order", order),
             ("role_name", "system_user".to_owned()),
             ("token_id", token.to_string()),
+            ("bot_user_id", service.user_id.to_string()),
             ("session_id", as_author.id.to_string()),
             ("password", PASSWORD.to_owned()),
         ]);
