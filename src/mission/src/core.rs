@@ -188,6 +188,7 @@ pub(crate) struct Inner {
     readers: Mutex<Vec<Connection>>,
     pub(crate) outbox_changed: watch::Sender<u64>,
     pub(crate) statuses: Mutex<HashMap<Id, Status>>,
+    pub(crate) uploads: crate::uploads::Busy,
     /// Held for the life of the handle; the operating system frees it when the process dies.
     _lock: fs::File,
 }
@@ -218,7 +219,7 @@ impl Core {
     pub fn open(options: CoreOptions) -> Result<Self, OpenError> {
         let dir = options.dir;
         let dir_error = |source| OpenError::Dir { dir: dir.clone(), source };
-        for sub in ["files", "staging"] {
+        for sub in ["files", "previews", "staging", "uploads"] {
             fs::create_dir_all(dir.join(sub)).map_err(dir_error)?;
         }
         let lock = fs::File::create(dir.join("core.lock")).map_err(dir_error)?;
@@ -261,6 +262,7 @@ impl Core {
             readers: Mutex::new(Vec::new()),
             outbox_changed: watch::Sender::new(0),
             statuses: Mutex::new(HashMap::new()),
+            uploads: crate::uploads::Busy::default(),
             _lock: lock,
             dir,
         })))

@@ -7,7 +7,7 @@
 //! A row refers to bytes only after they are durable under their final name. Equal bytes lie there once.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use model::Id;
@@ -17,7 +17,9 @@ use crate::access::{require, require_in_channel, require_read};
 use crate::channels::require_channel;
 use crate::core::{Core, random_id};
 use crate::error::{AppError, AppResult};
+use crate::images;
 use crate::posts::post_row_by_id;
+use crate::previews::may_have;
 use crate::rows::{file_info, get, run};
 use crate::space::is_full;
 use crate::types::{FileInfo, Session};
@@ -48,6 +50,15 @@ impl StagedFile {
     /// BLAKE3 over the bytes.
     pub fn hash(&self) -> [u8; 32] {
         self.hash
+    }
+
+    /// Bytes that were made durable elsewhere.
+    pub(crate) fn durable(path: PathBuf, hash: [u8; 32], bytes: u64) -> Self {
+        Self { path, hash, bytes }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -158,36 +169,15 @@ impl Upload {
     /// When the disk or the store fails; nothing is kept.
     pub fn finish(self) -> AppResult<FileInfo> {
         let Self { core, writer, user, channel, name } = self;
-        let staged = writer.finish()?;
-        let size = imagesize::size(&staged.path).ok();
-        let extension = Path::new(&name).extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
-        let mime = mime_guess::from_ext(&extension).first_or_octet_stream().to_string();
-        let pixels = |n: Option<usize>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-        let hash = core.keep(&staged)?;
-        core.write(|tx| {
-            let info = FileInfo {
-                id: tx.mint(),
-                user_id: user,
-                post_id: None,
-                channel_id: channel,
-                create_at: tx.now,
-                update_at: tx.now,
-                delete_at: 0,
-                name,
-                extension,
-                size: staged.bytes,
-                mime_type: mime,
-                width: pixels(size.map(|s| s.width)),
-                height: pixels(size.map(|s| s.height)),
-                has_preview_image: false,
-                mini_preview: None,
-                remote_id: None,
-                archived: false,
-            };
-            put_file(&tx.db, &info, &hash)?;
-            Ok(info)
-        })
+        core.admit(&writer.finish()?, name, user, channel, |_| Ok(()))
     }
+}
+
+/// The name of a file without folders, which clients on Windows send; `None` for what is no name.
+pub(crate) fn base_name(name: &str) -> Option<&str> {
+    let name = name.rsplit(['/', '\\']).next().unwrap_or("").trim();
+    let is_name = !name.is_empty() && name != "." && name != ".." && name.chars().count() <= NAME_MAX_RUNES;
+    is_name.then_some(name)
 }
 
 /// Inserts the row, or fills in what a row made from a post's stub does not know yet.
@@ -245,6 +235,46 @@ impl Core {
         Ok(hash)
     }
 
+    /// Makes durable bytes a file that belongs to no post yet, with what else changes in the same transaction.
+    pub(crate) fn admit(
+        &self,
+        staged: &StagedFile,
+        name: String,
+        user: Id,
+        channel: Id,
+        besides: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()>,
+    ) -> AppResult<FileInfo> {
+        let head = images::look(BufReader::new(File::open(staged.path())?));
+        let extension = Path::new(&name).extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+        let mime_type = mime_guess::from_ext(&extension).first_or_octet_stream().to_string();
+        let hash = self.keep(staged)?;
+        self.write(|tx| {
+            let mut info = FileInfo {
+                id: tx.mint(),
+                user_id: user,
+                post_id: None,
+                channel_id: channel,
+                create_at: tx.now,
+                update_at: tx.now,
+                delete_at: 0,
+                name,
+                extension,
+                size: staged.bytes,
+                mime_type,
+                width: head.map_or(0, |head| head.width),
+                height: head.map_or(0, |head| head.height),
+                has_preview_image: false,
+                mini_preview: None,
+                remote_id: None,
+                archived: false,
+            };
+            info.has_preview_image = may_have(0, &info, true);
+            put_file(&tx.db, &info, &hash)?;
+            besides(&tx.db)?;
+            Ok(info)
+        })
+    }
+
     /// Starts an upload to a channel.
     ///
     /// # Errors
@@ -254,11 +284,7 @@ impl Core {
             let c = require_channel(db, channel).map_err(|_| AppError::permissions("uploadFile", "upload_file"))?;
             require_in_channel("uploadFile", db, by, &c.channel, "upload_file")
         })?;
-        // Clients on Windows send whole paths.
-        let name = name.rsplit(['/', '\\']).next().unwrap_or("").trim();
-        if name.is_empty() || name == "." || name == ".." || name.chars().count() > NAME_MAX_RUNES {
-            return Err(AppError::body_param("uploadFile", "filename"));
-        }
+        let name = base_name(name).ok_or_else(|| AppError::body_param("uploadFile", "filename"))?;
         self.require_room_for_files()?;
         let writer = self.stage()?;
         Ok(Upload { core: self.clone(), writer, user: by.user_id, channel, name: name.to_owned() })
@@ -346,8 +372,8 @@ mod tests {
         let alice = node.user("alice");
         let stranger = node.user("mallory");
         let (_, square) = node.team(&alice, "mission");
-        let gif = b"GIF89a\x02\x00\x03\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff;";
-        let file = node.upload(&alice, square.id, "../../dot.gif", gif);
+        let gif = crate::images::tests::picture(2, 3, image::ImageFormat::Gif);
+        let file = node.upload(&alice, square.id, "../../dot.gif", &gif);
         let info = node.core.file_info(&alice, file).unwrap();
         assert_eq!((info.width, info.height, info.mime_type.as_str()), (2, 3, "image/gif"));
         assert_eq!(info.name, "dot.gif");

@@ -183,7 +183,7 @@ fn costs(history: i64) -> Vec<(&'static str, i64)> {
                 row.id = node.core.random_id();
                 (row.create_at, row.update_at, row.changed_at) = (START - n, START - n, START - n);
                 tx.put_post(&row)?;
-                let sql = "INSERT INTO files SELECT ?1, ?2, ?3, ?4, 1, 1, 0, '', '', 0, '', 0, 0, ''";
+                let sql = "INSERT INTO files SELECT ?1, ?2, ?3, ?4, 1, 1, 0, '', '', 0, '', 0, 0, '', '', 0";
                 let ids = [node.core.random_id().to_string(), bob.user_id.to_string(), row.id.to_string()];
                 run(&tx.db, sql, [&ids[0], &ids[1], &ids[2], &ops.to_string()])?;
             }

@@ -31,11 +31,13 @@ mod files;
 #[cfg(test)]
 mod guard;
 pub mod http;
+mod images;
 mod mentions;
 mod mfa;
 mod outbox;
 mod posts;
 mod preferences;
+mod previews;
 mod purges;
 mod reactions;
 mod reading;
@@ -54,6 +56,7 @@ mod teams;
 mod testkit;
 mod threads;
 pub mod types;
+mod uploads;
 mod users;
 pub mod ws;
 

@@ -306,6 +306,7 @@ impl Replica {
         })?;
         let failed = |e: io::Error| StoreError(format!("removing a file's bytes: {e}"));
         for hash in blobs.iter().filter(|hash| hash.len() > 2) {
+            self.core.remove_previews(hash).map_err(failed)?;
             let path = self.core.blob_path(hash);
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
@@ -453,7 +454,7 @@ impl Tx<'_> {
         let sql = "SELECT hash, post_id FROM files WHERE id = ?1";
         let read = |r: &Row<'_>| Ok((r.get::<_, String>(0)?, crate::rows::opt_id(r, "post_id")?));
         let Some((hash, post)) = get(&self.db, sql, [id.as_str()], read)? else { return Ok(None) };
-        let sql = "UPDATE files SET hash = '', delete_at = ?2, update_at = max(update_at, ?2),
+        let sql = "UPDATE files SET hash = '', mini_preview = '', delete_at = ?2, update_at = max(update_at, ?2),
                 name = CASE WHEN ?3 THEN '' ELSE name END, extension = CASE WHEN ?3 THEN '' ELSE extension END,
                 mime_type = CASE WHEN ?3 THEN '' ELSE mime_type END, size = CASE WHEN ?3 THEN 0 ELSE size END,
                 width = CASE WHEN ?3 THEN 0 ELSE width END, height = CASE WHEN ?3 THEN 0 ELSE height END

@@ -7,6 +7,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, Params, Row, Statement};
 use serde_json::{Map, Value};
 
+use crate::previews::may_have;
 use crate::types::{Channel, ChannelMember, FileInfo, Reaction, StringMap, Team, TeamMember, User};
 
 #[cfg(test)]
@@ -386,7 +387,8 @@ pub(crate) fn reaction(r: &Row<'_>) -> rusqlite::Result<Reaction> {
 }
 
 pub(crate) fn file_info(r: &Row<'_>) -> rusqlite::Result<FileInfo> {
-    Ok(FileInfo {
+    let mini: String = r.get("mini_preview")?;
+    let mut info = FileInfo {
         id: id(r, "id")?,
         user_id: id(r, "user_id")?,
         post_id: opt_id(r, "post_id")?,
@@ -401,8 +403,11 @@ pub(crate) fn file_info(r: &Row<'_>) -> rusqlite::Result<FileInfo> {
         width: r.get("width")?,
         height: r.get("height")?,
         has_preview_image: false,
-        mini_preview: None,
+        mini_preview: Some(mini).filter(|mini| !mini.is_empty()),
         remote_id: None,
         archived: false,
-    })
+    };
+    let is_here = !r.get_ref("hash")?.as_str()?.is_empty();
+    info.has_preview_image = may_have(r.get("preview")?, &info, is_here);
+    Ok(info)
 }

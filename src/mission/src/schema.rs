@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
-const STEPS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS, ACCOUNTS];
+const STEPS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS, ACCOUNTS, PICTURES_AND_PARTS];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -180,6 +180,16 @@ CREATE TABLE file_requests (file_id TEXT PRIMARY KEY, class INTEGER NOT NULL) ST
 
 /// What is searched.
 const V6: &str = crate::search::index::TABLES;
+
+/// What is shown of a picture (see `previews`), and uploads in parts.
+const PICTURES_AND_PARTS: &str = "
+ALTER TABLE files ADD COLUMN mini_preview TEXT NOT NULL DEFAULT '';
+ALTER TABLE files ADD COLUMN preview INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE uploads (
+    id TEXT PRIMARY KEY, create_at INTEGER NOT NULL, user_id TEXT NOT NULL, channel_id TEXT NOT NULL,
+    filename TEXT NOT NULL, file_size INTEGER NOT NULL, file_offset INTEGER NOT NULL) STRICT;
+CREATE INDEX uploads_user ON uploads (user_id);
+";
 
 /// Orders to remove content, and what went under them: it must not come back.
 const V4: &str = "

@@ -1,7 +1,5 @@
 //! Files: upload in two forms, download with ranges.
 
-use std::io::Write as _;
-
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request};
 use bytes::Bytes;
@@ -14,9 +12,10 @@ use super::body_too_large;
 use super::call::Call;
 use super::range::{self, Span};
 use super::reply::{Content, Reply};
-use crate::FileAvailability;
 use crate::error::{AppError, AppResult};
+use crate::previews::{PreviewOf, Shown};
 use crate::types::FileInfo;
+use crate::{Core, FileAvailability};
 
 /// Bytes of an upload gathered before they are written; a blocking thread is held only while writing, so that
 /// slow senders cost none.
@@ -115,37 +114,83 @@ async fn form(call: Call, body: Body) -> AppResult<Reply> {
 }
 
 /// Writes one file and makes it known. Cancel-safe: an upload that is dropped leaves nothing behind.
-async fn store<S>(call: &Call, channel: Id, name: String, mut pieces: S) -> AppResult<FileInfo>
+async fn store<S>(call: &Call, channel: Id, name: String, pieces: S) -> AppResult<FileInfo>
 where
     S: Stream<Item = AppResult<Bytes>> + Unpin,
 {
     let limit = call.core().settings().max_file_bytes;
     let (core, session, file_name) = (call.core().clone(), call.session()?.clone(), name.clone());
-    let mut upload = call.state.blocking(move || core.begin_upload(&session, channel, &file_name)).await?;
-    let mut size = 0u64;
+    let upload = call.state.blocking(move || core.begin_upload(&session, channel, &file_name)).await?;
+    let mut size = 0;
+    let pieces = pieces.map(|piece| {
+        let piece = piece?;
+        size += piece.len() as u64;
+        if size > limit {
+            let message = format!("Unable to upload file {name}. It exceeds the maximum allowed {limit} bytes.");
+            let id = "api.file.upload_file.too_large_detailed.app_error";
+            return Err(AppError::new("uploadFile", id, message, 413));
+        }
+        Ok(piece)
+    });
+    let (upload, outcome) = pour(call, pieces, upload).await;
+    outcome?;
+    let info = call.state.blocking(move || upload.ok_or_else(lost)?.finish()).await?;
+    with_previews(call, info).await
+}
+
+/// Writes pieces where it may block, as many at once as fill a buffer. Gives the writer back also when the sender broke off; it
+/// is lost only with a writing thread.
+pub(super) async fn pour<S, W>(call: &Call, mut pieces: S, writer: W) -> (Option<W>, AppResult<()>)
+where
+    S: Stream<Item = AppResult<Bytes>> + Unpin,
+    W: std::io::Write + Send + 'static,
+{
+    let mut writer = writer;
     let mut gathered = Vec::new();
     loop {
-        let piece = pieces.next().await.transpose()?;
-        let ended = piece.is_none();
-        if let Some(piece) = piece {
-            size += piece.len() as u64;
-            if size > limit {
-                let message = format!("Unable to upload file {name}. It exceeds the maximum allowed {limit} bytes.");
-                let id = "api.file.upload_file.too_large_detailed.app_error";
-                return Err(AppError::new("uploadFile", id, message, 413));
-            }
-            gathered.extend_from_slice(&piece);
+        let (mut ended, mut outcome) = (false, Ok(()));
+        match pieces.next().await {
+            Some(Ok(piece)) => gathered.extend_from_slice(&piece),
+            Some(Err(error)) => (ended, outcome) = (true, Err(error)),
+            None => ended = true,
         }
         if ended || gathered.len() >= WRITE_AT_ONCE {
             let bytes = std::mem::take(&mut gathered);
             let write = move || {
-                upload.write_all(&bytes)?;
-                Ok(upload)
+                let written = writer.write_all(&bytes);
+                Ok((writer, written))
             };
-            upload = call.state.blocking(write).await?;
+            match call.state.blocking(write).await {
+                Ok((back, Ok(()))) => writer = back,
+                Ok((back, Err(error))) => return (Some(back), Err(error.into())),
+                Err(error) => return (None, Err(error)),
+            }
         }
         if ended {
-            return call.state.blocking(move || upload.finish()).await;
+            return (Some(writer), outcome);
+        }
+    }
+}
+
+pub(super) fn lost() -> AppError {
+    AppError::storage("uploadFile", "the writer was lost")
+}
+
+/// The file as clients show it at once, with its previews. That there are none is no reason to refuse it.
+pub(super) async fn with_previews(call: &Call, info: FileInfo) -> AppResult<FileInfo> {
+    if !info.has_preview_image {
+        return Ok(info);
+    }
+    let (core, session, id) = (call.core().clone(), call.session()?.clone(), info.id);
+    let made = move || {
+        core.make_previews(id)?;
+        core.file_info(&session, id)
+    };
+    match call.state.imaging(made).await {
+        Ok(info) => Ok(info),
+        Err(error) => {
+            tracing::warn!(%error, "no previews of an upload for now");
+            Ok(info)
         }
     }
 }
@@ -166,7 +211,7 @@ where
     Ok(whole.into())
 }
 
-fn unreadable(why: impl std::fmt::Display) -> AppError {
+pub(super) fn unreadable(why: impl std::fmt::Display) -> AppError {
     let message = "Unable to upload file(s). Error reading or parsing request data.";
     AppError::bad("uploadFile", "api.file.upload_file.read_request.app_error", message).detail(why)
 }
@@ -181,36 +226,59 @@ pub(crate) fn get(call: &Call) -> AppResult<Reply> {
     if let FileAvailability::NotHereYet { info } = call.core().open_file(call.session()?, call.id("file_id")?)? {
         return not_here_yet(call, &info);
     }
-    send(call, None)
+    send(call)
 }
 
-pub(crate) fn thumbnail(call: &Call) -> AppResult<Reply> {
+pub(crate) async fn thumbnail(call: Call, _: Body) -> AppResult<Reply> {
     let message = "File doesn't have a thumbnail image.";
-    send(call, Some(AppError::bad("getFileThumbnail", "api.file.get_file_thumbnail.no_thumbnail.app_error", message)))
+    let none = AppError::bad("getFileThumbnail", "api.file.get_file_thumbnail.no_thumbnail.app_error", message);
+    shown(call, Shown::Thumbnail, none).await
 }
 
-pub(crate) fn preview(call: &Call) -> AppResult<Reply> {
+pub(crate) async fn preview(call: Call, _: Body) -> AppResult<Reply> {
     let message = "File doesn't have a preview image.";
-    send(call, Some(AppError::bad("getFilePreview", "api.file.get_file_preview.no_preview.app_error", message)))
+    let none = AppError::bad("getFilePreview", "api.file.get_file_preview.no_preview.app_error", message);
+    shown(call, Shown::Preview, none).await
+}
+
+/// Sends what is shown of a picture, and makes it where nobody looked before.
+async fn shown(call: Call, shown: Shown, none: AppError) -> AppResult<Reply> {
+    let (session, id) = (call.session()?.clone(), call.id("file_id")?);
+    let look = |core: Core| {
+        let session = session.clone();
+        move || core.preview(&session, id, shown)
+    };
+    let mut found = call.state.blocking(look(call.core().clone())).await?;
+    if matches!(found, PreviewOf::ToBeMade) {
+        let core = call.core().clone();
+        call.state.imaging(move || core.make_previews(id)).await?;
+        found = call.state.blocking(look(call.core().clone())).await?;
+    }
+    match found {
+        PreviewOf::Here { info, file, mime_type } => {
+            let reply = |body| Reply { status: StatusCode::OK, headers: Vec::new(), body };
+            let len = file.metadata().map_err(|e| AppError::storage("getFile", e))?.len();
+            let info = FileInfo { mime_type: mime_type.to_owned(), ..info };
+            Ok(describe(&call, &info, reply(Content::File { file, len })))
+        }
+        PreviewOf::NotHereYet { info } => Err(on_its_way(&info, "")),
+        // Made and gone again: purged meanwhile.
+        PreviewOf::None | PreviewOf::ToBeMade => Err(none),
+    }
 }
 
 /// Public links reach people outside the mission; they are not offered.
-pub(crate) fn link(call: &Call) -> AppResult<Reply> {
-    call.core().file_info(call.session()?, call.id("file_id")?)?;
+pub(crate) fn link(_: &Call) -> AppResult<Reply> {
     let message = "Public links have been disabled.";
     Err(AppError::new("getPublicLink", "api.file.get_public_link.disabled.app_error", message, 403))
 }
 
-/// Sends a file. `unless_image` is the answer for what cannot be shown as a picture; pictures are shown
-/// as they are, since scaling them is the client's strength and not ours.
-fn send(call: &Call, unless_image: Option<AppError>) -> AppResult<Reply> {
+/// Sends a file or the part of it that was asked for.
+fn send(call: &Call) -> AppResult<Reply> {
     let (info, path) = match call.core().open_file(call.session()?, call.id("file_id")?)? {
         FileAvailability::Here { info, path } => (info, path),
         FileAvailability::NotHereYet { info } => return Err(on_its_way(&info, "")),
     };
-    if let Some(error) = unless_image.filter(|_| !info.mime_type.starts_with("image/")) {
-        return Err(error);
-    }
     let opened = std::fs::File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
     let (len, mut file) =
         opened.map_err(|e| AppError::not_found("getFile", "api.file.read_file.reading_local.app_error").detail(e))?;

@@ -34,6 +34,7 @@ mod tests;
 mod threads;
 mod throttle;
 mod token;
+mod uploads;
 mod users;
 
 use std::io;
@@ -88,6 +89,9 @@ const BLOCKING_MAX: usize = 32;
 /// own, guesses at passwords would keep everybody else waiting.
 const HASHING_MAX: usize = 2;
 
+/// Pictures decoded at once: a large one takes some 330 MB while it is.
+const IMAGING_MAX: usize = 1;
+
 /// What an operator sets about the API.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -122,6 +126,7 @@ pub struct ApiState {
     blocking: Arc<Semaphore>,
     hashing: Arc<Semaphore>,
     logins: Arc<Mutex<Throttle>>,
+    imaging: Arc<Semaphore>,
     metrics: Arc<Metrics>,
 }
 
@@ -129,10 +134,12 @@ impl ApiState {
     /// Brings the parts together. `ws` must be the sink that `core` publishes to.
     pub fn new(core: Core, ws: WsHub, settings: HttpSettings) -> Self {
         let config = Arc::new(clientconfig::ClientConfig::new(&core, &settings));
-        let [blocking, hashing] = [BLOCKING_MAX, HASHING_MAX].map(|max| Arc::new(Semaphore::new(max)));
+        let [blocking, hashing, imaging] =
+            [BLOCKING_MAX, HASHING_MAX, IMAGING_MAX].map(|max| Arc::new(Semaphore::new(max)));
         let rate = Rate { per_second: settings.logins_per_second, burst: settings.login_burst };
         let logins = Arc::new(Mutex::new(Throttle::new(rate)));
-        Self { core, ws, settings: Arc::new(settings), config, blocking, hashing, logins, metrics: Arc::default() }
+        let metrics = Arc::default();
+        Self { core, ws, settings: Arc::new(settings), config, blocking, hashing, imaging, logins, metrics }
     }
 
     /// Counts requests in the node's own metrics.
@@ -203,7 +210,24 @@ impl ApiState {
         T: Send + 'static,
         F: FnOnce() -> AppResult<T> + Send + 'static,
     {
-        let turn = Arc::clone(&self.hashing).acquire_owned().await;
+        self.in_turn(&self.hashing, work).await
+    }
+
+    /// As [`Self::blocking`], for work that decodes pictures.
+    async fn imaging<T, F>(&self, work: F) -> AppResult<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> AppResult<T> + Send + 'static,
+    {
+        self.in_turn(&self.imaging, work).await
+    }
+
+    async fn in_turn<T, F>(&self, turns: &Arc<Semaphore>, work: F) -> AppResult<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> AppResult<T> + Send + 'static,
+    {
+        let turn = Arc::clone(turns).acquire_owned().await;
         let run = move || {
             let _turn = turn;
             work()
@@ -311,7 +335,7 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
                 call.body = read_capped(body, state.settings.max_json_bytes).await?;
                 state.hashing(move || handler(&call)).await.map(Answer::Reply)
             }
-            Run::Upload => files::upload(call, body).await.map(Answer::Reply),
+            Run::Stream(handler) => handler(call, body).await.map(Answer::Reply),
             Run::Socket => ws::upgrade(&state, call, &mut parts).await.map(Answer::Socket),
         }
     };

@@ -2,12 +2,17 @@
 //!
 //! The router is made from it, and tests walk it. A path that is not here is 404.
 
+use std::pin::Pin;
+
+use axum::body::Body;
 use http::Method;
 use telemetry::RequestKind;
 
 use super::call::Call;
 use super::reply::Reply;
-use super::{accounts, bots, categories, channels, files, posts, preferences, search, system, teams, threads, users};
+use super::{
+    accounts, bots, categories, channels, files, posts, preferences, search, system, teams, threads, uploads, users,
+};
 use crate::error::AppResult;
 
 /// Who gets through to what a request names. Finer rules are the core's; `http/tests/matrix.rs` holds every row against what
@@ -77,6 +82,9 @@ impl Route {
     }
 }
 
+/// What a handler gives that does more than one step.
+pub(crate) type Streamed = Pin<Box<dyn Future<Output = AppResult<Reply>> + Send>>;
+
 /// How a route runs.
 #[derive(Clone, Copy)]
 pub(crate) enum Run {
@@ -84,8 +92,8 @@ pub(crate) enum Run {
     Json(fn(&Call) -> AppResult<Reply>),
     /// The same, and hashes a password: a few at a time.
     Password(fn(&Call) -> AppResult<Reply>),
-    /// Reads the body itself, piece by piece.
-    Upload,
+    /// Reads the body itself, or waits for something else than the store.
+    Stream(fn(Call, Body) -> Streamed),
     /// Becomes a WebSocket.
     Socket,
 }
@@ -115,6 +123,10 @@ const fn delete(path: &'static str, who: Who, handler: fn(&Call) -> AppResult<Re
 /// Changes something and hashes a password on the way.
 const fn hashing(method: Method, path: &'static str, who: Who, handler: fn(&Call) -> AppResult<Reply>) -> Route {
     row(method, path, who, Run::Password(handler))
+}
+
+const fn stream(method: Method, path: &'static str, who: Who, handler: fn(Call, Body) -> Streamed) -> Route {
+    row(method, path, who, Run::Stream(handler))
 }
 
 /// Every route. A new row says who may use it; what is not a plain GET also needs a sample request in
@@ -321,12 +333,21 @@ pub static ROUTES: &[Route] = &[
     delete("/api/v4/users/{user_id}/posts/{post_id}/reactions/{emoji_name}", Own, posts::unreact),
 
     // Files
-    row(Method::POST, "/api/v4/files", ChannelMember, Run::Upload),
+    stream(Method::POST, "/api/v4/files", ChannelMember, |call, body| Box::pin(files::upload(call, body))),
     get("/api/v4/files/{file_id}", ChannelMember, files::get).without_csrf(),
     get("/api/v4/files/{file_id}/info", ChannelMember, files::info),
-    get("/api/v4/files/{file_id}/link", ChannelMember, files::link),
-    get("/api/v4/files/{file_id}/thumbnail", ChannelMember, files::thumbnail).without_csrf(),
-    get("/api/v4/files/{file_id}/preview", ChannelMember, files::preview).without_csrf(),
+    get("/api/v4/files/{file_id}/link", SignedIn, files::link),
+    get("/files/{file_id}/public", Anyone, files::link),
+    stream(Method::GET, "/api/v4/files/{file_id}/thumbnail", ChannelMember, |call, body| {
+        Box::pin(files::thumbnail(call, body))
+    }).without_csrf(),
+    stream(Method::GET, "/api/v4/files/{file_id}/preview", ChannelMember, |call, body| {
+        Box::pin(files::preview(call, body))
+    }).without_csrf(),
+    post("/api/v4/uploads", ChannelMember, uploads::create),
+    get("/api/v4/uploads/{upload_id}", Own, uploads::get),
+    stream(Method::POST, "/api/v4/uploads/{upload_id}", Own, |call, body| Box::pin(uploads::add(call, body))),
+    get("/api/v4/users/{user_id}/uploads", Own, uploads::of_user),
 
     // Search
     post("/api/v4/posts/search", SignedIn, search::posts),

@@ -26,6 +26,7 @@ use crate::{CoreOptions, CoreSettings};
 
 mod search;
 mod threads;
+mod uploads;
 
 // --- routes and access
 
@@ -730,7 +731,7 @@ use crate::events::EventSink as _;
 
 const PASSWORD: &str = "correct horse 1";
 /// More than the 2 MiB at which axum stops reading by itself.
-const FILE_MAX: usize = 3 * 1024 * 1024;
+const FILE_MAX: usize = 7 * 1024 * 1024;
 
 /// A path with something valid in place of every parameter.
 fn filled_in(path: &str) -> String {

@@ -105,6 +105,8 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("POST /api/v4/reactions", "", r#"{"user_id":"{me}","post_id":"{post_id}","emoji_name":"wave"}"#),
     // Files
     ("POST /api/v4/files", "/api/v4/files?channel_id={channel_id}&filename=x.txt", "bytes"),
+    ("POST /api/v4/uploads", "", r#"{"channel_id":"{channel_id}","filename":"x.bin","file_size":5}"#),
+    ("POST /api/v4/uploads/{upload_id}", "", "bytes"),
     // Search
     ("POST /api/v4/posts/search", "", r#"{"terms":"heron"}"#),
     ("POST /api/v4/teams/{team_id}/posts/search", "", r#"{"terms":"heron"}"#),
@@ -136,6 +138,10 @@ const ANSWERS: &[(&str, u16)] = &[
     ("GET /api/v4/websocket/", 400),
     // Public links are off.
     ("GET /api/v4/files/{file_id}/link", 403),
+    ("GET /files/{file_id}/public", 403),
+    // Of one's own only, as in the original.
+    ("POST /api/v4/uploads/{upload_id}", 403),
+    ("GET /api/v4/users/{user_id}/uploads", 403),
     // Features that are not offered.
     ("POST /api/v4/client_perf", 501),
     ("GET /api/v4/users/{user_id}/teams/{team_id}/drafts", 501),
@@ -377,6 +383,8 @@ impl MatrixWorld {
         let category = site.post(&at, &author.bearer(), new.to_string()).await;
         assert!(category.status < 300, "{}", category.json);
         let order = site.get(&format!("{at}/order"), &author.bearer()).await.text().to_owned();
+        let new = json!({ "channel_id": ops, "filename": CHANNEL_SECRET, "file_size": 5 });
+        let upload = core.create_upload(&as_author, &serde_json::from_value(new).unwrap()).unwrap().id;
         let token = core.create_token(&as_author, id(&author), "script").unwrap().id;
 
         core.convert_user_to_bot(&as_root, id(&people[&Role::Bot])).unwrap();
@@ -407,6 +415,7 @@ impl MatrixWorld {
             ("thread_id", post.to_string()),
             ("timestamp", "1".to_owned()),
             ("file_id", file.to_string()),
+            ("upload_id", upload.to_string()),
             ("emoji_name", "eyes".to_owned()),
             ("category", "display_settings".to_owned()),
             ("preference_name", "name_format".to_owned()),
