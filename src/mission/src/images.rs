@@ -65,11 +65,6 @@ pub(crate) fn is_previewable(mime_type: &str, width: u32, height: u32) -> bool {
     FORMATS.iter().any(|(_, mime)| *mime == mime_type) && width > 0 && height > 0 && fits(width, height)
 }
 
-/// The MIME type of a format that is decoded here.
-pub(crate) fn mime_of(format: ImageFormat) -> &'static str {
-    FORMATS.iter().find(|(known, _)| *known == format).map_or("application/octet-stream", |(_, mime)| mime)
-}
-
 fn fits(width: u32, height: u32) -> bool {
     width <= EDGE_MAX && height <= EDGE_MAX && u64::from(width) * u64::from(height) <= PIXELS_MAX
 }
@@ -105,10 +100,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<DynamicImage> {
 
 /// Makes what clients show of a picture; `None` where nothing can be made.
 pub(crate) fn previews(bytes: &[u8]) -> Option<Previews> {
-    let format = match look(Cursor::new(bytes))?.format {
-        ImageFormat::Png => ImageFormat::Png,
-        _ => ImageFormat::Jpeg,
-    };
+    let is_png = look(Cursor::new(bytes))?.format == ImageFormat::Png;
+    let format = if is_png { ImageFormat::Png } else { ImageFormat::Jpeg };
     let picture = decode(bytes)?;
     guarded(|| {
         let height = |width: u32| scaled(picture.height(), width, picture.width());
@@ -124,14 +117,6 @@ pub(crate) fn previews(bytes: &[u8]) -> Option<Previews> {
         let mini = encode(&thumbnail.thumbnail_exact(MINI_EDGE, MINI_EDGE), ImageFormat::Jpeg)?.bytes;
         Some(Previews { preview: encode(&preview, format)?, thumbnail: encode(&thumbnail, format)?, mini })
     })
-}
-
-/// Scales down to fit into a box, keeping the shape; what fits stays.
-pub(crate) fn fit(picture: &DynamicImage, edge: u32) -> DynamicImage {
-    match picture.width() > edge || picture.height() > edge {
-        true => picture.thumbnail(edge, edge),
-        false => picture.clone(),
-    }
 }
 
 /// Encodes as PNG or JPEG; a JPEG has no transparency, so what shines through is white.

@@ -191,7 +191,7 @@ mod tests {
                 file.read_to_end(&mut bytes).unwrap();
                 bytes
             }
-            other => panic!("{other:?}"),
+            other @ (PreviewOf::ToBeMade | PreviewOf::NotHereYet { .. } | PreviewOf::None) => panic!("{other:?}"),
         };
         (read(Shown::Preview), read(Shown::Thumbnail))
     }
