@@ -36,9 +36,11 @@ mod throttle;
 mod token;
 mod uploads;
 mod users;
+mod webapp;
 
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -46,9 +48,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequestParts as _, RawPathParams, Request};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::MethodRouter;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -60,6 +63,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 pub(crate) use self::call::Call;
 use self::query::Query;
@@ -67,6 +71,7 @@ use self::reply::{Asked, Reply};
 use self::routes::{ROUTES, Route, Run, Who};
 use self::throttle::{Rate, Throttle};
 use self::token::Carriage;
+use self::webapp::{Subpath, WebApp};
 use crate::Core;
 use crate::error::{AppError, AppResult};
 use crate::types::Session;
@@ -107,12 +112,25 @@ pub struct HttpSettings {
     pub login_burst: u32,
     /// Addresses of proxies whose `X-Forwarded-For` names the client. One on this machine needs no entry.
     pub trusted_proxies: Vec<IpAddr>,
+    /// Directory of Mattermost's built web app (`client/` of a release), which is served from it. Without it a
+    /// browser sees a page that names the site.
+    pub webapp: Option<PathBuf>,
+    /// Origins that may show the web app in a frame besides the site itself, separated by spaces, as in the
+    /// directive `frame-ancestors` of a content security policy. Default none.
+    pub frame_ancestors: String,
 }
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        let trusted_proxies = Vec::new();
-        Self { site_url: None, max_json_bytes: 300_000, logins_per_second: 5, login_burst: 10, trusted_proxies }
+        Self {
+            site_url: None,
+            max_json_bytes: 300_000,
+            logins_per_second: 5,
+            login_burst: 10,
+            trusted_proxies: Vec::new(),
+            webapp: None,
+            frame_ancestors: String::new(),
+        }
     }
 }
 
@@ -298,11 +316,29 @@ pub fn router(state: ApiState) -> Router {
         let handler = move |request: Request| dispatch(state.clone(), route, request);
         router = router.route(route.path, MethodRouter::new().on(filter, handler));
     }
+    let subpath = Subpath::of(state.site_url());
+    let webapp = state.settings.webapp.as_deref().map(|dir| {
+        let settings = &state.settings;
+        Arc::new(WebApp::new(dir, subpath.clone(), &state.core.settings().site_name, &settings.frame_ancestors))
+    });
+    if let Some(webapp) = &webapp {
+        router = webapp.routes(router);
+    }
     let fallback = move |request: Request| {
-        let state = state.clone();
-        async move { nothing_here(&state, &request) }
+        let (state, webapp) = (state.clone(), webapp.clone());
+        let (asked, _body) = request.into_parts();
+        async move { nothing_here(&state, webapp.as_deref(), &asked).await }
     };
-    router.method_not_allowed_fallback(fallback.clone()).fallback(fallback)
+    let router = router.method_not_allowed_fallback(fallback.clone()).fallback(fallback.clone());
+    match subpath.is_root() {
+        true => router,
+        false => {
+            let site =
+                HeaderValue::from_str(&format!("{}/", subpath.as_str())).expect("a path of a URL is a header value");
+            let elsewhere = move || async move { (StatusCode::FOUND, [(header::LOCATION, site)]) };
+            Router::new().nest(subpath.as_str(), router).route("/", axum::routing::get(elsewhere)).fallback(fallback)
+        }
+    }
 }
 
 async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> Response {
@@ -435,18 +471,31 @@ pub(crate) fn body_too_large() -> AppError {
     AppError::new("http", "api.context.request_body_too_large.app_error", message, 413)
 }
 
+/// Below these lies no page, whether or not there is a row for them.
+const NOT_PAGES: [&str; 4] = ["/api/", "/hooks/", "/oauth/", "/plugins/"];
+
 /// What no row of the table answers.
-fn nothing_here(state: &ApiState, request: &Request) -> Response {
-    let path = request.uri().path();
-    if !path.starts_with("/api/") && matches!(*request.method(), Method::GET | Method::HEAD) {
-        return page(state, if path == "/" { StatusCode::OK } else { StatusCode::NOT_FOUND });
+async fn nothing_here(state: &ApiState, webapp: Option<&WebApp>, request: &Parts) -> Response {
+    let path = request.uri.path();
+    let is_page = matches!(request.method, Method::GET | Method::HEAD)
+        && NOT_PAGES.iter().all(|prefix| !path.starts_with(prefix));
+    match (is_page, webapp) {
+        (true, _) if path == "/robots.txt" => return "User-agent: *\nDisallow: /\n".into_response(),
+        (true, Some(webapp)) => {
+            return webapp.root(&request.method).await.unwrap_or_else(|error| {
+                warn!(%error, "the web app's root.html cannot be read; see http.webapp");
+                page(state, StatusCode::SERVICE_UNAVAILABLE)
+            });
+        }
+        (true, None) => return page(state, if path == "/" { StatusCode::OK } else { StatusCode::NOT_FOUND }),
+        (false, _) => {}
     }
     let error = AppError::new("http", "api.context.404.app_error", "Sorry, we could not find the page.", 404);
     let request_id = state.core.random_id().to_string();
     let asked = Asked {
-        method: request.method(),
+        method: &request.method,
         path,
-        headers: request.headers(),
+        headers: &request.headers,
         request_id: &request_id,
         version_id: state.version_id(),
     };
@@ -458,7 +507,15 @@ fn page(state: &ApiState, status: StatusCode) -> Response {
     let name = escape(&state.core.settings().site_name);
     let node = escape(state.core.node_name());
     let text = match status {
-        StatusCode::OK => "Connect with the Mattermost desktop or mobile app, using this page's address.",
+        StatusCode::OK => {
+            "Connect with the Mattermost desktop or mobile app, using this page's address. To use a browser, ask the \
+             operator to serve Mattermost's web app: the setting <code>http.webapp</code> names the directory \
+             <code>client</code> of a Mattermost release."
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            "The web app cannot be read from its directory (setting <code>http.webapp</code>). The desktop and mobile \
+             apps work as ever."
+        }
         _ => "There is nothing under this address.",
     };
     let html = format!(

@@ -27,6 +27,7 @@ use crate::{CoreOptions, CoreSettings};
 mod search;
 mod threads;
 mod uploads;
+mod webapp;
 
 // --- routes and access
 
@@ -832,6 +833,10 @@ impl Site {
 
     /// Opens what is in `dir`; new ids count from `first_id`.
     async fn at(dir: tempfile::TempDir, first_id: u64, now: i64) -> Self {
+        Self::with(dir, first_id, now, HttpSettings::default()).await
+    }
+
+    async fn with(dir: tempfile::TempDir, first_id: u64, now: i64, http: HttpSettings) -> Self {
         let stop = CancellationToken::new();
         let hub = WsHub::new(stop.clone());
         let clock = Arc::new(TestClock(AtomicI64::new(now)));
@@ -852,7 +857,7 @@ impl Site {
         })
         .unwrap();
         let metrics = Arc::new(Metrics::new());
-        let state = ApiState::new(core.clone(), hub.clone(), HttpSettings::default());
+        let state = ApiState::new(core.clone(), hub.clone(), http);
         let state = state.with_metrics(Arc::clone(&metrics));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -184,6 +184,16 @@ pub const SECTIONS: &[Section] = &[
                 default: Is("[]"),
                 help: "Addresses of proxies whose `X-Forwarded-For` names the client. One on this machine needs no entry.",
             },
+            Key {
+                name: "webapp",
+                default: Unset("\"/usr/share/mattermost/client\""),
+                help: "Directory of Mattermost's built web app (`client/` of a release), served to browsers as it is.",
+            },
+            Key {
+                name: "frame_ancestors",
+                default: Is("\"\""),
+                help: "Origins that may show the web app in a frame, besides the site itself, separated by spaces.",
+            },
         ],
     },
     Section {
