@@ -43,6 +43,8 @@ pub struct Broadcast {
     pub team_id: Option<Id>,
     /// `broadcast.omit_users`.
     pub omit_users: Vec<Id>,
+    /// `broadcast.omit_connection_id`: the connection of the client that caused it.
+    pub omit_connection: Option<Id>,
     /// Who gets it, already worked out from the scope and the memberships at commit.
     pub to: Recipients,
     /// Fields added to `data` for single users, e.g. `mentions`.
@@ -67,6 +69,7 @@ impl Broadcast {
             channel_id: None,
             team_id: None,
             omit_users: Vec::new(),
+            omit_connection: None,
             to,
             per_user: BTreeMap::new(),
         }
@@ -104,6 +107,13 @@ impl Broadcast {
     pub fn with_text<T: serde::Serialize>(self, key: &str, value: &T) -> Self {
         let text = serde_json::to_string(value).expect("API shapes have string keys only");
         self.with(key, text)
+    }
+
+    /// Leaves out one connection.
+    #[must_use]
+    pub fn omitting_connection(mut self, connection: Option<Id>) -> Self {
+        self.omit_connection = connection;
+        self
     }
 
     /// Leaves out these users' connections.

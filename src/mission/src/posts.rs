@@ -18,7 +18,7 @@ use crate::types::{Channel, FileInfo, NewPost, Post, PostMetadata, PostPatch, Pr
 use crate::users::require_user;
 
 /// Most files on one post, as the real server.
-const FILES_MAX: usize = 10;
+pub(crate) const FILES_MAX: usize = 10;
 const PROPS_MAX_RUNES: usize = 800_000;
 const HASHTAGS_MAX_RUNES: usize = 1_000;
 
@@ -468,6 +468,137 @@ impl Tx<'_> {
         }
     }
 
+    /// Writes a post of a session's user.
+    pub(crate) fn write_post(&mut self, by: &Session, new: &NewPost, set_online: bool) -> AppResult<Post> {
+        let channel: Id = new.channel_id.parse().map_err(|_| AppError::permissions("createPost", "create_post"))?;
+        let root: Option<Id> = match new.root_id.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| bad_root())?),
+        };
+        let c =
+            require_channel(&self.db, channel).map_err(|_| AppError::permissions("createPost", "create_post"))?.channel;
+        require_create_post(&self.db, by, &c)?;
+        if !new.file_ids.is_empty() {
+            require_in_channel("createPost", &self.db, by, &c, "upload_file")?;
+        }
+        check_new(self, new, &c, root)?;
+        if let Some(found) = pending(&self.db, by.user_id, &new.pending_post_id)? {
+            let mut post = render_one(self.core, &self.db, found)?;
+            post.pending_post_id.clone_from(&new.pending_post_id);
+            return Ok(post);
+        }
+        self.require_room_for_post(new.metadata.as_ref().and_then(|m| m.priority.as_ref()), &c)?;
+        let author = require_user(&self.db, by.user_id)?.user;
+        let backdated = new.create_at > 0 && may(by, "manage_system");
+        let mut row = self.blank_post(channel, by.user_id, if backdated { new.create_at } else { self.now });
+        row.root_id = root;
+        row.message.clone_from(&new.message);
+        row.kind.clone_from(&new.kind);
+        row.hashtags = hashtags(&new.message);
+        row.pending_post_id.clone_from(&new.pending_post_id);
+        let mut props = new.props.clone();
+        props.remove("add_channel_member");
+        if author.is_bot {
+            props.insert("from_bot".to_owned(), "true".into());
+        }
+        row.props = check_props(&props)?;
+        let priority = new.metadata.as_ref().and_then(|m| m.priority.as_ref());
+        row.priority = priority.filter(|p| **p != Priority::default()).map(to_json).unwrap_or_default();
+        row.file_ids = self.attachable(&new.file_ids, by.user_id, channel)?;
+        if row.message.trim().is_empty() && row.file_ids.is_empty() && row.props == "{}" {
+            return Err(AppError::bad(
+                "createPost",
+                "api.context.invalid_body_param.app_error",
+                "Invalid or missing message in request body.",
+            ));
+        }
+        self.settle_files(&row)?;
+        self.save_post(&mut row, None)?;
+        let files = row.file_ids.clone();
+        self.emit_files(&row, &files)?;
+        let counted = self.count_post(&c, &row)?;
+        self.tell_posted(&c, &row, &counted, set_online)?;
+        // Who answers in a thread looks at the thread, not at the channel.
+        if !author.is_bot && root.is_none() {
+            let times = mark_read(self, by.user_id, &[channel])?;
+            let value = serde_json::to_value(&times).expect("ids are strings");
+            self.tell(Broadcast::to_user("multiple_channels_viewed", by.user_id).with("channel_times", value));
+        }
+        let mut post = render_one(self.core, &self.db, row)?;
+        post.pending_post_id.clone_from(&new.pending_post_id);
+        Ok(post)
+    }
+
+    /// Changes a post; `restoring` brings files back that it had before.
+    fn patch_post(&mut self, by: &Session, id: Id, patch: &PostPatch, restoring: bool) -> AppResult<Post> {
+        let mut row = require_post(&self.db, id).map_err(|_| AppError::permissions("patchPost", "edit_post"))?;
+        let c = require_channel(&self.db, row.channel_id)?.channel;
+        let permission = if row.user_id == by.user_id { "edit_post" } else { "edit_others_posts" };
+        require_in_channel("patchPost", &self.db, by, &c, permission)?;
+        if row.kind.starts_with("system_") {
+            return Err(AppError::bad(
+                "UpdatePost",
+                "api.post.update_post.system_message.app_error",
+                "Unable to update system message.",
+            ));
+        }
+        if c.delete_at > 0 {
+            return Err(AppError::bad(
+                "UpdatePost",
+                "api.post.update_post.can_not_update_post_in_deleted.error",
+                "Can not update a post in a deleted channel.",
+            ));
+        }
+        let before = row.clone();
+        let now = self.now.max(row.update_at + 1);
+        if let Some(message) = patch.message.as_ref().filter(|m| **m != row.message) {
+            self.core.check_message(message)?;
+            row.message.clone_from(message);
+            row.hashtags = hashtags(message);
+            row.edit_at = now;
+        }
+        if let Some(pinned) = patch.is_pinned {
+            row.is_pinned = pinned;
+        }
+        if let Some(props) = &patch.props {
+            row.props = check_props(props)?;
+        }
+        let mut added = Vec::new();
+        if let Some(ids) = &patch.file_ids {
+            added = self.attachable(ids, by.user_id, c.id)?;
+            let wanted: Vec<Id> = ids.iter().filter_map(|i| i.parse().ok()).collect();
+            let own = if restoring { self.files_ever_of(id)? } else { before.file_ids.clone() };
+            let keep = |f: &Id| own.contains(f) || added.contains(f);
+            let files: Vec<Id> = wanted.into_iter().filter(keep).take(FILES_MAX).collect();
+            if files != row.file_ids {
+                row.edit_at = now;
+            }
+            row.file_ids = files;
+        }
+        row.update_at = now;
+        if row.message != before.message || row.file_ids != before.file_ids {
+            self.keep_history(&before, now)?;
+        }
+        self.settle_files(&row)?;
+        self.save_post(&mut row, Some(before.version))?;
+        self.emit_files(&row, &added)?;
+        run(
+            &self.db,
+            "UPDATE channels SET last_post_at = max(last_post_at, ?2) WHERE id = ?1",
+            params![c.id.as_str(), self.now],
+        )?;
+        if let Some(root) = row.root_id {
+            self.bump(root, row.state_at)?;
+        }
+        self.tell_post("post_edited", &row)?;
+        Ok(render_one(self.core, &self.db, row)?)
+    }
+
+    /// Files that belong to the post or did.
+    fn files_ever_of(&self, post: Id) -> rusqlite::Result<Vec<Id>> {
+        all(&self.db, "SELECT id FROM files WHERE post_id = ?1 AND post_id <> ''", [post.as_str()], first_id)
+    }
+
     /// The user's own unattached uploads to the channel among these ids, in their order.
     fn attachable(&self, ids: &[String], user: Id, channel: Id) -> AppResult<Vec<Id>> {
         let ids: Vec<Id> = ids.iter().filter_map(|id| id.parse().ok()).collect();
@@ -483,7 +614,7 @@ impl Tx<'_> {
 }
 
 impl Inner {
-    fn check_message(&self, message: &str) -> AppResult<()> {
+    pub(crate) fn check_message(&self, message: &str) -> AppResult<()> {
         if message.chars().count() <= self.settings.max_post_runes {
             return Ok(());
         }
@@ -498,7 +629,7 @@ impl Inner {
     }
 }
 
-fn check_props(props: &Map<String, Value>) -> AppResult<String> {
+pub(crate) fn check_props(props: &Map<String, Value>) -> AppResult<String> {
     let mut props = props.clone();
     // Rendered, never stored: nobody may fake a late mark.
     props.remove("holdfast");
@@ -515,75 +646,10 @@ impl Core {
     /// # Errors
     /// AppErrors as the real server gives them.
     pub fn create_post(&self, by: &Session, new: &NewPost, set_online: bool) -> AppResult<Post> {
-        let channel: Id = new.channel_id.parse().map_err(|_| AppError::permissions("createPost", "create_post"))?;
-        let root: Option<Id> = match new.root_id.as_str() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| bad_root())?),
-        };
         if set_online {
             self.note_activity(by.user_id, true);
         }
-        self.write(|tx| {
-            let c = require_channel(&tx.db, channel)
-                .map_err(|_| AppError::permissions("createPost", "create_post"))?
-                .channel;
-            let public = match c.team_id {
-                Some(team) if c.kind == "O" => may_in_team(&tx.db, by, team, "create_post_public")?,
-                _ => false,
-            };
-            if !public {
-                require_in_channel("createPost", &tx.db, by, &c, "create_post")?;
-            }
-            if !new.file_ids.is_empty() {
-                require_in_channel("createPost", &tx.db, by, &c, "upload_file")?;
-            }
-            check_new(tx, new, &c, root)?;
-            if let Some(found) = pending(&tx.db, by.user_id, &new.pending_post_id)? {
-                let mut post = render_one(tx.core, &tx.db, found)?;
-                post.pending_post_id.clone_from(&new.pending_post_id);
-                return Ok(post);
-            }
-            tx.require_room_for_post(new.metadata.as_ref().and_then(|m| m.priority.as_ref()), &c)?;
-            let author = require_user(&tx.db, by.user_id)?.user;
-            let backdated = new.create_at > 0 && may(by, "manage_system");
-            let mut row = tx.blank_post(channel, by.user_id, if backdated { new.create_at } else { tx.now });
-            row.root_id = root;
-            row.message.clone_from(&new.message);
-            row.kind.clone_from(&new.kind);
-            row.hashtags = hashtags(&new.message);
-            row.pending_post_id.clone_from(&new.pending_post_id);
-            let mut props = new.props.clone();
-            props.remove("add_channel_member");
-            if author.is_bot {
-                props.insert("from_bot".to_owned(), "true".into());
-            }
-            row.props = check_props(&props)?;
-            let priority = new.metadata.as_ref().and_then(|m| m.priority.as_ref());
-            row.priority = priority.filter(|p| **p != Priority::default()).map(to_json).unwrap_or_default();
-            row.file_ids = tx.attachable(&new.file_ids, by.user_id, channel)?;
-            if row.message.trim().is_empty() && row.file_ids.is_empty() && row.props == "{}" {
-                return Err(AppError::bad(
-                    "createPost",
-                    "api.context.invalid_body_param.app_error",
-                    "Invalid or missing message in request body.",
-                ));
-            }
-            tx.settle_files(&row)?;
-            tx.save_post(&mut row, None)?;
-            let files = row.file_ids.clone();
-            tx.emit_files(&row, &files)?;
-            let counted = tx.count_post(&c, &row)?;
-            tx.tell_posted(&c, &row, &counted, set_online)?;
-            // Who answers in a thread looks at the thread, not at the channel.
-            if !author.is_bot && root.is_none() {
-                let times = mark_read(tx, by.user_id, &[channel])?;
-                let value = serde_json::to_value(&times).expect("ids are strings");
-                tx.tell(Broadcast::to_user("multiple_channels_viewed", by.user_id).with("channel_times", value));
-            }
-            let mut post = render_one(tx.core, &tx.db, row)?;
-            post.pending_post_id.clone_from(&new.pending_post_id);
-            Ok(post)
-        })
+        self.write(|tx| tx.write_post(by, new, set_online))
     }
 
     /// One post.
@@ -624,67 +690,27 @@ impl Core {
     /// # Errors
     /// 403 without permission, 400 for system, deleted or over-long posts.
     pub fn patch_post(&self, by: &Session, id: Id, patch: &PostPatch) -> AppResult<Post> {
+        self.write(|tx| tx.patch_post(by, id, patch, false))
+    }
+
+    /// Gives a post an earlier text and its files again.
+    ///
+    /// # Errors
+    /// 403 for others' or what is no earlier text, 400 when it is one of another post; and as [`Core::patch_post`].
+    pub fn restore_post(&self, by: &Session, id: Id, version: Id) -> AppResult<Post> {
         self.write(|tx| {
-            let mut row = require_post(&tx.db, id).map_err(|_| AppError::permissions("patchPost", "edit_post"))?;
-            let c = require_channel(&tx.db, row.channel_id)?.channel;
-            let permission = if row.user_id == by.user_id { "edit_post" } else { "edit_others_posts" };
-            require_in_channel("patchPost", &tx.db, by, &c, permission)?;
-            if row.kind.starts_with("system_") {
+            let refused = || AppError::permissions("restorePostVersion", "edit_post");
+            let old = post_row_by_id(&tx.db, version)?.filter(|old| old.user_id == by.user_id).ok_or_else(refused)?;
+            if old.original_id != Some(id) {
                 return Err(AppError::bad(
-                    "UpdatePost",
-                    "api.post.update_post.system_message.app_error",
-                    "Unable to update system message.",
+                    "RestorePostVersion",
+                    "app.post.restore_post_version.not_an_history_item.app_error",
+                    "This is no earlier version of the post.",
                 ));
             }
-            if c.delete_at > 0 {
-                return Err(AppError::bad(
-                    "UpdatePost",
-                    "api.post.update_post.can_not_update_post_in_deleted.error",
-                    "Can not update a post in a deleted channel.",
-                ));
-            }
-            let before = row.clone();
-            let now = tx.now.max(row.update_at + 1);
-            if let Some(message) = patch.message.as_ref().filter(|m| **m != row.message) {
-                tx.core.check_message(message)?;
-                row.message.clone_from(message);
-                row.hashtags = hashtags(message);
-                row.edit_at = now;
-            }
-            if let Some(pinned) = patch.is_pinned {
-                row.is_pinned = pinned;
-            }
-            if let Some(props) = &patch.props {
-                row.props = check_props(props)?;
-            }
-            let mut added = Vec::new();
-            if let Some(ids) = &patch.file_ids {
-                added = tx.attachable(ids, by.user_id, c.id)?;
-                let wanted: Vec<Id> = ids.iter().filter_map(|i| i.parse().ok()).collect();
-                let keep = |f: &Id| before.file_ids.contains(f) || added.contains(f);
-                let files: Vec<Id> = wanted.into_iter().filter(keep).take(FILES_MAX).collect();
-                if files != row.file_ids {
-                    row.edit_at = now;
-                }
-                row.file_ids = files;
-            }
-            row.update_at = now;
-            if row.message != before.message || row.file_ids != before.file_ids {
-                tx.keep_history(&before, now)?;
-            }
-            tx.settle_files(&row)?;
-            tx.save_post(&mut row, Some(before.version))?;
-            tx.emit_files(&row, &added)?;
-            run(
-                &tx.db,
-                "UPDATE channels SET last_post_at = max(last_post_at, ?2) WHERE id = ?1",
-                params![c.id.as_str(), tx.now],
-            )?;
-            if let Some(root) = row.root_id {
-                tx.bump(root, row.state_at)?;
-            }
-            tx.tell_post("post_edited", &row)?;
-            Ok(render_one(tx.core, &tx.db, row)?)
+            let files = old.file_ids.iter().map(Id::to_string).collect();
+            let patch = PostPatch { message: Some(old.message), file_ids: Some(files), ..PostPatch::default() };
+            tx.patch_post(by, id, &patch, true)
         })
     }
 
@@ -722,6 +748,7 @@ impl Core {
                 }
             }
             tx.forget_reply(&c, &row)?;
+            tx.forget_drafts_of(row.id)?;
             Ok(tx.tell_post_deleted(&row)?)
         })
     }
@@ -792,6 +819,14 @@ impl Core {
     }
 }
 
+/// Members write; in an open channel also whom their role in the team lets.
+pub(crate) fn require_create_post(db: &Connection, by: &Session, c: &Channel) -> AppResult<()> {
+    match c.team_id {
+        Some(team) if c.kind == "O" && may_in_team(db, by, team, "create_post_public")? => Ok(()),
+        _ => require_in_channel("createPost", db, by, c, "create_post"),
+    }
+}
+
 fn bad_root() -> AppError {
     AppError::bad("createPost", "api.post.create_post.root_id.app_error", "Invalid RootId parameter.")
 }
@@ -839,24 +874,28 @@ fn check_new(tx: &Tx<'_>, new: &NewPost, c: &Channel, root: Option<Id>) -> AppRe
             return Err(bad_root());
         }
     }
-    if let Some(priority) = new.metadata.as_ref().and_then(|m| m.priority.as_ref()) {
-        if root.is_some() {
-            return Err(AppError::bad(
-                "createPost",
-                "api.post.post_priority.priority_post_only_allowed_for_root_post.request_error",
-                "Only root posts can have a priority.",
-            ));
-        }
-        if !matches!(priority.priority.as_str(), "" | "urgent" | "important") {
-            return Err(AppError::body_param("createPost", "metadata.priority"));
-        }
-        if priority.persistent_notifications && priority.priority != "urgent" {
-            return Err(AppError::bad(
-                "createPost",
-                "api.post.post_priority.urgent_persistent_notification_post.request_error",
-                "Persistent notifications need an urgent post.",
-            ));
-        }
+    check_priority(new.metadata.as_ref().and_then(|m| m.priority.as_ref()), root.is_some())
+}
+
+/// Only root posts have a priority, and only urgent ones notify again and again.
+pub(crate) fn check_priority(priority: Option<&Priority>, is_reply: bool) -> AppResult<()> {
+    let Some(priority) = priority else { return Ok(()) };
+    if is_reply {
+        return Err(AppError::bad(
+            "createPost",
+            "api.post.post_priority.priority_post_only_allowed_for_root_post.request_error",
+            "Only root posts can have a priority.",
+        ));
+    }
+    if !matches!(priority.priority.as_str(), "" | "urgent" | "important") {
+        return Err(AppError::body_param("createPost", "metadata.priority"));
+    }
+    if priority.persistent_notifications && priority.priority != "urgent" {
+        return Err(AppError::bad(
+            "createPost",
+            "api.post.post_priority.urgent_persistent_notification_post.request_error",
+            "Persistent notifications need an urgent post.",
+        ));
     }
     Ok(())
 }

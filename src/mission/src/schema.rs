@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
-const STEPS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS, ACCOUNTS, PICTURES_AND_PARTS];
+const STEPS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS, ACCOUNTS, PICTURES_AND_PARTS, NOT_POSTED_YET];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -161,6 +161,27 @@ CREATE TABLE mention_words (
     PRIMARY KEY (word, user_id)) STRICT, WITHOUT ROWID;
 CREATE INDEX mention_words_user ON mention_words (user_id);
 CREATE INDEX mention_words_wide ON mention_words (wide) WHERE wide = 1;
+";
+
+/// What is not posted yet, and reminders: `target_time` is in seconds, everything else in milliseconds.
+const NOT_POSTED_YET: &str = "
+CREATE TABLE drafts (
+    user_id TEXT NOT NULL, channel_id TEXT NOT NULL, root_id TEXT NOT NULL, create_at INTEGER NOT NULL,
+    update_at INTEGER NOT NULL, message TEXT NOT NULL, type TEXT NOT NULL, props TEXT NOT NULL, file_ids TEXT NOT NULL,
+    priority TEXT NOT NULL, PRIMARY KEY (user_id, channel_id, root_id)) STRICT, WITHOUT ROWID;
+CREATE INDEX drafts_by_root ON drafts (root_id) WHERE root_id <> '';
+CREATE TABLE scheduled_posts (
+    id TEXT PRIMARY KEY, user_id TEXT NOT NULL, channel_id TEXT NOT NULL, root_id TEXT NOT NULL,
+    create_at INTEGER NOT NULL, update_at INTEGER NOT NULL, message TEXT NOT NULL, type TEXT NOT NULL,
+    props TEXT NOT NULL, file_ids TEXT NOT NULL, priority TEXT NOT NULL, scheduled_at INTEGER NOT NULL,
+    processed_at INTEGER NOT NULL, error_code TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX scheduled_posts_user ON scheduled_posts (user_id);
+CREATE INDEX scheduled_posts_due ON scheduled_posts (scheduled_at) WHERE error_code = '';
+CREATE TABLE reminders (
+    post_id TEXT NOT NULL, user_id TEXT NOT NULL, target_time INTEGER NOT NULL,
+    PRIMARY KEY (post_id, user_id)) STRICT, WITHOUT ROWID;
+CREATE INDEX reminders_user ON reminders (user_id);
+CREATE INDEX reminders_due ON reminders (target_time);
 ";
 
 /// Fills `mention_words` as writing each user would.

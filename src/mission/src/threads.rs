@@ -411,7 +411,8 @@ fn shown(core: &Inner, db: &Connection, rows: Vec<Joined>, extended: bool) -> ru
     let sql = "SELECT * FROM posts WHERE id IN (SELECT value FROM json_each(?1))";
     let posts = render(core, db, all(db, sql, [id_array(&ids)], post_row)?)?;
     let mut posts: BTreeMap<Id, Post> = posts.into_iter().map(|p| (p.id, p)).collect();
-    let users = participants(db, rows.iter().flat_map(|r| &r.participants), extended)?;
+    let mut users = participants(db, rows.iter().flat_map(|r| &r.participants), extended)?;
+    users.values_mut().for_each(|u| u.auth_data = Some(String::new()));
     let threads = rows.into_iter().filter_map(|row| {
         let post = posts.remove(&row.thread)?;
         Some(Thread {

@@ -83,6 +83,8 @@ pub struct User {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failed_attempts: i64,
     pub locale: String,
+    /// `null` when nothing is known of it, as in lists that name users by their id alone.
+    #[serde(deserialize_with = "null_as_default", serialize_with = "empty_as_null")]
     pub timezone: StringMap,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_id: Option<String>,
@@ -426,12 +428,12 @@ pub struct Post {
     pub kind: String,
     pub props: Map<String, Value>,
     pub hashtags: String,
-    /// Left out when empty, as clients expect of the real server's `null`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_as_default")]
     pub file_ids: Vec<Id>,
     pub pending_post_id: String,
     #[serde(default, skip_serializing_if = "is_false")]
     pub has_reactions: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_id: Option<String>,
     pub reply_count: i64,
     pub last_reply_at: i64,
@@ -477,6 +479,10 @@ pub struct Priority {
 
 fn null_as_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(d)?.unwrap_or_default())
+}
+
+fn empty_as_null<S: serde::Serializer>(map: &StringMap, s: S) -> Result<S::Ok, S::Error> {
+    if map.is_empty() { s.serialize_none() } else { map.serialize(s) }
 }
 
 /// Posts with their order.
@@ -546,6 +552,56 @@ pub struct ThreadQuery {
     pub threads_only: bool,
     /// None of direct and group channels.
     pub exclude_direct: bool,
+}
+
+/// A message that is not posted yet, as its writer's clients share it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct Draft {
+    pub create_at: i64,
+    pub update_at: i64,
+    pub delete_at: i64,
+    pub user_id: Id,
+    pub channel_id: Id,
+    #[serde(with = "blank_id")]
+    pub root_id: Option<Id>,
+    pub message: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub props: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub file_ids: Vec<Id>,
+    pub metadata: PostMetadata,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub priority: Map<String, Value>,
+}
+
+/// A message that is posted at a time of its writer's choice.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct ScheduledPost {
+    #[serde(flatten)]
+    pub draft: Draft,
+    pub id: Id,
+    pub scheduled_at: i64,
+    pub processed_at: i64,
+    /// Why it was not posted, as the real server names it; "" while it waits.
+    pub error_code: String,
+}
+
+/// `GET /posts/{id}/info`: where a post is, for somebody who may not be there yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct PostInfo {
+    pub channel_id: Id,
+    pub channel_type: String,
+    pub channel_display_name: String,
+    pub has_joined_channel: bool,
+    #[serde(with = "blank_id")]
+    pub team_id: Option<Id>,
+    pub team_type: String,
+    pub team_display_name: String,
+    pub has_joined_team: bool,
 }
 
 /// A reaction.
@@ -818,6 +874,31 @@ pub struct NewPost {
     /// Honoured for system administrators only.
     pub create_at: i64,
     pub metadata: Option<NewPostMetadata>,
+}
+
+/// `POST /drafts`, `POST /posts/schedule` and `PUT /posts/schedule/{id}`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct NewDraft {
+    /// Of a scheduled post that is changed.
+    pub id: String,
+    pub channel_id: String,
+    pub root_id: String,
+    pub message: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(deserialize_with = "null_as_default")]
+    pub props: Map<String, Value>,
+    #[serde(deserialize_with = "null_as_default")]
+    pub file_ids: Vec<String>,
+    #[serde(deserialize_with = "null_as_default")]
+    pub priority: Map<String, Value>,
+    pub metadata: Option<NewPostMetadata>,
+    /// Of a scheduled post.
+    pub scheduled_at: i64,
+    /// Of a scheduled post that is changed: what its clients want to show.
+    pub error_code: String,
 }
 
 /// The part of a new post's metadata that a client may set.

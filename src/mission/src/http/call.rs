@@ -74,6 +74,11 @@ impl Call {
         self.query.get(name).map(parse).transpose()
     }
 
+    /// The client's own WebSocket connection, as it names it: it need not hear of what it does.
+    pub(crate) fn connection(&self) -> Option<Id> {
+        self.headers.get("connection-id")?.to_str().ok()?.parse().ok()
+    }
+
     /// `page`, from 0.
     pub(crate) fn page(&self) -> u32 {
         self.query.number("page").and_then(|n| u32::try_from(n).ok()).unwrap_or(0)

@@ -18,6 +18,7 @@ mod call;
 mod categories;
 mod channels;
 mod clientconfig;
+mod drafts;
 mod files;
 mod picture;
 mod posts;

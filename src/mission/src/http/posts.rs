@@ -215,6 +215,41 @@ pub(crate) fn flagged(call: &Call) -> AppResult<Reply> {
     Reply::json(&call.core().flagged_posts(call.session()?, call.own_user()?, of, call.page(), call.per_page())?)
 }
 
+/// A message for one user that nobody keeps.
+pub(crate) fn create_ephemeral(call: &Call) -> AppResult<Reply> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        user_id: String,
+        post: Option<NewPost>,
+    }
+    let body: Body = call.json("body")?;
+    let user = body.user_id.parse().map_err(|_| AppError::body_param("createEphemeralPost", "user_id"))?;
+    let post = body.post.ok_or_else(|| AppError::body_param("createEphemeralPost", "post"))?;
+    Reply::created(&call.core().ephemeral_post(call.session()?, user, &post)?)
+}
+
+pub(crate) fn info(call: &Call) -> AppResult<Reply> {
+    Reply::json(&call.core().post_info(call.session()?, call.id("post_id")?)?)
+}
+
+pub(crate) fn restore(call: &Call) -> AppResult<Reply> {
+    let (post, version) = (call.id("post_id")?, call.id("restore_version_id")?);
+    Reply::json(&call.core().restore_post(call.session()?, post, version)?)
+}
+
+/// `target_time` is in seconds.
+pub(crate) fn remind(call: &Call) -> AppResult<Reply> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        target_time: i64,
+    }
+    let body: Body = call.json("target_time")?;
+    call.core().remind(call.session()?, call.own_user()?, call.id("post_id")?, body.target_time)?;
+    Reply::ok()
+}
+
 pub(crate) fn edit_history(call: &Call) -> AppResult<Reply> {
     Reply::json(&call.core().edit_history(call.session()?, call.id("post_id")?)?)
 }

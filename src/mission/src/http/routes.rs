@@ -11,7 +11,8 @@ use telemetry::RequestKind;
 use super::call::Call;
 use super::reply::Reply;
 use super::{
-    accounts, bots, categories, channels, files, posts, preferences, search, system, teams, threads, uploads, users,
+    accounts, bots, categories, channels, drafts, files, posts, preferences, search, system, teams, threads, uploads,
+    users,
 };
 use crate::error::AppResult;
 
@@ -318,6 +319,21 @@ pub static ROUTES: &[Route] = &[
     get("/api/v4/users/{user_id}/posts/flagged", Own, posts::flagged),
     post("/api/v4/users/{user_id}/posts/{post_id}/set_unread", Own, posts::set_unread),
 
+    post("/api/v4/users/{user_id}/posts/{post_id}/reminder", Own, posts::remind),
+    post("/api/v4/posts/ephemeral", SystemAdmin, posts::create_ephemeral),
+    get("/api/v4/posts/{post_id}/info", ChannelMember, posts::info),
+    post("/api/v4/posts/{post_id}/restore/{restore_version_id}", Own, posts::restore),
+
+    // What is not posted yet
+    post("/api/v4/drafts", ChannelMember, drafts::save),
+    get("/api/v4/users/{user_id}/teams/{team_id}/drafts", Own, drafts::list),
+    delete("/api/v4/users/{user_id}/channels/{channel_id}/drafts", Own, drafts::delete),
+    delete("/api/v4/users/{user_id}/channels/{channel_id}/drafts/{thread_id}", Own, drafts::delete),
+    post("/api/v4/posts/schedule", ChannelMember, drafts::schedule),
+    put("/api/v4/posts/schedule/{scheduled_post_id}", Own, drafts::update_scheduled),
+    delete("/api/v4/posts/schedule/{scheduled_post_id}", Own, drafts::delete_scheduled),
+    get("/api/v4/posts/scheduled/team/{team_id}", TeamMember, drafts::scheduled),
+
     // Threads
     get("/api/v4/users/{user_id}/teams/{team_id}/threads", Own, threads::list),
     put("/api/v4/users/{user_id}/teams/{team_id}/threads/read", Own, threads::read_all),
@@ -361,9 +377,6 @@ pub static ROUTES: &[Route] = &[
 
     // Features of the real server that clients probe and tolerate to be missing
     post("/api/v4/client_perf", SignedIn, system::not_offered),
-    get("/api/v4/users/{user_id}/teams/{team_id}/drafts", SignedIn, system::not_offered),
-    post("/api/v4/drafts", SignedIn, system::not_offered),
-    get("/api/v4/posts/scheduled/team/{team_id}", SignedIn, system::not_offered),
     post("/api/v4/users/{user_id}/posts/{post_id}/ack", SignedIn, system::not_offered),
     delete("/api/v4/users/{user_id}/posts/{post_id}/ack", SignedIn, system::not_offered),
 ];

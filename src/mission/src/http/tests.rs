@@ -24,6 +24,7 @@ use super::*;
 use crate::testkit::{Node, Sent};
 use crate::{CoreOptions, CoreSettings};
 
+mod drafts;
 mod search;
 mod threads;
 mod uploads;

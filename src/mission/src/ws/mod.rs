@@ -230,7 +230,8 @@ impl EventSink for WsHub {
         let mut connections = self.connections();
         let mut overflown = Vec::new();
         for connection in connections.values() {
-            if reaches(connection.user) && connection.offer(&broadcast, &text) == Err(Overflow) {
+            let caused_it = broadcast.omit_connection == Some(connection.id);
+            if !caused_it && reaches(connection.user) && connection.offer(&broadcast, &text) == Err(Overflow) {
                 overflown.push(Arc::clone(connection));
             }
         }
@@ -305,7 +306,7 @@ fn broadcast_json(broadcast: &Broadcast) -> Value {
         "channel_id": text(&broadcast.channel_id),
         "team_id": text(&broadcast.team_id),
         "connection_id": "",
-        "omit_connection_id": "",
+        "omit_connection_id": crate::rows::text(&broadcast.omit_connection),
     })
 }
 

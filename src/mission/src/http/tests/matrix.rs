@@ -103,6 +103,20 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("PUT /api/v4/posts/{post_id}", "", r#"{"id":"{post_id}","message":"x"}"#),
     ("PUT /api/v4/posts/{post_id}/patch", "", r#"{"message":"x"}"#),
     ("POST /api/v4/reactions", "", r#"{"user_id":"{me}","post_id":"{post_id}","emoji_name":"wave"}"#),
+    ("POST /api/v4/users/{user_id}/posts/{post_id}/reminder", "", r#"{"target_time":1900000000}"#),
+    (
+        "POST /api/v4/posts/ephemeral",
+        "",
+        r#"{"user_id":"{user_id}","post":{"channel_id":"{channel_id}","message":"x"}}"#,
+    ),
+    // What is not posted yet
+    ("POST /api/v4/drafts", "", r#"{"channel_id":"{channel_id}","message":"x"}"#),
+    ("POST /api/v4/posts/schedule", "", r#"{"channel_id":"{channel_id}","message":"x","scheduled_at":1900000000000}"#),
+    (
+        "PUT /api/v4/posts/schedule/{scheduled_post_id}",
+        "",
+        r#"{"id":"{scheduled_post_id}","channel_id":"{channel_id}","message":"x","scheduled_at":1900000000000}"#,
+    ),
     // Files
     ("POST /api/v4/files", "/api/v4/files?channel_id={channel_id}&filename=x.txt", "bytes"),
     ("POST /api/v4/uploads", "", r#"{"channel_id":"{channel_id}","filename":"x.bin","file_size":5}"#),
@@ -133,6 +147,10 @@ const ANSWERS: &[(&str, u16)] = &[
     ("POST /api/v4/users/password/reset", 400),
     ("POST /api/v4/users/password/reset/send", 501),
     ("POST /api/v4/users/email/verify", 400),
+    // Only who wrote it may, no administrator.
+    ("POST /api/v4/posts/{post_id}/restore/{restore_version_id}", 403),
+    ("PUT /api/v4/posts/schedule/{scheduled_post_id}", 403),
+    ("DELETE /api/v4/posts/schedule/{scheduled_post_id}", 403),
     // Plain requests are no handshakes.
     ("GET /api/v4/websocket", 400),
     ("GET /api/v4/websocket/", 400),
@@ -144,9 +162,6 @@ const ANSWERS: &[(&str, u16)] = &[
     ("GET /api/v4/users/{user_id}/uploads", 403),
     // Features that are not offered.
     ("POST /api/v4/client_perf", 501),
-    ("GET /api/v4/users/{user_id}/teams/{team_id}/drafts", 501),
-    ("POST /api/v4/drafts", 501),
-    ("GET /api/v4/posts/scheduled/team/{team_id}", 501),
     ("POST /api/v4/users/{user_id}/posts/{post_id}/ack", 501),
     ("DELETE /api/v4/users/{user_id}/posts/{post_id}/ack", 501),
 ];
@@ -374,6 +389,9 @@ impl MatrixWorld {
         core.create_post(&as_author, &serde_json::from_value(reply).unwrap(), true).unwrap();
         let edited = serde_json::from_value(json!({ "message": format!("{CHANNEL_SECRET} again") })).unwrap();
         core.patch_post(&as_author, post, &edited).unwrap();
+        let version = core.edit_history(&as_author, post).unwrap()[0].id;
+        let later = json!({ "channel_id": ops, "message": CHANNEL_SECRET, "scheduled_at": 1_900_000_000_000i64 });
+        let scheduled = core.schedule_post(&as_author, &serde_json::from_value(later).unwrap(), None).unwrap().id;
         core.save_reaction(&as_author, id(&author), post, "eyes").unwrap();
         let preference =
             json!([{ "user_id": author.id, "category": "display_settings", "name": "name_format", "value": "x" }]);
@@ -414,6 +432,8 @@ impl MatrixWorld {
             ("post_id", post.to_string()),
             ("thread_id", post.to_string()),
             ("timestamp", "1".to_owned()),
+            ("restore_version_id", version.to_string()),
+            ("scheduled_post_id", scheduled.to_string()),
             ("file_id", file.to_string()),
             ("upload_id", upload.to_string()),
             ("emoji_name", "eyes".to_owned()),
