@@ -96,6 +96,7 @@ fn text_len(event: &Event) -> usize {
         | Event::ChannelMember(_)
         | Event::Reaction(_)
         | Event::File(_)
+        | Event::Emoji(_)
         | Event::Purge(_) => 0,
     }
 }

@@ -287,6 +287,7 @@ impl Mission {
             | Event::ChannelMember(_)
             | Event::Reaction(_)
             | Event::File(_)
+            | Event::Emoji(_)
             | Event::Purge(_) => Precedence::Priority,
         };
         let label = if is_user { Label::directory() } else { "mission".parse().expect("a label") };

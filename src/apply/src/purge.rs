@@ -192,6 +192,7 @@ impl<'a> Wanted<'a> {
                 | Event::TeamMember(_)
                 | Event::Channel(_)
                 | Event::ChannelMember(_)
+                | Event::Emoji(_)
                 | Event::Purge(_),
             ) => false,
         }
@@ -273,6 +274,7 @@ fn targets(journal: &Journal, core: &Core, target: PurgeTarget) -> Result<Target
                     | Event::TeamMember(_)
                     | Event::Channel(_)
                     | Event::ChannelMember(_)
+                    | Event::Emoji(_)
                     | Event::Purge(_),
                 ) => Err(PurgeError::OtherKind(listed.entry.header.kind.as_str())),
                 Err(_) => {

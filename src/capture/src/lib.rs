@@ -361,6 +361,7 @@ fn is_update(event: &Event) -> bool {
         | Event::Post(_)
         | Event::Reaction(_)
         | Event::File(_)
+        | Event::Emoji(_)
         | Event::Purge(_) => false,
     }
 }
@@ -535,6 +536,7 @@ mod tests {
                 | Event::ChannelMember(_)
                 | Event::Post(_)
                 | Event::Reaction(_)
+                | Event::Emoji(_)
                 | Event::Purge(_) => None,
             };
             events.filter_map(file).collect()

@@ -55,7 +55,7 @@ pub(crate) fn precedence(settings: &CaptureSettings, event: &Event, place: &Plac
             Precedence::Priority
         }
         Event::Purge(_) => Precedence::Flash,
-        Event::File(_) => Precedence::Deferred,
+        Event::File(_) | Event::Emoji(_) => Precedence::Deferred,
         Event::Reaction(_) => by_place(settings, place),
         Event::Post(post) => {
             let own = post.priority.as_ref().map_or("", |p| p.priority.as_str());

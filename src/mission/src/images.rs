@@ -6,9 +6,11 @@
 use std::io::{BufRead, Cursor, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use image::codecs::gif::{GifDecoder, GifEncoder, Repeat};
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{AnimationDecoder, DynamicImage, Frame, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use model::event::EmojiState;
 
 /// Most pixels that are decoded: 7680 x 4320, as the original. A progressive JPEG of that takes about 330 MB while it is
 /// decoded, so callers decode one at a time.
@@ -117,6 +119,65 @@ pub(crate) fn previews(bytes: &[u8]) -> Option<Previews> {
         let mini = encode(&thumbnail.thumbnail_exact(MINI_EDGE, MINI_EDGE), ImageFormat::Jpeg)?.bytes;
         Some(Previews { preview: encode(&preview, format)?, thumbnail: encode(&thumbnail, format)?, mini })
     })
+}
+
+/// Edge of an emoji as it is stored, and as it may be sent.
+const EMOJI_EDGE: u32 = 128;
+const EMOJI_SENT_EDGE_MAX: u32 = 1_028;
+/// Pixels of all frames of an animation together that are made small: some two seconds of work.
+const ANIMATION_PIXELS_MAX: u64 = 64_000_000;
+
+/// Why a picture is no emoji.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EmojiError {
+    NoPicture,
+    TooLarge,
+    Broken,
+}
+
+/// The picture of an emoji: as it is if it is small, else made small. Animations stay animations.
+pub(crate) fn emoji(bytes: &[u8]) -> Result<Vec<u8>, EmojiError> {
+    let head = look(Cursor::new(bytes)).ok_or(EmojiError::NoPicture)?;
+    let is_large = head.width > EMOJI_SENT_EDGE_MAX || head.height > EMOJI_SENT_EDGE_MAX;
+    if is_large || bytes.len() > EmojiState::IMAGE_BYTES_MAX || head.format == ImageFormat::Bmp {
+        return Err(if is_large { EmojiError::TooLarge } else { EmojiError::NoPicture });
+    }
+    if head.width <= EMOJI_EDGE && head.height <= EMOJI_EDGE {
+        return Ok(bytes.to_vec());
+    }
+    let small = match head.format == ImageFormat::Gif {
+        true => guarded(|| small_animation(bytes)),
+        false => decode(bytes)
+            .and_then(|picture| encode(&picture.thumbnail(EMOJI_EDGE, EMOJI_EDGE), ImageFormat::Png))
+            .map(|made| made.bytes),
+    };
+    small.filter(|small| small.len() <= EmojiState::IMAGE_BYTES_MAX).ok_or(EmojiError::Broken)
+}
+
+/// The MIME type of what is a picture of an emoji.
+pub(crate) fn emoji_mime(bytes: &[u8]) -> Option<&'static str> {
+    let head = look(Cursor::new(bytes)).filter(|head| head.format != ImageFormat::Bmp)?;
+    let fits = head.width.max(head.height) <= EMOJI_EDGE;
+    FORMATS.iter().find(|(format, _)| *format == head.format).map(|(_, mime)| *mime).filter(|_| fits)
+}
+
+fn small_animation(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut small = Vec::new();
+    let mut encoder = GifEncoder::new(&mut small);
+    encoder.set_repeat(Repeat::Infinite).ok()?;
+    let mut pixels = 0;
+    for frame in GifDecoder::new(Cursor::new(bytes)).ok()?.into_frames() {
+        let frame = frame.ok()?;
+        pixels += u64::from(frame.buffer().width()) * u64::from(frame.buffer().height());
+        if pixels > ANIMATION_PIXELS_MAX {
+            return None;
+        }
+        let delay = frame.delay();
+        let picture = DynamicImage::from(frame.into_buffer()).thumbnail(EMOJI_EDGE, EMOJI_EDGE);
+        encoder.encode_frame(Frame::from_parts(picture.to_rgba8(), 0, 0, delay)).ok()?;
+    }
+    drop(encoder);
+    Some(small)
 }
 
 /// Encodes as PNG or JPEG; a JPEG has no transparency, so what shines through is white.
@@ -254,6 +315,34 @@ pub(crate) mod tests {
             }
         }
         assert!(look(Cursor::new(b"plain text")).is_none());
+    }
+
+    #[test]
+    fn an_emoji_is_made_small_and_an_animation_stays_one() {
+        for (format, edge, stays) in
+            [(ImageFormat::Png, 128, true), (ImageFormat::Jpeg, 300, false), (ImageFormat::WebP, 1_028, false)]
+        {
+            let bytes = picture(edge, edge / 2, format);
+            let small = emoji(&bytes).unwrap();
+            assert_eq!(small == bytes, stays);
+            assert!(emoji_mime(&small).is_some());
+        }
+        let mut animation = Vec::new();
+        let mut encoder = GifEncoder::new(&mut animation);
+        for colour in [0, 255, 80] {
+            let frame = image::RgbaImage::from_pixel(200, 100, image::Rgba([colour, 0, 0, 255]));
+            encoder.encode_frame(Frame::new(frame)).unwrap();
+        }
+        drop(encoder);
+        let small = emoji(&animation).unwrap();
+        let frames = GifDecoder::new(Cursor::new(&small)).unwrap().into_frames().collect_frames().unwrap();
+        assert_eq!((frames.len(), frames[0].buffer().dimensions()), (3, (128, 64)));
+        assert_eq!(emoji_mime(&small), Some("image/gif"));
+        assert_eq!(emoji(b"text"), Err(EmojiError::NoPicture));
+        assert_eq!(emoji(&picture(1_029, 4, ImageFormat::Png)), Err(EmojiError::TooLarge));
+        let cut = picture(600, 600, ImageFormat::Png);
+        assert_eq!(emoji(&cut[..cut.len() / 2]), Err(EmojiError::Broken));
+        assert_eq!(emoji_mime(&picture(129, 4, ImageFormat::Png)), None);
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod custom_status;
 mod digest;
 mod drafts;
 mod due;
+mod emoji;
 mod ephemeral;
 pub mod error;
 pub mod events;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::access::{may, may_in_channel, may_in_team, require, require_in_channel, require_read};
 use crate::channels::{JOIN_LEAVE, mark_read, member_ids, require_channel};
 use crate::core::{Core, Inner, Tx};
+use crate::emoji;
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
 use crate::rows::{PostRow, all, count, file_info, first_id, get, id_array, post_row, reaction, run, text, to_json};
@@ -102,6 +103,10 @@ pub(crate) fn render(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> rusql
         if row.delete_at == 0 {
             metadata.files = files_of(db, &row.file_ids)?;
             metadata.reactions = reactions.remove(&row.id).unwrap_or_default();
+            metadata.emojis = emoji::named_in(db, &row.message, &metadata.reactions)?
+                .iter()
+                .map(|emoji| serde_json::to_value(emoji).expect("an emoji is texts and numbers"))
+                .collect();
             metadata.priority = serde_json::from_str(&row.priority).ok();
         }
         let mut props = row.props_map();

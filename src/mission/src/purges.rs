@@ -503,6 +503,7 @@ impl Tx<'_> {
                 | Event::TeamMember(_)
                 | Event::Channel(_)
                 | Event::ChannelMember(_)
+                | Event::Emoji(_)
                 | Event::Purge(_) => continue,
             }
             let emptied = event.encode_with(&mut RawIds);
@@ -542,6 +543,7 @@ fn is_about(event: &Event, order: &PurgeState, files: &BTreeSet<Id>) -> bool {
         | Event::TeamMember(_)
         | Event::Channel(_)
         | Event::ChannelMember(_)
+        | Event::Emoji(_)
         | Event::Purge(_) => false,
     }
 }
@@ -565,6 +567,7 @@ fn order_over(db: &Connection, event: &Event) -> rusqlite::Result<Option<String>
         | Event::TeamMember(_)
         | Event::Channel(_)
         | Event::ChannelMember(_)
+        | Event::Emoji(_)
         | Event::Purge(_) => Ok(None),
     }
 }

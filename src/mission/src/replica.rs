@@ -16,13 +16,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use model::event::{
-    ChannelMemberState, ChannelState, FileState, PostState, ReactionState, TeamMemberState, TeamState, UserState,
+    ChannelMemberState, ChannelState, EmojiState, FileState, PostState, ReactionState, TeamMemberState, TeamState,
+    UserState,
 };
 use model::{EntryId, Epoch, Event, Id, Kind, NodeId, Outcome, RangeSet, RawIds, Seq, UnixMillis, Version};
 use rusqlite::params;
 
 use crate::channels::{blank_channel, channel_row_by_id, direct_name, member, member_ids};
 use crate::core::{Core, StoreError, Tx, random_id, version_of};
+use crate::emoji;
 use crate::events::Broadcast;
 use crate::files::{StagedFile, StagedWriter, put_file};
 use crate::posts::{is_join_leave, node_name, post_row_by_id};
@@ -165,6 +167,7 @@ impl Replica {
             Event::Post(s) => tx.apply_post(s, id.origin),
             Event::Reaction(s) => tx.apply_reaction(s),
             Event::File(s) => self.apply_file(tx, s, content.as_ref()),
+            Event::Emoji(s) => tx.apply_emoji(s, id.origin),
             Event::Purge(_) => impossible("an order to purge is carried out, not applied"),
         };
         match result {
@@ -746,6 +749,30 @@ impl Tx<'_> {
             )?;
         }
         self.tell_posted(c, &row, &counted, false)?;
+        Ok(())
+    }
+
+    fn apply_emoji(&mut self, s: &EmojiState, origin: NodeId) -> Result<(), Fail> {
+        if let Some(reason) = emoji::impossible_in(s) {
+            return impossible(reason);
+        }
+        let known = emoji::known(&self.db, s.id)?;
+        if known.is_some_and(|(_, create_at)| create_at != s.create_at.0) {
+            return impossible("another emoji has the same id");
+        }
+        if known.is_some_and(|(version, _)| s.version <= version) {
+            return Ok(());
+        }
+        self.ensure_user(s.creator_id)?;
+        let taken = |name: &str| {
+            let sql = "SELECT 1 FROM emoji WHERE name = ?1 AND id <> ?2 AND delete_at = 0";
+            exists(&self.db, sql, [name, s.id.as_str()])
+        };
+        let shown = self.free_name(taken, &s.name, s.id, origin)?;
+        self.put_emoji(s, &shown)?;
+        if known.is_none() && s.delete_at.0 == 0 {
+            self.tell_emoji(&emoji::emoji_of(s, &shown));
+        }
         Ok(())
     }
 

@@ -23,6 +23,8 @@ pub(crate) const ROLES: &[BuiltIn] = &[
         display_name: "authentication.roles.global_user.name",
         scheme_managed: true,
         permissions: Some(&[
+            "create_emojis",
+            "delete_emojis",
             "list_public_teams",
             "join_public_teams",
             "create_direct_channel",

@@ -6,7 +6,8 @@
 use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
-const STEPS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS, ACCOUNTS, PICTURES_AND_PARTS, NOT_POSTED_YET];
+const STEPS: &[&str] =
+    &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS, ACCOUNTS, PICTURES_AND_PARTS, NOT_POSTED_YET, EMOJI];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -210,6 +211,15 @@ CREATE TABLE uploads (
     id TEXT PRIMARY KEY, create_at INTEGER NOT NULL, user_id TEXT NOT NULL, channel_id TEXT NOT NULL,
     filename TEXT NOT NULL, file_size INTEGER NOT NULL, file_offset INTEGER NOT NULL) STRICT;
 CREATE INDEX uploads_user ON uploads (user_id);
+";
+
+/// Custom emoji with their pictures, half a mebibyte at most.
+const EMOJI: &str = "
+CREATE TABLE emoji (
+    id TEXT PRIMARY KEY, create_at INTEGER NOT NULL, update_at INTEGER NOT NULL, delete_at INTEGER NOT NULL,
+    creator_id TEXT NOT NULL, name TEXT NOT NULL, wanted_name TEXT NOT NULL, image BLOB NOT NULL,
+    ver_at INTEGER NOT NULL, ver_by BLOB NOT NULL) STRICT;
+CREATE UNIQUE INDEX emoji_by_name ON emoji (name) WHERE delete_at = 0;
 ";
 
 /// Orders to remove content, and what went under them: it must not come back.

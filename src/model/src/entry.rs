@@ -141,11 +141,13 @@ pub enum Kind {
     File = 8,
     /// An order to remove content.
     Purge = 9,
+    /// A custom emoji with its image.
+    Emoji = 10,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::User,
         Self::Team,
         Self::TeamMember,
@@ -155,6 +157,7 @@ impl Kind {
         Self::Reaction,
         Self::File,
         Self::Purge,
+        Self::Emoji,
     ];
 
     /// The kind with this number.
@@ -174,6 +177,7 @@ impl Kind {
             Self::Reaction => "reaction",
             Self::File => "file",
             Self::Purge => "purge",
+            Self::Emoji => "emoji",
         }
     }
 }

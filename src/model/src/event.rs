@@ -21,6 +21,7 @@ pub enum Event {
     Reaction(ReactionState),
     File(FileState),
     Purge(PurgeState),
+    Emoji(EmojiState),
 }
 
 /// A user's public profile. No roles and no credentials: those are each node's own.
@@ -329,6 +330,36 @@ pub struct PurgeState {
     pub channel_id: Option<Id>,
 }
 
+/// A custom emoji with its image.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "IdContext")]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct EmojiState {
+    #[n(0)]
+    pub version: Version,
+    #[n(1)]
+    pub id: Id,
+    #[n(2)]
+    pub create_at: UnixMillis,
+    #[n(3)]
+    pub update_at: UnixMillis,
+    /// 0 while the emoji is there.
+    #[n(4)]
+    pub delete_at: UnixMillis,
+    #[n(5)]
+    pub creator_id: Id,
+    #[n(6)]
+    pub name: String,
+    /// PNG, JPEG, GIF or WebP, at most [`EmojiState::IMAGE_BYTES_MAX`]; empty when deleted.
+    #[cbor(n(7), with = "minicbor::bytes")]
+    pub image: Vec<u8>,
+}
+
+impl EmojiState {
+    /// Largest image, as Mattermost's: half of what an entry can hold.
+    pub const IMAGE_BYTES_MAX: usize = 512 * 1024;
+}
+
 /// Numbers of one epoch of one origin.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct EntryNumbers {
@@ -356,6 +387,7 @@ pub enum ObjectRef {
     Reaction(Id, Id, String),
     File(Id),
     Purge(Id),
+    Emoji(Id),
 }
 
 impl ObjectRef {
@@ -378,6 +410,7 @@ impl ObjectRef {
             Self::Reaction(a, b, emoji) => put(Kind::Reaction, &[a.as_str(), b.as_str(), emoji]),
             Self::File(a) => put(Kind::File, &[a.as_str()]),
             Self::Purge(a) => put(Kind::Purge, &[a.as_str()]),
+            Self::Emoji(a) => put(Kind::Emoji, &[a.as_str()]),
         }
         let mut first = [0u8; 8];
         first.copy_from_slice(&hash.finalize().as_bytes()[..8]);
@@ -398,6 +431,7 @@ impl Event {
             Self::Reaction(_) => Kind::Reaction,
             Self::File(_) => Kind::File,
             Self::Purge(_) => Kind::Purge,
+            Self::Emoji(_) => Kind::Emoji,
         }
     }
 
@@ -413,6 +447,7 @@ impl Event {
             Self::Reaction(s) => ObjectRef::Reaction(s.post_id, s.user_id, s.emoji_name.clone()),
             Self::File(s) => ObjectRef::File(s.stub.id),
             Self::Purge(s) => ObjectRef::Purge(s.id),
+            Self::Emoji(s) => ObjectRef::Emoji(s.id),
         }
     }
 
@@ -428,13 +463,14 @@ impl Event {
             Self::Reaction(s) => s.version,
             Self::File(s) => s.version,
             Self::Purge(s) => s.version,
+            Self::Emoji(s) => s.version,
         }
     }
 
     /// The ordering domain.
     pub fn stream(&self) -> StreamId {
         match self {
-            Self::User(_) => StreamId::Directory,
+            Self::User(_) | Self::Emoji(_) => StreamId::Directory,
             Self::Team(s) => StreamId::Team(s.id),
             Self::TeamMember(s) => StreamId::Team(s.team_id),
             Self::Channel(s) => StreamId::Channel(s.id),
@@ -467,6 +503,7 @@ impl Event {
             }
             Self::Reaction(s) => vec![ObjectRef::Post(s.post_id), ObjectRef::User(s.user_id)],
             Self::File(s) => vec![ObjectRef::Channel(s.channel_id)],
+            Self::Emoji(s) => vec![ObjectRef::User(s.creator_id)],
         }
     }
 
@@ -483,6 +520,7 @@ impl Event {
             Self::Reaction(s) => minicbor::to_vec_with(s, ctx),
             Self::File(s) => minicbor::to_vec_with(s, ctx),
             Self::Purge(s) => minicbor::to_vec_with(s, ctx),
+            Self::Emoji(s) => minicbor::to_vec_with(s, ctx),
         }
         .expect(INFALLIBLE)
     }
@@ -502,6 +540,7 @@ impl Event {
             Kind::Reaction => Self::Reaction(minicbor::decode_with(bytes, ctx)?),
             Kind::File => Self::File(minicbor::decode_with(bytes, ctx)?),
             Kind::Purge => Self::Purge(minicbor::decode_with(bytes, ctx)?),
+            Kind::Emoji => Self::Emoji(minicbor::decode_with(bytes, ctx)?),
         })
     }
 }

@@ -279,6 +279,7 @@ fn objects_named(id: Id) -> Vec<ObjectRef> {
         ObjectRef::User(id),
         ObjectRef::Team(id),
         ObjectRef::Purge(id),
+        ObjectRef::Emoji(id),
     ]
 }
 
@@ -293,6 +294,7 @@ fn files_of(listed: &Listed) -> Vec<ObjectRef> {
             | Event::ChannelMember(_)
             | Event::Reaction(_)
             | Event::File(_)
+            | Event::Emoji(_)
             | Event::Purge(_),
         )
         | Err(_) => Vec::new(),
@@ -311,6 +313,7 @@ fn plain_bytes(listed: &Listed) -> u64 {
             | Event::ChannelMember(_)
             | Event::Post(_)
             | Event::Reaction(_)
+            | Event::Emoji(_)
             | Event::Purge(_),
         )
         | Err(_) => 0,

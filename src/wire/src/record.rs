@@ -633,6 +633,7 @@ impl Context {
                 | Event::ChannelMember(_)
                 | Event::Reaction(_)
                 | Event::File(_)
+                | Event::Emoji(_)
                 | Event::Purge(_),
             )
             | None => {}

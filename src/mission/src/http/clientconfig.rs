@@ -92,7 +92,7 @@ const EVERYBODY: &[(&str, &str)] = &[
     ("EnableClientMetrics", "false"),
     ("EnableComplianceExport", "false"),
     ("EnableCustomBrand", "false"),
-    ("EnableCustomEmoji", "false"),
+    ("EnableCustomEmoji", "true"),
     ("EnableDesktopLandingPage", "false"),
     ("EnableDiagnostics", "false"),
     ("EnableFile", "false"),

@@ -195,7 +195,7 @@ pub(super) async fn with_previews(call: &Call, info: FileInfo) -> AppResult<File
     }
 }
 
-async fn read_capped<S, E>(pieces: &mut S, max: usize) -> AppResult<Bytes>
+pub(super) async fn read_capped<S, E>(pieces: &mut S, max: usize) -> AppResult<Bytes>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: std::fmt::Display,

@@ -19,6 +19,7 @@ mod categories;
 mod channels;
 mod clientconfig;
 mod drafts;
+mod emoji;
 mod files;
 mod picture;
 mod posts;
@@ -233,7 +234,7 @@ impl ApiState {
     }
 
     /// As [`Self::blocking`], for work that decodes pictures.
-    async fn imaging<T, F>(&self, work: F) -> AppResult<T>
+    pub(crate) async fn imaging<T, F>(&self, work: F) -> AppResult<T>
     where
         T: Send + 'static,
         F: FnOnce() -> AppResult<T> + Send + 'static,

@@ -302,8 +302,3 @@ pub(crate) fn reactions(call: &Call) -> AppResult<Reply> {
 pub(crate) fn reactions_of_posts(call: &Call) -> AppResult<Reply> {
     Reply::json(&call.core().reactions_of_posts(call.session()?, &call.ids("post_ids")?)?)
 }
-
-/// No emoji but the built-in ones, which clients bring along.
-pub(crate) fn no_such_emoji(_: &Call) -> AppResult<Reply> {
-    Err(AppError::not_found("getEmoji", "app.emoji.get_by_name.no_result"))
-}

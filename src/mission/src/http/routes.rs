@@ -11,8 +11,8 @@ use telemetry::RequestKind;
 use super::call::Call;
 use super::reply::Reply;
 use super::{
-    accounts, bots, categories, channels, drafts, files, posts, preferences, search, system, teams, threads, uploads,
-    users,
+    accounts, bots, categories, channels, drafts, emoji, files, posts, preferences, search, system, teams, threads,
+    uploads, users,
 };
 use crate::error::AppResult;
 
@@ -142,11 +142,6 @@ pub static ROUTES: &[Route] = &[
     get("/api/v4/plugins/webapp", Anyone, system::empty_list),
     get("/api/v4/system/notices/{team_id}", SignedIn, system::empty_list),
     get("/api/v4/custom_profile_attributes/fields", SignedIn, system::empty_list),
-    get("/api/v4/emoji", SignedIn, system::empty_list),
-    post("/api/v4/emoji/names", SignedIn, system::empty_list),
-    post("/api/v4/emoji/search", SignedIn, system::empty_list),
-    get("/api/v4/emoji/autocomplete", SignedIn, system::empty_list),
-    get("/api/v4/emoji/name/{emoji_name}", SignedIn, posts::no_such_emoji),
     post("/api/v4/logs", SignedIn, system::client_log),
     post("/api/v4/roles/names", SignedIn, system::roles_by_names).without_csrf(),
     get("/api/v4/roles/name/{role_name}", SignedIn, system::role_by_name).without_csrf(),
@@ -342,6 +337,17 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/users/{user_id}/teams/{team_id}/threads/{thread_id}/set_unread/{post_id}", Own, threads::set_unread),
     put("/api/v4/users/{user_id}/teams/{team_id}/threads/{thread_id}/following", Own, threads::follow),
     delete("/api/v4/users/{user_id}/teams/{team_id}/threads/{thread_id}/following", Own, threads::unfollow),
+
+    // Custom emoji
+    stream(Method::POST, "/api/v4/emoji", SignedIn, |call, body| Box::pin(emoji::create(call, body))),
+    get("/api/v4/emoji", SignedIn, emoji::list),
+    post("/api/v4/emoji/names", SignedIn, emoji::by_names),
+    post("/api/v4/emoji/search", SignedIn, emoji::search),
+    get("/api/v4/emoji/autocomplete", SignedIn, emoji::autocomplete),
+    get("/api/v4/emoji/name/{emoji_name}", SignedIn, emoji::by_name),
+    get("/api/v4/emoji/{emoji_id}", SignedIn, emoji::get),
+    delete("/api/v4/emoji/{emoji_id}", Own, emoji::delete),
+    get("/api/v4/emoji/{emoji_id}/image", SignedIn, emoji::image).without_csrf(),
 
     // Reactions
     post("/api/v4/reactions", ChannelMember, posts::react),

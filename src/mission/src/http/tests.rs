@@ -25,6 +25,7 @@ use crate::testkit::{Node, Sent};
 use crate::{CoreOptions, CoreSettings};
 
 mod drafts;
+mod emoji;
 mod search;
 mod threads;
 mod uploads;

@@ -139,7 +139,9 @@ const CATEGORIES: &str = r#"[{"id":"{category_id}","user_id":"{user_id}","team_i
 
 /// Rows that answer something else than success to whoever gets through.
 const ANSWERS: &[(&str, u16)] = &[
-    // There are none.
+    // Not a form.
+    ("POST /api/v4/emoji", 400),
+    // A name of the clients' own emoji.
     ("GET /api/v4/emoji/name/{emoji_name}", 404),
     // Sign-up is closed, but for administrators.
     ("POST /api/v4/users", 403),
@@ -403,6 +405,9 @@ impl MatrixWorld {
         let order = site.get(&format!("{at}/order"), &author.bearer()).await.text().to_owned();
         let new = json!({ "channel_id": ops, "filename": CHANNEL_SECRET, "file_size": 5 });
         let upload = core.create_upload(&as_author, &serde_json::from_value(new).unwrap()).unwrap().id;
+        let new = crate::emoji::NewEmoji { creator_id: author.id.clone(), name: "our-boat".to_owned() };
+        let emoji = super::super::picture::initials("a", id(&author));
+        let emoji = core.create_emoji(&as_author, &new, &emoji).unwrap().id;
         let token = core.create_token(&as_author, id(&author), "script").unwrap().id;
 
         core.convert_user_to_bot(&as_root, id(&people[&Role::Bot])).unwrap();
@@ -435,6 +440,7 @@ impl MatrixWorld {
             ("restore_version_id", version.to_string()),
             ("scheduled_post_id", scheduled.to_string()),
             ("file_id", file.to_string()),
+            ("emoji_id", emoji.to_string()),
             ("upload_id", upload.to_string()),
             ("emoji_name", "eyes".to_owned()),
             ("category", "display_settings".to_owned()),
