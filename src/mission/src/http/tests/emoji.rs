@@ -5,9 +5,7 @@ use crate::images::tests::picture;
 
 fn form(creator: &str, name: &str, image: &[u8]) -> Vec<u8> {
     let emoji = json!({ "creator_id": creator, "name": name });
-    let head = format!(
-        "--cut\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a.png\"\r\nContent-Type: image/png\r\n\r\n"
-    );
+    let head = "--cut\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a.png\"\r\n\r\n".to_owned();
     let tail = format!("\r\n--cut\r\nContent-Disposition: form-data; name=\"emoji\"\r\n\r\n{emoji}\r\n--cut--\r\n");
     [head.into_bytes(), image.to_vec(), tail.into_bytes()].concat()
 }
