@@ -20,6 +20,7 @@
 //! Not here: the TLS configuration and the sockets (`carrier`), naming a chunk (`wire`).
 
 mod at_rest;
+mod card;
 mod chunk_secret;
 mod error;
 mod file;
@@ -32,6 +33,7 @@ mod sealing;
 mod wrapping;
 
 pub use at_rest::{CHECK_LEN, DataKey, DataKeys, KeyNumber, SALT_LEN, SegmentCipher, TAG_LEN, random_salt};
+pub use card::{Card, CardError};
 pub use chunk_secret::{ChunkNameKey, ChunkSecret};
 pub use error::KeysError;
 pub use file::destroy_file;
