@@ -133,7 +133,9 @@ impl Side {
                 | Output::FileUnavailable(_)
                 | Output::Close { .. }
                 | Output::Restore(_)
-                | Output::NotReturned { .. }) => panic!("nothing of the kind happens between these two: {other:?}"),
+                | Output::NotReturned { .. }
+                | Output::TakeParcel { .. }
+                | Output::ParcelKept { .. }) => panic!("nothing of the kind happens between these two: {other:?}"),
             }
         }
     }

@@ -39,7 +39,9 @@ pub(crate) fn is_hurried(frame: &Frame) -> bool {
         | Frame::Got(_)
         | Frame::Shut(_)
         | Frame::OnRequest(_)
-        | Frame::Urge(_) => false,
+        | Frame::Urge(_)
+        | Frame::Carried(_)
+        | Frame::Kept(_) => false,
     }
 }
 

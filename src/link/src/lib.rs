@@ -20,6 +20,8 @@
 //! - What either side lost to damage is asked for again where the other still holds it; receipts are never taken back.
 //! - A batch refers only to entries that the peer has acknowledged, of its own label; what the peer cannot read it gets again
 //!   without reference.
+//! - Parcels for nodes further on share the link with the node's own traffic, class by class, and are offered until the peer
+//!   has answered for them.
 //! - Memory is bounded by the constants in [`limits`], whatever the backlog and whatever the peer says.
 //!
 //! Not here: who may send how much and when (`shaper`), sockets and durable storage (`carrier`, `journal`).
@@ -38,6 +40,7 @@ mod sender;
 mod sent;
 mod serve;
 mod session;
+mod transit;
 
 pub use clone::{CloneDetector, CloneVerdict};
 pub use fetch::OnRequest;

@@ -7,7 +7,7 @@ use model::{
     ChunkName, Entry, EntryHash, EntryId, Epoch, Hlc, NodeId, OutboundError, Outcome, Precedence, RangeSet, Seq,
 };
 use wire::WireError;
-use wire::frame::ByeCode;
+use wire::frame::{ByeCode, Custody};
 
 /// Something for the shell to do. Outputs are to be carried out in order.
 #[derive(Clone, Debug)]
@@ -97,6 +97,21 @@ pub enum Output {
         epoch: Epoch,
         /// Own numbers.
         ranges: RangeSet,
+    },
+    /// The peer has handed over a parcel: make durable what it is or holds, then call
+    /// [`crate::Session::parcel_answered`]; or refuse it there.
+    TakeParcel {
+        /// [`wire::parcel::name_of`] its bytes, checked.
+        name: u64,
+        /// The parcel; whether it is one, and genuine, is for the shell to see.
+        bytes: Vec<u8>,
+    },
+    /// What has become of a parcel of [`crate::Session::hand_over`].
+    ParcelKept {
+        /// Its name.
+        name: u64,
+        /// Taken or refused.
+        custody: Custody,
     },
     /// For metrics and logs.
     Event(LinkEvent),

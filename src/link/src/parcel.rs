@@ -152,6 +152,10 @@ impl Planner {
         if planned.numbers.is_empty() && least == Precedence::Deferred {
             self.next_chunks(body_bytes.max(control + 1), &mut planned, outbound)?;
         }
+        // Small, and what the other side waits for to free what it holds.
+        if planned.is_only_control() {
+            planned.precedence = Precedence::Priority;
+        }
         Ok((planned.bytes > control || !planned.frames.is_empty() && control > 0).then_some(planned))
     }
 
@@ -434,7 +438,9 @@ impl Session {
             | Frame::Got(_)
             | Frame::Shut(_)
             | Frame::OnRequest(_)
-            | Frame::Urge(_) => return Err(LinkError::Protocol("a parcel with a frame that belongs on a connection")),
+            | Frame::Urge(_)
+            | Frame::Carried(_)
+            | Frame::Kept(_) => return Err(LinkError::Protocol("a parcel with a frame that belongs on a connection")),
         }
         Ok(())
     }

@@ -9,7 +9,8 @@ use model::{
     RangeSet, Seq, UnixMillis,
 };
 use wire::Frame;
-use wire::frame::{Bye, ByeCode, FRAME_BYTES_MAX, Greet, NAME_BYTES_MAX, PROTOCOL};
+use wire::frame::{Bye, ByeCode, Custody, FRAME_BYTES_MAX, Greet, NAME_BYTES_MAX, PROTOCOL};
+use wire::parcel::PARCEL_BYTES_MAX;
 
 use crate::fetch::{Fetch, OnRequest};
 use crate::history::Held;
@@ -21,6 +22,7 @@ use crate::receiver::Receiver;
 use crate::sender::Sender;
 use crate::sent::SentSoFar;
 use crate::serve::Serve;
+use crate::transit::Transit;
 
 /// The time, as protocol and as people see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +110,7 @@ pub struct Session {
     pub(crate) fetch: Fetch,
     serve: Serve,
     mend: Mend,
+    transit: Transit,
     pub(crate) held: Held,
     /// The carrier sees to it that the peer is there, and says when it is not.
     watched_below: bool,
@@ -174,6 +177,7 @@ impl Session {
             fetch: Fetch::new(config.peer, config.peer_chunk_secret),
             serve: Serve::new(config.me, config.compression),
             mend: Mend::new(config.me, config.peer, config.compression),
+            transit: Transit::default(),
             held: Held::new(config.peer),
             watched_below: false,
             connection: None,
@@ -195,6 +199,7 @@ impl Session {
         }
         self.receiver.connected();
         self.mend.connected();
+        self.transit.connected();
         self.held.connected();
         self.connection = Some(Connection {
             ours: Greeting::Greet,
@@ -277,6 +282,8 @@ impl Session {
             }
             Frame::OnRequest(files) => self.serve.on_request(&files, &self.sender),
             Frame::Urge(urge) => self.serve.urge(urge),
+            Frame::Carried(carried) => self.transit.carried(carried, outputs)?,
+            Frame::Kept(kept) => self.transit.kept(kept, outputs),
         }
         if greeting {
             self.resume_when_ready();
@@ -383,6 +390,31 @@ impl Session {
         self.fetch.on_request()
     }
 
+    /// Gives the peer a parcel to take or to carry on, in this class. Returns its name, [`wire::parcel::name_of`] its bytes.
+    /// It is offered on every connection until an [`Output::ParcelKept`] tells what became of it; repeating it is harmless.
+    ///
+    /// # Panics
+    /// When the parcel is larger than any.
+    pub fn hand_over(&mut self, class: Precedence, parcel: Vec<u8>) -> u64 {
+        assert!(parcel.len() <= PARCEL_BYTES_MAX, "a parcel of {} bytes", parcel.len());
+        self.transit.hand_over(class, parcel)
+    }
+
+    /// A parcel need not be handed over any more.
+    pub fn withdraw_parcel(&mut self, name: u64) {
+        self.transit.withdraw(name);
+    }
+
+    /// By class, bytes of the parcels that the peer has not answered for: for the shell to bound.
+    pub fn handing_over(&self) -> [usize; Precedence::ALL.len()] {
+        self.transit.handing_over()
+    }
+
+    /// What has become of the parcel of an [`Output::TakeParcel`]: it is durable, or is not taken.
+    pub fn parcel_answered(&mut self, name: u64, custody: Custody) {
+        self.transit.answer(name, custody);
+    }
+
     /// The journal has more own entries.
     pub fn appended(&mut self) {
         self.sender.appended();
@@ -458,7 +490,7 @@ impl Session {
             return Ok(waiting);
         }
         for class in Precedence::ALL {
-            waiting.classes[class.index()] = self.sender.waits(class, outbound, now)?;
+            waiting.classes[class.index()] = self.sender.waits(class, outbound, now)? || self.transit.waits(class);
         }
         if let Some(class) = self.serve.waits() {
             waiting.classes[class.index()] = true;
@@ -472,7 +504,8 @@ impl Session {
             || self.held.has_control()
             || self.fetch.has_control()
             || self.serve.has_control()
-            || self.mend.has_control();
+            || self.mend.has_control()
+            || self.transit.has_control();
         self.sender.flush(&mut self.outputs);
         Ok(waiting)
     }
@@ -495,6 +528,9 @@ impl Session {
         let frame = match lane {
             Lane::Control => self.next_control(bytes_max, outbound, now)?,
             Lane::Class(_) if !connection.is_up() => None,
+            Lane::Class(class) if self.transit.waits(class) && self.transit.takes_turn(class) => {
+                self.transit.next_part(class, bytes_max)
+            }
             Lane::Class(class) if let Some(list) = self.next_list(class, bytes_max, outbound, now)? => Some(list),
             Lane::Class(class) => {
                 let entries = self.sender.next_entries(class, bytes_max, outbound, now, &mut self.outputs)?;
@@ -502,6 +538,7 @@ impl Session {
                     None if self.serve.waits() == Some(class) => {
                         self.serve.next_slice(bytes_max, &self.sender, outbound)?
                     }
+                    None => self.transit.next_part(class, bytes_max),
                     other => other,
                 }
             }
@@ -560,6 +597,9 @@ impl Session {
             return Ok(Some(frame));
         }
         if let Some(frame) = self.serve.next_control(bytes_max).or_else(|| self.mend.next_control(bytes_max)) {
+            return Ok(Some(frame));
+        }
+        if let Some(frame) = self.transit.next_control() {
             return Ok(Some(frame));
         }
         Ok(keepalive.then_some(Frame::KeepAlive))

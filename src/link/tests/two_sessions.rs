@@ -19,7 +19,7 @@ use model::{
 use proptest::prelude::*;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use wire::frame::ByeCode;
+use wire::frame::{ByeCode, Custody, CustodyRefusal};
 use wire::{Frame, FrameBuffer};
 
 const ALPHA: NodeId = NodeId([1; 16]);
@@ -134,6 +134,11 @@ struct Node {
     not_returned: Vec<(Epoch, RangeSet)>,
     /// The histories that its batches referred to.
     referred: Vec<Option<u8>>,
+    /// Parcels that the peer handed over, and what became of its own.
+    parcels: Vec<Vec<u8>>,
+    kept: Vec<(u64, Custody)>,
+    /// Bytes of parcels that it sent.
+    carried_bytes: usize,
 }
 
 fn secret(node: NodeId) -> [u8; 32] {
@@ -164,6 +169,9 @@ impl Node {
             epochs_started: Vec::new(),
             not_returned: Vec::new(),
             referred: Vec::new(),
+            parcels: Vec::new(),
+            kept: Vec::new(),
+            carried_bytes: 0,
         }
     }
 
@@ -303,6 +311,11 @@ impl Node {
                 Output::NotReturned { epoch, ranges } => self.not_returned.push((epoch, ranges)),
                 Output::Event(event) => self.events.push(event),
                 Output::PeerGreeted { .. } | Output::OfferFiles => {}
+                Output::TakeParcel { name, bytes } => {
+                    self.parcels.push(bytes);
+                    self.session.parcel_answered(name, Custody::Taken);
+                }
+                Output::ParcelKept { name, custody } => self.kept.push((name, custody)),
             }
         }
         if durable {
@@ -365,6 +378,9 @@ impl Node {
         }
         if let Some(Frame::Batch(batch)) = &frame {
             self.referred.push(batch.history());
+        }
+        if let Some(Frame::Carried(carried)) = &frame {
+            self.carried_bytes += carried.part.bytes.len();
         }
         frame
     }
@@ -634,6 +650,93 @@ proptest! {
     }
 }
 
+#[test]
+fn parcels_cross_over_connections_that_break_and_share_their_class_with_what_is_captured() {
+    let mut world = World::new(5, false);
+    let (bulk, flash) = (noise(300_000), noise(2_000));
+    let bulk_name = world.nodes[0].session.hand_over(Precedence::Deferred, bulk.clone());
+    assert_eq!(bulk_name, wire::parcel::name_of(&bulk));
+    assert_eq!(world.nodes[0].session.hand_over(Precedence::Deferred, bulk.clone()), bulk_name, "twice is once");
+    let entry = world.nodes[0].capture(draft(Precedence::Deferred, 1_500));
+    let flash_name = wire::parcel::name_of(&flash);
+    for round in 0..100 {
+        world.connect();
+        for _ in 0..60 {
+            world.step(1_000);
+        }
+        if round == 0 {
+            assert!(world.nodes[1].parcels.is_empty(), "the bulk is not through");
+            assert!(world.nodes[1].disk.arrived.iter().any(|e| e.header.id == entry), "an entry is not behind it");
+            world.nodes[0].session.hand_over(Precedence::Flash, flash.clone());
+        }
+        if world.nodes[0].kept.len() == 2 {
+            break;
+        }
+    }
+    assert!(world.nodes[1].parcels == [flash, bulk], "each came once, the urgent one first");
+    assert_eq!(world.nodes[0].kept, [(flash_name, Custody::Taken), (bulk_name, Custody::Taken)]);
+    assert_eq!(world.nodes[0].session.handing_over(), [0; 5]);
+    // What was on its way when a connection broke is sent again, and not more: some kilobytes each time.
+    assert!(world.nodes[0].carried_bytes < 2 * 302_000, "{} bytes sent", world.nodes[0].carried_bytes);
+    world.settle();
+    world.check_arrival(0);
+}
+
+#[test]
+fn more_parcels_at_once_than_are_kept_are_refused_for_now_and_none_is_forgotten() {
+    let mut world = World::new(6, false);
+    world.connect();
+    for _ in 0..20 {
+        world.step(1_200);
+    }
+    let parcels: Vec<Vec<u8>> = (0..40u8).map(|n| vec![n; 3_000]).collect();
+    let now = world.now();
+    let mut frames = Vec::new();
+    for parcel in &parcels {
+        world.nodes[0].session.hand_over(Precedence::Routine, parcel.clone());
+    }
+    while let Some(frame) = world.nodes[0].send(1_200, now) {
+        frames.push(frame);
+    }
+    // The first part of each comes before any second one.
+    let offset = |frame: &Frame| if let Frame::Carried(carried) = frame { carried.part.offset } else { 0 };
+    frames.sort_by_key(offset);
+    for frame in frames {
+        world.nodes[1].take(frame, now);
+        world.nodes[1].work(now, true);
+    }
+    for _ in 0..400 {
+        world.step(1_200);
+    }
+    let kept = world.nodes[0].kept.clone();
+    let busy = kept.iter().filter(|(_, custody)| *custody == Custody::Refused(CustodyRefusal::Busy)).count();
+    let taken = kept.iter().filter(|(_, custody)| *custody == Custody::Taken).count();
+    assert_eq!((busy + taken, world.nodes[1].parcels.len()), (40, taken), "every one is answered for");
+    assert!(busy > 0 && taken > 0, "{busy} refused, {taken} taken");
+}
+
+#[test]
+fn a_parcel_that_arrives_as_another_is_refused() {
+    let mut world = World::new(7, false);
+    world.connect();
+    for _ in 0..20 {
+        world.step(1_200);
+    }
+    let now = world.now();
+    world.nodes[0].session.hand_over(Precedence::Routine, noise(900));
+    let Some(Frame::Carried(mut carried)) = world.nodes[0].send(1_200, now) else { panic!("a parcel in one part") };
+    let mut altered = carried.part.bytes.clone();
+    altered[100] ^= 1;
+    carried.part = wire::frame::Packed::raw(altered).part(0, 900);
+    let name = carried.parcel;
+    world.nodes[1].take(Frame::Carried(carried), now);
+    for _ in 0..20 {
+        world.step(1_200);
+    }
+    assert!(world.nodes[1].parcels.is_empty());
+    assert_eq!(world.nodes[0].kept, [(name, Custody::Refused(CustodyRefusal::Damaged))]);
+}
+
 /// Two nodes that have greeted each other, and the slices of a file that the second has asked for.
 fn slices_of(content: &[u8]) -> (World, Vec<Frame>) {
     let mut world = World::new(1, false);
@@ -768,7 +871,7 @@ fn any_hostile_frame() -> impl Strategy<Value = Frame> {
             bytes,
         },
     );
-    let returned = part.clone();
+    let (returned, parcel_part) = (part.clone(), part.clone());
     prop_oneof![
         (0u32..9, epoch(), set(), prop::collection::vec((outcome(), set()), 0..4))
             .prop_map(|(part, epoch, stored, outcomes)| Frame::Receipt(Receipt { part, epoch, stored, outcomes })),
@@ -823,6 +926,11 @@ fn any_hostile_frame() -> impl Strategy<Value = Frame> {
             .prop_map(|(name, missing)| Frame::HistoryHeld(HistoryHeld { name, missing })),
         (0u8..3).prop_map(Frame::HistoryGone),
         (epoch(), seq(), returned).prop_map(|(epoch, seq, part)| Frame::Returned(Fragment { epoch, seq, part })),
+        (0u64..4, parcel_part).prop_map(|(parcel, part)| {
+            Frame::Carried(Carried { parcel, part: Part { packing: Packing::Raw, ..part } })
+        }),
+        (0u64..4, any::<u32>()).prop_map(|(parcel, held)| Frame::Kept(Kept { parcel, custody: Custody::Partly(held) })),
+        (0u64..4).prop_map(|parcel| Frame::Kept(Kept { parcel, custody: Custody::Taken })),
     ]
 }
 

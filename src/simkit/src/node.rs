@@ -23,7 +23,7 @@ use model::{
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use shaper::{Demand, Emission, Shaper};
-use wire::frame::Frame;
+use wire::frame::{Custody, CustodyRefusal, Frame};
 
 use crate::PretendDisk;
 use crate::clock::WallClock;
@@ -603,7 +603,15 @@ impl SimNode {
                 }
             }
             Output::NotReturned { epoch, ranges } => journal.not_returned(talk.consumer.name(), epoch, &ranges),
-            Output::Close { .. } | Output::PeerGreeted { .. } | Output::OfferFiles | Output::Event(_) => {}
+            // No node of these worlds hands on what is for another.
+            Output::TakeParcel { name, .. } => {
+                talk.session.parcel_answered(name, Custody::Refused(CustodyRefusal::NoWay));
+            }
+            Output::Close { .. }
+            | Output::PeerGreeted { .. }
+            | Output::OfferFiles
+            | Output::ParcelKept { .. }
+            | Output::Event(_) => {}
         }
         Ok(())
     }

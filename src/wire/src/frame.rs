@@ -30,6 +30,8 @@
 //! 25 Shut         code byte, text (the rest)
 //! 26 OnRequest    epoch, set
 //! 27 Urge         epoch, seq, class byte
+//! 28 Carried      parcel (8 LE), part
+//! 29 Kept         parcel (8 LE), answer byte, offset
 //! 30 Claim        part, boot (8 LE), epoch, stored set, count, { outcome byte, set }, refused set
 //! 31 Whole        epoch, seq, varint length, label, flag zstd, bytes (the rest)
 //! part     = packing (0 as it is, 1 zstd, 2 zstd from a base: its name follows), crc32c of the whole packed bytes (4 LE),
@@ -44,6 +46,7 @@ use model::{ChunkName, Epoch, Label, NodeId, Outcome, Precedence, RangeSet, Seq}
 use crate::batch::Batch;
 use crate::compress::{compress_from, decompress_from_capped, may_shrink};
 use crate::entry::{self, ENTRY_BYTES_MAX};
+use crate::parcel::PARCEL_BYTES_MAX;
 use crate::reader::{Reader, put_cbor, put_varint};
 use crate::{History, WireError, chunk, compress, decompress_capped};
 
@@ -138,6 +141,86 @@ pub enum Frame {
     OnRequest(Numbers),
     /// Somebody wants this file of yours: send what I ask for of it in this class.
     Urge(Urge),
+    /// A part of a parcel that you are to take: it is for you, or for a node that you reach.
+    Carried(Carried),
+    /// What has become of a parcel that you handed to me.
+    Kept(Kept),
+}
+
+/// See [`Frame::Carried`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// [`crate::parcel::name_of`] its bytes.
+    pub parcel: u64,
+    /// Some of them, never packed: what is sealed does not shrink.
+    pub part: Part,
+}
+
+/// See [`Frame::Kept`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// As in [`Carried`].
+    pub parcel: u64,
+    /// What became of it.
+    pub custody: Custody,
+}
+
+/// What has become of a parcel at the node that it was handed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Custody {
+    /// It is durable there, or what it holds is: whoever handed it over need not keep it.
+    Taken,
+    /// So many bytes from its start on are there.
+    Partly(u32),
+    /// It was not taken, and nothing of it was kept.
+    Refused(CustodyRefusal),
+}
+
+/// Why a parcel was not taken. The numbers are part of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum CustodyRefusal {
+    /// It is damaged, or no parcel.
+    Damaged = 2,
+    /// It was altered or forged, or sealed for a key that is gone.
+    NotGenuine = 3,
+    /// The node that wrote it is not enrolled there.
+    UnknownOrigin = 4,
+    /// The node that it is for cannot be reached from there.
+    NoWay = 5,
+    /// Its labels are not released to the node that it is for.
+    NotReleased = 6,
+    /// There is no room for it now.
+    Full = 7,
+    /// It cannot be stored now: the node is starting or stopping, or its disk fails.
+    Busy = 8,
+}
+
+impl CustodyRefusal {
+    /// Every reason.
+    pub const ALL: [Self; 7] =
+        [Self::Damaged, Self::NotGenuine, Self::UnknownOrigin, Self::NoWay, Self::NotReleased, Self::Full, Self::Busy];
+
+    /// May the same parcel be taken later?
+    pub fn is_retryable(self) -> bool {
+        match self {
+            Self::Full | Self::Busy => true,
+            Self::Damaged | Self::NotGenuine | Self::UnknownOrigin | Self::NoWay | Self::NotReleased => false,
+        }
+    }
+
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Damaged => "it is damaged",
+            Self::NotGenuine => "it is not genuine",
+            Self::UnknownOrigin => "its origin is not enrolled there",
+            Self::NoWay => "its destination cannot be reached from there",
+            Self::NotReleased => "its labels are not released to its destination",
+            Self::Full => "there is no room",
+            Self::Busy => "it cannot be stored now",
+        }
+    }
 }
 
 /// See [`Frame::Urge`].
@@ -445,6 +528,11 @@ impl Packed {
         }
     }
 
+    /// Bytes that are sent as they are: a sealed parcel.
+    pub fn raw(bytes: Vec<u8>) -> Self {
+        Self::of(Packing::Raw, bytes)
+    }
+
     fn of(packing: Packing, bytes: Vec<u8>) -> Self {
         Self { packing, crc: crc32c::crc32c(&bytes), bytes }
     }
@@ -600,6 +688,8 @@ impl Frame {
             Self::Whole(_) => "whole",
             Self::OnRequest(_) => "on_request",
             Self::Urge(_) => "urge",
+            Self::Carried(_) => "carried",
+            Self::Kept(_) => "kept",
         }
     }
 
@@ -754,6 +844,23 @@ impl Frame {
                 put_number(&mut out, f.epoch, f.seq);
                 out.push(f.class as u8);
             }
+            Self::Carried(f) => {
+                out.push(28);
+                out.extend(f.parcel.to_le_bytes());
+                put_part(&mut out, &f.part);
+            }
+            Self::Kept(f) => {
+                out.push(29);
+                out.extend(f.parcel.to_le_bytes());
+                match f.custody {
+                    Custody::Taken => out.push(0),
+                    Custody::Partly(offset) => {
+                        out.push(1);
+                        put_varint(&mut out, u64::from(offset));
+                    }
+                    Custody::Refused(why) => out.push(why as u8),
+                }
+            }
         }
         out
     }
@@ -890,6 +997,26 @@ impl Frame {
                 let (epoch, seq) = read_number(&mut r)?;
                 let class = Precedence::from_index(r.u8()?).ok_or(WireError::Malformed("a class"))?;
                 Self::Urge(Urge { epoch, seq, class })
+            }
+            28 => {
+                let parcel = u64::from_le_bytes(r.array()?);
+                let part = read_part(&mut r, PARCEL_BYTES_MAX)?;
+                if part.packing != Packing::Raw {
+                    return Err(WireError::Malformed("a packed parcel"));
+                }
+                Self::Carried(Carried { parcel, part })
+            }
+            29 => {
+                let parcel = u64::from_le_bytes(r.array()?);
+                let custody = match r.u8()? {
+                    0 => Custody::Taken,
+                    1 => Custody::Partly(read_u32(&mut r)?),
+                    number => {
+                        let why = CustodyRefusal::ALL.into_iter().find(|why| *why as u8 == number);
+                        Custody::Refused(why.ok_or(WireError::Malformed("what became of a parcel"))?)
+                    }
+                };
+                Self::Kept(Kept { parcel, custody })
             }
             _ => return Err(WireError::Malformed("a frame's type")),
         };
@@ -1087,6 +1214,14 @@ mod tests {
         prop::sample::select(Outcome::ALL.to_vec())
     }
 
+    fn custody() -> impl Strategy<Value = Custody> {
+        prop_oneof![
+            Just(Custody::Taken),
+            any::<u32>().prop_map(Custody::Partly),
+            prop::sample::select(CustodyRefusal::ALL.to_vec()).prop_map(Custody::Refused),
+        ]
+    }
+
     fn part() -> impl Strategy<Value = Part> {
         let packing = prop_oneof![
             Just(Packing::Raw),
@@ -1201,6 +1336,10 @@ mod tests {
                 seq,
                 class: Precedence::from_index(class).unwrap()
             })),
+            (any::<u64>(), part()).prop_map(|(parcel, part)| {
+                Frame::Carried(Carried { parcel, part: Part { packing: Packing::Raw, ..part } })
+            }),
+            (any::<u64>(), custody()).prop_map(|(parcel, custody)| Frame::Kept(Kept { parcel, custody })),
         ]
     }
 

@@ -46,6 +46,12 @@ const BODY_FRAME_BYTES_MAX: usize = CHUNK_BYTES_MAX + 128;
 
 const _: () = assert!(BODY_FRAME_BYTES_MAX >= FRAME_BYTES_MAX, "every frame of a link fits");
 
+/// What two nodes call a parcel while one hands it to the other: the first 8 bytes of its BLAKE3 hash.
+pub fn name_of(bytes: &[u8]) -> u64 {
+    let hash = blake3::hash(bytes);
+    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+}
+
 /// What everybody may read of a parcel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {

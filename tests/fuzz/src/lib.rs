@@ -19,6 +19,7 @@ use model::{
     Scan, UnixMillis,
 };
 use simkit::PretendDisk;
+use wire::frame::Custody;
 use wire::{Frame, FrameBuffer, History};
 
 /// This node, and the peer whose bytes come in.
@@ -173,6 +174,7 @@ fn carry_out(session: &mut Session, stored: &mut BTreeSet<EntryId>, now: Now) {
             }
             Output::AccountSkipped { epoch, outcome, ranges } => session.finals(epoch, outcome, &ranges, now),
             Output::StartEpoch { at_least, .. } => session.own_epoch(at_least, 0),
+            Output::TakeParcel { name, .. } => session.parcel_answered(name, Custody::Taken),
             Output::RetainChunk(_)
             | Output::RecordStored { .. }
             | Output::RecordOutcome { .. }
@@ -183,6 +185,7 @@ fn carry_out(session: &mut Session, stored: &mut BTreeSet<EntryId>, now: Now) {
             | Output::Close { .. }
             | Output::Restore(_)
             | Output::NotReturned { .. }
+            | Output::ParcelKept { .. }
             | Output::Event(_) => {}
         }
     }

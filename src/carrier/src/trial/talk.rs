@@ -239,7 +239,9 @@ impl Talk {
                 | Output::FileUnavailable(_)
                 | Output::Close { .. }
                 | Output::Restore(_)
-                | Output::NotReturned { .. } => panic!("nothing is lost here: {output:?}"),
+                | Output::NotReturned { .. }
+                | Output::TakeParcel { .. }
+                | Output::ParcelKept { .. } => panic!("nothing is lost here: {output:?}"),
             }
         }
     }
