@@ -19,6 +19,7 @@ mod failing_disk;
 mod full_disk;
 mod http;
 mod https;
+mod middle;
 mod node;
 mod on_request;
 mod outage;

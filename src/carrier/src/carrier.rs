@@ -18,6 +18,7 @@ use crate::enroll::Desk;
 use crate::net::{NetOptions, Shared};
 use crate::oneway::{self, Common, Listener, OneWayReceived};
 use crate::parcel::{Begun, Lane, Made, ParcelDesk, ParcelRefused, Since, Taken, Written};
+use crate::transit::{self, Transit, TransitOptions, TransitStatus, Via};
 use crate::{
     CarrierError, CarrierSettings, ClassBacklog, Emission, Ledger, LinkMeasured, LinkName, LinkOrder, PeerStatus,
 };
@@ -60,6 +61,7 @@ pub struct Carrier {
     parcels: Arc<ParcelDesk>,
     common: Common,
     oneway: Option<oneway::Receiver>,
+    transit: Arc<Transit>,
 }
 
 /// What others ask of a running carrier. Cheap to clone.
@@ -70,6 +72,7 @@ pub struct CarrierHandle {
     asks: Arc<Asks>,
     parcels: Arc<ParcelDesk>,
     oneway: Option<Listener>,
+    transit: Arc<Transit>,
 }
 
 /// Name of the journal consumer that stands for a peer. By identity and not by name: a replaced box has everything to
@@ -118,10 +121,25 @@ impl Carrier {
         let me = key.node_id();
         let parcels = ParcelDesk::new(key.clone(), sealing.clone(), Arc::clone(&registry), Arc::clone(&metrics));
         let parcels = Arc::new(parcels);
+        let transit = TransitOptions {
+            me,
+            registry: Arc::clone(&registry),
+            settings: settings.clone(),
+            desk: Arc::clone(&parcels),
+            journal: journal.clone(),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+        };
+        let transit = Arc::new(Transit::open(&data_dir, transit)?);
+        let way = |(peer, relay): (PeerName, PeerName)| {
+            let via = Via::new(peer, relay, Arc::clone(&transit), Arc::clone(&parcels));
+            (via.peer().clone(), Arc::new(via))
+        };
         let shared = Shared::new(NetOptions {
             key: key.clone(),
             registry: Arc::clone(&registry),
             settings: settings.clone(),
+            vias: transit::vias(&settings).into_iter().map(way).collect(),
             data_dir: data_dir.clone(),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
@@ -148,22 +166,28 @@ impl Carrier {
             finals: shared.finals.subscribe(),
             asks: Arc::clone(&asks),
             parcels: Arc::clone(&parcels),
+            transit: Arc::clone(&transit),
             data_dir,
         });
-        Ok(Self { shared, desk, conversations, journal, asks, parcels, common, oneway })
+        Ok(Self { shared, desk, conversations, journal, asks, parcels, common, oneway, transit })
     }
 
     /// What others ask of it while it runs.
     pub fn handle(&self) -> CarrierHandle {
         let (asks, parcels) = (Arc::clone(&self.asks), Arc::clone(&self.parcels));
         let oneway = self.oneway.as_ref().map(oneway::Receiver::listener);
-        CarrierHandle { shared: Arc::clone(&self.shared), journal: self.journal.clone(), asks, parcels, oneway }
+        let (shared, transit) = (Arc::clone(&self.shared), Arc::clone(&self.transit));
+        CarrierHandle { shared, journal: self.journal.clone(), asks, parcels, oneway, transit }
     }
 
     /// Keeps every link until `stop`, then says goodbye to the peers. Not cancel-safe: stop it with the token.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { shared, desk, conversations, journal: _, asks: _, parcels: _, common, oneway } = self;
+        let Self { shared, desk, conversations, journal: _, asks: _, parcels: _, common, oneway, transit } = self;
         let mut lanes = JoinSet::new();
+        lanes.spawn(transit.keep(stop.child_token()));
+        for via in shared.vias.values() {
+            lanes.spawn(Arc::clone(via).run(stop.child_token()));
+        }
         if let Some(receiver) = oneway {
             lanes.spawn(receiver.run(stop.child_token()));
         }
@@ -254,6 +278,11 @@ impl CarrierHandle {
     /// it is, and what it brought; that is durable then. May be repeated.
     pub async fn take_parcel(&self, bytes: &[u8]) -> (usize, Result<(NodeId, Taken), ParcelRefused>) {
         self.parcels.take(bytes).await
+    }
+
+    /// What this node carries on for others, by destination.
+    pub fn transit(&self) -> Vec<TransitStatus> {
+        self.transit.status()
     }
 
     /// What came over one-way lanes since the start; `None` where none is configured.

@@ -29,11 +29,12 @@ use link::{
 use model::{BitsPerSecond, ChunkName, Clock, EntryId, Epoch, Event, NodeId, ObjectKey, Outcome, RangeSet};
 use telemetry::Metrics;
 use tokio::sync::{mpsc, watch};
-use wire::frame::{ByeCode, Frame};
+use wire::frame::{ByeCode, Custody, Frame};
 
 use crate::ask::{Asks, Question, Telling};
-use crate::parcel::{ParcelDesk, Parcels};
+use crate::parcel::{ParcelDesk, Parcels, receipts_every};
 use crate::talk::{Refusal, Talk, Talks};
+use crate::transit::Transit;
 use crate::{CarrierSettings, Ledger, LedgerError, consumer_name};
 
 /// A full or failing disk is asked again after this: a node goes on within 5 s after room has come back, of which
@@ -69,6 +70,8 @@ pub(crate) struct ConversationOptions {
     pub(crate) asks: Arc<Asks>,
     /// Where parcels go in and out.
     pub(crate) parcels: Arc<ParcelDesk>,
+    /// Parcels by way of others.
+    pub(crate) transit: Arc<Transit>,
     /// Holds what is known of parcels.
     pub(crate) data_dir: PathBuf,
 }
@@ -93,7 +96,9 @@ impl Talks for Conversations {
         let consumer = registered.map_err(|e| format!("{e}; {}", e.next_step()))?;
         let receiver = receiver_state(&o.journal, o.ledger.as_ref(), peer.node).map_err(|e| e.to_string())?;
         let sender = sender_state(&o.journal, &consumer).map_err(|e| format!("{e}; {}", e.next_step()))?;
-        let parcels = Parcels::new(Arc::clone(&o.parcels), o.data_dir.clone(), peer.node, peer.sealing.clone());
+        let relayed_at = o.settings.via_of(&peer.name).map(|relay| o.settings.rate_of(relay));
+        let (desk, dir, sealing) = (Arc::clone(&o.parcels), o.data_dir.clone(), peer.sealing.clone());
+        let parcels = Parcels::new(desk, dir, peer.node, sealing, receipts_every(relayed_at));
         let parcels = parcels.map_err(|e| format!("what is known of parcels cannot be read: {e}; check the disk"))?;
         let config = SessionConfig {
             me: o.me,
@@ -136,6 +141,12 @@ impl Talks for Conversations {
             retry_at: None,
             damage_told: 0,
             purged_told: 0,
+            transit_news: o.transit.subscribe(),
+            transit: Arc::clone(&o.transit),
+            transit_due: false,
+            taking: FuturesUnordered::new(),
+            taken: Vec::new(),
+            handed: BTreeSet::new(),
         })
     }
 
@@ -239,6 +250,14 @@ pub(crate) struct Conversation {
     damage_told: u64,
     /// How many own numbers were purged when the session was told.
     purged_told: u64,
+    transit: Arc<Transit>,
+    transit_news: watch::Receiver<u64>,
+    transit_due: bool,
+    /// Parcels of the peer that are being opened or stored. The peer has few under way without an answer.
+    taking: FuturesUnordered<Boxed<(u64, Custody)>>,
+    taken: Vec<(u64, Custody)>,
+    /// Parcels that the session has and the peer has not answered for.
+    handed: BTreeSet<u64>,
 }
 
 impl Talk for Conversation {
@@ -249,12 +268,15 @@ impl Talk for Conversation {
         self.tell_damage(now.mono);
         self.tell_purged();
         self.session.connected(now);
+        self.transit.set_up(self.peer, true);
+        self.transit_due = true;
         self.finals_due = true;
         self.perform(now)
     }
 
     fn disconnected(&mut self) {
         self.session.disconnected();
+        self.transit.set_up(self.peer, false);
         self.consumer.end_session();
     }
 
@@ -275,6 +297,8 @@ impl Talk for Conversation {
             || self.finals_due
             || self.parcels.is_due(self.appends.is_empty())
             || self.files_due
+            || self.transit_due
+            || !self.taken.is_empty()
             || due(self.retry_at)
             || due(self.session.poll_timeout())
     }
@@ -308,6 +332,14 @@ impl Talk for Conversation {
         }
         if std::mem::take(&mut self.files_due) {
             self.want_files(mono);
+        }
+        for (name, custody) in std::mem::take(&mut self.taken) {
+            self.session.parcel_answered(name, custody);
+        }
+        if std::mem::take(&mut self.transit_due) && self.session.is_connected() {
+            for (class, parcel) in self.transit.next(self.peer, &self.handed, self.session.handing_over()) {
+                self.handed.insert(self.session.hand_over(class, parcel));
+            }
         }
         if self.session.poll_timeout().is_some_and(|at| at <= mono) {
             self.session.tick(now);
@@ -356,6 +388,8 @@ impl Talk for Conversation {
             Ok(()) = self.finals.changed() => self.finals_due = true,
             Some(ask) = self.parcels.inbox.recv() => self.parcels.push(ask),
             Ok(()) = self.files.changed() => self.files_due = true,
+            Ok(()) = self.transit_news.changed() => self.transit_due = true,
+            Some(taken) = self.taking.next() => self.taken.push(taken),
             else => std::future::pending().await,
         }
     }
@@ -616,6 +650,15 @@ impl Conversation {
                 Output::NotReturned { epoch, ranges } => {
                     tracing::warn!(peer = %self.peer, epoch = epoch.0, numbers = ?ranges, "the peer does not hold them either");
                     self.journal.not_returned(self.consumer.name(), epoch, &ranges);
+                }
+                Output::TakeParcel { name, bytes } => {
+                    let (transit, from) = (Arc::clone(&self.transit), self.peer);
+                    self.taking.push(Box::pin(async move { (name, transit.take(from, name, bytes).await) }));
+                }
+                Output::ParcelKept { name, custody } => {
+                    self.handed.remove(&name);
+                    self.transit.kept(self.peer, name, custody);
+                    self.transit_due = true;
                 }
                 Output::Close { code, text } => return Err(Refusal { text, retry: may_retry(code) }),
                 Output::Event(event) => self.count(&event),

@@ -56,6 +56,15 @@ pub enum CarrierError {
         #[source]
         source: io::Error,
     },
+    /// What is held for other nodes cannot be looked at.
+    #[error("cannot read {}, where parcels for other nodes are held; nothing was started", path.display())]
+    TransitUnreadable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The link cannot be measured at present.
     #[error("the link `{0}` was not tested: {1}")]
     LinkNotTested(LinkName, String),
@@ -82,6 +91,9 @@ impl CarrierError {
                 "restore it from a backup, or remove it: then every link is used and no budget counts as spent"
             }
             Self::LinksNotSaved { .. } => "free space on the disk or correct its permissions, then order it again",
+            Self::TransitUnreadable { .. } => {
+                "correct its permissions or check the disk, then restart the node; whoever wrote the parcels still holds what is in them"
+            }
             Self::LinkNotTested(..) => "see what it is doing with `holdfast link list`",
             Self::UnknownLink(..) => "see the links with `holdfast link list`",
             Self::UnknownPeer(_) => "see the enrolled nodes with `holdfast enroll list`",

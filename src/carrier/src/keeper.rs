@@ -913,7 +913,7 @@ fn whole(links: &[LinkView], since: Option<UnixMillis>) -> PeerState {
         PeerState::Up { .. } => 0,
         PeerState::Connecting { .. } => 1,
         PeerState::Denied { .. } => 2,
-        PeerState::Silent | PeerState::OneWay => 3,
+        PeerState::Silent | PeerState::OneWay | PeerState::Relayed { .. } => 3,
         PeerState::Down { .. } => 4,
         PeerState::Held { .. } => 5,
     };

@@ -49,6 +49,7 @@ mod talk;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod transit;
 #[cfg(test)]
 mod trial;
 
@@ -67,3 +68,4 @@ pub use parcel::{Begun, Made, ParcelRefused, Since, Taken, Written};
 pub use reach::Reach;
 pub use settings::{BadLinkName, CarrierSettings, LaneKind, LinkName, LinkSettings, OneWaySettings, PeerSettings};
 pub use status::{BudgetStatus, ClassBacklog, ContactStatus, LinkMeasured, LinkStatus, PeerState, PeerStatus};
+pub use transit::{TransitStatus, ViaStatus};

@@ -549,10 +549,15 @@ impl Line {
     pub(crate) fn reach(&mut self, may_emit: bool, now: Duration) -> Reach {
         let sight = match (self.state(may_emit), &self.live) {
             (PeerState::Up { .. }, Some(live)) => Sight::There(live.pipe.quality(self.ceiling())),
-            // No link of this kind is one-way: that lane has no line.
-            (PeerState::Up { .. } | PeerState::Connecting { .. } | PeerState::Down { .. } | PeerState::OneWay, _) => {
-                Sight::Away
-            }
+            // No link of this kind is one-way or leads over a relay: those have no line.
+            (
+                PeerState::Up { .. }
+                | PeerState::Connecting { .. }
+                | PeerState::Down { .. }
+                | PeerState::OneWay
+                | PeerState::Relayed { .. },
+                _,
+            ) => Sight::Away,
             (PeerState::Silent, _) => Sight::Silent,
             (PeerState::Held { .. }, _) => Sight::Held,
             (PeerState::Denied { .. }, _) => Sight::Denied,

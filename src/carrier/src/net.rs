@@ -29,6 +29,7 @@ use crate::reach::Reach;
 use crate::settings::LinkName;
 use crate::status::{LinkMeasured, LinkStatus};
 use crate::talk::Talks;
+use crate::transit::Via;
 use crate::{CarrierError, CarrierSettings, Emission, PeerState, PeerStatus};
 
 /// Handshakes over HTTPS at a time. A limit of their own: TCP has nothing like QUIC's retry against whoever opens many and says
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) book: Arc<Book>,
     /// One-way lanes, by the name of the peer that they lead to.
     pub(crate) oneways: BTreeMap<PeerName, Arc<Outgoing>>,
+    /// Ways over relays, by the name of the peer that they lead to.
+    pub(crate) vias: BTreeMap<PeerName, Arc<Via>>,
     /// Counts changes of what the operator orders for links.
     orders: watch::Sender<u64>,
     seats: Mutex<BTreeMap<NodeId, Arc<Seat>>>,
@@ -96,6 +99,7 @@ pub(crate) struct NetOptions {
     pub(crate) key: NodeKey,
     pub(crate) registry: Arc<PeerRegistry>,
     pub(crate) settings: CarrierSettings,
+    pub(crate) vias: BTreeMap<PeerName, Arc<Via>>,
     pub(crate) data_dir: PathBuf,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
@@ -103,7 +107,7 @@ pub(crate) struct NetOptions {
 
 impl Shared {
     pub(crate) fn new(options: NetOptions) -> Result<Arc<Self>, CarrierError> {
-        let NetOptions { key, registry, settings, data_dir, clock, metrics } = options;
+        let NetOptions { key, registry, settings, vias, data_dir, clock, metrics } = options;
         let emission = Emission::load(&data_dir);
         let book = Arc::new(Book::open(&data_dir)?);
         let governor = Arc::new(Governor::new(emission.may_emit(), settings.rate));
@@ -124,6 +128,7 @@ impl Shared {
         let oneways = oneways.collect();
         let shared = Self {
             oneways,
+            vias,
             plug: Arc::new(plug),
             https,
             registry,
@@ -249,9 +254,19 @@ impl Shared {
             status.rate = BitsPerSecond(status.rate.0.saturating_add(lane.rate.0));
             status.links.push(lane);
         }
+        if let Some(via) = self.vias.get(&seat.peer.name)
+            && !matches!(status.state, PeerState::Up { .. } | PeerState::Silent)
+        {
+            (status.state, status.reach) = (PeerState::Relayed { via: via.status() }, Reach::Relayed);
+            return status;
+        }
         let expected = self.settings.peers.get(&seat.peer.name).is_none_or(|peer| !peer.never_dial);
         let gives_way = match &status.state {
-            PeerState::Up { .. } | PeerState::Silent | PeerState::Held { .. } | PeerState::OneWay => false,
+            PeerState::Up { .. }
+            | PeerState::Silent
+            | PeerState::Held { .. }
+            | PeerState::OneWay
+            | PeerState::Relayed { .. } => false,
             PeerState::Connecting { .. } | PeerState::Down { .. } | PeerState::Denied { .. } => {
                 !expected || status.links.iter().any(|link| link.state == PeerState::OneWay)
             }
@@ -563,6 +578,7 @@ impl Reach {
             Self::Down => LinkReach::Down,
             Self::Held => LinkReach::Held,
             Self::OneWay => LinkReach::OneWay,
+            Self::Relayed => LinkReach::Relayed,
         }
     }
 }
@@ -576,6 +592,7 @@ impl PeerState {
             Self::Held { .. } => LinkState::Held,
             Self::Silent => LinkState::Silent,
             Self::OneWay => LinkState::OneWay,
+            Self::Relayed { .. } => LinkState::Relayed,
         }
     }
 }

@@ -66,11 +66,13 @@ pub enum Reach {
     /// Nobody can tell: nothing comes back.
     #[serde(rename = "one-way")]
     OneWay,
+    /// By way of a relay.
+    Relayed,
 }
 
 impl Reach {
     /// Each of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Up,
         Self::Degraded,
         Self::Intermittent,
@@ -79,6 +81,7 @@ impl Reach {
         Self::Down,
         Self::Held,
         Self::OneWay,
+        Self::Relayed,
     ];
 
     /// In lower case.
@@ -92,6 +95,7 @@ impl Reach {
             Self::Down => "down",
             Self::Held => "held",
             Self::OneWay => "one-way",
+            Self::Relayed => "relayed",
         }
     }
 
@@ -171,7 +175,7 @@ impl Watch {
             (Reach::Intermittent, _) => Some(settled),
             (Reach::Up | Reach::Degraded, false) => Some(self.turned + DOWN_AFTER),
             (Reach::Up | Reach::Degraded, true) => self.quality.changes_at(),
-            (Reach::Down | Reach::Denied | Reach::Silent | Reach::Held | Reach::OneWay, _) => None,
+            (Reach::Down | Reach::Denied | Reach::Silent | Reach::Held | Reach::OneWay | Reach::Relayed, _) => None,
         }
     }
 

@@ -40,7 +40,12 @@ pub struct CarrierSettings {
     pub no_progress_after_minutes: u32,
     /// Where datagrams of one-way lanes arrive, UDP, e.g. `0.0.0.0:7900`. Nothing is ever sent from there.
     pub oneway_listen: Option<SocketAddr>,
+    /// How much of what others write for each other this node holds and carries on, e.g. `256MB`. Without it, nothing.
+    pub transit_limit: Option<ByteSize>,
+    /// For how long, in hours.
+    pub transit_age_hours: u32,
     /// Sections `[carrier.peers.NAME]`.
+    #[serde(deserialize_with = "coherent")]
     pub peers: BTreeMap<PeerName, PeerSettings>,
 }
 
@@ -57,13 +62,15 @@ impl Default for CarrierSettings {
             files_on_request_above: None,
             no_progress_after_minutes: 15,
             oneway_listen: None,
+            transit_limit: None,
+            transit_age_hours: 720,
             peers: BTreeMap::new(),
         }
     }
 }
 
 /// Section `[carrier.peers.NAME]`: what differs for one peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeerSettings {
     /// Where to dial it, as `host:port`, if not where it was at enrolment.
@@ -82,6 +89,40 @@ pub struct PeerSettings {
     pub never_dial: bool,
     /// Section `[carrier.peers.NAME.oneway]`: a lane to it over which nothing comes back, such as through a data diode.
     pub oneway: Option<OneWaySettings>,
+    /// The peer that carries on what is for this one, and brings what this one writes: this node does not dial it.
+    pub via: Option<PeerName>,
+    /// After so many minutes what was handed to that relay and has no receipt is written again.
+    pub via_repeat_minutes: u32,
+}
+
+impl Default for PeerSettings {
+    fn default() -> Self {
+        Self {
+            address: None,
+            rate: None,
+            labels: None,
+            files_on_request_above: None,
+            links: Vec::new(),
+            never_dial: false,
+            oneway: None,
+            via: None,
+            via_repeat_minutes: 1_440,
+        }
+    }
+}
+
+impl PeerSettings {
+    fn contradiction(&self, name: &PeerName) -> Option<&'static str> {
+        match &self.via {
+            None => None,
+            Some(relay) if relay == name => Some("`via` names the peer itself"),
+            Some(_) if self.oneway.is_some() => Some("`via` and a one-way lane cannot both lead there"),
+            Some(_) if !self.links.is_empty() || self.address.is_some() => {
+                Some("with `via` it has no links and no address: it is not dialled")
+            }
+            Some(_) => None,
+        }
+    }
 }
 
 /// Section `[carrier.peers.NAME.oneway]`: parcels over UDP to a peer that cannot answer there.
@@ -274,6 +315,15 @@ fn distinct<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<LinkSettings>,
     Ok(links)
 }
 
+fn coherent<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<PeerName, PeerSettings>, D::Error> {
+    let peers = <BTreeMap<PeerName, PeerSettings> as serde::Deserialize>::deserialize(d)?;
+    let contradiction = peers.iter().find_map(|(name, peer)| peer.contradiction(name).map(|text| (name, text)));
+    match contradiction {
+        Some((name, text)) => Err(serde::de::Error::custom(format!("peer {name}: {text}"))),
+        None => Ok(peers),
+    }
+}
+
 /// A parcel names the labels of what is in it.
 fn few<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Label>, D::Error> {
     let labels = <Vec<Label> as serde::Deserialize>::deserialize(d)?;
@@ -424,7 +474,7 @@ impl CarrierSettings {
     /// side's configuration does not name.
     pub(crate) fn plain_link(&self, peer: &Peer, name: LinkName) -> LinkPlan {
         let address = match peer.role {
-            PeerRole::Hub if self.peers.get(&peer.name).is_some_and(|p| p.never_dial) => None,
+            PeerRole::Hub if self.peers.get(&peer.name).is_some_and(|p| p.never_dial || p.via.is_some()) => None,
             PeerRole::Hub => self.address_of(&peer.name, peer.address.as_deref()).map(str::to_owned),
             PeerRole::Edge => None,
         };
@@ -441,6 +491,11 @@ impl CarrierSettings {
             windows: Vec::new(),
             keepalive_seconds: idle::seconds_by_default(LaneKind::Quic),
         }
+    }
+
+    /// The relay that a peer is reached over.
+    pub fn via_of(&self, peer: &PeerName) -> Option<&PeerName> {
+        self.peers.get(peer)?.via.as_ref()
     }
 
     /// The ceiling towards a peer.
@@ -485,6 +540,26 @@ mod tests {
     fn a_misspelt_key_is_refused() {
         assert!(serde_json::from_str::<CarrierSettings>(r#"{"listenn": "0.0.0.0:7800"}"#).is_err());
         assert!(serde_json::from_str::<CarrierSettings>(r#"{"peers": {"a": {"rat": "1kbit/s"}}}"#).is_err());
+    }
+
+    #[test]
+    fn a_peer_behind_a_relay_has_no_way_of_its_own() {
+        let of = |peer: serde_json::Value| {
+            let settings = serde_json::json!({"peers": {"bravo": peer}});
+            serde_json::from_value::<CarrierSettings>(settings).map_err(|e| e.to_string())
+        };
+        let settings = of(serde_json::json!({"via": "ship"})).unwrap();
+        assert_eq!(settings.via_of(&"bravo".parse().unwrap()), Some(&"ship".parse().unwrap()));
+        assert_eq!(settings.via_of(&"ship".parse().unwrap()), None);
+        for (wrong, part) in [
+            (serde_json::json!({"via": "bravo"}), "the peer itself"),
+            (serde_json::json!({"via": "ship", "address": "192.0.2.1:7800"}), "not dialled"),
+            (serde_json::json!({"via": "ship", "links": [{"name": "radio"}]}), "not dialled"),
+            (serde_json::json!({"via": "ship", "oneway": {"to": "192.0.2.1:7900", "rate": "1Mbit/s"}}), "one-way"),
+        ] {
+            let problem = of(wrong).unwrap_err();
+            assert!(problem.contains(part) && problem.contains("peer bravo"), "{problem}");
+        }
     }
 
     fn link(json: serde_json::Value) -> Result<LinkSettings, String> {

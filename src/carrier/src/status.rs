@@ -9,6 +9,7 @@ use crate::keeper::LinkView;
 use crate::oneway::OneWaySent;
 use crate::reach::Reach;
 use crate::settings::{LaneKind, LinkName};
+use crate::transit::ViaStatus;
 
 /// What a link, or all links to a peer together, are doing.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -35,6 +36,11 @@ pub enum PeerState {
     Silent,
     /// A one-way lane, or what comes over one, is all there is: no answer is expected.
     OneWay,
+    /// It is reached by way of a relay.
+    Relayed {
+        /// How that way is.
+        via: ViaStatus,
+    },
     /// It is not to be used now: paused, without budget or outside its contact windows.
     Held {
         /// Why.

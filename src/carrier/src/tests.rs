@@ -207,6 +207,7 @@ impl Node {
             key: key.clone(),
             registry: Arc::clone(&registry),
             settings,
+            vias: BTreeMap::new(),
             data_dir: dir.path().to_owned(),
             clock: Arc::new(FixedClock),
             metrics: Arc::new(Metrics::new()),

@@ -150,6 +150,14 @@ pub enum Enroll {
         /// The token, as the hub printed it; `-` reads it from standard input.
         token: String,
     },
+    /// Print this node's card, for a node that can only be reached over a relay: both take each other's with `accept`. It is
+    /// a secret, as a token is.
+    Card(Format),
+    /// Enroll the node of a card that was carried here by hand.
+    Accept {
+        /// The card, as the other node printed it; `-` reads it from standard input.
+        card: String,
+    },
     /// Show who is enrolled and who is invited.
     List(Format),
     /// Refuse a peer from now on.

@@ -26,8 +26,8 @@ use data_encoding::BASE64;
 
 use crate::admin::{
     self, Control, CourierAnswer, CourierAsk, FileRequest, FileState, FileView, HoldChange, HoldChanged, InviteRequest,
-    Joined, NewPassword, NewUser, Peers, PurgeAtNode, PurgeOrdered, PurgeRequest, PurgeState, PurgeView, Purges, Token,
-    UserAdded,
+    Joined, NewPassword, NewUser, PeerRow, Peers, PurgeAtNode, PurgeOrdered, PurgeRequest, PurgeState, PurgeView,
+    Purges, Token, UserAdded,
 };
 use crate::backlog::{self, Backlog, Eta, FrameRate, Meter, Parts, PeerBacklog, Progress, remaining};
 use crate::config::{self, Role, Settings};
@@ -264,12 +264,16 @@ impl Watched {
         let files = remaining(accounting, &self.sent).0[Precedence::Deferred.index()].plain_bytes;
         let unsent = total.held > total.stored + self.sent.under_way as u64 || files > UNSENT_FILE_BYTES;
         self.meter.look(now, frames, unsent && matches!(state, PeerState::Up { .. }));
-        let mark = self.sent.first_bytes + total.stored + (total.accepted - total.held);
-        self.progress.look(
-            now,
-            mark,
-            total.held > on_request && !matches!(state, PeerState::Silent | PeerState::Held { .. } | PeerState::OneWay),
-        );
+        // What a relay has is not moved by this node any more.
+        let (handed_over, may_stand) = match state {
+            PeerState::Relayed { via } => (via.handed_over, false),
+            PeerState::Silent | PeerState::Held { .. } | PeerState::OneWay => (0, true),
+            PeerState::Up { .. } | PeerState::Connecting { .. } | PeerState::Down { .. } | PeerState::Denied { .. } => {
+                (0, false)
+            }
+        };
+        let mark = self.sent.first_bytes + total.stored + handed_over + (total.accepted - total.held);
+        self.progress.look(now, mark, total.held > on_request + handed_over && !may_stand);
     }
 
     /// When nothing will be held any more; `None` while the link is not up, or nothing moves.
@@ -523,6 +527,7 @@ impl Running {
             PeerState::Connecting { last } => (None, last.as_str()),
             PeerState::Down { since, last } => (*since, last.as_str()),
             PeerState::Silent | PeerState::OneWay => (None, ""),
+            PeerState::Relayed { via } => (None, via.refusal.as_str()),
             PeerState::Held { why } => (None, why.as_str()),
             PeerState::Denied { text } => (None, text.as_str()),
         };
@@ -595,6 +600,11 @@ fn verdict(state: &PeerState) -> Verdict {
         PeerState::Silent => Verdict::ok("silent, as emission control orders"),
         PeerState::Held { why } => Verdict::ok(why.clone()),
         PeerState::OneWay => Verdict::ok("one-way: no answer is expected"),
+        PeerState::Relayed { via } if !via.refusal.is_empty() => Verdict::degraded(
+            format!("the relay {} refuses parcels: {}", via.relay, via.refusal),
+            "compare `holdfast enroll list` and carrier.transit_limit there; nothing is lost and it is tried again by itself",
+        ),
+        PeerState::Relayed { via } => Verdict::ok(format!("by way of the relay {}", via.relay)),
         PeerState::Connecting { last } if last.is_empty() => Verdict::ok("connecting"),
         PeerState::Connecting { last } => Verdict::degraded(format!("no connection{}", why(last)), WAIT),
         PeerState::Down { last, .. } => Verdict::degraded(format!("no connection{}", why(last)), WAIT),
@@ -639,6 +649,7 @@ impl Control for Running {
             health: Some(self.health.grade()),
             emission: self.carrier.emission(),
             peers: facts?,
+            transit: self.carrier.transit(),
             capture_pending_rows: Some(outbox.rows),
             disk: DiskFacts {
                 journal_bytes: stats.bytes,
@@ -666,7 +677,8 @@ impl Control for Running {
             peers.push(self.peer_backlog(uptime(), &peer, &accounting, watched, streams));
         }
         let (schema, at) = (backlog::SCHEMA.to_owned(), SystemClock.now());
-        Ok(Backlog { schema, at, running: true, capturing: Some(outbox.rows), peers })
+        let transit = self.carrier.transit();
+        Ok(Backlog { schema, at, running: true, capturing: Some(outbox.rows), peers, transit })
     }
 
     fn file(&self, asked: &FileRequest) -> Result<FileView, Failure> {
@@ -842,6 +854,12 @@ impl Control for Running {
                 CourierAnswer::Taken { from: name, taken }
             }
         })
+    }
+
+    fn accept(&self, card: &str) -> Result<PeerRow, Failure> {
+        let row = offline::accept(&self.key, &self.registry, card)?;
+        self.carrier.notify_peers();
+        Ok(row)
     }
 
     async fn join(&self, token: &str) -> Result<Joined, Failure> {

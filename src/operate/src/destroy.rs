@@ -145,6 +145,10 @@ pub fn remove_data(layout: &Layout, into: &mut Zeroized) {
     into.data.push(removed(&layout.journal(), |path| fs::remove_dir_all(path)));
     into.data.push(removed(&layout.core(), destroy_tree));
     into.data.push(removed(&layout.keys(), destroy_tree));
+    // Who wrote to whom, and when.
+    for name in ["parcels", "transit"] {
+        into.data.push(removed(&layout.data().join(name), destroy_tree));
+    }
     for name in ["emission", carrier::WEB_CERTIFICATE, crate::config::FILE] {
         into.data.push(removed(&layout.data().join(name), |path| destroy_file(path).map(drop)));
     }

@@ -186,7 +186,7 @@ fn row(peer: &str, link: &LinkStatus) -> LinkRow {
         PeerState::Up { since } => (Some(*since), ""),
         PeerState::Connecting { last } => (None, last.as_str()),
         PeerState::Down { since, last } => (*since, last.as_str()),
-        PeerState::Silent | PeerState::OneWay => (None, ""),
+        PeerState::Silent | PeerState::OneWay | PeerState::Relayed { .. } => (None, ""),
         PeerState::Held { why } => (None, why.as_str()),
         PeerState::Denied { text } => (None, text.as_str()),
     };

@@ -6,12 +6,13 @@ use std::time::Duration;
 use carrier::{CarrierSettings, Emission, EnrollOptions, SystemClock, consumer_name, enroll_join};
 use journal::{AtRest, IndexPlace, Journal, JournalOptions, StdDisk};
 use keys::{
-    ChunkSecret, Invite, InviteBook, InviteState, Keyring, KeysError, NodeKey, Peer, PeerRegistry, PeerRole, SealingKey,
+    Card, ChunkSecret, Invite, InviteBook, InviteState, Keyring, KeysError, NodeKey, Peer, PeerRegistry, PeerRole,
+    SealingKey,
 };
 use link::SentSoFar;
 use model::Clock as _;
 
-use crate::admin::{HoldChange, HoldChanged, InvitationRow, InviteRequest, Joined, PeerRow, Peers, Token};
+use crate::admin::{CardText, HoldChange, HoldChanged, InvitationRow, InviteRequest, Joined, PeerRow, Peers, Token};
 use crate::backlog::{Backlog, Parts, PeerBacklog};
 use crate::config::{Role, Settings};
 use crate::exit::{Exit, Failure, chain};
@@ -151,6 +152,14 @@ impl Registry {
         Ok(())
     }
 
+    /// As [`crate::admin::Control::accept`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn accept(&self, card: &str) -> Result<PeerRow, Failure> {
+        accept(&self.key, &self.registry, card)
+    }
+
     /// As [`crate::admin::Control::join`].
     ///
     /// # Errors
@@ -187,6 +196,40 @@ fn row(peer: Peer) -> PeerRow {
         address: peer.address,
         enrolled_at: peer.enrolled_at,
     }
+}
+
+/// This node's card, from its files.
+///
+/// # Errors
+/// When the keys cannot be read.
+pub fn card(layout: &Layout, settings: &Settings) -> Result<CardText, Failure> {
+    let (key, name) = (node_key(layout)?, &settings.node.name);
+    let secret = ChunkSecret::open(&layout.keys()).map_err(|e| keys_failure(&e))?;
+    let sealing = SealingKey::open(&layout.keys()).map_err(|e| keys_failure(&e))?;
+    let role = match settings.node.role {
+        Role::Hub => PeerRole::Hub,
+        Role::Edge => PeerRole::Edge,
+    };
+    let card = Card::text(name, role, &key, &secret, sealing.public());
+    Ok(CardText { schema: "holdfast.card/1".to_owned(), name: name.to_string(), card: card.to_string() })
+}
+
+/// Enrols the node of a card.
+///
+/// # Errors
+/// When it is no card or this node's own, another node has the name, or the registry cannot be written.
+pub fn accept(key: &NodeKey, registry: &PeerRegistry, card: &str) -> Result<PeerRow, Failure> {
+    let card: Card = card.parse().map_err(|e: keys::CardError| Failure::with(Exit::Usage, chain(&e), e.next_step()))?;
+    let peer = card.into_peer(SystemClock.now());
+    if peer.node == key.node_id() {
+        return Err(Failure::with(
+            Exit::Usage,
+            "this is this node's own card; nothing was changed",
+            "carry it to the other node, and the other node's here",
+        ));
+    }
+    registry.add(peer.clone()).map_err(|e| keys_failure(&e))?;
+    Ok(row(peer))
 }
 
 /// Makes an invitation.
@@ -349,7 +392,7 @@ pub fn backlog(layout: &Layout, settings: &Settings) -> Result<Backlog, Failure>
         }
     }
     let schema = crate::backlog::SCHEMA.to_owned();
-    Ok(Backlog { schema, at: now, running: false, capturing: None, peers })
+    Ok(Backlog { schema, at: now, running: false, capturing: None, peers, transit: Vec::new() })
 }
 
 /// Where something is, as far as the files of a node that does not run tell.
@@ -433,6 +476,7 @@ pub fn status(layout: &Layout, settings: &Settings) -> Result<Status, Failure> {
         health: None,
         emission: Emission::load(layout.data()),
         peers: registry.list().into_iter().map(facts).collect(),
+        transit: Vec::new(),
         capture_pending_rows: None,
         disk,
         problems: Vec::new(),

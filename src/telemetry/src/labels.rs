@@ -75,6 +75,8 @@ label_enum! {
         Held = "held",
         /// Nobody can tell: nothing comes back.
         OneWay = "one-way",
+        /// By way of a relay.
+        Relayed = "relayed",
     }
 }
 
@@ -93,6 +95,8 @@ label_enum! {
         Held = "held",
         /// A one-way lane is all there is to the peer.
         OneWay = "one-way",
+        /// It is reached by way of a relay.
+        Relayed = "relayed",
     }
 }
 
@@ -222,6 +226,12 @@ label_enum! {
         Protocol = "protocol",
         /// It could not be stored.
         Store = "store",
+        /// For a node that cannot be reached from here, or this node carries nothing for others.
+        NoWay = "no_way",
+        /// Its labels are not released to the node that it is for.
+        NotReleased = "not_released",
+        /// There was no room for it.
+        Full = "full",
     }
 }
 

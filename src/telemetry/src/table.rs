@@ -74,6 +74,14 @@ metrics! {
     parcels_taken_total: Counter [peer: PeerName] "Parcels of a peer that were opened and taken in.",
     parcels_refused_total: Counter [reason: ParcelRefusal] "Parcels that were not taken; nothing of them was kept.",
 
+    transit_taken_parcels_total: Counter [destination: Destination] "Parcels for another node that were taken to be handed on.",
+    transit_handed_on_parcels_total: Counter [destination: Destination] "Of these and of those held at the start, parcels that the next node has taken.",
+    transit_expired_parcels_total: Counter [destination: Destination] "Parcels for another node that were held for too long and removed. Whoever wrote them holds what is in them.",
+    transit_dropped_parcels_total: Counter [destination: Destination] "Parcels for another node that the next node refused for good, or that the disk damaged. Whoever wrote them holds what is in them.",
+    transit_held_parcels: Gauge [destination: Destination] "Parcels that are held for another node.",
+    transit_held_bytes: Gauge [destination: Destination] "Their bytes.",
+    transit_oldest_seconds: Gauge [destination: Destination] "Age of the oldest of them; 0 when there is none.",
+
     equation_entries: Gauge [destination: Destination, term: Term] "The terms of: accepted = applied + held + quarantined + expired + superseded + withheld + purged.",
     equation_held_entries: Gauge [destination: Destination, precedence: Precedence] "Entries without a final receipt, by sending class.",
     equation_oldest_held_seconds: Gauge [destination: Destination] "Age of the oldest entry without a final receipt; 0 when there is none.",
@@ -235,7 +243,7 @@ mod tests {
         metrics.set_link_state(&peer, LinkState::Connecting);
         metrics.set_link_state(&peer, LinkState::Up);
         let states: Vec<f64> = LinkState::ALL.iter().map(|s| metrics.link_state.get((peer.clone(), *s))).collect();
-        assert_eq!(states, [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(states, [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod talk;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use keys::{NodeKey, PeerRegistry, SealError, SealingKey};
 use model::{NodeId, Precedence, RangeSet, UnixMillis};
@@ -23,7 +24,7 @@ use wire::frame::Frame;
 use wire::parcel::{Parcel, ParcelError};
 
 pub(crate) use state::{PeerParcels, ROUNDS_MAX};
-pub(crate) use talk::Parcels;
+pub(crate) use talk::{Parcels, receipts_every};
 
 /// Asks that wait for one peer's conversation. The askers wait for their answers one by one, so few are ever here.
 const INBOX: usize = 4;
@@ -210,6 +211,11 @@ pub(crate) enum Ask {
         rounds: u32,
         answer: oneshot::Sender<Result<(), ParcelRefused>>,
     },
+    /// Has so much time passed since what was handed to a relay was last written again? If so, it counts as done now.
+    RepeatIsDue {
+        every: Duration,
+        answer: oneshot::Sender<Result<bool, ParcelRefused>>,
+    },
     /// How many entries without a receipt have been sent over the one-way lane as often as `rounds` says, or once.
     Unconfirmed {
         rounds: u32,
@@ -320,6 +326,10 @@ impl ParcelDesk {
 
     pub(crate) async fn sent(&self, to: &str, lane: Lane, rounds: u32) -> Result<(), ParcelRefused> {
         self.ask(self.peer(to)?, |answer| Ask::Sent { lane, rounds, answer }).await
+    }
+
+    pub(crate) async fn repeat_is_due(&self, to: &str, every: Duration) -> Result<bool, ParcelRefused> {
+        self.ask(self.peer(to)?, |answer| Ask::RepeatIsDue { every, answer }).await
     }
 
     pub(crate) async fn unconfirmed(&self, to: &str, rounds: u32) -> Result<u64, ParcelRefused> {

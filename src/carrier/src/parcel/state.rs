@@ -45,6 +45,9 @@ pub(crate) struct PeerParcels {
     #[n(7)]
     #[cbor(default)]
     pub(crate) rounds: Vec<Run>,
+    /// When what was handed to a relay and has no receipt was last written again, or when that began to be counted.
+    #[n(8)]
+    pub(crate) repeated_at: Option<UnixMillis>,
 }
 
 /// Rounds of the one-way lane that are told apart.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use keys::SealingPublic;
 use link::{Now, Output, Planner, Settled};
-use model::{ChunkName, EntryId, Epoch, NodeId, Outcome, Precedence, RangeSet};
+use model::{BitsPerSecond, ChunkName, EntryId, Epoch, NodeId, Outcome, Precedence, RangeSet};
 use tokio::sync::{mpsc, oneshot};
 use wire::frame::Frame;
 use wire::parcel::{Header, Parcel};
@@ -38,6 +38,8 @@ pub(crate) struct Parcels {
     /// What is sealed for the peer is sealed with this.
     pub(crate) sealing: SealingPublic,
     pub(crate) state: PeerParcels,
+    /// How often receipts are told, when they change.
+    receipts_every: Duration,
     asks: VecDeque<Ask>,
     taking: Option<Taking>,
     lanes: BTreeMap<Lane, Planning>,
@@ -55,6 +57,19 @@ struct Taking {
 
 /// How often one-way links repeat their receipts, when those change, beside the beginning of each round.
 const RECEIPTS_EVERY: Duration = Duration::from_secs(10);
+
+/// The same over a relay: a parcel of nothing but receipts has about 1,400 bytes, and may take a twentieth of the rate.
+const RECEIPTS_BITS: f64 = 20.0 * 8.0 * 1_400.0;
+
+/// And not more often than this, nor more rarely.
+const RECEIPTS_EVERY_VIA: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30);
+
+/// How often a peer is told its receipts in parcels. `relayed_at`: the rate of the relay, where it is reached over one.
+pub(crate) fn receipts_every(relayed_at: Option<BitsPerSecond>) -> Duration {
+    let Some(rate) = relayed_at else { return RECEIPTS_EVERY };
+    let every = Duration::from_secs_f64(RECEIPTS_BITS / rate.0.max(1) as f64);
+    every.clamp(*RECEIPTS_EVERY_VIA.start(), *RECEIPTS_EVERY_VIA.end())
+}
 
 /// Bytes are dear on a link that repeats everything.
 const ONEWAY_COMPRESSION: i32 = 19;
@@ -80,10 +95,12 @@ impl Parcels {
         data_dir: PathBuf,
         peer: NodeId,
         sealing: SealingPublic,
+        receipts_every: Duration,
     ) -> io::Result<Self> {
         let state = PeerParcels::open(&data_dir, peer)?;
         let inbox = desk.seat(peer);
-        Ok(Self { desk, inbox, data_dir, sealing, state, asks: VecDeque::new(), taking: None, lanes: BTreeMap::new() })
+        let (asks, lanes) = (VecDeque::new(), BTreeMap::new());
+        Ok(Self { desk, inbox, data_dir, sealing, state, receipts_every, asks, taking: None, lanes })
     }
 
     pub(crate) fn push(&mut self, ask: Ask) {
@@ -131,6 +148,7 @@ impl Conversation {
                 Ask::BeginOneWay { lane, rounds, answer } => drop(answer.send(self.begin_oneway(lane, rounds))),
                 Ask::Sent { lane, rounds, answer } => drop(answer.send(self.note_sent(lane, rounds))),
                 Ask::Unconfirmed { rounds, answer } => drop(answer.send(Ok(self.unconfirmed(rounds)))),
+                Ask::RepeatIsDue { every, answer } => drop(answer.send(self.repeat_is_due(every, now.wall))),
                 Ask::Written { lane, written, at, answer } => {
                     let noted = self.note_written(lane, &written, at);
                     drop(answer.send(noted));
@@ -169,7 +187,9 @@ impl Conversation {
                 | Output::OfferFiles
                 | Output::Close { .. }
                 | Output::Restore(_)
-                | Output::NotReturned { .. } => {}
+                | Output::NotReturned { .. }
+                | Output::TakeParcel { .. }
+                | Output::ParcelKept { .. } => {}
             }
         }
         if !entries.is_empty() {
@@ -280,6 +300,17 @@ impl Conversation {
         self.save_parcels()
     }
 
+    fn repeat_is_due(&mut self, every: Duration, now: model::UnixMillis) -> Result<bool, ParcelRefused> {
+        let state = &mut self.parcels.state;
+        let since = state.repeated_at.map(|at| Duration::from_millis((now.0 - at.0).unsigned_abs()));
+        let is_due = since.is_some_and(|since| since >= every);
+        if is_due || since.is_none() {
+            state.repeated_at = Some(now);
+            self.save_parcels()?;
+        }
+        Ok(is_due)
+    }
+
     fn unconfirmed(&self, rounds: u32) -> u64 {
         let Some(run) = self.parcels.state.sent_in(rounds) else { return 0 };
         let state = self.consumer.state();
@@ -331,7 +362,7 @@ impl Conversation {
             planning.receipts_due = false;
             return;
         }
-        let waits = planning.told.as_ref().is_some_and(|(_, at)| now.mono < *at + RECEIPTS_EVERY);
+        let waits = planning.told.as_ref().is_some_and(|(_, at)| now.mono < *at + self.parcels.receipts_every);
         if waits {
             planning.receipts_due = false;
             return;
@@ -439,4 +470,18 @@ fn union(into: &mut BTreeMap<Epoch, RangeSet>, more: &BTreeMap<Epoch, RangeSet>)
 fn less(all: &BTreeMap<Epoch, RangeSet>, without: &BTreeMap<Epoch, RangeSet>) -> BTreeMap<Epoch, RangeSet> {
     let nothing = RangeSet::default();
     all.iter().map(|(epoch, set)| (*epoch, set.difference(without.get(epoch).unwrap_or(&nothing)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receipts_over_a_relay_take_a_twentieth_of_a_thin_link() {
+        assert_eq!(receipts_every(None), Duration::from_secs(10));
+        assert_eq!(receipts_every(Some(BitsPerSecond(9_600))).as_secs(), 23);
+        assert_eq!(receipts_every(Some(BitsPerSecond(64_000))).as_millis(), 3_500);
+        assert_eq!(receipts_every(Some(BitsPerSecond(10_000_000))), Duration::from_secs(1));
+        assert_eq!(receipts_every(Some(BitsPerSecond(0))), Duration::from_secs(30));
+    }
 }

@@ -18,6 +18,7 @@
 //!  GET    /v1/peers              Peers
 //!  POST   /v1/peers/invite       {"name", "address", "valid_seconds"}     -> Token
 //!  POST   /v1/peers/join         {"token"}                                -> Joined
+//!  POST   /v1/peers/accept       {"card"}                                 -> PeerRow
 //!  POST   /v1/peers/remove       {"name"}                                 -> {}
 //!  GET    /v1/keys               KeyList
 //!  POST   /v1/keys/rotate        null                                     -> Rotated
@@ -127,6 +128,12 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When it cannot be recorded; no token is valid then.
     fn invite(&self, request: &InviteRequest) -> Result<Token, Failure>;
+
+    /// Enrols the node of a card that was carried here.
+    ///
+    /// # Errors
+    /// When it is no card, another node has the name, or the registry cannot be written.
+    fn accept(&self, card: &str) -> Result<PeerRow, Failure>;
 
     /// Removes a peer: it is refused from then on.
     ///
@@ -358,6 +365,25 @@ pub struct InviteRequest {
 pub struct JoinRequest {
     /// The token as the hub printed it.
     pub token: String,
+}
+
+/// A node's card, for `enroll accept` elsewhere.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CardText {
+    /// `holdfast.card/1`.
+    pub schema: String,
+    /// The node's name.
+    pub name: String,
+    /// The card. A secret.
+    pub card: String,
+}
+
+/// Body of `POST /v1/peers/accept`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptRequest {
+    /// The card as the other node printed it.
+    pub card: String,
 }
 
 /// Body of `POST /v1/peers/remove`.

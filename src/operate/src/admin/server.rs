@@ -15,8 +15,8 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Control, CourierAsk, EmissionChange, FileRequest, HoldChange, InviteRequest, JoinRequest, NewPassword, NewUser,
-    PurgeRequest, Refusal, RemoveRequest, SOCKET, WhyRequest,
+    AcceptRequest, Control, CourierAsk, EmissionChange, FileRequest, HoldChange, InviteRequest, JoinRequest,
+    NewPassword, NewUser, PurgeRequest, Refusal, RemoveRequest, SOCKET, WhyRequest,
 };
 use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest};
@@ -147,6 +147,12 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
         )
         .route("/v1/purges", get(|State(c): State<Arc<C>>| blocking(move || c.purges())))
         .route(
+            "/v1/peers/accept",
+            post(|State(c): State<Arc<C>>, body: Body<AcceptRequest>| {
+                with(body, |b| async move { answer(c.accept(&b.card)) })
+            }),
+        )
+        .route(
             "/v1/peers/join",
             post(|State(c): State<Arc<C>>, body: Body<JoinRequest>| {
                 with(body, |b| async move { answer(c.join(&b.token).await) })
@@ -204,7 +210,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::admin::{FileView, Joined, Password, Peers, PurgeOrdered, Purges, Token, UserAdded, client};
+    use crate::admin::{FileView, Joined, Password, PeerRow, Peers, PurgeOrdered, Purges, Token, UserAdded, client};
     use crate::backlog::Backlog;
     use crate::exit::Exit;
     use crate::links::{self, LinkTested, Links};
@@ -293,6 +299,10 @@ mod tests {
         }
         fn purges(&self) -> Result<Purges, Failure> {
             Ok(Purges { schema: Purges::SCHEMA.to_owned(), purges: Vec::new() })
+        }
+        fn accept(&self, card: &str) -> Result<PeerRow, Failure> {
+            let (name, node, role) = (card.to_owned(), String::new(), String::new());
+            Ok(PeerRow { name, node, role, address: None, enrolled_at: model::UnixMillis(0) })
         }
         async fn join(&self, token: &str) -> Result<Joined, Failure> {
             let schema = "holdfast.joined/1".to_owned();

@@ -4,7 +4,7 @@ mod estimate;
 
 use std::time::Duration;
 
-use carrier::PeerState;
+use carrier::{PeerState, TransitStatus, ViaStatus};
 use journal::{Accounting, HeldByStream};
 use link::SentSoFar;
 use model::{BitsPerSecond, Precedence, UnixMillis};
@@ -31,6 +31,9 @@ pub struct Backlog {
     pub capturing: Option<u64>,
     /// One per peer for which something was ever registered.
     pub peers: Vec<PeerBacklog>,
+    /// What this node carries on for others, by destination; empty when it does not run.
+    #[serde(default)]
+    pub transit: Vec<TransitStatus>,
 }
 
 /// What waits for a peer.
@@ -48,6 +51,9 @@ pub struct PeerBacklog {
     /// `None` without such a lane, and when the node does not run.
     #[serde(default)]
     pub sent_unconfirmed: Option<u64>,
+    /// How the relay is by which they go; `None` without one, and when the node does not run.
+    #[serde(default)]
+    pub via: Option<ViaStatus>,
     /// What of them has not crossed, before packing.
     pub plain_bytes: u64,
     /// The same as frames on the link.
@@ -176,6 +182,7 @@ impl PeerBacklog {
             entries: total.held,
             stored: total.stored,
             sent_unconfirmed: parts.sent_unconfirmed,
+            via: if let Some(PeerState::Relayed { via }) = parts.link { Some(via.clone()) } else { None },
             plain_bytes: remaining.iter().map(|r| r.plain_bytes).sum(),
             link_bytes,
             packing,
@@ -216,6 +223,7 @@ pub fn state_name(state: &PeerState) -> &'static str {
         PeerState::Down { .. } => "down",
         PeerState::Silent => "silent",
         PeerState::OneWay => "one-way",
+        PeerState::Relayed { .. } => "relayed",
         PeerState::Held { .. } => "held",
         PeerState::Denied { .. } => "denied",
     }

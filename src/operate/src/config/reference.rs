@@ -297,6 +297,16 @@ pub const SECTIONS: &[Section] = &[
                 default: Unset("\"0.0.0.0:7900\""),
                 help: "Where datagrams of one-way lanes arrive, UDP. Nothing is ever sent from there. Datagrams of nodes that are not enrolled are dropped unread.",
             },
+            Key {
+                name: "transit_limit",
+                default: Unset("\"256MB\""),
+                help: "How much this node holds of what enrolled nodes write for each other, sealed, to carry it on as a relay; the less urgent classes fill 70 to 95 % of it. Without it this node carries nothing on.",
+            },
+            Key {
+                name: "transit_age_hours",
+                default: Is("720"),
+                help: "For how long it holds a parcel that it cannot hand on. Whoever wrote it holds what is in it.",
+            },
         ],
     },
     Section {
@@ -324,6 +334,16 @@ pub const SECTIONS: &[Section] = &[
                 name: "never_dial",
                 default: Is("false"),
                 help: "This node never dials it and raises no alarm while there is no link, as where the only way there, or from there, is a data diode. The peer may still dial.",
+            },
+            Key {
+                name: "via",
+                default: Unset("\"ship\""),
+                help: "The enrolled node that carries on what is for this peer, sealed: a relay, with `carrier.transit_limit` there. The peer is not dialled then.",
+            },
+            Key {
+                name: "via_repeat_minutes",
+                default: Is("1440"),
+                help: "After so many minutes, when nothing new waits, what was handed to that relay and has no receipt is written and handed over again.",
             },
         ],
     },

@@ -59,6 +59,7 @@ pub(crate) fn edge_with_backlog() -> Status {
             outbound: Some(outbound),
             inbound: Some(InboundFacts { stored: 500, applied: 498, held: 1, quarantined: 1 }),
         }],
+        transit: Vec::new(),
         capture_pending_rows: Some(7),
         disk: DiskFacts {
             journal_bytes: 1_288_490_188,

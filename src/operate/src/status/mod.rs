@@ -34,6 +34,9 @@ pub struct Status {
     pub emission: carrier::Emission,
     /// One per enrolled peer.
     pub peers: Vec<PeerFacts>,
+    /// What it carries on for others, by destination; empty when it does not run.
+    #[serde(default)]
+    pub transit: Vec<carrier::TransitStatus>,
     /// Committed in the mission core and not yet in the journal; `None` when it does not run.
     pub capture_pending_rows: Option<u64>,
     /// Disk use.
@@ -73,7 +76,7 @@ pub struct PeerFacts {
 /// A link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinkFacts {
-    /// `down`, `connecting`, `up`, `silent` or `denied`.
+    /// `down`, `connecting`, `up`, `silent`, `denied`, `held`, `one-way` or `relayed`.
     pub state: String,
     /// What it is found to be over time: `up`, `degraded`, `intermittent`, `denied`, `silent`, `down` or `held`.
     pub reach: String,

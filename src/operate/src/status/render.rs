@@ -16,7 +16,8 @@ const PROBLEM_LINES_MAX: usize = 8;
 pub fn render(status: &Status) -> String {
     let mut lines = head(status);
     let problems = problems(status);
-    let tail = disk(status);
+    let mut tail = transit(status);
+    tail.extend(disk(status));
     let room = LINES - lines.len() - problems.len() - tail.len();
     lines.extend(peers(&status.peers, room));
     lines.extend(tail);
@@ -60,6 +61,30 @@ fn disk(status: &Status) -> Vec<String> {
         lines.push(format!("{rows} changes not yet in the journal"));
     }
     lines
+}
+
+/// What is carried on for others: at most two lines, whatever the number of destinations.
+fn transit(status: &Status) -> Vec<String> {
+    let carried: Vec<&carrier::TransitStatus> =
+        status.transit.iter().filter(|t| t.held + t.taken + t.found > 0).collect();
+    if carried.is_empty() {
+        return Vec::new();
+    }
+    let sum = |of: fn(&carrier::TransitStatus) -> u64| carried.iter().map(|t| of(t)).sum::<u64>();
+    let oldest = carried.iter().filter_map(|t| t.oldest_at).min();
+    let oldest = oldest.map_or(String::new(), |at| format!(", oldest {}", show::duration(show::age(at, status.at))));
+    vec![
+        format!(
+            "carried on: {} found + {} taken = {} held + {} handed on + {} expired + {} dropped",
+            sum(|t| t.found),
+            sum(|t| t.taken),
+            sum(|t| t.held),
+            sum(|t| t.handed_on),
+            sum(|t| t.expired),
+            sum(|t| t.dropped)
+        ),
+        format!("  {} parcels, {} for other nodes held{oldest}", sum(|t| t.held), show::bytes(sum(|t| t.held_bytes))),
+    ]
 }
 
 fn problems(status: &Status) -> Vec<String> {

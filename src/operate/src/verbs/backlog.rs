@@ -1,5 +1,7 @@
 //! `holdfast backlog`
 
+use carrier::TransitStatus;
+
 use super::block_on;
 use crate::admin::client;
 use crate::backlog::{Backlog, Basis, Eta, PeerBacklog};
@@ -46,7 +48,37 @@ fn screen(backlog: &Backlog) -> Vec<String> {
         lines.push("no peer yet: nothing waits for anybody".to_owned());
     }
     backlog.peers.iter().for_each(|peer| lines.extend(of_peer(peer)));
+    lines.extend(backlog.transit.iter().map(|transit| carried_on(transit, backlog.at)));
     lines
+}
+
+/// What this node holds for another and carries on.
+fn carried_on(transit: &TransitStatus, now: model::UnixMillis) -> String {
+    let TransitStatus { to, held, taken, found, handed_on, expired, dropped, .. } = transit;
+    let by = match &transit.next {
+        None => "no way there".to_owned(),
+        Some(next) if next == to => "direct".to_owned(),
+        Some(next) => format!("by {next}"),
+    };
+    let up = if transit.next_is_up { "up" } else { "not up" };
+    let oldest =
+        transit.oldest_at.map_or(String::new(), |at| format!(", oldest {}", show::duration(show::age(at, now))));
+    let refusal = if transit.last_refusal.is_empty() {
+        String::new()
+    } else {
+        format!("; refused there: {}", transit.last_refusal)
+    };
+    format!(
+        "carried on for {to} ({by}, {up}): {found} found + {taken} taken = {held} held ({}{oldest}) + {handed_on} handed on + {expired} expired + {dropped} dropped{refusal}",
+        show::bytes(transit.held_bytes)
+    )
+}
+
+fn relayed(peer: &PeerBacklog) -> String {
+    let Some(via) = &peer.via else { return "  by way of a relay".to_owned() };
+    let up = if via.relay_is_up { "up" } else { "not up" };
+    let refusal = if via.refusal.is_empty() { String::new() } else { format!("; it refuses parcels: {}", via.refusal) };
+    format!("  by way of the relay {} ({up}): {} of them are handed over{refusal}", via.relay, via.handed_over)
 }
 
 fn of_peer(peer: &PeerBacklog) -> Vec<String> {
@@ -69,6 +101,7 @@ fn of_peer(peer: &PeerBacklog) -> Vec<String> {
         ),
         match link {
             "one-way" => "  nobody can say when it has crossed: no answer is expected".to_owned(),
+            "relayed" => relayed(peer),
             _ => format!(
                 "  crosses in {}{from}; rate {} to {}, {}",
                 time(peer.eta),

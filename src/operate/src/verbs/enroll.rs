@@ -1,7 +1,7 @@
 //! `holdfast enroll`
 
 use super::block_on;
-use crate::admin::{InviteRequest, JoinRequest, Joined, Peers, RemoveRequest, Token, client};
+use crate::admin::{AcceptRequest, InviteRequest, JoinRequest, Joined, PeerRow, Peers, RemoveRequest, Token, client};
 use crate::cli::Enroll;
 use crate::config::{self, Settings};
 use crate::exit::{Done, Exit, Failure};
@@ -29,6 +29,24 @@ pub(super) fn run(layout: &Layout, verb: Enroll) -> Done {
                 answer => answer?,
             };
             output::line(format!("enrolled at {} ({}), {}", joined.hub, joined.node, joined.address));
+        }
+        Enroll::Card(format) => {
+            let card = offline::card(layout, &settings)?;
+            match format.json {
+                true => output::json(&card),
+                false => {
+                    output::line(&card.card);
+                    output::note(format!(
+                        "The card of {}. It is a secret: hand it over as one.\nAt the other node: holdfast enroll accept CARD",
+                        card.name
+                    ));
+                }
+            }
+        }
+        Enroll::Accept { card } => {
+            let request = AcceptRequest { card: token_text(card)? };
+            let row: PeerRow = ask(layout, &settings, "/v1/peers/accept", &request, |node| node.accept(&request.card))?;
+            output::line(format!("{} ({}) is enrolled here; have it accept this node's card too", row.name, row.node));
         }
         Enroll::List(format) => {
             let peers = match block_on(client::get::<Peers>(layout.data(), "/v1/peers")) {

@@ -66,7 +66,7 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
         | Verb::Backlog(format)
         | Verb::Why { format, .. }
         | Verb::File(File::Show { format, .. } | File::Request { format, .. })
-        | Verb::Enroll(Enroll::Invite { format, .. } | Enroll::List(format))
+        | Verb::Enroll(Enroll::Invite { format, .. } | Enroll::List(format) | Enroll::Card(format))
         | Verb::Journal(
             Journal::List { format, .. }
             | Journal::Show { format, .. }
@@ -97,7 +97,7 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
         | Verb::Edge
         | Verb::Hub
         | Verb::User(_)
-        | Verb::Enroll(Enroll::Join { .. } | Enroll::Remove { .. })
+        | Verb::Enroll(Enroll::Join { .. } | Enroll::Accept { .. } | Enroll::Remove { .. })
         | Verb::Link(Link::Silence { .. } | Link::Pause { .. } | Link::Resume { .. })
         | Verb::Keys(Keys::Rewrap(_))
         | Verb::Completions { .. } => false,
