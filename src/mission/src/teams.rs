@@ -43,7 +43,7 @@ pub(crate) fn team_row_by_id(db: &Connection, id: Id) -> rusqlite::Result<Option
     get(db, "SELECT * FROM teams WHERE id = ?1", [id.as_str()], team_row)
 }
 
-fn require_team(db: &Connection, id: Id) -> AppResult<TeamRow> {
+pub(crate) fn require_team(db: &Connection, id: Id) -> AppResult<TeamRow> {
     team_row_by_id(db, id)?.ok_or_else(|| AppError::not_found("GetTeam", "app.team.get.find.app_error"))
 }
 
@@ -110,7 +110,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn save_team(&mut self, row: &mut TeamRow, current: Option<Version>) -> rusqlite::Result<()> {
+    pub(crate) fn save_team(&mut self, row: &mut TeamRow, current: Option<Version>) -> rusqlite::Result<()> {
         let at = self.tick();
         row.version = self.version_after(at, current);
         self.put_team(row)?;
@@ -198,7 +198,7 @@ fn check_team(t: &Team) -> AppResult<()> {
 }
 
 /// What others than team administrators see.
-fn shown(db: &Connection, by: &Session, mut t: Team) -> AppResult<Team> {
+pub(crate) fn shown(db: &Connection, by: &Session, mut t: Team) -> AppResult<Team> {
     if !may_in_team(db, by, t.id, "manage_team")? {
         t.email.clear();
         if !may_in_team(db, by, t.id, "invite_user")? {
@@ -587,7 +587,7 @@ fn unread(db: &Connection, user: Id, team: Id) -> AppResult<TeamUnread> {
 }
 
 /// Adds `user`, who also joins the standard channels.
-fn add_to_team(tx: &mut Tx<'_>, by: &Session, team: Id, user: Id, admin: bool) -> AppResult<TeamMember> {
+pub(crate) fn add_to_team(tx: &mut Tx<'_>, by: &Session, team: Id, user: Id, admin: bool) -> AppResult<TeamMember> {
     if let Some(member) = member_of_team(&tx.db, team, user)? {
         return Ok(member);
     }

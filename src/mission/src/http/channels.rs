@@ -234,6 +234,13 @@ pub(crate) fn set_member_roles(call: &Call) -> AppResult<Reply> {
     Reply::ok()
 }
 
+pub(crate) fn set_scheme_roles(call: &Call) -> AppResult<Reply> {
+    let roles: teams::SchemeRoles = call.json("scheme_roles")?;
+    let roles = roles.names("updateChannelMemberSchemeRoles", "channel")?;
+    call.core().set_channel_member_roles(call.session()?, call.id("channel_id")?, call.user()?, &roles)?;
+    Reply::ok()
+}
+
 pub(crate) fn set_notify_props(call: &Call) -> AppResult<Reply> {
     let props: StringMap = call.json("notify_props")?;
     call.core().set_channel_notify_props(call.session()?, call.id("channel_id")?, call.own_user()?, &props)?;

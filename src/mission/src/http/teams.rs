@@ -149,3 +149,108 @@ pub(crate) fn set_member_roles(call: &Call) -> AppResult<Reply> {
     call.core().set_team_member_roles(call.session()?, call.id("team_id")?, call.user()?, &roles)?;
     Reply::ok()
 }
+
+/// `PUT /teams/{id}`: the whole team; what a client may not set is ignored.
+pub(crate) fn update(call: &Call) -> AppResult<Reply> {
+    #[derive(Deserialize)]
+    struct Whole {
+        id: Id,
+    }
+    let whole: Whole = call.json("team")?;
+    if whole.id != call.id("team_id")? {
+        return Err(AppError::body_param("updateTeam", "id"));
+    }
+    patch(call)
+}
+
+pub(crate) fn set_privacy(call: &Call) -> AppResult<Reply> {
+    let kind = users::field(call, "privacy")?;
+    Reply::json(&call.core().set_team_privacy(call.session()?, call.id("team_id")?, &kind)?)
+}
+
+pub(crate) fn restore(call: &Call) -> AppResult<Reply> {
+    Reply::json(&call.core().restore_team(call.session()?, call.id("team_id")?)?)
+}
+
+pub(crate) fn regenerate_invite(call: &Call) -> AppResult<Reply> {
+    Reply::json(&call.core().regenerate_team_invite(call.session()?, call.id("team_id")?)?)
+}
+
+pub(crate) fn invite_info(call: &Call) -> AppResult<Reply> {
+    Reply::json(&call.core().invite_info(call.text("invite_id"))?)
+}
+
+pub(crate) fn join_by_invite(call: &Call) -> AppResult<Reply> {
+    if call.query.get("token").is_some() {
+        // Such links are sent by mail, which this server does not send.
+        let id = "api.user.create_user.signup_link_invalid.app_error";
+        return Err(AppError::bad("addUserToTeamFromInvite", id, "The signup link does not appear to be valid."));
+    }
+    let Some(invite) = call.query.get("invite_id") else {
+        let id = "api.team.add_user_to_team.missing_parameter.app_error";
+        return Err(AppError::bad("addTeamMember", id, "Parameter required to add user to team."));
+    };
+    Reply::created(&call.core().join_by_invite(call.session()?, invite)?)
+}
+
+pub(crate) fn search(call: &Call) -> AppResult<Reply> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        term: String,
+        page: Option<u32>,
+        per_page: Option<u32>,
+    }
+    /// Teams found where no page was asked for.
+    const FOUND_MAX: u32 = super::PER_PAGE_MAX;
+    let body: Body = call.json("team_search")?;
+    let (page, per_page) = (body.page.unwrap_or(0), body.per_page.unwrap_or(FOUND_MAX).min(FOUND_MAX));
+    let (teams, total) = call.core().search_teams(call.session()?, body.term.trim(), page, per_page)?;
+    match (body.page, body.per_page) {
+        (Some(_), Some(_)) => Reply::json(&json!({ "teams": teams, "total_count": total })),
+        (Some(_) | None, _) => Reply::json(&teams),
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct SchemeRoles {
+    #[serde(default)]
+    scheme_admin: bool,
+    #[serde(default)]
+    scheme_guest: bool,
+    #[serde(default)]
+    scheme_user: bool,
+}
+
+impl SchemeRoles {
+    /// As role names, e.g. `team_user team_admin`. Guests need a licence, which there is none of.
+    pub(crate) fn names(&self, where_: &'static str, of: &str) -> AppResult<String> {
+        if self.scheme_guest || !self.scheme_user {
+            let id = "api.team.update_team_member_roles.guest_and_user.app_error";
+            return Err(AppError::bad(where_, id, "A member must be a user, and guests are not offered."));
+        }
+        Ok(if self.scheme_admin { format!("{of}_user {of}_admin") } else { format!("{of}_user") })
+    }
+}
+
+pub(crate) fn set_scheme_roles(call: &Call) -> AppResult<Reply> {
+    let roles: SchemeRoles = call.json("scheme_roles")?;
+    let roles = roles.names("updateTeamMemberSchemeRoles", "team")?;
+    call.core().set_team_member_roles(call.session()?, call.id("team_id")?, call.user()?, &roles)?;
+    Reply::ok()
+}
+
+/// Invitations by mail, which this server does not send.
+pub(crate) fn invite_by_mail(call: &Call) -> AppResult<Reply> {
+    let team = call.id("team_id")?;
+    if !call.core().may_in_team(call.session()?, team, "invite_user") {
+        return Err(AppError::permissions("inviteUsersToTeam", "invite_user"));
+    }
+    let id = "api.team.invite_members.disabled.app_error";
+    Err(AppError::new("InviteNewUsersToTeam", id, "Email invitations are disabled.", 501))
+}
+
+pub(crate) fn private_channels(call: &Call) -> AppResult<Reply> {
+    let team = call.id("team_id")?;
+    Reply::json(&call.core().private_channels(call.session()?, team, call.page(), call.per_page())?)
+}

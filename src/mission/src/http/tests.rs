@@ -3,6 +3,7 @@
 mod accounts;
 mod matrix;
 mod sessions;
+mod teams;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -74,6 +74,12 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("POST /api/v4/teams/{team_id}/members/batch", "", r#"[{"team_id":"{team_id}","user_id":"{stranger_id}"}]"#),
     ("POST /api/v4/teams/{team_id}/members/ids", "", r#"["{user_id}"]"#),
     ("PUT /api/v4/teams/{team_id}/members/{user_id}/roles", "", r#"{"roles":"team_user"}"#),
+    ("PUT /api/v4/teams/{team_id}", "", r#"{"id":"{team_id}","display_name":"x"}"#),
+    ("PUT /api/v4/teams/{team_id}/privacy", "", r#"{"privacy":"O"}"#),
+    ("PUT /api/v4/teams/{team_id}/members/{user_id}/schemeRoles", "", r#"{"scheme_user":true}"#),
+    ("POST /api/v4/teams/search", "", r#"{"term":"miss"}"#),
+    ("POST /api/v4/teams/members/invite", "/api/v4/teams/members/invite?invite_id={open_invite_id}", ""),
+    ("GET /api/v4/teams/invite/{invite_id}", "/api/v4/teams/invite/{open_invite_id}", ""),
     // Channels
     ("POST /api/v4/channels", "", r#"{"team_id":"{team_id}","name":"fresh","display_name":"Fresh","type":"O"}"#),
     ("POST /api/v4/channels/direct", "", r#"["{me}","{user_id}"]"#),
@@ -88,6 +94,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("POST /api/v4/channels/{channel_id}/members", "", r#"{"user_id":"{teammate_id}"}"#),
     ("POST /api/v4/channels/{channel_id}/members/ids", "", r#"["{user_id}"]"#),
     ("PUT /api/v4/channels/{channel_id}/members/{user_id}/roles", "", r#"{"roles":"channel_user"}"#),
+    ("PUT /api/v4/channels/{channel_id}/members/{user_id}/schemeRoles", "", r#"{"scheme_user":true}"#),
     ("PUT /api/v4/channels/{channel_id}/members/{user_id}/notify_props", "", r#"{"desktop":"all"}"#),
     ("POST /api/v4/channels/members/{user_id}/view", "", r#"{"channel_id":"{channel_id}"}"#),
     ("POST /api/v4/channels/members/{user_id}/mark_read", "", r#"["{channel_id}"]"#),
@@ -145,7 +152,8 @@ const ANSWERS: &[(&str, u16)] = &[
     ("GET /api/v4/emoji/name/{emoji_name}", 404),
     // Sign-up is closed, but for administrators.
     ("POST /api/v4/users", 403),
-    // There is no mail, so no link is good.
+    // There is no mail, so no link is good and no invitation goes out.
+    ("POST /api/v4/teams/{team_id}/invite/email", 501),
     ("POST /api/v4/users/password/reset", 400),
     ("POST /api/v4/users/password/reset/send", 501),
     ("POST /api/v4/users/email/verify", 400),
@@ -364,6 +372,9 @@ impl MatrixWorld {
         for user in insiders.iter().map(|role| &people[role]).chain([&author, &teammate]) {
             core.add_team_member(&as_root, team, id(user)).unwrap();
         }
+        let other = json!({ "name": "elsewhere", "display_name": "Elsewhere", "type": "O" });
+        let elsewhere = core.create_team(&as_root, &serde_json::from_value(other).unwrap()).unwrap();
+        core.remove_team_member(&as_root, elsewhere.id, id(&root)).unwrap();
         let channel = |name: &str, kind: &str, header: &str| {
             let new = json!({ "team_id": team, "name": name, "display_name": name, "type": kind, "header": header });
             core.create_channel(&as_author, &serde_json::from_value(new).unwrap()).unwrap().id
@@ -425,6 +436,7 @@ impl MatrixWorld {
         let names = BTreeMap::from([
             ("team_id", team.to_string()),
             ("team_name", "mission".to_owned()),
+            ("open_invite_id", elsewhere.invite_id),
             ("channel_id", ops.to_string()),
             ("channel_name", "ops".to_owned()),
             ("open_channel_id", open.to_string()),
