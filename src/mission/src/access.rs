@@ -141,6 +141,11 @@ impl Core {
         Ok(ROLES.iter().filter(|r| names.iter().any(|n| n.trim() == r.name)).map(role).collect())
     }
 
+    /// Every role.
+    pub fn roles(&self) -> Vec<Role> {
+        ROLES.iter().map(role).collect()
+    }
+
     /// May the session do this anywhere?
     pub fn may(&self, by: &Session, permission: &str) -> bool {
         may(by, permission)

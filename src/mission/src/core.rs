@@ -358,6 +358,16 @@ impl Core {
         Ok(value)
     }
 
+    /// Closes the read connections that nobody uses.
+    pub(crate) fn recycle_readers(&self) {
+        lock(&self.0.readers).clear();
+    }
+
+    /// Read connections that nobody uses at the moment.
+    pub(crate) fn idle_readers(&self) -> i64 {
+        i64::try_from(lock(&self.0.readers).len()).unwrap_or(i64::MAX)
+    }
+
     /// Rewrites the search index, gives free pages back and empties the write-ahead log: none holds old content then.
     pub(crate) fn scrub_database(&self) -> Result<(), StoreError> {
         let mut writer = lock(&self.0.writer);

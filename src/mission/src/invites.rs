@@ -122,7 +122,13 @@ impl Core {
     ///
     /// # Errors
     /// When the store fails.
-    pub fn search_teams(&self, by: &Session, term: &str, page_number: u32, per_page: u32) -> AppResult<(Vec<Team>, i64)> {
+    pub fn search_teams(
+        &self,
+        by: &Session,
+        term: &str,
+        page_number: u32,
+        per_page: u32,
+    ) -> AppResult<(Vec<Team>, i64)> {
         let (every, open) = (may(by, "list_private_teams"), may(by, "list_public_teams"));
         let (limit, offset) = page(page_number, per_page);
         let among = "FROM teams WHERE (?1 OR (?2 AND allow_open_invite = 1 AND type = 'O' AND delete_at = 0))

@@ -19,6 +19,9 @@
 
 mod access;
 mod accounts;
+mod analytics;
+mod ancillary;
+mod audits;
 mod bots;
 mod channels;
 mod core;

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
 const STEPS: &[&str] =
-    &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS, ACCOUNTS, PICTURES_AND_PARTS, NOT_POSTED_YET, EMOJI];
+    &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS, ACCOUNTS, PICTURES_AND_PARTS, NOT_POSTED_YET, EMOJI, AUDITS];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -242,4 +242,12 @@ CREATE TABLE bots (
     user_id TEXT PRIMARY KEY, owner_id TEXT NOT NULL, create_at INTEGER NOT NULL, update_at INTEGER NOT NULL,
     delete_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX bots_owner ON bots (owner_id);
+";
+
+/// What was done to accounts and sessions.
+const AUDITS: &str = "
+CREATE TABLE audits (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, create_at INTEGER NOT NULL, user_id TEXT NOT NULL, action TEXT NOT NULL,
+    extra_info TEXT NOT NULL, ip_address TEXT NOT NULL, session_id TEXT NOT NULL) STRICT;
+CREATE INDEX audits_user ON audits (user_id);
 ";

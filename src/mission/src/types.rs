@@ -146,6 +146,29 @@ impl User {
     }
 }
 
+/// What an administrator or user did, for later.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct Audit {
+    pub id: Id,
+    pub create_at: i64,
+    #[serde(with = "blank_id")]
+    pub user_id: Option<Id>,
+    pub action: String,
+    pub extra_info: String,
+    pub ip_address: String,
+    #[serde(with = "blank_id")]
+    pub session_id: Option<Id>,
+}
+
+/// One number of the statistics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct AnalyticsRow {
+    pub name: String,
+    pub value: i64,
+}
+
 /// A bot as the API shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "Mattermost field names")]

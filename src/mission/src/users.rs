@@ -660,14 +660,17 @@ impl Core {
         })
     }
 
-    /// Deactivates (also ends the sessions) or reactivates an account.
+    /// Deactivates (also ends the sessions) or reactivates an account. Nobody deactivates themselves: who would let them in again?
     ///
     /// # Errors
-    /// 403 for others without the permission.
+    /// 403 without the permission, 401 for oneself.
     pub fn set_user_active(&self, by: &Session, id: Id, active: bool) -> AppResult<()> {
-        if by.user_id != id || active {
-            require("updateUserActive", by, "edit_other_users")?;
+        if by.user_id == id && !active {
+            let message = "You cannot deactivate yourself on this server. Ask an administrator.";
+            return Err(AppError::new("updateUserActive", "api.user.update_active.not_enable.app_error", message, 401));
         }
+        require("updateUserActive", by, "edit_other_users")
+            .map_err(|e| AppError { id: "api.user.update_active.permissions.app_error".into(), ..e })?;
         self.write(|tx| {
             tx.set_active(id, active)?;
             if !active {

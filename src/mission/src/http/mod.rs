@@ -4,7 +4,7 @@
 //! thread -> answer with the headers that every answer carries
 //!
 //! Invariants
-//! - Every path and method is one row of [`routes::ROUTES`], which says who may use it; a test tries each row as each
+//! - Every path and method is one row of [`routes::all`], which says who may use it; a test tries each row as each
 //!   kind of caller.
 //! - Under `/api/` every answer that is not a file or picture is JSON; an error is an AppError.
 //! - No handler reads a clock or a socket; the domain operations in [`crate::Core`] decide what is allowed
@@ -13,6 +13,7 @@
 //! Start reading at `dispatch`; what a client may ask for is in [`routes`].
 
 mod accounts;
+mod admin;
 mod bots;
 mod call;
 mod categories;
@@ -36,6 +37,7 @@ mod tests;
 mod threads;
 mod throttle;
 mod token;
+mod unlicensed;
 mod uploads;
 mod users;
 mod webapp;
@@ -44,6 +46,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -70,11 +73,12 @@ use tracing::warn;
 pub(crate) use self::call::Call;
 use self::query::Query;
 use self::reply::{Asked, Reply};
-use self::routes::{ROUTES, Route, Run, Who};
+use self::routes::{Route, Run, Who};
 use self::throttle::{Rate, Throttle};
 use self::token::Carriage;
 use self::webapp::{Subpath, WebApp};
 use crate::Core;
+use crate::audits::Noted;
 use crate::error::{AppError, AppResult};
 use crate::types::Session;
 use crate::ws::{self, WsHub};
@@ -147,6 +151,8 @@ pub struct ApiState {
     hashing: Arc<Semaphore>,
     logins: Arc<Mutex<Throttle>>,
     imaging: Arc<Semaphore>,
+    /// Wall time in milliseconds until which what can wait is refused; 0 for never.
+    busy_until: Arc<AtomicI64>,
     metrics: Arc<Metrics>,
 }
 
@@ -158,8 +164,18 @@ impl ApiState {
             [BLOCKING_MAX, HASHING_MAX, IMAGING_MAX].map(|max| Arc::new(Semaphore::new(max)));
         let rate = Rate { per_second: settings.logins_per_second, burst: settings.login_burst };
         let logins = Arc::new(Mutex::new(Throttle::new(rate)));
-        let metrics = Arc::default();
-        Self { core, ws, settings: Arc::new(settings), config, blocking, hashing, imaging, logins, metrics }
+        Self {
+            core,
+            ws,
+            settings: Arc::new(settings),
+            config,
+            blocking,
+            hashing,
+            imaging,
+            logins,
+            busy_until: Arc::default(),
+            metrics: Arc::default(),
+        }
     }
 
     /// Counts requests in the node's own metrics.
@@ -193,6 +209,15 @@ impl ApiState {
     /// Host and scheme that a browser may name as its origin besides the host it asked.
     pub(crate) fn site_url(&self) -> Option<&str> {
         self.settings.site_url.as_deref()
+    }
+
+    fn set_busy_until(&self, ms: i64) {
+        self.busy_until.store(ms, Ordering::Relaxed);
+    }
+
+    /// Until when an administrator called the server busy, in milliseconds; `None` when it is not.
+    fn busy_until(&self, now_ms: i64) -> Option<i64> {
+        Some(self.busy_until.load(Ordering::Relaxed)).filter(|until| *until > now_ms)
     }
 
     /// Counts an attempt to sign in or up; `Err` with the seconds to wait.
@@ -312,7 +337,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// The API, the WebSocket and the front page.
 pub fn router(state: ApiState) -> Router {
     let mut router = Router::new();
-    for route in ROUTES {
+    for route in routes::all() {
         let filter = route.method.clone().try_into().expect("the table holds plain methods only");
         let state = state.clone();
         let handler = move |request: Request| dispatch(state.clone(), route, request);
@@ -348,13 +373,14 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
     let request_id = state.core.random_id();
     let params = RawPathParams::from_request_parts(&mut parts, &state).await;
     let asked_headers = parts.headers.clone();
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
     let mut retry_after_s = None;
+    let mut who_asked = None;
     let outcome = async {
         if parts.uri.path_and_query().map_or(0, |target| target.as_str().len()) > URL_LEN_MAX {
             return Err(AppError::new("http", "basic_security_check.url.too_long_error", "URL is too long", 414));
         }
         if route.is_attempt() {
-            let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
             state.admit(peer, &parts.headers).inspect_err(|wait_s| retry_after_s = Some(*wait_s)).map_err(too_many)?;
         }
         let params = params
@@ -362,6 +388,11 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
             .map_err(|e| AppError::url_param("http", "path").detail(e))?;
         let query = Query::parse(parts.uri.query().unwrap_or(""));
         let session = authenticate(&state, route, &parts.method, &parts.headers, &query).await?;
+        if route.can_wait && state.busy_until(state.core.now().0).is_some() {
+            let message = "Server is busy, non-critical services are temporarily unavailable.";
+            return Err(AppError::new("http", "api.context.server_busy.app_error", message, 503));
+        }
+        who_asked.clone_from(&session);
         let mut call =
             Call { state: state.clone(), headers: parts.headers.clone(), query, params, session, body: Bytes::new() };
         match route.run {
@@ -374,10 +405,20 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
                 state.hashing(move || handler(&call)).await.map(Answer::Reply)
             }
             Run::Stream(handler) => handler(call, body).await.map(Answer::Reply),
+            Run::Refuse(refusal) => Err(refusal.error()),
             Run::Socket => ws::upgrade(&state, call, &mut parts).await.map(Answer::Socket),
         }
     };
     let outcome = outcome.await;
+    if route.is_noted {
+        let extra = match &outcome {
+            Ok(_) => "success".to_owned(),
+            Err(error) => format!("fail {}", error.id),
+        };
+        let address = peer.and_then(|peer| throttle::client(peer, &asked_headers, &state.settings.trusted_proxies));
+        let address = address.or(peer).map(|address| address.to_string()).unwrap_or_default();
+        note(&state, who_asked, parts.uri.path().to_owned(), extra, address).await;
+    }
     let request_id = request_id.to_string();
     let asked = Asked {
         method: &route.method,
@@ -394,6 +435,17 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
     response.headers_mut().extend(retry_after_s.map(|wait_s| (header::RETRY_AFTER, HeaderValue::from(wait_s))));
     state.count(route.kind(), &asked_headers, &response);
     response
+}
+
+/// Notes who did what. A request that was carried out is not undone because its note could not be written.
+async fn note(state: &ApiState, by: Option<Session>, action: String, extra: String, address: String) {
+    let core = state.core.clone();
+    let noted = state.blocking(move || {
+        core.note_audit(&Noted { by: by.as_ref(), action: &action, extra: &extra, address: &address })
+    });
+    if let Err(error) = noted.await {
+        tracing::warn!(%error, "the audit of a request could not be written");
+    }
 }
 
 /// The other end of the connection that a request came by.

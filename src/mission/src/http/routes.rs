@@ -10,9 +10,10 @@ use telemetry::RequestKind;
 
 use super::call::Call;
 use super::reply::Reply;
+use super::unlicensed::{self, Refusal};
 use super::{
-    accounts, bots, categories, channels, drafts, emoji, files, posts, preferences, search, system, teams, threads,
-    uploads, users,
+    accounts, admin, bots, categories, channels, drafts, emoji, files, posts, preferences, search, system, teams,
+    threads, uploads, users,
 };
 use crate::error::AppResult;
 
@@ -48,6 +49,10 @@ pub struct Route {
     pub who: Who,
     /// A changing request by cookie must prove that our own page sent it.
     pub checks_csrf: bool,
+    /// It is refused while an administrator calls the server busy.
+    pub(crate) can_wait: bool,
+    /// That it was asked for is kept for administrators.
+    pub(crate) is_noted: bool,
     pub(crate) run: Run,
 }
 
@@ -76,6 +81,18 @@ impl Route {
         }
     }
 
+    /// For what a server that is busy can do without.
+    const fn unless_busy(mut self) -> Self {
+        self.can_wait = true;
+        self
+    }
+
+    /// For what concerns accounts, sessions and rights.
+    const fn noted(mut self) -> Self {
+        self.is_noted = true;
+        self
+    }
+
     /// For what changes nothing, or comes from an image or link.
     const fn without_csrf(mut self) -> Self {
         self.checks_csrf = false;
@@ -97,12 +114,19 @@ pub(crate) enum Run {
     Stream(fn(Call, Body) -> Streamed),
     /// Becomes a WebSocket.
     Socket,
+    /// Tells everybody who gets here the same.
+    Refuse(Refusal),
+}
+
+/// Every row: what is offered, and what is refused as the original does.
+pub fn all() -> impl Iterator<Item = &'static Route> {
+    ROUTES.iter().chain(unlicensed::REFUSED)
 }
 
 use Who::{Anyone, ChannelAdmin, ChannelMember, Own, SignedIn, SystemAdmin, TeamAdmin, TeamMember};
 
 const fn row(method: Method, path: &'static str, who: Who, run: Run) -> Route {
-    Route { method, path, who, checks_csrf: true, run }
+    Route { method, path, who, checks_csrf: true, can_wait: false, is_noted: false, run }
 }
 
 const fn get(path: &'static str, who: Who, handler: fn(&Call) -> AppResult<Reply>) -> Route {
@@ -146,34 +170,79 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/roles/names", SignedIn, system::roles_by_names).without_csrf(),
     get("/api/v4/roles/name/{role_name}", SignedIn, system::role_by_name).without_csrf(),
 
+    get("/api/v4/system/timezones", SignedIn, admin::timezones),
+    get("/api/v4/usage/posts", SignedIn, admin::posts_usage),
+    get("/api/v4/usage/storage", SignedIn, admin::storage_usage),
+    get("/api/v4/usage/teams", SignedIn, admin::teams_usage),
+    get("/api/v4/agents", SignedIn, system::empty_list),
+    get("/api/v4/agents/status", SignedIn, admin::agents_status),
+    get("/api/v4/llmservices", SignedIn, system::empty_list),
+    put("/api/v4/system/notices/view", SignedIn, admin::notices_seen),
+    post("/api/v4/permissions/ancillary", SignedIn, admin::ancillary_permissions),
+    get("/api/v4/license/load_metric", SignedIn, admin::license_load),
+
+    // For administrators
+    get("/api/v4/config", SystemAdmin, admin::get_config),
+    put("/api/v4/config", SystemAdmin, admin::put_config).noted(),
+    put("/api/v4/config/patch", SystemAdmin, admin::put_config).noted(),
+    post("/api/v4/config/reload", SystemAdmin, admin::reload_config).noted(),
+    get("/api/v4/config/environment", SystemAdmin, admin::environment),
+    get("/api/v4/audits", SystemAdmin, admin::audits),
+    get("/api/v4/users/{user_id}/audits", Own, admin::audits_of_user),
+    get("/api/v4/logs", SystemAdmin, admin::logs),
+    post("/api/v4/logs/query", SystemAdmin, admin::logs),
+    get("/api/v4/logs/download", SystemAdmin, admin::logs),
+    get("/api/v4/analytics/old", SystemAdmin, admin::analytics),
+    get("/api/v4/jobs", SystemAdmin, system::empty_list),
+    post("/api/v4/jobs", SystemAdmin, admin::create_job),
+    get("/api/v4/jobs/type/{job_type}", SystemAdmin, system::empty_list),
+    get("/api/v4/jobs/{job_id}", SystemAdmin, admin::no_such_job),
+    post("/api/v4/jobs/{job_id}/cancel", SystemAdmin, admin::no_such_job),
+    get("/api/v4/imports", SystemAdmin, system::empty_list),
+    get("/api/v4/exports", SystemAdmin, system::empty_list),
+    get("/api/v4/roles", SystemAdmin, admin::roles),
+    get("/api/v4/roles/{role_id}", SignedIn, admin::role),
+    put("/api/v4/roles/{role_id}/patch", SystemAdmin, admin::patch_role).noted(),
+    get("/api/v4/schemes", SystemAdmin, system::empty_list),
+    get("/api/v4/cluster/status", SystemAdmin, system::empty_list),
+    get("/api/v4/saml/certificate/status", SystemAdmin, admin::saml_certificates),
+    get("/api/v4/server_busy", SystemAdmin, admin::busy),
+    post("/api/v4/server_busy", SystemAdmin, admin::set_busy).noted(),
+    delete("/api/v4/server_busy", SystemAdmin, admin::clear_busy).noted(),
+    post("/api/v4/caches/invalidate", SystemAdmin, admin::invalidate_caches).noted(),
+    post("/api/v4/database/recycle", SystemAdmin, admin::recycle_database).noted(),
+    get("/api/v4/system/schema/version", SystemAdmin, admin::schema_version),
+    get("/api/v4/system/onboarding/complete", SystemAdmin, admin::onboarding),
+    put("/api/v4/users/{user_id}/auth", SystemAdmin, admin::set_auth).noted(),
+
     // Login
-    hashing(Method::POST, "/api/v4/users/login", Anyone, users::login),
+    hashing(Method::POST, "/api/v4/users/login", Anyone, users::login).noted(),
     post("/api/v4/users/login/type", Anyone, users::login_type),
-    post("/api/v4/users/logout", Anyone, users::logout),
+    post("/api/v4/users/logout", Anyone, users::logout).noted(),
     put("/api/v4/users/sessions/device", SignedIn, users::set_device),
     get("/api/v4/users/{user_id}/sessions", Own, users::sessions),
-    post("/api/v4/users/{user_id}/sessions/revoke", Own, users::revoke_session),
-    post("/api/v4/users/{user_id}/sessions/revoke/all", Own, users::revoke_all_sessions),
-    post("/api/v4/users/sessions/revoke/all", SystemAdmin, accounts::revoke_everybody),
-    post("/api/v4/users/{user_id}/reset_failed_attempts", SystemAdmin, accounts::reset_failed_attempts),
-    put("/api/v4/users/{user_id}/mfa", Own, accounts::set_mfa),
-    post("/api/v4/users/{user_id}/mfa/generate", Own, accounts::generate_mfa),
-    post("/api/v4/users/password/reset", Anyone, accounts::reset_password),
+    post("/api/v4/users/{user_id}/sessions/revoke", Own, users::revoke_session).noted(),
+    post("/api/v4/users/{user_id}/sessions/revoke/all", Own, users::revoke_all_sessions).noted(),
+    post("/api/v4/users/sessions/revoke/all", SystemAdmin, accounts::revoke_everybody).noted(),
+    post("/api/v4/users/{user_id}/reset_failed_attempts", SystemAdmin, accounts::reset_failed_attempts).noted(),
+    put("/api/v4/users/{user_id}/mfa", Own, accounts::set_mfa).noted(),
+    post("/api/v4/users/{user_id}/mfa/generate", Own, accounts::generate_mfa).noted(),
+    post("/api/v4/users/password/reset", Anyone, accounts::reset_password).noted(),
     post("/api/v4/users/password/reset/send", Anyone, accounts::send_password_reset),
     post("/api/v4/users/email/verify", Anyone, accounts::verify_email),
     post("/api/v4/users/email/verify/send", Anyone, accounts::send_verification),
     post("/api/v4/users/{user_id}/email/verify/member", SystemAdmin, accounts::verify_member),
     get("/api/v4/users/{user_id}/tokens", Own, users::tokens),
-    post("/api/v4/users/{user_id}/tokens", Own, users::create_token),
+    post("/api/v4/users/{user_id}/tokens", Own, users::create_token).noted(),
     get("/api/v4/users/tokens", SystemAdmin, accounts::all_tokens),
     post("/api/v4/users/tokens/search", SystemAdmin, accounts::search_tokens),
     get("/api/v4/users/tokens/{token_id}", Own, users::one_token),
-    post("/api/v4/users/tokens/revoke", Own, users::revoke_token),
-    post("/api/v4/users/tokens/disable", Own, users::disable_token),
-    post("/api/v4/users/tokens/enable", Own, users::enable_token),
+    post("/api/v4/users/tokens/revoke", Own, users::revoke_token).noted(),
+    post("/api/v4/users/tokens/disable", Own, users::disable_token).noted(),
+    post("/api/v4/users/tokens/enable", Own, users::enable_token).noted(),
 
     // Users
-    hashing(Method::POST, "/api/v4/users", Anyone, users::create),
+    hashing(Method::POST, "/api/v4/users", Anyone, users::create).noted(),
     get("/api/v4/users", SignedIn, users::list),
     get("/api/v4/users/stats", SignedIn, users::stats),
     get("/api/v4/users/stats/filtered", SystemAdmin, accounts::filtered_stats),
@@ -182,31 +251,31 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/users/ids", SignedIn, users::by_ids),
     post("/api/v4/users/usernames", SignedIn, users::by_usernames),
     post("/api/v4/users/group_channels", SignedIn, users::by_group_channels),
-    post("/api/v4/users/search", SignedIn, users::search),
+    post("/api/v4/users/search", SignedIn, users::search).unless_busy(),
     get("/api/v4/users/autocomplete", SignedIn, users::autocomplete),
     get("/api/v4/users/username/{username}", SignedIn, users::by_username),
     get("/api/v4/users/email/{email}", SignedIn, users::by_email),
     get("/api/v4/users/{user_id}", SignedIn, users::get),
     hashing(Method::PUT, "/api/v4/users/{user_id}", Own, users::update),
-    delete("/api/v4/users/{user_id}", Own, users::deactivate),
+    delete("/api/v4/users/{user_id}", Own, users::deactivate).noted(),
     hashing(Method::PUT, "/api/v4/users/{user_id}/patch", Own, users::patch),
-    put("/api/v4/users/{user_id}/roles", SystemAdmin, users::set_roles),
-    put("/api/v4/users/{user_id}/active", Own, users::set_active),
-    hashing(Method::PUT, "/api/v4/users/{user_id}/password", Own, users::set_password),
+    put("/api/v4/users/{user_id}/roles", SystemAdmin, users::set_roles).noted(),
+    put("/api/v4/users/{user_id}/active", Own, users::set_active).noted(),
+    hashing(Method::PUT, "/api/v4/users/{user_id}/password", Own, users::set_password).noted(),
     get("/api/v4/users/{user_id}/image", SignedIn, users::image).without_csrf(),
     get("/api/v4/users/{user_id}/image/default", SignedIn, users::image).without_csrf(),
 
-    post("/api/v4/users/{user_id}/convert_to_bot", SystemAdmin, bots::convert_to_bot),
+    post("/api/v4/users/{user_id}/convert_to_bot", SystemAdmin, bots::convert_to_bot).noted(),
 
     // Bots
-    post("/api/v4/bots", SystemAdmin, bots::create),
+    post("/api/v4/bots", SystemAdmin, bots::create).noted(),
     get("/api/v4/bots", SystemAdmin, bots::list),
     get("/api/v4/bots/{bot_user_id}", SystemAdmin, bots::get),
-    put("/api/v4/bots/{bot_user_id}", SystemAdmin, bots::patch),
-    post("/api/v4/bots/{bot_user_id}/disable", SystemAdmin, bots::disable),
-    post("/api/v4/bots/{bot_user_id}/enable", SystemAdmin, bots::enable),
-    post("/api/v4/bots/{bot_user_id}/assign/{user_id}", SystemAdmin, bots::assign),
-    hashing(Method::POST, "/api/v4/bots/{bot_user_id}/convert_to_user", SystemAdmin, bots::convert_to_user),
+    put("/api/v4/bots/{bot_user_id}", SystemAdmin, bots::patch).noted(),
+    post("/api/v4/bots/{bot_user_id}/disable", SystemAdmin, bots::disable).noted(),
+    post("/api/v4/bots/{bot_user_id}/enable", SystemAdmin, bots::enable).noted(),
+    post("/api/v4/bots/{bot_user_id}/assign/{user_id}", SystemAdmin, bots::assign).noted(),
+    hashing(Method::POST, "/api/v4/bots/{bot_user_id}/convert_to_user", SystemAdmin, bots::convert_to_user).noted(),
 
     // Presence
     post("/api/v4/users/status/ids", SignedIn, users::statuses),
@@ -216,7 +285,7 @@ pub static ROUTES: &[Route] = &[
     delete("/api/v4/users/{user_id}/status/custom", Own, accounts::remove_custom_status),
     delete("/api/v4/users/{user_id}/status/custom/recent", Own, accounts::forget_recent_custom_status),
     post("/api/v4/users/{user_id}/status/custom/recent/delete", Own, accounts::forget_recent_custom_status),
-    post("/api/v4/users/{user_id}/typing", Own, users::typing),
+    post("/api/v4/users/{user_id}/typing", Own, users::typing).unless_busy(),
 
     // Preferences
     get("/api/v4/users/{user_id}/preferences", Own, preferences::all),
@@ -232,11 +301,11 @@ pub static ROUTES: &[Route] = &[
     delete("/api/v4/teams/{team_id}", TeamAdmin, teams::archive),
     put("/api/v4/teams/{team_id}/patch", TeamAdmin, teams::patch),
     put("/api/v4/teams/{team_id}", TeamAdmin, teams::update),
-    put("/api/v4/teams/{team_id}/privacy", TeamAdmin, teams::set_privacy),
+    put("/api/v4/teams/{team_id}/privacy", TeamAdmin, teams::set_privacy).noted(),
     post("/api/v4/teams/{team_id}/restore", TeamAdmin, teams::restore),
-    post("/api/v4/teams/{team_id}/regenerate_invite_id", TeamAdmin, teams::regenerate_invite),
+    post("/api/v4/teams/{team_id}/regenerate_invite_id", TeamAdmin, teams::regenerate_invite).noted(),
     post("/api/v4/teams/{team_id}/invite/email", TeamMember, teams::invite_by_mail),
-    post("/api/v4/teams/search", SignedIn, teams::search),
+    post("/api/v4/teams/search", SignedIn, teams::search).unless_busy(),
     get("/api/v4/teams/invite/{invite_id}", Anyone, teams::invite_info),
     post("/api/v4/teams/members/invite", SignedIn, teams::join_by_invite),
     get("/api/v4/teams/{team_id}/stats", TeamMember, teams::stats),
@@ -248,7 +317,7 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/teams/{team_id}/members/ids", TeamMember, teams::members_by_ids),
     get("/api/v4/teams/{team_id}/members/{user_id}", TeamMember, teams::member),
     delete("/api/v4/teams/{team_id}/members/{user_id}", TeamAdmin, teams::remove_member),
-    put("/api/v4/teams/{team_id}/members/{user_id}/roles", TeamAdmin, teams::set_member_roles),
+    put("/api/v4/teams/{team_id}/members/{user_id}/roles", TeamAdmin, teams::set_member_roles).noted(),
     put("/api/v4/teams/{team_id}/members/{user_id}/schemeRoles", TeamAdmin, teams::set_scheme_roles),
     get("/api/v4/users/{user_id}/teams", Own, teams::of_user),
     get("/api/v4/users/{user_id}/teams/members", Own, teams::memberships_of_user),
@@ -265,7 +334,7 @@ pub static ROUTES: &[Route] = &[
     put("/api/v4/channels/{channel_id}", ChannelMember, channels::update),
     delete("/api/v4/channels/{channel_id}", ChannelMember, channels::archive),
     put("/api/v4/channels/{channel_id}/patch", ChannelMember, channels::patch),
-    put("/api/v4/channels/{channel_id}/privacy", TeamAdmin, channels::set_privacy),
+    put("/api/v4/channels/{channel_id}/privacy", TeamAdmin, channels::set_privacy).noted(),
     post("/api/v4/channels/{channel_id}/restore", TeamAdmin, channels::restore),
     get("/api/v4/channels/{channel_id}/stats", ChannelMember, channels::stats),
     get("/api/v4/channels/{channel_id}/timezones", ChannelMember, channels::timezones),

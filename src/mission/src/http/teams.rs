@@ -62,6 +62,14 @@ pub(crate) fn patch(call: &Call) -> AppResult<Reply> {
 }
 
 pub(crate) fn archive(call: &Call) -> AppResult<Reply> {
+    if call.query.flag("permanent") {
+        let id = if call.session()?.is_system_admin() {
+            "api.user.delete_team.not_enabled.for_admin.app_error"
+        } else {
+            "api.user.delete_team.not_enabled.app_error"
+        };
+        return Err(AppError::new("deleteTeam", id, "Permanent team deletion is not enabled.", 401));
+    }
     call.core().archive_team(call.session()?, call.id("team_id")?)?;
     Reply::ok()
 }

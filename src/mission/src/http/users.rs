@@ -214,6 +214,15 @@ pub(crate) fn set_active(call: &Call) -> AppResult<Reply> {
 }
 
 pub(crate) fn deactivate(call: &Call) -> AppResult<Reply> {
+    if call.query.flag("permanent") {
+        // What was said stays; `holdfast purge` removes content from every site.
+        let id = if call.session()?.is_system_admin() {
+            "api.user.delete_user.not_enabled.for_admin.app_error"
+        } else {
+            "api.user.delete_user.not_enabled.app_error"
+        };
+        return Err(AppError::new("deleteUser", id, "Permanent user deletion is not enabled.", 401));
+    }
     call.core().set_user_active(call.session()?, call.user()?, false)?;
     Reply::ok()
 }

@@ -29,7 +29,10 @@ async fn who_knows_the_invitation_joins_until_it_is_made_anew_or_the_team_closes
     assert_eq!((late.status, late.id()), (404, "app.team.get_by_invite_id.finding.app_error"));
     let second = invite().await;
     let close = json!({ "privacy": "I" }).to_string();
-    assert_eq!(site.request(&Method::PUT, &format!("{at}/privacy"), &world.bob.bearer(), close.clone()).await.status, 403);
+    assert_eq!(
+        site.request(&Method::PUT, &format!("{at}/privacy"), &world.bob.bearer(), close.clone()).await.status,
+        403
+    );
     let closed = site.request(&Method::PUT, &format!("{at}/privacy"), &admin.bearer(), close).await;
     assert_eq!((&closed.json["type"], &closed.json["allow_open_invite"]), (&json!("I"), &json!(false)));
     assert_ne!(closed.json["invite_id"], json!(second), "closing makes earlier invitations void");
@@ -65,7 +68,10 @@ async fn a_team_is_found_by_whom_it_is_open_to_and_comes_back_from_the_archive()
     let at = format!("/api/v4/teams/{}", world.team);
     let whole = json!({ "id": world.team, "display_name": "Renamed", "type": "I", "name": "other" }).to_string();
     let updated = site.request(&Method::PUT, &at, &admin.bearer(), whole).await.json;
-    assert_eq!((&updated["display_name"], &updated["type"], &updated["name"]), (&json!("Renamed"), &json!("O"), &json!("mission")));
+    assert_eq!(
+        (&updated["display_name"], &updated["type"], &updated["name"]),
+        (&json!("Renamed"), &json!("O"), &json!("mission"))
+    );
     let mut told = site.socket("", Some(bob)).await.unwrap();
     assert_eq!(site.request(&Method::DELETE, &at, &admin.bearer(), "").await.status, 200);
     let restored = site.post(&format!("{at}/restore"), &admin.bearer(), "").await;
