@@ -43,6 +43,7 @@ mod invites;
 mod mentions;
 mod mfa;
 mod outbox;
+mod pictures;
 mod posts;
 mod preferences;
 mod previews;

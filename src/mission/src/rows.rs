@@ -200,7 +200,7 @@ pub(crate) fn team(r: &Row<'_>) -> rusqlite::Result<Team> {
         allowed_domains: String::new(),
         invite_id: r.get("invite_id")?,
         allow_open_invite: r.get("allow_open_invite")?,
-        last_team_icon_update: 0,
+        last_team_icon_update: r.get("last_icon_update")?,
         scheme_id: None,
         group_constrained: None,
         policy_id: None,

@@ -6,8 +6,22 @@
 use rusqlite::Connection;
 
 /// Each element takes the schema from version i to i + 1.
-const STEPS: &[&str] =
-    &[V1, V2, V3, V4, V5, V6, V7, WORDS_OF_USERS, ACCOUNTS, PICTURES_AND_PARTS, NOT_POSTED_YET, EMOJI, AUDITS];
+const STEPS: &[&str] = &[
+    V1,
+    V2,
+    V3,
+    V4,
+    V5,
+    V6,
+    V7,
+    WORDS_OF_USERS,
+    ACCOUNTS,
+    PICTURES_AND_PARTS,
+    NOT_POSTED_YET,
+    EMOJI,
+    AUDITS,
+    PICTURES,
+];
 
 /// The version that this program writes.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
@@ -250,4 +264,10 @@ CREATE TABLE audits (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL, create_at INTEGER NOT NULL, user_id TEXT NOT NULL, action TEXT NOT NULL,
     extra_info TEXT NOT NULL, ip_address TEXT NOT NULL, session_id TEXT NOT NULL) STRICT;
 CREATE INDEX audits_user ON audits (user_id);
+";
+
+/// Pictures of users and teams, small and of one size.
+const PICTURES: &str = "
+CREATE TABLE pictures (owner TEXT PRIMARY KEY, image BLOB NOT NULL) STRICT;
+ALTER TABLE teams ADD COLUMN last_icon_update INTEGER NOT NULL DEFAULT 0;
 ";

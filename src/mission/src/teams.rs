@@ -208,7 +208,7 @@ pub(crate) fn shown(db: &Connection, by: &Session, mut t: Team) -> AppResult<Tea
     Ok(t)
 }
 
-fn require_view(db: &Connection, by: &Session, t: &Team) -> AppResult<()> {
+pub(crate) fn require_view(db: &Connection, by: &Session, t: &Team) -> AppResult<()> {
     if t.allow_open_invite && t.kind == "O" && crate::access::may(by, "list_public_teams") {
         return Ok(());
     }

@@ -23,6 +23,7 @@ mod drafts;
 mod emoji;
 mod files;
 mod picture;
+mod pictures;
 mod posts;
 mod preferences;
 mod query;

@@ -12,8 +12,8 @@ use super::call::Call;
 use super::reply::Reply;
 use super::unlicensed::{self, Refusal};
 use super::{
-    accounts, admin, bots, categories, channels, drafts, emoji, files, posts, preferences, search, system, teams,
-    threads, uploads, users,
+    accounts, admin, bots, categories, channels, drafts, emoji, files, pictures, posts, preferences, search, system,
+    teams, threads, uploads, users,
 };
 use crate::error::AppResult;
 
@@ -262,8 +262,10 @@ pub static ROUTES: &[Route] = &[
     put("/api/v4/users/{user_id}/roles", SystemAdmin, users::set_roles).noted(),
     put("/api/v4/users/{user_id}/active", Own, users::set_active).noted(),
     hashing(Method::PUT, "/api/v4/users/{user_id}/password", Own, users::set_password).noted(),
-    get("/api/v4/users/{user_id}/image", SignedIn, users::image).without_csrf(),
-    get("/api/v4/users/{user_id}/image/default", SignedIn, users::image).without_csrf(),
+    get("/api/v4/users/{user_id}/image", SignedIn, pictures::user).without_csrf(),
+    get("/api/v4/users/{user_id}/image/default", SignedIn, pictures::default_of_user).without_csrf(),
+    stream(Method::POST, "/api/v4/users/{user_id}/image", Own, |call, body| Box::pin(pictures::set_user(call, body))),
+    delete("/api/v4/users/{user_id}/image", Own, pictures::remove_user),
 
     post("/api/v4/users/{user_id}/convert_to_bot", SystemAdmin, bots::convert_to_bot).noted(),
 
@@ -308,6 +310,9 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/teams/search", SignedIn, teams::search).unless_busy(),
     get("/api/v4/teams/invite/{invite_id}", Anyone, teams::invite_info),
     post("/api/v4/teams/members/invite", SignedIn, teams::join_by_invite),
+    get("/api/v4/teams/{team_id}/image", TeamMember, pictures::team).without_csrf(),
+    stream(Method::POST, "/api/v4/teams/{team_id}/image", TeamAdmin, |call, body| Box::pin(pictures::set_team(call, body))),
+    delete("/api/v4/teams/{team_id}/image", TeamAdmin, pictures::remove_team),
     get("/api/v4/teams/{team_id}/stats", TeamMember, teams::stats),
     get("/api/v4/teams/name/{team_name}", TeamMember, teams::by_name),
     get("/api/v4/teams/name/{team_name}/exists", SignedIn, teams::exists),

@@ -3,6 +3,7 @@
 mod accounts;
 mod admin;
 mod matrix;
+mod pictures;
 mod sessions;
 mod teams;
 

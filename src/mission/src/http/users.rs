@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::call::Call;
 use super::reply::Reply;
-use super::{picture, token};
+use super::token;
 use crate::error::{AppError, AppResult};
 use crate::types::{ClientInfo, Login, NewUser, Session, Status, StringMap, User, UserFilter, UserPatch, UserSearch};
 use crate::ws;
@@ -237,14 +237,6 @@ pub(crate) fn set_password(call: &Call) -> AppResult<Reply> {
     let body: Body = call.json("new_password")?;
     call.core().update_password(call.session()?, call.user()?, &body.current_password, &body.new_password)?;
     Reply::ok()
-}
-
-pub(crate) fn image(call: &Call) -> AppResult<Reply> {
-    const DAY_S: u32 = 24 * 60 * 60;
-    let user = call.core().user(call.user()?)?;
-    let reply = Reply::bytes("image/png", picture::initials(&user.username, user.id));
-    let reply = reply.with(header::CACHE_CONTROL, &format!("max-age={DAY_S}, private"));
-    Ok(reply.with(header::ETAG, &user.last_picture_update.to_string()))
 }
 
 pub(crate) fn status(call: &Call) -> AppResult<Reply> {

@@ -163,6 +163,9 @@ const ANSWERS: &[(&str, u16)] = &[
     ("GET /api/v4/jobs/{job_id}", 404),
     ("POST /api/v4/jobs/{job_id}/cancel", 404),
     ("PUT /api/v4/roles/{role_id}/patch", 501),
+    // Not a form.
+    ("POST /api/v4/users/{user_id}/image", 500),
+    ("POST /api/v4/teams/{team_id}/image", 400),
     // A name of the clients' own emoji.
     ("GET /api/v4/emoji/name/{emoji_name}", 404),
     // Sign-up is closed, but for administrators.
@@ -432,6 +435,7 @@ impl MatrixWorld {
         let later = json!({ "channel_id": ops, "message": CHANNEL_SECRET, "scheduled_at": 1_900_000_000_000i64 });
         let scheduled = core.schedule_post(&as_author, &serde_json::from_value(later).unwrap(), None).unwrap().id;
         core.save_reaction(&as_author, id(&author), post, "eyes").unwrap();
+        core.set_team_picture(&as_root, team, &super::super::picture::initials("t", team)).unwrap();
         let preference =
             json!([{ "user_id": author.id, "category": "display_settings", "name": "name_format", "value": "x" }]);
         core.save_preferences(&as_author, id(&author), &serde_json::from_value::<Vec<_>>(preference).unwrap()).unwrap();
