@@ -64,7 +64,7 @@ impl Core {
             AND (?3 = '' OR id IN (SELECT user_id FROM team_members WHERE team_id = ?3 AND delete_at = 0))
             AND (?4 = '' OR id IN (SELECT user_id FROM channel_members WHERE channel_id = ?4 AND delete_at = 0))
             AND (?5 = '[]' OR EXISTS
-                (SELECT 1 FROM json_each(?5) role WHERE ' ' || u.roles || ' ' LIKE '% ' || role.value || ' %'))";
+                (SELECT 1 FROM json_each(?5) role WHERE instr(' ' || u.roles || ' ', ' ' || role.value || ' ') > 0))";
         let text = |id: &Option<Id>| id.map(|id| id.to_string()).unwrap_or_default();
         let values = params![
             which.include_deleted,

@@ -78,11 +78,11 @@ impl Core {
             password_matches("", &login.password);
             return masked();
         };
-        if !self.password_is(&row, &login.password)? {
-            return masked();
-        }
         if row.user.is_bot {
             return refuse("api.user.login.bot_login_forbidden.app_error", "Bot login is forbidden.", 401);
+        }
+        if !self.password_is(&row, &login.password)? {
+            return masked();
         }
         if row.user.delete_at > 0 {
             return refuse(

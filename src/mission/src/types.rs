@@ -800,6 +800,8 @@ pub struct UserFilter {
     pub without_team: bool,
     pub active: bool,
     pub inactive: bool,
+    /// With one of these roles; empty for all.
+    pub roles: Vec<String>,
     /// "" (by username), "create_at" or "last_activity_at".
     pub sort: String,
 }
@@ -816,6 +818,8 @@ pub struct UserSearch {
     pub not_in_channel_id: String,
     pub allow_inactive: bool,
     pub without_team: bool,
+    pub role: String,
+    pub roles: Vec<String>,
     pub limit: i64,
 }
 

@@ -469,7 +469,8 @@ impl Core {
             _ => "username",
         };
         let (limit, offset) = page(page_number, per_page);
-        let sql = format!("SELECT * FROM users u WHERE {USER_FILTER} ORDER BY {order} LIMIT ?8 OFFSET ?9");
+        let sql =
+            format!("SELECT * FROM users u WHERE {USER_FILTER} AND {ROLE_FILTER} ORDER BY {order} LIMIT ?8 OFFSET ?9");
         self.read(|db| {
             let (in_team, not_in_team) = (&filter.in_team, &filter.not_in_team);
             let (in_channel, not_in_channel) = (&filter.in_channel, &filter.not_in_channel);
@@ -484,6 +485,7 @@ impl Core {
                 filter.inactive,
                 limit,
                 offset,
+                to_json(&filter.roles),
             ];
             Ok(all(db, &sql, values, user)?)
         })
@@ -495,8 +497,11 @@ impl Core {
     /// 400 for a malformed id, 403 for a team or channel that is not the asker's.
     pub fn search_users(&self, by: &Session, search: &UserSearch) -> AppResult<Vec<User>> {
         let limit = if search.limit <= 0 { 100 } else { search.limit.min(1_000) };
-        let sql = format!("SELECT * FROM users u WHERE {USER_FILTER} AND {TERM_MATCH} ORDER BY username LIMIT ?9");
+        let sql = format!(
+            "SELECT * FROM users u WHERE {USER_FILTER} AND {TERM_MATCH} AND {ROLE_FILTER} ORDER BY username LIMIT ?9"
+        );
         let active = !search.allow_inactive;
+        let roles: Vec<&String> = search.roles.iter().chain([&search.role]).filter(|role| !role.is_empty()).collect();
         let id = |name: &str, text: &str| match text {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| AppError::body_param("searchUsers", name)),
@@ -516,6 +521,7 @@ impl Core {
                 false,
                 name_term(&search.term),
                 limit,
+                to_json(&roles),
             ];
             Ok(all(db, &sql, values, user)?)
         })
@@ -648,6 +654,12 @@ impl Core {
     /// 403 without `manage_roles`, 400 for an unknown role.
     pub fn set_user_roles(&self, by: &Session, id: Id, roles: &str) -> AppResult<()> {
         require("updateUserRoles", by, "manage_roles")?;
+        const LICENSED: [&str; 4] =
+            ["system_manager", "system_user_manager", "system_read_only_admin", "system_custom_group_admin"];
+        if roles.split_whitespace().any(|role| LICENSED.contains(&role)) {
+            let message = "These roles need a licence, which this server does not have.";
+            return Err(AppError::bad("updateUserRoles", "api.user.update_user_roles.license.app_error", message));
+        }
         if roles.split_whitespace().next().is_none() || !roles.split_whitespace().all(role_exists) {
             return Err(AppError::body_param("updateUserRoles", "roles"));
         }
@@ -766,6 +778,9 @@ const USER_FILTER: &str = "
     AND (?4 = '' OR id NOT IN (SELECT user_id FROM channel_members WHERE channel_id = ?4 AND delete_at = 0))
     AND (NOT ?5 OR id NOT IN (SELECT user_id FROM team_members WHERE delete_at = 0))
     AND (NOT ?6 OR delete_at = 0) AND (NOT ?7 OR delete_at > 0)";
+
+const ROLE_FILTER: &str = "
+    (?10 = '[]' OR EXISTS (SELECT 1 FROM json_each(?10) role WHERE instr(' ' || u.roles || ' ', ' ' || role.value || ' ') > 0))";
 
 const TERM_MATCH: &str = "
     (?8 = '' OR name_matches(?8, username, nickname, first_name || ' ' || last_name, last_name))";

@@ -119,7 +119,9 @@ pub(crate) fn by_email(call: &Call) -> AppResult<Reply> {
 }
 
 pub(crate) fn list(call: &Call) -> AppResult<Reply> {
+    let roles = call.query.get("role").into_iter().chain(call.query.get("roles").unwrap_or("").split(','));
     let filter = UserFilter {
+        roles: roles.map(str::trim).filter(|role| !role.is_empty()).map(str::to_owned).collect(),
         in_team: call.query_id("in_team")?,
         not_in_team: call.query_id("not_in_team")?,
         in_channel: call.query_id("in_channel")?,
@@ -153,6 +155,12 @@ pub(crate) fn search(call: &Call) -> AppResult<Reply> {
     let search: UserSearch = call.json("")?;
     if search.term.is_empty() {
         return Err(AppError::body_param("searchUsers", "term"));
+    }
+    if search.team_id.is_empty() && !search.not_in_channel_id.is_empty() {
+        return Err(AppError::body_param("searchUsers", "team_id"));
+    }
+    if !(0..=i64::from(AUTOCOMPLETE_MAX)).contains(&search.limit) {
+        return Err(AppError::body_param("searchUsers", "limit"));
     }
     show_all(call, call.core().search_users(call.session()?, &search)?)
 }

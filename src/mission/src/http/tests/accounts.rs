@@ -231,3 +231,35 @@ async fn people_are_counted_and_known_to_whom_they_share_a_channel_with() {
     let bad = site.get("/api/v4/users/stats/filtered?roles=%25", &world.admin.bearer()).await;
     assert_eq!(bad.status, 400);
 }
+
+#[tokio::test]
+async fn users_are_found_by_role_and_a_search_says_what_it_needs() {
+    let site = Site::new().await;
+    let world = site.world().await;
+    let admin = &world.admin;
+    let names = |answer: Answer| -> Vec<String> {
+        let users = answer.json.as_array().unwrap().clone();
+        users.iter().map(|user| user["username"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(site.get("/api/v4/users?role=system_admin", &admin.bearer()).await), ["root"]);
+    assert_eq!(names(site.get("/api/v4/users?roles=system_user,system_admin", &admin.bearer()).await), ["bob", "root"]);
+    assert_eq!(names(site.get("/api/v4/users?role=system", &admin.bearer()).await), Vec::<String>::new());
+    let search = |body: Value| site.post_by("/api/v4/users/search", admin, body);
+    assert_eq!(names(search(json!({ "term": "o", "role": "system_admin" })).await), Vec::<String>::new());
+    assert_eq!(names(search(json!({ "term": "ro", "role": "system_admin" })).await), ["root"]);
+    for body in [
+        json!({ "term": "" }),
+        json!({ "term": "b", "not_in_channel_id": world.channel }),
+        json!({ "term": "b", "limit": 1_001 }),
+    ] {
+        let refused = search(body.clone()).await;
+        assert_eq!((refused.status, refused.id()), (400, "api.context.invalid_body_param.app_error"), "{body}");
+    }
+    let roles = format!("/api/v4/users/{}/roles", world.bob.id);
+    let licensed = site.put(&roles, admin, json!({ "roles": "system_user system_manager" })).await;
+    assert_eq!((licensed.status, licensed.id()), (400, "api.user.update_user_roles.license.app_error"));
+    let bot = site.post_by("/api/v4/bots", admin, json!({ "username": "weather" })).await;
+    let login = json!({ "id": bot.json["user_id"], "password": "x" }).to_string();
+    let refused = site.post("/api/v4/users/login", &[], login).await;
+    assert_eq!((refused.status, refused.id()), (401, "api.user.login.bot_login_forbidden.app_error"));
+}
