@@ -97,6 +97,8 @@ fn text_len(event: &Event) -> usize {
         | Event::Reaction(_)
         | Event::File(_)
         | Event::Emoji(_)
-        | Event::Purge(_) => 0,
+        | Event::Purge(_)
+        | Event::Acknowledgement(_)
+        | Event::Bookmark(_) => 0,
     }
 }

@@ -288,7 +288,9 @@ impl Mission {
             | Event::Reaction(_)
             | Event::File(_)
             | Event::Emoji(_)
-            | Event::Purge(_) => Precedence::Priority,
+            | Event::Purge(_)
+            | Event::Acknowledgement(_)
+            | Event::Bookmark(_) => Precedence::Priority,
         };
         let label = if is_user { Label::directory() } else { "mission".parse().expect("a label") };
         let mut header = Header {

@@ -180,6 +180,7 @@ impl<'a> Wanted<'a> {
         match event {
             Some(Event::Post(s)) => self.posts.contains(&s.id),
             Some(Event::Reaction(s)) => self.posts.contains(&s.post_id),
+            Some(Event::Acknowledgement(s)) => self.posts.contains(&s.post_id),
             Some(Event::File(s)) => {
                 let of_post = !self.keep_files && s.post_id.is_some_and(|post| self.posts.contains(&post));
                 of_post || self.files.contains(&s.stub.id)
@@ -193,7 +194,8 @@ impl<'a> Wanted<'a> {
                 | Event::Channel(_)
                 | Event::ChannelMember(_)
                 | Event::Emoji(_)
-                | Event::Purge(_),
+                | Event::Purge(_)
+                | Event::Bookmark(_),
             ) => false,
         }
     }
@@ -267,6 +269,7 @@ fn targets(journal: &Journal, core: &Core, target: PurgeTarget) -> Result<Target
             match wire::decode_event(&listed.entry) {
                 Ok(Event::Post(s)) => Ok((vec![s.id], Vec::new(), Vec::new())),
                 Ok(Event::Reaction(s)) => Ok((vec![s.post_id], Vec::new(), Vec::new())),
+                Ok(Event::Acknowledgement(s)) => Ok((vec![s.post_id], Vec::new(), Vec::new())),
                 Ok(Event::File(s)) => Ok((Vec::new(), vec![s.stub.id], Vec::new())),
                 Ok(
                     Event::User(_)
@@ -275,7 +278,8 @@ fn targets(journal: &Journal, core: &Core, target: PurgeTarget) -> Result<Target
                     | Event::Channel(_)
                     | Event::ChannelMember(_)
                     | Event::Emoji(_)
-                    | Event::Purge(_),
+                    | Event::Purge(_)
+                    | Event::Bookmark(_),
                 ) => Err(PurgeError::OtherKind(listed.entry.header.kind.as_str())),
                 Err(_) => {
                     let numbers = RangeSet::from(id.seq.get()..=id.seq.get());

@@ -362,7 +362,9 @@ fn is_update(event: &Event) -> bool {
         | Event::Reaction(_)
         | Event::File(_)
         | Event::Emoji(_)
-        | Event::Purge(_) => false,
+        | Event::Purge(_)
+        | Event::Acknowledgement(_)
+        | Event::Bookmark(_) => false,
     }
 }
 
@@ -537,7 +539,9 @@ mod tests {
                 | Event::Post(_)
                 | Event::Reaction(_)
                 | Event::Emoji(_)
-                | Event::Purge(_) => None,
+                | Event::Purge(_)
+                | Event::Acknowledgement(_)
+                | Event::Bookmark(_) => None,
             };
             events.filter_map(file).collect()
         }

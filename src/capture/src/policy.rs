@@ -51,9 +51,14 @@ pub(crate) fn label(settings: &CaptureSettings, place: &Place) -> Label {
 /// How urgent an event is.
 pub(crate) fn precedence(settings: &CaptureSettings, event: &Event, place: &Place) -> Precedence {
     match event {
-        Event::User(_) | Event::Team(_) | Event::TeamMember(_) | Event::Channel(_) | Event::ChannelMember(_) => {
-            Precedence::Priority
-        }
+        Event::User(_)
+        | Event::Team(_)
+        | Event::TeamMember(_)
+        | Event::Channel(_)
+        | Event::ChannelMember(_)
+        | Event::Bookmark(_) => Precedence::Priority,
+        // Somebody waits to hear that what they wrote was read.
+        Event::Acknowledgement(_) => Precedence::Immediate.min(by_place(settings, place)),
         Event::Purge(_) => Precedence::Flash,
         Event::File(_) | Event::Emoji(_) => Precedence::Deferred,
         Event::Reaction(_) => by_place(settings, place),

@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub channel_members: BTreeMap<String, Value>,
     pub posts: BTreeMap<String, Value>,
     pub reactions: BTreeMap<String, Value>,
+    pub acknowledgements: BTreeMap<String, Value>,
+    pub bookmarks: BTreeMap<String, Value>,
 }
 
 fn fields(r: &Row<'_>, texts: &[&str], numbers: &[&str]) -> rusqlite::Result<Value> {
@@ -109,6 +111,28 @@ impl Core {
                     &["post_id", "user_id", "emoji_name"],
                     &["channel_id"],
                     times,
+                )?,
+                acknowledgements: table(
+                    &format!("SELECT * FROM acknowledgements WHERE channel_id IN {shared}"),
+                    &["post_id", "user_id"],
+                    &["channel_id"],
+                    &["acknowledged_at"],
+                )?,
+                bookmarks: table(
+                    &format!("SELECT * FROM bookmarks WHERE channel_id IN {shared}"),
+                    &["id"],
+                    &[
+                        "channel_id",
+                        "owner_id",
+                        "file_id",
+                        "display_name",
+                        "link_url",
+                        "image_url",
+                        "emoji",
+                        "type",
+                        "original_id",
+                    ],
+                    &["create_at", "update_at", "delete_at", "sort_order"],
                 )?,
             })
         })

@@ -14,6 +14,7 @@ use model::Id;
 use rusqlite::params;
 
 use crate::access::{require, require_in_channel, require_read};
+use crate::bookmarks::shows_file;
 use crate::channels::require_channel;
 use crate::core::{Core, random_id};
 use crate::error::{AppError, AppResult};
@@ -321,6 +322,9 @@ impl Core {
                     require_read("getFile", db, by, &require_channel(db, channel)?.channel)?;
                 }
                 None if info.user_id == by.user_id => {}
+                None if shows_file(db, &info)? => {
+                    require_read("getFile", db, by, &require_channel(db, info.channel_id)?.channel)?;
+                }
                 None => require("getFile", by, "manage_system")?,
             }
             Ok((info, hash))

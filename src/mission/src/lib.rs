@@ -19,9 +19,11 @@
 
 mod access;
 mod accounts;
+mod acknowledgements;
 mod analytics;
 mod ancillary;
 mod audits;
+mod bookmarks;
 mod bots;
 mod channels;
 mod core;

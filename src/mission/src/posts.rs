@@ -8,6 +8,7 @@ use rusqlite::{Connection, params};
 use serde_json::{Map, Value, json};
 
 use crate::access::{may, may_in_channel, may_in_team, require, require_in_channel, require_read};
+use crate::acknowledgements::acknowledgements_of;
 use crate::channels::{JOIN_LEAVE, mark_read, member_ids, require_channel};
 use crate::core::{Core, Inner, Tx};
 use crate::emoji;
@@ -97,6 +98,7 @@ pub(crate) fn render(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> rusql
         all(db, sql, [id_array(&threads)], |r| Ok((first_id(r)?, r.get(1)?)))?.into_iter().collect();
     let live: Vec<Id> = rows.iter().filter(|r| r.delete_at == 0).map(|r| r.id).collect();
     let mut reactions = reactions_of(db, &live)?;
+    let mut acknowledgements = acknowledgements_of(db, &live)?;
     let mut posts = Vec::with_capacity(rows.len());
     for row in rows {
         let mut metadata = PostMetadata::default();
@@ -108,6 +110,7 @@ pub(crate) fn render(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> rusql
                 .map(|emoji| serde_json::to_value(emoji).expect("an emoji is texts and numbers"))
                 .collect();
             metadata.priority = serde_json::from_str(&row.priority).ok();
+            metadata.acknowledgements = acknowledgements.remove(&row.id).unwrap_or_default();
         }
         let mut props = row.props_map();
         if row.arrived_at > 0 {

@@ -422,6 +422,7 @@ impl Tx<'_> {
         let id = row.id;
         run(&self.db, "DELETE FROM posts WHERE original_id = ?1 AND original_id <> ''", [id.as_str()])?;
         run(&self.db, "DELETE FROM reactions WHERE post_id = ?1", [id.as_str()])?;
+        run(&self.db, "DELETE FROM acknowledgements WHERE post_id = ?1", [id.as_str()])?;
         run(&self.db, "DELETE FROM late_posts WHERE post_id = ?1", [id.as_str()])?;
         if row.version >= order.version && row.message.is_empty() && row.delete_at > 0 {
             return Ok(());
@@ -496,15 +497,16 @@ impl Tx<'_> {
                     file.stub.extension = String::new();
                     file.stub.mime_type = String::new();
                 }
-                // An emoji and two ids.
-                Event::Reaction(_) => continue,
+                // An emoji or a time, and two ids.
+                Event::Reaction(_) | Event::Acknowledgement(_) => continue,
                 Event::User(_)
                 | Event::Team(_)
                 | Event::TeamMember(_)
                 | Event::Channel(_)
                 | Event::ChannelMember(_)
                 | Event::Emoji(_)
-                | Event::Purge(_) => continue,
+                | Event::Purge(_)
+                | Event::Bookmark(_) => continue,
             }
             let emptied = event.encode_with(&mut RawIds);
             run(&self.db, "UPDATE outbox SET event = ?2 WHERE at = ?1", params![at, emptied])?;
@@ -535,6 +537,7 @@ fn is_about(event: &Event, order: &PurgeState, files: &BTreeSet<Id>) -> bool {
     match event {
         Event::Post(s) => order.posts.contains(&s.id),
         Event::Reaction(s) => order.posts.contains(&s.post_id),
+        Event::Acknowledgement(s) => order.posts.contains(&s.post_id),
         Event::File(s) => {
             files.contains(&s.stub.id) || (!order.keep_files && s.post_id.is_some_and(|p| order.posts.contains(&p)))
         }
@@ -544,7 +547,8 @@ fn is_about(event: &Event, order: &PurgeState, files: &BTreeSet<Id>) -> bool {
         | Event::Channel(_)
         | Event::ChannelMember(_)
         | Event::Emoji(_)
-        | Event::Purge(_) => false,
+        | Event::Purge(_)
+        | Event::Bookmark(_) => false,
     }
 }
 
@@ -555,6 +559,7 @@ fn order_over(db: &Connection, event: &Event) -> rusqlite::Result<Option<String>
     match event {
         Event::Post(s) => by_id(s.id),
         Event::Reaction(s) => by_id(s.post_id),
+        Event::Acknowledgement(s) => by_id(s.post_id),
         Event::File(s) => match (by_id(s.stub.id)?, s.post_id) {
             (None, Some(post)) => {
                 let sql = "SELECT purge FROM purged WHERE id = ?1 AND with_files = 1";
@@ -568,7 +573,8 @@ fn order_over(db: &Connection, event: &Event) -> rusqlite::Result<Option<String>
         | Event::Channel(_)
         | Event::ChannelMember(_)
         | Event::Emoji(_)
-        | Event::Purge(_) => Ok(None),
+        | Event::Purge(_)
+        | Event::Bookmark(_) => Ok(None),
     }
 }
 

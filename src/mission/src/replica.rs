@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use model::event::{
-    ChannelMemberState, ChannelState, EmojiState, FileState, PostState, ReactionState, TeamMemberState, TeamState,
-    UserState,
+    AcknowledgementState, BookmarkState, ChannelMemberState, ChannelState, EmojiState, FileState, PostState,
+    ReactionState, TeamMemberState, TeamState, UserState,
 };
 use model::{EntryId, Epoch, Event, Id, Kind, NodeId, Outcome, RangeSet, RawIds, Seq, UnixMillis, Version};
 use rusqlite::params;
@@ -168,6 +168,8 @@ impl Replica {
             Event::Reaction(s) => tx.apply_reaction(s),
             Event::File(s) => self.apply_file(tx, s, content.as_ref()),
             Event::Emoji(s) => tx.apply_emoji(s, id.origin),
+            Event::Acknowledgement(s) => tx.take_acknowledgement(s),
+            Event::Bookmark(s) => tx.take_bookmark(s),
             Event::Purge(_) => impossible("an order to purge is carried out, not applied"),
         };
         match result {
@@ -805,6 +807,32 @@ impl Tx<'_> {
             })?;
         }
         Ok(())
+    }
+}
+
+impl Tx<'_> {
+    fn take_acknowledgement(&mut self, s: &AcknowledgementState) -> Result<(), Fail> {
+        let Some(post) = post_row_by_id(&self.db, s.post_id)? else {
+            return impossible(format!("post {} is not known here", s.post_id));
+        };
+        require_remote_channel(self, post.channel_id)?;
+        self.ensure_user(s.user_id)?;
+        Ok(self.apply_acknowledgement(s, &post)?)
+    }
+
+    fn take_bookmark(&mut self, s: &BookmarkState) -> Result<(), Fail> {
+        require_remote_channel(self, s.channel_id)?;
+        self.ensure_user(s.owner_id)?;
+        if let Some(stub) = &s.file {
+            // Who reads a file is decided by what shows it, so a bookmark may not claim that of a post or of another channel.
+            let sql = "SELECT 1 FROM files WHERE id = ?1 AND (post_id <> '' OR channel_id <> ?2 OR
+                (user_id <> ?3 AND NOT EXISTS (SELECT 1 FROM bookmarks WHERE file_id = ?1)))";
+            if exists(&self.db, sql, [stub.id.as_str(), s.channel_id.as_str(), s.owner_id.as_str()])? {
+                return impossible("the file of the bookmark belongs to something else");
+            }
+            put_file(&self.db, &info_of(stub, s.owner_id, s.channel_id, None), "")?;
+        }
+        Ok(self.apply_bookmark(s)?)
     }
 }
 

@@ -21,6 +21,7 @@ const STEPS: &[&str] = &[
     EMOJI,
     AUDITS,
     PICTURES,
+    SHARED_MARKS,
 ];
 
 /// The version that this program writes.
@@ -197,6 +198,20 @@ CREATE TABLE reminders (
     PRIMARY KEY (post_id, user_id)) STRICT, WITHOUT ROWID;
 CREATE INDEX reminders_user ON reminders (user_id);
 CREATE INDEX reminders_due ON reminders (target_time);
+";
+
+/// Acknowledgements (`acknowledged_at` is 0 for a withdrawn one) and bookmarks: both travel.
+const SHARED_MARKS: &str = "
+CREATE TABLE acknowledgements (
+    post_id TEXT NOT NULL, user_id TEXT NOT NULL, channel_id TEXT NOT NULL, acknowledged_at INTEGER NOT NULL,
+    ver_at INTEGER NOT NULL, ver_by BLOB NOT NULL, PRIMARY KEY (post_id, user_id)) STRICT, WITHOUT ROWID;
+CREATE TABLE bookmarks (
+    id TEXT PRIMARY KEY, create_at INTEGER NOT NULL, update_at INTEGER NOT NULL, delete_at INTEGER NOT NULL,
+    channel_id TEXT NOT NULL, owner_id TEXT NOT NULL, file_id TEXT NOT NULL, display_name TEXT NOT NULL,
+    sort_order INTEGER NOT NULL, link_url TEXT NOT NULL, image_url TEXT NOT NULL, emoji TEXT NOT NULL,
+    type TEXT NOT NULL, original_id TEXT NOT NULL, ver_at INTEGER NOT NULL, ver_by BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX bookmarks_by_channel ON bookmarks (channel_id, update_at);
+CREATE INDEX bookmarks_by_file ON bookmarks (file_id) WHERE file_id <> '';
 ";
 
 /// Fills `mention_words` as writing each user would.

@@ -484,7 +484,7 @@ pub struct PostMetadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub acknowledgements: Vec<Value>,
+    pub acknowledgements: Vec<Acknowledgement>,
 }
 
 /// `metadata.priority`.
@@ -575,6 +575,82 @@ pub struct ThreadQuery {
     pub threads_only: bool,
     /// None of direct and group channels.
     pub exclude_direct: bool,
+}
+
+/// An acknowledgement of a post.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct Acknowledgement {
+    pub user_id: Id,
+    pub post_id: Id,
+    pub acknowledged_at: i64,
+    pub channel_id: Id,
+}
+
+/// A bookmark of a channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct Bookmark {
+    pub id: Id,
+    pub create_at: i64,
+    pub update_at: i64,
+    pub delete_at: i64,
+    pub channel_id: Id,
+    pub owner_id: Id,
+    #[serde(with = "blank_id")]
+    pub file_id: Option<Id>,
+    pub display_name: String,
+    pub sort_order: i64,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub link_url: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image_url: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub emoji: String,
+    /// "link" or "file".
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_id: Option<Id>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileInfo>,
+}
+
+/// What became of a bookmark that was changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct BookmarkChange {
+    pub updated: Bookmark,
+    /// That of somebody else, which the updated one replaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<Bookmark>,
+}
+
+/// `POST /channels/{id}/bookmarks`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct NewBookmark {
+    pub file_id: String,
+    pub display_name: String,
+    pub link_url: String,
+    pub image_url: String,
+    pub emoji: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// `PATCH /channels/{id}/bookmarks/{id}`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct BookmarkPatch {
+    pub file_id: Option<String>,
+    pub display_name: Option<String>,
+    pub sort_order: Option<i64>,
+    pub link_url: Option<String>,
+    pub image_url: Option<String>,
+    pub emoji: Option<String>,
 }
 
 /// A message that is not posted yet, as its writer's clients share it.

@@ -143,11 +143,15 @@ pub enum Kind {
     Purge = 9,
     /// A custom emoji with its image.
     Emoji = 10,
+    /// An acknowledgement of a post, given or withdrawn.
+    Acknowledgement = 11,
+    /// A bookmark of a channel.
+    Bookmark = 12,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::User,
         Self::Team,
         Self::TeamMember,
@@ -158,6 +162,8 @@ impl Kind {
         Self::File,
         Self::Purge,
         Self::Emoji,
+        Self::Acknowledgement,
+        Self::Bookmark,
     ];
 
     /// The kind with this number.
@@ -177,6 +183,8 @@ impl Kind {
             Self::Reaction => "reaction",
             Self::File => "file",
             Self::Purge => "purge",
+            Self::Acknowledgement => "acknowledgement",
+            Self::Bookmark => "bookmark",
             Self::Emoji => "emoji",
         }
     }

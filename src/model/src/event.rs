@@ -21,6 +21,8 @@ pub enum Event {
     Reaction(ReactionState),
     File(FileState),
     Purge(PurgeState),
+    Acknowledgement(AcknowledgementState),
+    Bookmark(BookmarkState),
     Emoji(EmojiState),
 }
 
@@ -360,6 +362,67 @@ impl EmojiState {
     pub const IMAGE_BYTES_MAX: usize = 512 * 1024;
 }
 
+/// An acknowledgement of a post.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "IdContext")]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct AcknowledgementState {
+    #[n(0)]
+    pub version: Version,
+    #[n(1)]
+    pub post_id: Id,
+    #[n(2)]
+    pub user_id: Id,
+    #[n(3)]
+    pub channel_id: Id,
+    /// 0 once it is withdrawn.
+    #[n(4)]
+    pub acknowledged_at: UnixMillis,
+    /// As with reactions: merged by maximum.
+    #[n(5)]
+    pub post_update_at: UnixMillis,
+}
+
+/// A bookmark of a channel, present (`delete_at` 0) or removed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(context_bound = "IdContext")]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct BookmarkState {
+    #[n(0)]
+    pub version: Version,
+    #[n(1)]
+    pub id: Id,
+    #[n(2)]
+    pub create_at: UnixMillis,
+    #[n(3)]
+    pub update_at: UnixMillis,
+    #[n(4)]
+    pub delete_at: UnixMillis,
+    #[n(5)]
+    pub channel_id: Id,
+    #[n(6)]
+    pub owner_id: Id,
+    /// "link" or "file".
+    #[n(7)]
+    pub kind: String,
+    /// Of a file; its bytes travel as a `File` of their own.
+    #[n(8)]
+    pub file: Option<FileStub>,
+    #[n(9)]
+    pub display_name: String,
+    #[n(10)]
+    pub sort_order: i64,
+    #[n(11)]
+    pub link_url: String,
+    #[n(12)]
+    pub image_url: String,
+    #[n(13)]
+    pub emoji: String,
+    /// The bookmark that this one replaced, when somebody else than its owner changed it.
+    #[n(14)]
+    pub original_id: Option<Id>,
+}
+
 /// Numbers of one epoch of one origin.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct EntryNumbers {
@@ -387,6 +450,8 @@ pub enum ObjectRef {
     Reaction(Id, Id, String),
     File(Id),
     Purge(Id),
+    Acknowledgement(Id, Id),
+    Bookmark(Id),
     Emoji(Id),
 }
 
@@ -410,6 +475,8 @@ impl ObjectRef {
             Self::Reaction(a, b, emoji) => put(Kind::Reaction, &[a.as_str(), b.as_str(), emoji]),
             Self::File(a) => put(Kind::File, &[a.as_str()]),
             Self::Purge(a) => put(Kind::Purge, &[a.as_str()]),
+            Self::Acknowledgement(a, b) => put(Kind::Acknowledgement, &[a.as_str(), b.as_str()]),
+            Self::Bookmark(a) => put(Kind::Bookmark, &[a.as_str()]),
             Self::Emoji(a) => put(Kind::Emoji, &[a.as_str()]),
         }
         let mut first = [0u8; 8];
@@ -431,6 +498,8 @@ impl Event {
             Self::Reaction(_) => Kind::Reaction,
             Self::File(_) => Kind::File,
             Self::Purge(_) => Kind::Purge,
+            Self::Acknowledgement(_) => Kind::Acknowledgement,
+            Self::Bookmark(_) => Kind::Bookmark,
             Self::Emoji(_) => Kind::Emoji,
         }
     }
@@ -447,6 +516,8 @@ impl Event {
             Self::Reaction(s) => ObjectRef::Reaction(s.post_id, s.user_id, s.emoji_name.clone()),
             Self::File(s) => ObjectRef::File(s.stub.id),
             Self::Purge(s) => ObjectRef::Purge(s.id),
+            Self::Acknowledgement(s) => ObjectRef::Acknowledgement(s.post_id, s.user_id),
+            Self::Bookmark(s) => ObjectRef::Bookmark(s.id),
             Self::Emoji(s) => ObjectRef::Emoji(s.id),
         }
     }
@@ -463,6 +534,8 @@ impl Event {
             Self::Reaction(s) => s.version,
             Self::File(s) => s.version,
             Self::Purge(s) => s.version,
+            Self::Acknowledgement(s) => s.version,
+            Self::Bookmark(s) => s.version,
             Self::Emoji(s) => s.version,
         }
     }
@@ -479,6 +552,8 @@ impl Event {
             Self::Reaction(s) => StreamId::Channel(s.channel_id),
             Self::File(s) => StreamId::Channel(s.channel_id),
             Self::Purge(_) => StreamId::Purge,
+            Self::Acknowledgement(s) => StreamId::Channel(s.channel_id),
+            Self::Bookmark(s) => StreamId::Channel(s.channel_id),
         }
     }
 
@@ -503,6 +578,8 @@ impl Event {
             }
             Self::Reaction(s) => vec![ObjectRef::Post(s.post_id), ObjectRef::User(s.user_id)],
             Self::File(s) => vec![ObjectRef::Channel(s.channel_id)],
+            Self::Acknowledgement(s) => vec![ObjectRef::Post(s.post_id), ObjectRef::User(s.user_id)],
+            Self::Bookmark(s) => vec![ObjectRef::Channel(s.channel_id), ObjectRef::User(s.owner_id)],
             Self::Emoji(s) => vec![ObjectRef::User(s.creator_id)],
         }
     }
@@ -520,6 +597,8 @@ impl Event {
             Self::Reaction(s) => minicbor::to_vec_with(s, ctx),
             Self::File(s) => minicbor::to_vec_with(s, ctx),
             Self::Purge(s) => minicbor::to_vec_with(s, ctx),
+            Self::Acknowledgement(s) => minicbor::to_vec_with(s, ctx),
+            Self::Bookmark(s) => minicbor::to_vec_with(s, ctx),
             Self::Emoji(s) => minicbor::to_vec_with(s, ctx),
         }
         .expect(INFALLIBLE)
@@ -540,6 +619,8 @@ impl Event {
             Kind::Reaction => Self::Reaction(minicbor::decode_with(bytes, ctx)?),
             Kind::File => Self::File(minicbor::decode_with(bytes, ctx)?),
             Kind::Purge => Self::Purge(minicbor::decode_with(bytes, ctx)?),
+            Kind::Acknowledgement => Self::Acknowledgement(minicbor::decode_with(bytes, ctx)?),
+            Kind::Bookmark => Self::Bookmark(minicbor::decode_with(bytes, ctx)?),
             Kind::Emoji => Self::Emoji(minicbor::decode_with(bytes, ctx)?),
         })
     }

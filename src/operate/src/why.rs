@@ -295,7 +295,9 @@ fn files_of(listed: &Listed) -> Vec<ObjectRef> {
             | Event::Reaction(_)
             | Event::File(_)
             | Event::Emoji(_)
-            | Event::Purge(_),
+            | Event::Purge(_)
+            | Event::Acknowledgement(_)
+            | Event::Bookmark(_),
         )
         | Err(_) => Vec::new(),
     }
@@ -314,7 +316,9 @@ fn plain_bytes(listed: &Listed) -> u64 {
             | Event::Post(_)
             | Event::Reaction(_)
             | Event::Emoji(_)
-            | Event::Purge(_),
+            | Event::Purge(_)
+            | Event::Acknowledgement(_)
+            | Event::Bookmark(_),
         )
         | Err(_) => 0,
     };

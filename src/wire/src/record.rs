@@ -634,7 +634,9 @@ impl Context {
                 | Event::Reaction(_)
                 | Event::File(_)
                 | Event::Emoji(_)
-                | Event::Purge(_),
+                | Event::Purge(_)
+                | Event::Acknowledgement(_)
+                | Event::Bookmark(_),
             )
             | None => {}
         }

@@ -9,7 +9,7 @@ use std::{fs, io};
 use journal::{AtRest, Draft, Foreign, IndexPlace, Journal, JournalOptions, JournalSettings};
 use keys::{NodeKey, SealingKey};
 use link::{Lane, Now, ReceiverState, SenderState, Session, SessionConfig};
-use model::event::{FileState, FileStub, PostState, ReactionState, UserState};
+use model::event::{AcknowledgementState, BookmarkState, FileState, FileStub, PostState, ReactionState, UserState};
 use model::{
     ChunkName, Disk as _, Entry, EntryId, Epoch, Event, Header, Hlc, Id, LocalPos, Manifest, NodeId, OpenMode, Outcome,
     Outgoing, Precedence, Seq, SourcePosition, UnixMillis, Version,
@@ -136,7 +136,36 @@ fn events(node: NodeId) -> (Vec<Event>, BTreeMap<ChunkName, Vec<u8>>) {
         delete_at: UnixMillis(0),
         post_update_at: at,
     };
-    (vec![Event::User(user), Event::Post(post), Event::Reaction(reaction), Event::File(file)], chunks)
+    let acknowledgement =
+        AcknowledgementState { version, post_id, user_id, channel_id, acknowledged_at: at, post_update_at: at };
+    let bookmark = BookmarkState {
+        version,
+        id: post_id,
+        create_at: at,
+        update_at: at,
+        delete_at: UnixMillis(0),
+        channel_id,
+        owner_id: user_id,
+        kind: "file".into(),
+        file: Some(file.stub.clone()),
+        display_name: "map".into(),
+        sort_order: 0,
+        link_url: String::new(),
+        image_url: String::new(),
+        emoji: "map".into(),
+        original_id: None,
+    };
+    (
+        vec![
+            Event::User(user),
+            Event::Post(post),
+            Event::Reaction(reaction),
+            Event::File(file),
+            Event::Acknowledgement(acknowledgement),
+            Event::Bookmark(bookmark),
+        ],
+        chunks,
+    )
 }
 
 /// Entries of a node: a user, a post, a reaction, a file.

@@ -249,7 +249,7 @@ const SIGNED_IN: &[(&str, &str)] = &[
     ("PersistentNotificationIntervalMinutes", "5"),
     ("PersistentNotificationMaxCount", "6"),
     ("PersistentNotificationMaxRecipients", "5"),
-    ("PostAcknowledgements", "false"),
+    ("PostAcknowledgements", "true"),
     ("PostEditTimeLimit", "-1"),
     ("PostPriority", "true"),
     ("RequireEmailVerification", "false"),

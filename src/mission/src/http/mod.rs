@@ -14,6 +14,7 @@
 
 mod accounts;
 mod admin;
+mod bookmarks;
 mod bots;
 mod call;
 mod categories;

@@ -250,6 +250,15 @@ pub(crate) fn remind(call: &Call) -> AppResult<Reply> {
     Reply::ok()
 }
 
+pub(crate) fn acknowledge(call: &Call) -> AppResult<Reply> {
+    Reply::json(&call.core().acknowledge(call.session()?, call.own_user()?, call.id("post_id")?)?)
+}
+
+pub(crate) fn withdraw_acknowledgement(call: &Call) -> AppResult<Reply> {
+    call.core().withdraw_acknowledgement(call.session()?, call.own_user()?, call.id("post_id")?)?;
+    Reply::ok()
+}
+
 pub(crate) fn edit_history(call: &Call) -> AppResult<Reply> {
     Reply::json(&call.core().edit_history(call.session()?, call.id("post_id")?)?)
 }

@@ -12,8 +12,8 @@ use super::call::Call;
 use super::reply::Reply;
 use super::unlicensed::{self, Refusal};
 use super::{
-    accounts, admin, bots, categories, channels, drafts, emoji, files, pictures, posts, preferences, search, system,
-    teams, threads, uploads, users,
+    accounts, admin, bookmarks, bots, categories, channels, drafts, emoji, files, pictures, posts, preferences, search,
+    system, teams, threads, uploads, users,
 };
 use crate::error::AppResult;
 
@@ -404,6 +404,16 @@ pub static ROUTES: &[Route] = &[
     get("/api/v4/posts/{post_id}/info", ChannelMember, posts::info),
     post("/api/v4/posts/{post_id}/restore/{restore_version_id}", Own, posts::restore),
 
+    post("/api/v4/users/{user_id}/posts/{post_id}/ack", Own, posts::acknowledge),
+    delete("/api/v4/users/{user_id}/posts/{post_id}/ack", Own, posts::withdraw_acknowledgement),
+
+    // Bookmarks of channels
+    get("/api/v4/channels/{channel_id}/bookmarks", ChannelMember, bookmarks::list),
+    post("/api/v4/channels/{channel_id}/bookmarks", ChannelMember, bookmarks::create),
+    row(Method::PATCH, "/api/v4/channels/{channel_id}/bookmarks/{bookmark_id}", ChannelMember, Run::Json(bookmarks::patch)),
+    post("/api/v4/channels/{channel_id}/bookmarks/{bookmark_id}/sort_order", ChannelMember, bookmarks::sort),
+    delete("/api/v4/channels/{channel_id}/bookmarks/{bookmark_id}", ChannelMember, bookmarks::delete),
+
     // What is not posted yet
     post("/api/v4/drafts", ChannelMember, drafts::save),
     get("/api/v4/users/{user_id}/teams/{team_id}/drafts", Own, drafts::list),
@@ -468,6 +478,4 @@ pub static ROUTES: &[Route] = &[
 
     // Features of the real server that clients probe and tolerate to be missing
     post("/api/v4/client_perf", SignedIn, system::not_offered),
-    post("/api/v4/users/{user_id}/posts/{post_id}/ack", SignedIn, system::not_offered),
-    delete("/api/v4/users/{user_id}/posts/{post_id}/ack", SignedIn, system::not_offered),
 ];

@@ -29,6 +29,7 @@ use crate::{CoreOptions, CoreSettings};
 
 mod drafts;
 mod emoji;
+mod marks;
 mod search;
 mod threads;
 mod uploads;

@@ -121,6 +121,14 @@ const SAMPLES: &[(&str, &str, &str)] = &[
         "",
         r#"{"user_id":"{user_id}","post":{"channel_id":"{channel_id}","message":"x"}}"#,
     ),
+    // Bookmarks of channels
+    (
+        "POST /api/v4/channels/{channel_id}/bookmarks",
+        "",
+        r#"{"type":"link","display_name":"x","link_url":"https://x.example"}"#,
+    ),
+    ("PATCH /api/v4/channels/{channel_id}/bookmarks/{bookmark_id}", "", r#"{"display_name":"y"}"#),
+    ("POST /api/v4/channels/{channel_id}/bookmarks/{bookmark_id}/sort_order", "", "0"),
     // What is not posted yet
     ("POST /api/v4/drafts", "", r#"{"channel_id":"{channel_id}","message":"x"}"#),
     ("POST /api/v4/posts/schedule", "", r#"{"channel_id":"{channel_id}","message":"x","scheduled_at":1900000000000}"#),
@@ -190,8 +198,6 @@ const ANSWERS: &[(&str, u16)] = &[
     ("GET /api/v4/users/{user_id}/uploads", 403),
     // Features that are not offered.
     ("POST /api/v4/client_perf", 501),
-    ("POST /api/v4/users/{user_id}/posts/{post_id}/ack", 501),
-    ("DELETE /api/v4/users/{user_id}/posts/{post_id}/ack", 501),
 ];
 
 /// Rows about a user that only others may use.
@@ -431,6 +437,9 @@ impl MatrixWorld {
         core.create_post(&as_author, &serde_json::from_value(reply).unwrap(), true).unwrap();
         let edited = serde_json::from_value(json!({ "message": format!("{CHANNEL_SECRET} again") })).unwrap();
         core.patch_post(&as_author, post, &edited).unwrap();
+        core.acknowledge(&as_author, id(&author), post).unwrap();
+        let link = json!({ "type": "link", "display_name": CHANNEL_SECRET, "link_url": "https://x.example" });
+        let bookmark = core.add_bookmark(&as_author, ops, &serde_json::from_value(link).unwrap(), None).unwrap().id;
         let version = core.edit_history(&as_author, post).unwrap()[0].id;
         let later = json!({ "channel_id": ops, "message": CHANNEL_SECRET, "scheduled_at": 1_900_000_000_000i64 });
         let scheduled = core.schedule_post(&as_author, &serde_json::from_value(later).unwrap(), None).unwrap().id;
@@ -481,6 +490,7 @@ impl MatrixWorld {
             ("timestamp", "1".to_owned()),
             ("restore_version_id", version.to_string()),
             ("scheduled_post_id", scheduled.to_string()),
+            ("bookmark_id", bookmark.to_string()),
             ("file_id", file.to_string()),
             ("emoji_id", emoji.to_string()),
             ("upload_id", upload.to_string()),
