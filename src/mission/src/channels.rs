@@ -1,10 +1,10 @@
 //! Channels, their members and their read marks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::event::{ChannelMemberState, ChannelState};
 use model::{Event, Hlc, Id, UnixMillis, Version};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 use sha1::{Digest, Sha1};
 
 use crate::access::{may_in_channel, require, require_in_channel, require_in_team, require_read, require_self};
@@ -14,14 +14,14 @@ use crate::events::Broadcast;
 use crate::mentions::Reader;
 use crate::posts::require_post;
 use crate::rows::{
-    ChannelRow, all, channel, channel_member, channel_row, count, exists, first_id, get, id_array, post_row, run, text,
-    to_json,
+    ChannelRow, all, channel, channel_member, channel_row, count, exists, first_id, get, id_array, json, post_row, run,
+    text, to_json,
 };
 use crate::search::words::name_term;
 use crate::teams::{TOWN_SQUARE, member_of_team, team_member_ids};
 use crate::types::{
-    Channel, ChannelMember, ChannelPatch, ChannelStats, ChannelUnread, ChannelUnreadAt, ChannelView,
-    ChannelViewResponse, NewChannel, Session, StringMap,
+    Channel, ChannelMember, ChannelMemberWithTeam, ChannelPatch, ChannelStats, ChannelUnread, ChannelUnreadAt,
+    ChannelView, ChannelViewResponse, ChannelWithTeam, NewChannel, Session, StringMap, TeamData,
 };
 use crate::users::{page, require_user};
 
@@ -106,7 +106,7 @@ pub(crate) fn blank_channel(id: Id, now: i64, kind: &str, name: &str) -> Channel
             props: None,
             group_constrained: None,
             autotranslation: false,
-            shared: None,
+            shared: (kind == "D" || kind == "G").then_some(false),
             total_msg_count_root: 0,
             policy_id: None,
             last_root_post_at: now,
@@ -117,6 +117,28 @@ pub(crate) fn blank_channel(id: Id, now: i64, kind: &str, name: &str) -> Channel
         },
     }
 }
+
+fn team_data(r: &Row<'_>) -> rusqlite::Result<TeamData> {
+    Ok(TeamData {
+        team_display_name: r.get("of_display_name")?,
+        team_name: r.get("of_name")?,
+        team_update_at: r.get("of_update_at")?,
+    })
+}
+
+/// What a member may set in `notify_props`; the rest of a request is left out, as the original does.
+const NOTIFY_PROPS: [&str; 10] = [
+    "desktop",
+    "desktop_notification_sound",
+    "desktop_sound",
+    "desktop_threads",
+    "email",
+    "mark_unread",
+    "push",
+    "push_threads",
+    "ignore_channel_mentions",
+    "channel_auto_follow_threads",
+];
 
 /// `notify_props` of a fresh member.
 pub(crate) fn default_notify_props() -> StringMap {
@@ -593,12 +615,14 @@ impl Core {
         include_deleted: bool,
         page_number: u32,
         per_page: u32,
-    ) -> AppResult<Vec<Channel>> {
+    ) -> AppResult<Vec<ChannelWithTeam>> {
         require("getAllChannels", by, "sysconsole_read_user_management_channels")?;
         let (limit, offset) = page(page_number, per_page);
-        let sql = "SELECT * FROM channels WHERE type IN ('O', 'P') AND (?1 OR delete_at = 0)
-                   ORDER BY display_name, id LIMIT ?2 OFFSET ?3";
-        self.read(|db| Ok(all(db, sql, params![include_deleted, limit, offset], channel)?))
+        let sql = "SELECT c.*, t.display_name AS of_display_name, t.name AS of_name, t.update_at AS of_update_at
+                   FROM channels c JOIN teams t ON t.id = c.team_id
+                   WHERE c.type IN ('O', 'P') AND (?1 OR c.delete_at = 0) ORDER BY c.display_name, c.id LIMIT ?2 OFFSET ?3";
+        let with_team = |r: &Row<'_>| Ok(ChannelWithTeam { channel: channel(r)?, team: team_data(r)? });
+        self.read(|db| Ok(all(db, sql, params![include_deleted, limit, offset], with_team)?))
     }
 
     /// Open channels of a team, and the asker's private ones, whose name starts with the term.
@@ -873,15 +897,29 @@ impl Core {
         })
     }
 
-    /// The memberships of a user: in one team (with direct and group channels), or everywhere.
+    /// The memberships of a user in one team, with direct and group channels.
     ///
     /// # Errors
     /// 403 for others'.
-    pub fn channel_members_of(&self, by: &Session, user: Id, team: Option<Id>) -> AppResult<Vec<ChannelMember>> {
+    pub fn channel_members_in_team(&self, by: &Session, user: Id, team: Id) -> AppResult<Vec<ChannelMember>> {
         require_self("getChannelMembersForUser", by, user)?;
         let sql = "SELECT m.* FROM channel_members m JOIN channels c ON c.id = m.channel_id
-            WHERE m.user_id = ?1 AND m.delete_at = 0 AND (?2 = '' OR c.team_id IN (?2, '')) ORDER BY m.channel_id";
-        self.read(|db| Ok(all(db, sql, [user.as_str(), text(&team)], channel_member)?))
+            WHERE m.user_id = ?1 AND m.delete_at = 0 AND c.team_id IN (?2, '') ORDER BY m.channel_id";
+        self.read(|db| Ok(all(db, sql, [user.as_str(), team.as_str()], channel_member)?))
+    }
+
+    /// The memberships of a user everywhere, each with its channel's team.
+    ///
+    /// # Errors
+    /// 403 for others'.
+    pub fn channel_members_of(&self, by: &Session, user: Id) -> AppResult<Vec<ChannelMemberWithTeam>> {
+        require_self("getChannelMembersForUser", by, user)?;
+        let sql = "SELECT m.*, coalesce(t.display_name, '') AS of_display_name, coalesce(t.name, '') AS of_name,
+                coalesce(t.update_at, 0) AS of_update_at
+            FROM channel_members m JOIN channels c ON c.id = m.channel_id LEFT JOIN teams t ON t.id = c.team_id
+            WHERE m.user_id = ?1 AND m.delete_at = 0 ORDER BY m.channel_id";
+        let with_team = |r: &Row<'_>| Ok(ChannelMemberWithTeam { member: channel_member(r)?, team: team_data(r)? });
+        self.read(|db| Ok(all(db, sql, [user.as_str()], with_team)?))
     }
 
     /// Joins an open channel, or adds someone.
@@ -1001,7 +1039,8 @@ impl Core {
         require_self("updateChannelMemberNotifyProps", by, user)?;
         self.write(|tx| {
             let mut member = require_member(&tx.db, channel, user)?;
-            member.notify_props.extend(props.clone());
+            let known = props.iter().filter(|(name, _)| NOTIFY_PROPS.contains(&name.as_str()));
+            member.notify_props.extend(known.map(|(name, value)| (name.clone(), value.clone())));
             member.last_update_at = tx.now;
             run(
                 &tx.db,
@@ -1030,6 +1069,24 @@ impl Core {
                     WHERE channel_id = ?1 AND is_pinned = 1 AND delete_at = 0 AND original_id = ''")?,
                 files_count: n("SELECT count(*) FROM files WHERE channel_id = ?1 AND post_id <> '' AND delete_at = 0")?,
             })
+        })
+    }
+
+    /// The time zones that its members have set, each once.
+    ///
+    /// # Errors
+    /// 403 when the channel is not the asker's.
+    pub fn channel_timezones(&self, by: &Session, channel: Id) -> AppResult<BTreeSet<String>> {
+        self.read(|db| {
+            require_read("getChannelMembersTimezones", db, by, &require_channel(db, channel)?.channel)?;
+            let sql = "SELECT u.timezone FROM channel_members m JOIN users u ON u.id = m.user_id
+                       WHERE m.channel_id = ?1 AND m.delete_at = 0";
+            let set: Vec<StringMap> = all(db, sql, [channel.as_str()], |r| json(r, "timezone"))?;
+            let chosen = |zone: StringMap| {
+                let automatic = zone.get("useAutomaticTimezone").is_some_and(|is| is == "true");
+                zone.get(if automatic { "automaticTimezone" } else { "manualTimezone" }).cloned()
+            };
+            Ok(set.into_iter().filter_map(chosen).filter(|zone| !zone.is_empty()).collect())
         })
     }
 

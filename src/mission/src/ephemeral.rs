@@ -54,7 +54,7 @@ impl Tx<'_> {
             file_ids: Vec::new(),
             pending_post_id: String::new(),
             has_reactions: false,
-            remote_id: None,
+            remote_id: String::new(),
             reply_count: 0,
             last_reply_at: 0,
             participants: None,

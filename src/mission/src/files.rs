@@ -266,7 +266,7 @@ impl Core {
                 height: head.map_or(0, |head| head.height),
                 has_preview_image: false,
                 mini_preview: None,
-                remote_id: None,
+                remote_id: String::new(),
                 archived: false,
             };
             info.has_preview_image = may_have(0, &info, true);
@@ -315,7 +315,7 @@ impl Core {
         self.read(|db| {
             let sql = "SELECT * FROM files WHERE id = ?1 AND delete_at = 0";
             let (info, hash) = get(db, sql, [id.as_str()], |r| Ok((file_info(r)?, r.get::<_, String>("hash")?)))?
-                .ok_or_else(|| AppError::not_found("GetFileInfo", "app.file_info.get.app_error"))?;
+                .ok_or_else(|| AppError::not_found("GetFileInfo", "api.file.get_file_info.app_error"))?;
             match info.post_id {
                 Some(post) => {
                     let channel = post_row_by_id(db, post)?.map_or(info.channel_id, |p| p.channel_id);

@@ -136,7 +136,7 @@ pub(crate) fn render(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> rusql
             file_ids: if row.delete_at == 0 { row.file_ids } else { Vec::new() },
             pending_post_id: String::new(),
             has_reactions: !metadata.reactions.is_empty(),
-            remote_id: None,
+            remote_id: String::new(),
             reply_count: replies.get(&row.root_id.unwrap_or(row.id)).copied().unwrap_or(0),
             last_reply_at: 0,
             participants: None,

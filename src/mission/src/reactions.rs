@@ -125,7 +125,7 @@ impl Core {
                 create_at: now,
                 update_at: now,
                 delete_at: 0,
-                remote_id: None,
+                remote_id: String::new(),
                 channel_id: row.channel_id,
             };
             tx.save_reaction(&r, now)?;
@@ -197,5 +197,6 @@ fn check_emoji(name: &str) -> AppResult<()> {
     if !name.is_empty() && name.len() <= EMOJI_NAME_MAX_BYTES && name.bytes().all(plain) {
         return Ok(());
     }
-    Err(AppError::bad("Reaction.IsValid", "model.reaction.is_valid.emoji_name.app_error", "Invalid emoji name."))
+    // The original looks the name up, and finds no such emoji.
+    Err(AppError::not_found("saveReaction", "app.emoji.get_by_name.no_result"))
 }

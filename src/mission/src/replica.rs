@@ -378,7 +378,7 @@ fn info_of(stub: &model::event::FileStub, user: Id, channel: Id, post: Option<Id
         height: stub.height,
         has_preview_image: false,
         mini_preview: None,
-        remote_id: None,
+        remote_id: String::new(),
         archived: false,
     }
 }
@@ -802,7 +802,7 @@ impl Tx<'_> {
                 create_at: s.create_at.0,
                 update_at: s.update_at.0,
                 delete_at: s.delete_at.0,
-                remote_id: None,
+                remote_id: String::new(),
                 channel_id: post.channel_id,
             })?;
         }

@@ -111,7 +111,7 @@ pub(crate) fn put_version(row: &Row<'_>) -> rusqlite::Result<Version> {
     Ok(Version { at: Hlc(row.get::<_, i64>("ver_at")? as u64), by: node(row, "ver_by")? })
 }
 
-fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+pub(crate) fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
     serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(bad)
 }
 
@@ -165,7 +165,7 @@ pub(crate) fn user(r: &Row<'_>) -> rusqlite::Result<User> {
         failed_attempts: r.get("failed_attempts")?,
         locale: r.get("locale")?,
         timezone: json(r, "timezone")?,
-        remote_id: None,
+        remote_id: (!r.get::<_, bool>("is_bot")?).then(String::new),
         is_bot: r.get("is_bot")?,
         bot_description: r.get("bot_description")?,
         mfa_active: r.get("mfa_active")?,
@@ -272,7 +272,8 @@ pub(crate) fn channel(r: &Row<'_>) -> rusqlite::Result<Channel> {
         props: None,
         group_constrained: None,
         autotranslation: false,
-        shared: None,
+        // The original looks this up for conversations only.
+        shared: matches!(r.get_ref("type")?.as_str()?, "D" | "G").then_some(false),
         total_msg_count_root: r.get("total_msg_count_root")?,
         policy_id: None,
         last_root_post_at: r.get("last_root_post_at")?,
@@ -381,7 +382,7 @@ pub(crate) fn reaction(r: &Row<'_>) -> rusqlite::Result<Reaction> {
         create_at: r.get("create_at")?,
         update_at: r.get("update_at")?,
         delete_at: r.get("delete_at")?,
-        remote_id: None,
+        remote_id: String::new(),
         channel_id: id(r, "channel_id")?,
     })
 }
@@ -404,7 +405,7 @@ pub(crate) fn file_info(r: &Row<'_>) -> rusqlite::Result<FileInfo> {
         height: r.get("height")?,
         has_preview_image: false,
         mini_preview: Some(mini).filter(|mini| !mini.is_empty()),
-        remote_id: None,
+        remote_id: String::new(),
         archived: false,
     };
     let is_here = !r.get_ref("hash")?.as_str()?.is_empty();

@@ -247,7 +247,7 @@ impl Core {
             if exists(&tx.db, "SELECT 1 FROM teams WHERE name = ?1", [&team.name])? {
                 return Err(AppError::bad(
                     "CreateTeam",
-                    "app.team.save.existing.app_error",
+                    "store.sql_team.save_team.existing.app_error",
                     "A team with that name already exists.",
                 ));
             }

@@ -86,6 +86,7 @@ pub struct User {
     /// `null` when nothing is known of it, as in lists that name users by their id alone.
     #[serde(deserialize_with = "null_as_default", serialize_with = "empty_as_null")]
     pub timezone: StringMap,
+    /// Of a shared channel's other server, which none has here: empty, and not there for bots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_id: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -130,18 +131,30 @@ impl User {
         }
     }
 
-    /// What `reader` may see of this user: everything but secrets for themselves, the public profile for others.
-    pub fn sanitized_for(mut self, reader: Option<&Session>) -> Self {
-        let own = reader.is_some_and(|s| s.user_id == self.id);
-        let admin = reader.is_some_and(Session::is_system_admin);
-        self.auth_data = Some(String::new());
-        if !own && !admin {
-            self.failed_attempts = 0;
-            self.last_password_update = 0;
-            self.notify_props.clear();
-            self.email_verified = false;
-            self.mfa_active = false;
+    /// What `reader` may see of this user: everything but secrets for themselves and administrators, the public
+    /// profile for others.
+    pub fn sanitized_for(self, reader: Option<&Session>) -> Self {
+        match reader.is_some_and(|s| s.user_id == self.id || s.is_system_admin()) {
+            true => self,
+            false => self.public(),
         }
+    }
+
+    /// The same in a list, where readers find themselves as others see them.
+    pub(crate) fn sanitized_in_list_for(self, reader: Option<&Session>) -> Self {
+        match reader.is_some_and(Session::is_system_admin) {
+            true => self,
+            false => self.public(),
+        }
+    }
+
+    fn public(mut self) -> Self {
+        self.auth_data = Some(String::new());
+        self.failed_attempts = 0;
+        self.last_password_update = 0;
+        self.notify_props.clear();
+        self.email_verified = false;
+        self.mfa_active = false;
         self
     }
 }
@@ -352,6 +365,35 @@ pub struct Channel {
     pub default_category_name: String,
 }
 
+/// What lists across teams say of each one's team; empty for direct and group channels.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct TeamData {
+    pub team_display_name: String,
+    pub team_name: String,
+    pub team_update_at: i64,
+}
+
+/// A channel in a list of those of all teams.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct ChannelWithTeam {
+    #[serde(flatten)]
+    pub channel: Channel,
+    #[serde(flatten)]
+    pub team: TeamData,
+}
+
+/// A membership in a list of those in all teams.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct ChannelMemberWithTeam {
+    #[serde(flatten)]
+    pub member: ChannelMember,
+    #[serde(flatten)]
+    pub team: TeamData,
+}
+
 impl Channel {
     /// A direct or group channel: no team, no join or leave.
     pub fn is_direct_or_group(&self) -> bool {
@@ -456,8 +498,9 @@ pub struct Post {
     pub pending_post_id: String,
     #[serde(default, skip_serializing_if = "is_false")]
     pub has_reactions: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remote_id: Option<String>,
+    /// Of a shared channel's other server; empty, there is none.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub remote_id: String,
     pub reply_count: i64,
     pub last_reply_at: i64,
     pub participants: Option<Vec<User>>,
@@ -713,7 +756,9 @@ pub struct Reaction {
     pub create_at: i64,
     pub update_at: i64,
     pub delete_at: i64,
-    pub remote_id: Option<String>,
+    /// Of a shared channel's other server; empty, there is none.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub remote_id: String,
     pub channel_id: Id,
 }
 
@@ -740,7 +785,9 @@ pub struct FileInfo {
     #[serde(default, skip_serializing_if = "is_false")]
     pub has_preview_image: bool,
     pub mini_preview: Option<String>,
-    pub remote_id: Option<String>,
+    /// Of a shared channel's other server; empty, there is none.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub remote_id: String,
     pub archived: bool,
 }
 

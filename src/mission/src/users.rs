@@ -149,8 +149,7 @@ impl Tx<'_> {
     /// Tells everyone; `user_updated` carries an object, and each user gets their own full variant.
     pub(crate) fn tell_user_updated(&mut self, user: &User) {
         let public = user.clone().sanitized_for(None);
-        let mut own = user.clone();
-        own.auth_data = Some(String::new());
+        let own = user.clone();
         let value = |u: &User| serde_json::to_value(u).expect("a user is plain JSON");
         let mut broadcast = Broadcast::to_all("user_updated").with("user", value(&public));
         let full = [("user".to_owned(), value(&own))].into_iter().collect();
@@ -219,7 +218,7 @@ pub(crate) fn new_row(id: Id, now: i64, username: String) -> UserRow {
             failed_attempts: 0,
             locale: "en".to_owned(),
             timezone: pairs(&[("useAutomaticTimezone", "true"), ("automaticTimezone", ""), ("manualTimezone", "")]),
-            remote_id: None,
+            remote_id: Some(String::new()),
             is_bot: false,
             bot_description: String::new(),
             mfa_active: false,
@@ -375,7 +374,6 @@ impl Core {
             u.timezone = timezone.clone();
         }
         u.roles = roles.to_owned();
-        u.email_verified = true;
         u.last_password_update = u.create_at;
         check_profile(u)?;
         self.0.check_password(&new.password)?;

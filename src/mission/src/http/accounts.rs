@@ -95,7 +95,7 @@ pub(crate) fn filtered_stats(call: &Call) -> AppResult<Reply> {
 
 pub(crate) fn invalid_emails(call: &Call) -> AppResult<Reply> {
     let users = call.core().users_with_invalid_emails(call.session()?, call.page(), call.per_page())?;
-    let shown: Vec<User> = users.into_iter().map(|user| user.sanitized_for(call.session.as_ref())).collect();
+    let shown: Vec<User> = users.into_iter().map(|user| user.sanitized_in_list_for(call.session.as_ref())).collect();
     Reply::json(&shown)
 }
 

@@ -106,8 +106,9 @@ pub(crate) fn stats(call: &Call) -> AppResult<Reply> {
 
 /// Zones matter for mentions of everybody in a channel around the world; here it is one mission.
 pub(crate) fn timezones(call: &Call) -> AppResult<Reply> {
-    call.core().channel(call.session()?, call.id("channel_id")?)?;
-    Reply::json(&json!([]))
+    let zones = call.core().channel_timezones(call.session()?, call.id("channel_id")?)?;
+    // Null where nobody has set one, as the original answers.
+    Reply::json(&(!zones.is_empty()).then_some(zones))
 }
 
 pub(crate) fn member_counts(call: &Call) -> AppResult<Reply> {
@@ -172,14 +173,14 @@ fn list_of_user(call: &Call, team: Option<Id>) -> AppResult<Reply> {
 
 pub(crate) fn memberships_in_team(call: &Call) -> AppResult<Reply> {
     let team = call.id("team_id")?;
-    Reply::json(&call.core().channel_members_of(call.session()?, call.own_user()?, Some(team))?)
+    Reply::json(&call.core().channel_members_in_team(call.session()?, call.own_user()?, team)?)
 }
 
 /// All memberships by page; page -1 asks for all at once.
 pub(crate) fn memberships(call: &Call) -> AppResult<Reply> {
-    let members = call.core().channel_members_of(call.session()?, call.own_user()?, None)?;
+    let members = call.core().channel_members_of(call.session()?, call.own_user()?)?;
     if call.query.number("page").is_some_and(|page| page < 0) {
-        return Reply::json(&members);
+        return Reply::json_lines(&members);
     }
     let (page, per_page) = (call.page() as usize, call.per_page() as usize);
     let page: Vec<_> = members.into_iter().skip(page.saturating_mul(per_page)).take(per_page).collect();

@@ -41,6 +41,19 @@ impl Reply {
         })
     }
 
+    /// One JSON value a line, as the original streams long lists.
+    pub(crate) fn json_lines<T: Serialize>(values: &[T]) -> AppResult<Self> {
+        let lines: Result<Vec<String>, _> = values.iter().map(serde_json::to_string).collect();
+        let lines =
+            lines.map_err(|e| AppError::new("http", "api.marshal_error", "Failed to marshal.", 500).detail(e))?;
+        let body = lines.into_iter().map(|line| line + "\n").collect::<String>();
+        Ok(Self {
+            status: StatusCode::OK,
+            headers: vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))],
+            body: Content::Bytes(body.into()),
+        })
+    }
+
     /// 201 with JSON.
     pub(crate) fn created<T: Serialize + ?Sized>(value: &T) -> AppResult<Self> {
         Ok(Self { status: StatusCode::CREATED, ..Self::json(value)? })

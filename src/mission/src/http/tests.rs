@@ -260,8 +260,11 @@ async fn a_client_boots_with_its_teams_channels_categories_and_roles() {
     assert!(names.contains(&"town-square") && names.contains(&"off-topic") && names.contains(&"ops"), "{names:?}");
     let members = site.get("/api/v4/users/me/channel_members?page=0&per_page=2", &bob).await.json;
     assert_eq!(members.as_array().unwrap().len(), 2);
-    let all = site.get("/api/v4/users/me/channel_members?page=-1", &bob).await.json;
-    assert_eq!(all.as_array().unwrap().len(), names.len());
+    let all = site.get("/api/v4/users/me/channel_members?page=-1", &bob).await;
+    assert_eq!(all.header("content-type"), "application/x-ndjson");
+    let lines: Vec<Value> =
+        all.body.split_inclusive(|b| *b == b'\n').map(|l| serde_json::from_slice(l).unwrap()).collect();
+    assert_eq!(lines.len(), names.len());
     let categories = site.get(&format!("/api/v4/users/me/teams/{team}/channels/categories"), &bob).await.json;
     assert_eq!(categories["categories"].as_array().unwrap().len(), categories["order"].as_array().unwrap().len());
     let roles = site.post("/api/v4/roles/names", &bob, r#"["system_user","channel_user"]"#).await.json;

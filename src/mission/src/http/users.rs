@@ -26,7 +26,7 @@ fn show_all(call: &Call, users: Vec<User>) -> AppResult<Reply> {
 }
 
 fn sanitized(call: &Call, users: Vec<User>) -> Vec<User> {
-    users.into_iter().map(|user| user.sanitized_for(call.session.as_ref())).collect()
+    users.into_iter().map(|user| user.sanitized_in_list_for(call.session.as_ref())).collect()
 }
 
 pub(crate) fn login(call: &Call) -> AppResult<Reply> {
