@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::node::set;
 use crate::world::{PASSWORD, World};
 
 /// Both scripts wait up to 90 s for one replica; in practice they take a few seconds.
@@ -26,8 +27,26 @@ async fn official_javascript_client_works_at_the_edge_and_sees_the_replica_at_th
     run("node", "official.mjs").await;
 }
 
+/// Mattermost's own web app in Chromium. Its build is nobody's to ship: HOLDFAST_WEBAPP names the directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn official_web_app_is_used_in_a_browser() {
+    let (Ok(webapp), Ok(_)) = (std::env::var("HOLDFAST_WEBAPP"), std::env::var("HOLDFAST_CHROMIUM")) else {
+        return println!(
+            "skipped: HOLDFAST_WEBAPP (the `client` directory of a Mattermost release) or HOLDFAST_CHROMIUM is not set"
+        );
+    };
+    let mut world = World::start().await;
+    world.edge.stop().await;
+    world.edge.configure(|config| set(config, "http", "webapp", webapp.as_str()));
+    world.edge.start().await;
+    run_in(&world, "node", "webapp.mjs").await;
+}
+
 async fn run(interpreter: &str, script: &str) {
-    let world = World::start().await;
+    run_in(&World::start().await, interpreter, script).await;
+}
+
+async fn run_in(world: &World, interpreter: &str, script: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
     let mut command = tokio::process::Command::new(interpreter);
     command.arg(path).kill_on_drop(true).env("PYTHONDONTWRITEBYTECODE", "1");
