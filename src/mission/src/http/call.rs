@@ -15,6 +15,8 @@ use crate::types::Session;
 pub(crate) struct Call {
     pub(crate) state: ApiState,
     pub(crate) headers: HeaderMap,
+    /// Who asks, as an address; empty when it is not known.
+    pub(crate) address: String,
     pub(crate) query: Query,
     pub(crate) params: Vec<(String, String)>,
     pub(crate) session: Option<Session>,

@@ -376,6 +376,8 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
     let params = RawPathParams::from_request_parts(&mut parts, &state).await;
     let asked_headers = parts.headers.clone();
     let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let address = peer.and_then(|peer| throttle::client(peer, &asked_headers, &state.settings.trusted_proxies));
+    let address = address.or(peer).map(|address| address.to_string()).unwrap_or_default();
     let mut retry_after_s = None;
     let mut who_asked = None;
     let outcome = async {
@@ -395,8 +397,15 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
             return Err(AppError::new("http", "api.context.server_busy.app_error", message, 503));
         }
         who_asked.clone_from(&session);
-        let mut call =
-            Call { state: state.clone(), headers: parts.headers.clone(), query, params, session, body: Bytes::new() };
+        let mut call = Call {
+            state: state.clone(),
+            headers: parts.headers.clone(),
+            address: address.clone(),
+            query,
+            params,
+            session,
+            body: Bytes::new(),
+        };
         match route.run {
             Run::Json(handler) => {
                 call.body = read_capped(body, state.settings.max_json_bytes).await?;
@@ -417,8 +426,6 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
             Ok(_) => "success".to_owned(),
             Err(error) => format!("fail {}", error.id),
         };
-        let address = peer.and_then(|peer| throttle::client(peer, &asked_headers, &state.settings.trusted_proxies));
-        let address = address.or(peer).map(|address| address.to_string()).unwrap_or_default();
         note(&state, who_asked, parts.uri.path().to_owned(), extra, address).await;
     }
     let request_id = request_id.to_string();

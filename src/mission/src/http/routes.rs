@@ -216,7 +216,7 @@ pub static ROUTES: &[Route] = &[
     put("/api/v4/users/{user_id}/auth", SystemAdmin, admin::set_auth).noted(),
 
     // Login
-    hashing(Method::POST, "/api/v4/users/login", Anyone, users::login).noted(),
+    hashing(Method::POST, "/api/v4/users/login", Anyone, users::login),
     post("/api/v4/users/login/type", Anyone, users::login_type),
     post("/api/v4/users/logout", Anyone, users::logout).noted(),
     put("/api/v4/users/sessions/device", SignedIn, users::set_device),

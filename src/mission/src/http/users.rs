@@ -8,6 +8,7 @@ use serde_json::json;
 use super::call::Call;
 use super::reply::Reply;
 use super::token;
+use crate::audits::Noted;
 use crate::error::{AppError, AppResult};
 use crate::types::{ClientInfo, Login, NewUser, Session, Status, StringMap, User, UserFilter, UserPatch, UserSearch};
 use crate::ws;
@@ -31,7 +32,17 @@ fn sanitized(call: &Call, users: Vec<User>) -> Vec<User> {
 
 pub(crate) fn login(call: &Call) -> AppResult<Reply> {
     let login: Login = call.json("login")?;
-    let (user, session) = call.core().login(&login, &client_info(call, &login.device_id))?;
+    let outcome = call.core().login(&login, &client_info(call, &login.device_id));
+    let name = &login.login_id;
+    let (by, extra) = match &outcome {
+        Ok((_, session)) => (Some(session), format!("success login_id={name}")),
+        Err(error) => (None, format!("fail {} login_id={name}", error.id)),
+    };
+    let noted = Noted { by, action: "/api/v4/users/login", extra: &extra, address: &call.address };
+    if let Err(error) = call.core().note_audit(&noted) {
+        tracing::warn!(%error, "the audit of a sign-in could not be written");
+    }
+    let (user, session) = outcome?;
     let reply =
         Reply::json(&user.sanitized_for(Some(&session)))?.with(HeaderName::from_static("token"), &session.token);
     if !token::sent_by_script(&call.headers) {

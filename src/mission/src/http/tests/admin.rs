@@ -44,12 +44,17 @@ async fn who_signed_in_and_what_they_changed_is_kept_and_told_to_whom_it_concern
         [
             ("/api/v4/users/me/password", &json!("fail api.user.update_password.incorrect.app_error")),
             (roles.as_str(), &json!("success")),
-            ("/api/v4/users/login", &json!("fail api.user.login.invalid_credentials_email_username")),
+            ("/api/v4/users/login", &json!("fail api.user.login.invalid_credentials_email_username login_id=bob")),
         ]
     );
     assert_eq!((&all[2]["ip_address"], &all[2]["user_id"]), (&json!("192.0.2.7"), &json!("")));
     let own = site.get("/api/v4/users/me/audits", &bob.bearer()).await.json;
     assert!(own.as_array().unwrap().iter().all(|audit| audit["user_id"] == json!(bob.id)), "{own}");
+    let first = own.as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&first["action"], &first["extra_info"]),
+        (&json!("/api/v4/users/login"), &json!("success login_id=bob"))
+    );
     assert_eq!(site.get("/api/v4/audits", &bob.bearer()).await.status, 403);
     assert_eq!(site.get(&format!("/api/v4/users/{}/audits", admin.id), &bob.bearer()).await.status, 403);
 }
