@@ -658,8 +658,12 @@ impl Core {
             let message = "These roles need a licence, which this server does not have.";
             return Err(AppError::bad("updateUserRoles", "api.user.update_user_roles.license.app_error", message));
         }
-        if roles.split_whitespace().next().is_none() || !roles.split_whitespace().all(role_exists) {
+        if roles.split_whitespace().next().is_none() {
             return Err(AppError::body_param("updateUserRoles", "roles"));
+        }
+        if !roles.split_whitespace().all(role_exists) {
+            let id = "app.role.check_roles_exist.role_not_found";
+            return Err(AppError::bad("CheckRolesExist", id, "There is no such role."));
         }
         self.write(|tx| {
             let row = require_user(&tx.db, id)?;
@@ -703,7 +707,8 @@ impl Core {
     pub fn update_password(&self, by: &Session, id: Id, current: &str, new: &str) -> AppResult<()> {
         let own = by.user_id == id;
         if !own {
-            require("updatePassword", by, "edit_other_users")?;
+            require("updatePassword", by, "edit_other_users")
+                .map_err(|e| AppError { id: "api.user.update_password.context.app_error".into(), ..e })?;
         }
         self.read(|db| require_user(db, id))?;
         if own && !self.own_password(id, current)? {

@@ -224,7 +224,7 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/users/{user_id}/sessions/revoke", Own, users::revoke_session).noted(),
     post("/api/v4/users/{user_id}/sessions/revoke/all", Own, users::revoke_all_sessions).noted(),
     post("/api/v4/users/sessions/revoke/all", SystemAdmin, accounts::revoke_everybody).noted(),
-    post("/api/v4/users/{user_id}/reset_failed_attempts", SystemAdmin, accounts::reset_failed_attempts).noted(),
+    post("/api/v4/users/{user_id}/reset_failed_attempts", Own, accounts::reset_failed_attempts).noted(),
     put("/api/v4/users/{user_id}/mfa", Own, accounts::set_mfa).noted(),
     post("/api/v4/users/{user_id}/mfa/generate", Own, accounts::generate_mfa).noted(),
     post("/api/v4/users/password/reset", Anyone, accounts::reset_password).noted(),
@@ -270,13 +270,13 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/users/{user_id}/convert_to_bot", SystemAdmin, bots::convert_to_bot).noted(),
 
     // Bots
-    post("/api/v4/bots", SystemAdmin, bots::create).noted(),
-    get("/api/v4/bots", SystemAdmin, bots::list),
-    get("/api/v4/bots/{bot_user_id}", SystemAdmin, bots::get),
-    put("/api/v4/bots/{bot_user_id}", SystemAdmin, bots::patch).noted(),
-    post("/api/v4/bots/{bot_user_id}/disable", SystemAdmin, bots::disable).noted(),
-    post("/api/v4/bots/{bot_user_id}/enable", SystemAdmin, bots::enable).noted(),
-    post("/api/v4/bots/{bot_user_id}/assign/{user_id}", SystemAdmin, bots::assign).noted(),
+    post("/api/v4/bots", Own, bots::create).noted(),
+    get("/api/v4/bots", Own, bots::list),
+    get("/api/v4/bots/{bot_user_id}", Own, bots::get),
+    put("/api/v4/bots/{bot_user_id}", Own, bots::patch).noted(),
+    post("/api/v4/bots/{bot_user_id}/disable", Own, bots::disable).noted(),
+    post("/api/v4/bots/{bot_user_id}/enable", Own, bots::enable).noted(),
+    post("/api/v4/bots/{bot_user_id}/assign/{user_id}", Own, bots::assign).noted(),
     hashing(Method::POST, "/api/v4/bots/{bot_user_id}/convert_to_user", SystemAdmin, bots::convert_to_user).noted(),
 
     // Presence

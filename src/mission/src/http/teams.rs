@@ -233,9 +233,13 @@ pub(crate) struct SchemeRoles {
 impl SchemeRoles {
     /// As role names, e.g. `team_user team_admin`. Guests need a licence, which there is none of.
     pub(crate) fn names(&self, where_: &'static str, of: &str) -> AppResult<String> {
-        if self.scheme_guest || !self.scheme_user {
+        if !self.scheme_guest && !self.scheme_user {
+            let id = "api.team.update_team_member_roles.unset_user_scheme.app_error";
+            return Err(AppError::bad(where_, id, "A member must be a user."));
+        }
+        if self.scheme_guest {
             let id = "api.team.update_team_member_roles.guest_and_user.app_error";
-            return Err(AppError::bad(where_, id, "A member must be a user, and guests are not offered."));
+            return Err(AppError::bad(where_, id, "Guests are not offered."));
         }
         Ok(if self.scheme_admin { format!("{of}_user {of}_admin") } else { format!("{of}_user") })
     }

@@ -41,7 +41,8 @@ async fn a_bot_is_made_works_with_a_token_is_disabled_and_comes_back() {
     let patched = site.put(&at, admin, json!({ "username": "sky", "description": "" })).await;
     assert_eq!((&patched.json["username"], patched.json.get("description")), (&json!("sky"), None));
     assert_eq!(site.get("/api/v4/users/username/sky", &admin.bearer()).await.json["is_bot"], true);
-    assert_eq!(site.get(&at, &bob.bearer()).await.status, 403);
+    let hidden = site.get(&at, &bob.bearer()).await;
+    assert_eq!((hidden.status, hidden.id()), (404, "store.sql_bot.get.missing.app_error"));
 
     let off = site.post_by(&format!("{at}/disable"), admin, json!({})).await;
     assert!(off.json["delete_at"].as_i64().unwrap() > 0);

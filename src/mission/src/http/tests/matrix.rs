@@ -201,7 +201,11 @@ const ANSWERS: &[(&str, u16)] = &[
 ];
 
 /// Rows about a user that only others may use.
-const NOT_BY_THEMSELVES: &[&str] = &["DELETE /api/v4/users/{user_id}", "PUT /api/v4/users/{user_id}/active"];
+const NOT_BY_THEMSELVES: &[&str] = &[
+    "DELETE /api/v4/users/{user_id}",
+    "PUT /api/v4/users/{user_id}/active",
+    "POST /api/v4/users/{user_id}/reset_failed_attempts",
+];
 
 /// Kinds of callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
