@@ -32,14 +32,18 @@ impl Chain {
         let mut ship = Node::init(Role::Hub, "ship", rate);
         let mut edge = Node::init(Role::Edge, "alpha", rate);
         // What is said to each other goes over the ship, sealed; nothing is said to the ship itself.
-        // An idle edge notices at its next sign of life that the ship began anew.
+        // An idle edge notices at its next sign of life that the ship began anew: the longer time of both sides.
         let links = "links = [{ name = \"far\", keepalive_seconds = 5 }]";
         for (node, other) in [(&edge, "bravo"), (&hub, "alpha")] {
             let peers = format!("{other} = {{ via = \"ship\" }}\nship = {{ labels = [], {links} }}");
             let peers: Table = peers.parse().unwrap();
             node.configure(|config| set(config, "carrier", "peers", peers));
         }
-        ship.configure(|config| set(config, "carrier", "transit_limit", "64MB"));
+        let peers: Table = format!("alpha = {{ {links} }}").parse().unwrap();
+        ship.configure(|config| {
+            set(config, "carrier", "transit_limit", "64MB");
+            set(config, "carrier", "peers", peers);
+        });
         accept(&edge, &hub);
         accept(&hub, &edge);
         accept(&ship, &edge);
