@@ -73,7 +73,7 @@ async fn what_is_said_of_the_backlog_is_what_then_happens() {
 }
 
 /// Posts with a priority; returns the id.
-async fn say_with(user: &User, channel: &str, priority: &str) -> String {
+pub(crate) async fn say_with(user: &User, channel: &str, priority: &str) -> String {
     let message = json!({"channel_id": channel, "message": format!("an {priority} word"),
         "metadata": {"priority": {"priority": priority}}});
     text(&user.post("/posts", message).await.unwrap(), "id")

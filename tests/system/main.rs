@@ -25,6 +25,7 @@ mod on_request;
 mod outage;
 mod purge;
 mod relay;
+mod simulate;
 mod storage;
 mod surface;
 mod upkeep;

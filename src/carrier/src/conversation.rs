@@ -164,7 +164,7 @@ impl Talks for Conversations {
 }
 
 /// Link bytes are dear where the link is thin and the processor is where it is not: level 19 packs about 5 MB/s.
-fn compression(rate: BitsPerSecond) -> i32 {
+pub fn compression(rate: BitsPerSecond) -> i32 {
     match rate.0 {
         0..=512_000 => 19,
         512_001..=10_000_000 => 9,
@@ -172,7 +172,11 @@ fn compression(rate: BitsPerSecond) -> i32 {
     }
 }
 
-pub(crate) fn sender_state(journal: &Journal, consumer: &Consumer) -> Result<SenderState, journal::ReadError> {
+/// What is durably known of own entries at the peer that a consumer stands for.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn sender_state(journal: &Journal, consumer: &Consumer) -> Result<SenderState, journal::ReadError> {
     let state = consumer.state();
     let mut progress: BTreeMap<Epoch, EpochProgress> = BTreeMap::new();
     for (epoch, stored) in state.stored {

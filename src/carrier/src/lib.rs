@@ -58,6 +58,7 @@ pub use book::LinkOrder;
 pub use carrier::{Carrier, CarrierHandle, CarrierOptions, consumer_name, order_link};
 pub use clock::SystemClock;
 pub use contact::WindowSettings;
+pub use conversation::{compression, sender_state};
 pub use emission::{BadEmission, Emission};
 pub use enroll::{EnrollError, EnrollOptions, enroll_join};
 pub use error::CarrierError;

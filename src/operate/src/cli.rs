@@ -45,6 +45,22 @@ pub enum Verb {
         #[command(flatten)]
         format: Format,
     },
+    /// When the present backlog would be across over a link that is only thought of. Needs a running node, and sends nothing.
+    Simulate {
+        /// For which enrolled node.
+        #[arg(long, value_name = "PEER")]
+        to: String,
+        /// The link: RATE/DELAY, then /LOSS, then /TIME@PERIOD for one that is up so long each period. Such as
+        /// 64kbit/s/300ms/5%/10m@1h.
+        #[arg(long, value_name = "LINK")]
+        link: String,
+        /// How far to look.
+        #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8_760))]
+        hours: u32,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
     /// A file whose bytes are not here: what it would take, and asking for it. Needs a running node.
     #[command(subcommand)]
     File(File),
@@ -547,7 +563,7 @@ pub enum User {
 }
 
 /// `90s`, `30m`, `24h`, `7d`.
-fn parse_span(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time span; write 90s, 30m, 24h or 7d");
     let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
     let seconds = match unit {

@@ -35,6 +35,7 @@ use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
 use crate::links::{self, LinkChange, LinkTest, LinkTested, Links};
 use crate::rotation::{KeyList, Rewriting, Rotated, Rotation};
+use crate::simulate::{self, Forecast, LinkSpec, SimulateRequest, Start};
 use crate::status::{self, DiskFacts, Equation, InboundFacts, LinkFacts, NodeFacts, PeerFacts, Status};
 use crate::upkeep::{Upkeep, UpkeepDone};
 use crate::why::{self, Destination, Live, Why};
@@ -139,6 +140,9 @@ fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
         warn!(error = %e, "the service manager could not be told");
     }
 }
+
+/// A simulation that takes longer than this ends early and says so: it shares the processor with the links.
+const SIMULATED_FOR: Duration = Duration::from_secs(60);
 
 /// Time since the process first asked: never steps.
 fn uptime() -> Duration {
@@ -727,6 +731,39 @@ impl Control for Running {
 
     fn why(&self, target: &str) -> Result<Why, Failure> {
         why::why(target, &self.journal, &self.destinations(), Some(self), SystemClock.now())
+    }
+
+    fn simulate(&self, asked: &SimulateRequest) -> Result<Forecast, Failure> {
+        let peer = self.registry.by_name(&asked.to).ok_or_else(|| {
+            let next = "`holdfast enroll list` shows the names";
+            Failure::with(Exit::Usage, format!("no node `{}` is enrolled here", asked.to), next)
+        })?;
+        let link: LinkSpec = asked.link.parse().map_err(|e: simulate::BadLink| {
+            Failure::with(Exit::Usage, e.to_string(), "a rate and a delay are enough: 64kbit/s/300ms")
+        })?;
+        let failed = |e: journal::ReadError| Failure::new(chain(&e), e.next_step());
+        let name = consumer_name(peer.node);
+        let registered = self.journal.consumer(&name, true).map_err(|e| Failure::new(chain(&e), e.next_step()))?;
+        let sender = carrier::sender_state(&self.journal, &registered).map_err(failed)?;
+        let accounting = self.journal.accounting(&name).map_err(failed)?;
+        let of = |sums: &journal::Sums| sums.held.saturating_sub(sums.stored);
+        let telling = self.carrier.telling(peer.node, None).unwrap_or_default();
+        let outbound = self.journal.outbound();
+        let start = Start {
+            name: &asked.to,
+            parties: (self.key.node_id(), peer.node),
+            sender,
+            labels: self.settings.carrier.labels_of(&peer.name).iter().cloned().collect(),
+            chunk_secret: *self.chunk_secret.expose(),
+            compression: carrier::compression(link.rate),
+            outbound: &outbound,
+            entries: accounting.map(|a| a.by_class.each_ref().map(of)).unwrap_or_default(),
+            on_request: telling.sent.on_request,
+            wall: SystemClock.now(),
+        };
+        let until = uptime() + SIMULATED_FOR;
+        simulate::simulate(start, asked, link, &|| uptime() > until)
+            .map_err(|e| Failure::new(chain(&e), "check the disk, then run `holdfast journal verify`"))
     }
 
     fn set_emission(&self, mode: Emission) -> Result<(), Failure> {

@@ -32,6 +32,7 @@ pub mod output;
 pub mod rotation;
 mod secrets;
 pub mod show;
+pub mod simulate;
 #[cfg(test)]
 mod snapshot;
 pub mod status;

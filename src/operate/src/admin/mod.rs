@@ -7,6 +7,7 @@
 //!  GET    /v1/status             Status
 //!  GET    /v1/backlog            Backlog
 //!  POST   /v1/why                {"target"}                               -> Why
+//!  POST   /v1/simulate           SimulateRequest                          -> Forecast
 //!  POST   /v1/file               {"id", "class"}: asks for it with a class  -> FileView
 //!  POST   /v1/emission           {"mode": "silent"}                       -> {}
 //!  GET    /v1/links              Links
@@ -43,6 +44,7 @@ use crate::backlog::Backlog;
 use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest, LinkTested, Links};
 use crate::rotation::{KeyList, Rewriting, Rotated};
+use crate::simulate::{Forecast, SimulateRequest};
 use crate::status::Status;
 use crate::upkeep::{Upkeep, UpkeepDone};
 use crate::why::Why;
@@ -71,6 +73,12 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When it names nothing, or the journal cannot be read.
     fn why(&self, target: &str) -> Result<Why, Failure>;
+
+    /// When the present backlog would be across over another link. Takes up to a minute.
+    ///
+    /// # Errors
+    /// When there is no such peer, the link makes no sense, or the journal cannot be read.
+    fn simulate(&self, asked: &SimulateRequest) -> Result<Forecast, Failure>;
 
     /// What is known of a file; with a class it is asked for first.
     ///

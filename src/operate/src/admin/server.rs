@@ -20,6 +20,7 @@ use super::{
 };
 use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest};
+use crate::simulate::SimulateRequest;
 use crate::upkeep::Upkeep;
 
 /// The largest request is a user with a long password.
@@ -72,6 +73,12 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
         .route(
             "/v1/why",
             post(|State(c): State<Arc<C>>, body: Body<WhyRequest>| with(body, |b| blocking(move || c.why(&b.target)))),
+        )
+        .route(
+            "/v1/simulate",
+            post(|State(c): State<Arc<C>>, body: Body<SimulateRequest>| {
+                with(body, |b| blocking(move || c.simulate(&b)))
+            }),
         )
         .route(
             "/v1/file",
@@ -215,6 +222,7 @@ mod tests {
     use crate::exit::Exit;
     use crate::links::{self, LinkTested, Links};
     use crate::rotation::{KeyList, Rewriting, Rotated};
+    use crate::simulate::Forecast;
     use crate::status::{Status, fixture};
     use crate::upkeep::UpkeepDone;
     use crate::why::Why;
@@ -299,6 +307,9 @@ mod tests {
         }
         fn purges(&self) -> Result<Purges, Failure> {
             Ok(Purges { schema: Purges::SCHEMA.to_owned(), purges: Vec::new() })
+        }
+        fn simulate(&self, asked: &SimulateRequest) -> Result<Forecast, Failure> {
+            Err(Failure::new(format!("no peer {}", asked.to), "see the peers"))
         }
         fn accept(&self, card: &str) -> Result<PeerRow, Failure> {
             let (name, node, role) = (card.to_owned(), String::new(), String::new());

@@ -12,6 +12,7 @@ mod journal;
 mod keys;
 mod link;
 mod purge;
+mod simulate;
 mod status;
 mod upkeep;
 mod user;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Status(format) => status::run(&layout, format.json),
         Verb::Backlog(format) => backlog::run(&layout, format.json),
         Verb::Why { target, format } => why::run(&layout, &target, format.json),
+        Verb::Simulate { to, link, hours, format } => simulate::run(&layout, to, link, hours, format.json),
         Verb::File(verb) => file::run(&layout, verb),
         Verb::Journal(verb) => journal::run(&layout, verb),
         Verb::Link(verb) => link::run(&layout, verb),
@@ -65,6 +67,7 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
         Verb::Status(format)
         | Verb::Backlog(format)
         | Verb::Why { format, .. }
+        | Verb::Simulate { format, .. }
         | Verb::File(File::Show { format, .. } | File::Request { format, .. })
         | Verb::Enroll(Enroll::Invite { format, .. } | Enroll::List(format) | Enroll::Card(format))
         | Verb::Journal(
