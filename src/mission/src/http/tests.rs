@@ -32,6 +32,7 @@ mod emoji;
 mod marks;
 mod search;
 mod threads;
+mod unread;
 mod uploads;
 mod webapp;
 
