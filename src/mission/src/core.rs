@@ -7,7 +7,7 @@
 //!
 //! Broadcasts go out while the writer is still locked, so clients hear changes in commit order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -339,9 +339,11 @@ impl Core {
             last_change: writer.last_change,
             broadcasts: Vec::new(),
             sessions_ended: Vec::new(),
+            late_threads: BTreeMap::new(),
             outbox_rows: 0,
         };
         let value = f(&mut tx)?;
+        tx.tell_late_threads()?;
         let Tx { db, last_at, last_change, broadcasts, sessions_ended, outbox_rows, .. } = tx;
         db.commit()?;
         writer.last_at = last_at;
@@ -402,6 +404,8 @@ pub(crate) struct Tx<'a> {
     pub(crate) broadcasts: Vec<Broadcast>,
     /// Users some of whose sessions end with this commit.
     pub(crate) sessions_ended: Vec<Id>,
+    /// Threads that got late replies, with their channels.
+    pub(crate) late_threads: BTreeMap<Id, Id>,
     outbox_rows: u64,
 }
 

@@ -6,7 +6,8 @@ use model::{Event, Id};
 use crate::rows::{STEPS, run};
 use crate::testkit::{Node, START, words};
 use crate::types::{
-    ChannelUnread, NewChannel, PostPatch, PostQuery, PostView, Session, ThreadPart, UserFilter, UserPatch, UserSearch,
+    ChannelUnread, NewChannel, PostPatch, PostQuery, PostView, Session, ThreadPart, ThreadQuery, UserFilter, UserPatch,
+    UserSearch,
 };
 
 /// Alice administrates, bob and mallory are in her team, alice and bob in a private channel.
@@ -174,7 +175,7 @@ fn a_post_of_another_node_cannot_take_over_the_file_of_another_post() {
 
 /// What the daily operations cost, in steps of SQLite's machine, with `history` older posts and files.
 fn costs(history: i64) -> Vec<(&'static str, i64)> {
-    let (node, _, bob, mallory, _, square, ops) = world();
+    let (node, _, bob, mallory, team, square, ops) = world();
     let old = node.say(&bob, square, None, "old");
     node.core
         .write(|tx| {
@@ -228,6 +229,15 @@ fn costs(history: i64) -> Vec<(&'static str, i64)> {
     measure("around unread", &mut || {
         drop(core.posts_around_unread(&mallory, mallory.user_id, square, (2, 2), &PostView::default()).unwrap());
     });
+    let collapsed = PostView { collapsed_threads: true, ..PostView::default() };
+    let first = PostQuery::Page { page: 0, per_page: 3 };
+    measure("roots", &mut || drop(core.channel_posts(&bob, square, &first, &collapsed).unwrap()));
+    let threads = ThreadQuery { per_page: 3, ..ThreadQuery::default() };
+    measure("threads", &mut || {
+        assert_eq!(core.threads(&bob, bob.user_id, team, &threads).unwrap().total, 1);
+    });
+    measure("threads at", &mut || assert!(core.threads_changed_at(bob.user_id, square).unwrap() > 0));
+    measure("due", &mut || assert_eq!(core.do_due().unwrap(), None));
     measure("unread", &mut || {
         let unread: ChannelUnread = core.channel_unread(&mallory, mallory.user_id, square).unwrap();
         assert_eq!(unread.msg_count, 1);

@@ -1,6 +1,6 @@
 //! Whom a message mentions.
 //!
-//! A message is cut into words as the real server cuts it (`StandardMentionParser`); code is left out. What mentions
+//! A message is cut into words as the real server cuts it (`StandardMentionParser`); code and addresses are left out. What mentions
 //! a user is kept in `mention_words`: `@name`, their own keywords in lower case, and their first name as written. So
 //! finding the mentioned costs a look-up per word of the message, however many members the channel has.
 
@@ -55,7 +55,7 @@ impl Words {
     }
 
     fn add(&mut self, text: &str) {
-        let text = without_code(text);
+        let text = without_addresses(&without_code(text));
         let inside = |c: char| c.is_alphanumeric() || matches!(c, ':' | '.' | '-' | '_' | '@');
         for word in text.split(|c| !inside(c)).filter(|w| !w.is_empty()) {
             if word.starts_with(':') && word.ends_with(':') {
@@ -116,6 +116,34 @@ impl Words {
         }
         found
     }
+}
+
+/// The text without addresses of the web, bare ones and those of links: a name in one mentions nobody.
+fn without_addresses(text: &str) -> String {
+    const BEGINNINGS: [&str; 4] = ["http://", "https://", "ftp://", "www."];
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut before = ' ';
+    while let Some(c) = rest.chars().next() {
+        let begins = |b: &&str| rest.get(..b.len()).is_some_and(|start| start.eq_ignore_ascii_case(b));
+        let left_out = if rest.starts_with("](") {
+            rest.find(')').unwrap_or(1)
+        } else if !before.is_alphanumeric() && BEGINNINGS.iter().any(begins) {
+            rest.find(|c: char| c.is_whitespace() || c == '<').unwrap_or(rest.len())
+        } else {
+            0
+        };
+        if left_out > 0 {
+            kept.push(' ');
+            before = ' ';
+            rest = &rest[left_out..];
+        } else {
+            kept.push(c);
+            before = c;
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    kept
 }
 
 /// The text without code spans and code blocks: what stands in them mentions nobody.
@@ -398,6 +426,13 @@ mod tests {
             ["bob", "@bobby", "@bob-x", "x@bob", ":@bob:", "`@bob`", "```\n@bob\n```", "~~~ js\n@bob", "    @bob"]
         {
             assert!(!found(text, &["@bob"]), "{text}");
+        }
+        for text in ["http://x.example/@bob", "(HTTPS://x.example/@bob)", "[text](http://x/@bob)", "www.x.example/@bob"]
+        {
+            assert!(!found(text, &["@bob"]), "{text}");
+        }
+        for text in ["![@bob](http://x/y.png)", "[@bob](x)", "see http://x.example @bob", "[a](b) @bob", "](@bob"] {
+            assert!(found(text, &["@bob"]), "{text}");
         }
         // Names may end in what also ends a sentence: the longest that exists counts.
         assert!(found("@bob.-", &["@bob."]));

@@ -374,7 +374,13 @@ impl Tx<'_> {
             add_followers(&mut broadcast.per_user, &followers);
         }
         self.tell(broadcast);
-        self.tell_followers(c, row, &counted.mentioned, &counted.thread)
+        if !late {
+            return self.tell_followers(c, row, &counted.mentioned, &counted.thread);
+        }
+        if let Some(thread) = row.root_id {
+            self.late_threads.insert(thread, c.id);
+        }
+        Ok(())
     }
 
     pub(crate) fn tell_post(&mut self, event: &'static str, row: &PostRow) -> rusqlite::Result<()> {

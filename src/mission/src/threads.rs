@@ -18,7 +18,7 @@ use rusqlite::{Connection, Row, params};
 use serde_json::{Map, Value};
 
 use crate::access::{require_in_team, require_read, require_self};
-use crate::channels::require_channel;
+use crate::channels::{channel_row_by_id, require_channel};
 use crate::core::{Core, Inner, Tx};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
@@ -205,6 +205,17 @@ impl Tx<'_> {
                 ((m.unread_mentions - i64::from(mentioned.contains(&user))).max(0), replies.max(0))
             };
             self.tell_thread(c, user, thread, Some(previous))?;
+        }
+        Ok(())
+    }
+
+    /// Tells followers once about all late replies of a transaction: a backlog of thousands must not be told one by one.
+    pub(crate) fn tell_late_threads(&mut self) -> rusqlite::Result<()> {
+        for (thread, channel) in std::mem::take(&mut self.late_threads) {
+            let Some(row) = channel_row_by_id(&self.db, channel)? else { continue };
+            for user in listening_followers(&self.db, channel, thread)? {
+                self.tell_thread(&row.channel, user, thread, None)?;
+            }
         }
         Ok(())
     }

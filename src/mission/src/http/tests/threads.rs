@@ -333,6 +333,30 @@ async fn replies_of_another_node_arrive_unread_however_long_they_took() {
     assert_eq!((&list["total_unread_threads"], &list["total_unread_mentions"]), (&json!(1), &json!(0)));
     assert_eq!((&list["threads"][0]["reply_count"], &list["threads"][0]["unread_replies"]), (&json!(2), &json!(1)));
 
+    // An outage later, what came in one go is told once.
+    for n in 0..21 {
+        far.say(&ann, square.id, Some(root.id), &format!("backlog {n}"));
+    }
+    site.clock.step(60 * 60 * 1_000);
+    site.receive(&far).await;
+    let told = loop {
+        let told = socket.next_event("thread_updated").await;
+        let thread: Value = serde_json::from_str(told["data"]["thread"].as_str().unwrap()).unwrap();
+        if thread["reply_count"].as_i64() > Some(2) {
+            break thread;
+        }
+    };
+    assert_eq!((&told["reply_count"], &told["unread_replies"]), (&json!(23), &json!(22)));
+    site.request(&Method::PUT, &format!("{threads}/read"), &ben.bearer(), "").await;
+    let next = socket.next_of(&["thread_updated", "thread_read_changed"]).await;
+    assert_eq!(next["event"], "thread_read_changed");
+    for post in far.core.thread(&ann, root.id, &crate::types::ThreadPart::default()).unwrap().order {
+        if post != root.id && post != first.id && post != late.id {
+            far.core.delete_post(&ann, post).unwrap();
+        }
+    }
+    site.receive(&far).await;
+
     // What is deleted there is gone here.
     far.core.delete_post(&ann, late.id).unwrap();
     site.receive(&far).await;
