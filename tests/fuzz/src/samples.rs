@@ -245,6 +245,7 @@ fn conversation() -> Vec<u8> {
     ] {
         peer.frame(frame, &own, now).expect("the rules are kept");
     }
+    peer.hand_over(Precedence::Routine, (0..=255).cycle().take(1_500).collect());
     let mut bytes = Vec::new();
     for lane in [Lane::Control].into_iter().chain(Precedence::ALL.map(Lane::Class)) {
         while let Some(frame) = peer.next_frame(lane, 1_200, &own, now).expect("memory reads") {

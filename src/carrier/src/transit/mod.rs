@@ -505,3 +505,198 @@ pub(crate) fn vias(settings: &CarrierSettings) -> Vec<(PeerName, PeerName)> {
     let of = |(name, peer): (&PeerName, &crate::PeerSettings)| peer.via.clone().map(|via| (name.clone(), via));
     settings.peers.iter().filter_map(of).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use journal::{AtRest, IndexPlace, JournalOptions, JournalSettings, StdDisk};
+    use keys::{ChunkSecret, NodeKey, Peer, PeerRole, SealingKey};
+    use model::{ByteSize, Label};
+    use std::sync::atomic::{AtomicI64, Ordering};
+    use tempfile::TempDir;
+    use wire::parcel::Header;
+
+    struct SetClock(AtomicI64);
+
+    impl Clock for SetClock {
+        fn now(&self) -> UnixMillis {
+            UnixMillis(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    /// A relay `ship` between alpha and bravo; charlie is another relay.
+    struct Ship {
+        dir: TempDir,
+        transit: Transit,
+        clock: Arc<SetClock>,
+        journal: Journal,
+        registry: Arc<PeerRegistry>,
+        alpha: NodeKey,
+        bravo: NodeKey,
+        charlie: NodeKey,
+        sealing: SealingKey,
+        numbers: u64,
+    }
+
+    fn settings(limit: u64) -> CarrierSettings {
+        CarrierSettings { transit_limit: Some(ByteSize(limit)), transit_age_hours: 1, ..CarrierSettings::default() }
+    }
+
+    impl Ship {
+        fn new(limit: u64) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let [alpha, bravo, charlie] = [(); 3].map(|()| NodeKey::generate());
+            let sealing = SealingKey::generate();
+            let registry = Arc::new(PeerRegistry::open(dir.path()).unwrap());
+            for (name, key) in [("alpha", &alpha), ("bravo", &bravo), ("charlie", &charlie)] {
+                let peer = Peer {
+                    node: key.node_id(),
+                    name: name.parse().unwrap(),
+                    spki: key.spki().to_vec(),
+                    chunk_secret: ChunkSecret::generate(),
+                    sealing: sealing.public().clone(),
+                    role: PeerRole::Edge,
+                    address: None,
+                    enrolled_at: UnixMillis(0),
+                };
+                registry.add(peer).unwrap();
+            }
+            let clock = Arc::new(SetClock(AtomicI64::new(1_700_000_000_000)));
+            let (journal, _) = Journal::open(JournalOptions {
+                dir: dir.path().join("journal"),
+                node: NodeId([1; 16]),
+                disk: Arc::new(StdDisk),
+                clock: clock.clone(),
+                settings: JournalSettings::default(),
+                index: IndexPlace::Memory,
+                at_rest: AtRest::Plain,
+            })
+            .unwrap();
+            let transit = open(&dir, &registry, &journal, &clock, limit);
+            Self { dir, transit, clock, journal, registry, alpha, bravo, charlie, sealing, numbers: 0 }
+        }
+
+        fn parcel(&mut self, from: &NodeKey, to: NodeId, precedence: Precedence, label: &str) -> Vec<u8> {
+            self.numbers += 1;
+            let labels: BTreeSet<Label> = [label.parse().unwrap()].into();
+            let header = Header { to, from: from.node_id(), boot: 1, number: self.numbers, precedence, labels };
+            Parcel::seal(header, &[], self.sealing.public(), from).into_bytes()
+        }
+
+        fn alphas(&mut self, precedence: Precedence) -> Vec<u8> {
+            let (from, to) = (self.alpha.clone(), self.bravo.node_id());
+            self.parcel(&from, to, precedence, "mission")
+        }
+
+        async fn take(&self, by: &NodeKey, parcel: &[u8]) -> Custody {
+            self.transit.take(by.node_id(), wire::parcel::name_of(parcel), parcel.to_vec()).await
+        }
+
+        fn next(&self) -> Vec<Vec<u8>> {
+            let next = self.transit.next(self.bravo.node_id(), &BTreeSet::new(), [0; 5]);
+            next.into_iter().map(|(_, bytes)| bytes).collect()
+        }
+
+        fn status(&self) -> TransitStatus {
+            let all = self.transit.status();
+            all.iter().for_each(|t| assert_eq!(t.found + t.taken, t.held + t.handed_on + t.expired + t.dropped));
+            all.into_iter().find(|t| t.to == "bravo").unwrap()
+        }
+    }
+
+    fn open(
+        dir: &TempDir,
+        registry: &Arc<PeerRegistry>,
+        journal: &Journal,
+        clock: &Arc<SetClock>,
+        limit: u64,
+    ) -> Transit {
+        let (registry, metrics) = (Arc::clone(registry), Arc::new(Metrics::new()));
+        let desk =
+            ParcelDesk::new(NodeKey::generate(), SealingKey::generate(), Arc::clone(&registry), Arc::clone(&metrics));
+        let options = TransitOptions {
+            me: NodeId([1; 16]),
+            registry,
+            settings: settings(limit),
+            desk: Arc::new(desk),
+            journal: journal.clone(),
+            clock: clock.clone(),
+            metrics,
+        };
+        Transit::open(dir.path(), options).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_relay_takes_only_what_enrolled_nodes_may_say_to_each_other() {
+        let mut ship = Ship::new(1_000_000);
+        let (alpha, bravo) = (ship.alpha.clone(), ship.bravo.clone());
+        let refused = |why| Custody::Refused(why);
+        let stranger = NodeKey::generate();
+        let from_stranger = ship.parcel(&stranger, bravo.node_id(), Precedence::Routine, "mission");
+        assert_eq!(ship.take(&alpha, &from_stranger).await, refused(CustodyRefusal::UnknownOrigin));
+        let to_stranger = ship.parcel(&alpha, stranger.node_id(), Precedence::Routine, "mission");
+        assert_eq!(ship.take(&alpha, &to_stranger).await, refused(CustodyRefusal::NoWay));
+        let secret = ship.parcel(&alpha, bravo.node_id(), Precedence::Routine, "secret");
+        assert_eq!(ship.take(&alpha, &secret).await, refused(CustodyRefusal::NotReleased));
+        let good = ship.alphas(Precedence::Routine);
+        assert_eq!(ship.take(&bravo, &good).await, refused(CustodyRefusal::NoWay), "not back where it came from");
+        let mut altered = good.clone();
+        *altered.last_mut().unwrap() ^= 1;
+        assert_eq!(ship.take(&alpha, &altered).await, refused(CustodyRefusal::NotGenuine));
+        assert_eq!(ship.take(&alpha, &good[..90]).await, refused(CustodyRefusal::Damaged));
+        assert!(ship.next().is_empty());
+        assert_eq!(ship.take(&alpha, &good).await, Custody::Taken);
+        assert_eq!(ship.take(&alpha, &good).await, Custody::Taken, "its answer was lost");
+        assert_eq!(ship.next(), [good]);
+        assert_eq!((ship.status().taken, ship.status().held), (1, 1));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_handed_on_is_not_carried_twice_and_a_circle_ends() {
+        let mut ship = Ship::new(1_000_000);
+        let (alpha, bravo, charlie) = (ship.alpha.clone(), ship.bravo.node_id(), ship.charlie.clone());
+        let parcel = ship.alphas(Precedence::Routine);
+        let name = wire::parcel::name_of(&parcel);
+        ship.take(&alpha, &parcel).await;
+        ship.transit.kept(bravo, name, Custody::Refused(CustodyRefusal::Full));
+        assert!(ship.next().is_empty(), "not before some seconds have passed");
+        assert!(ship.status().last_refusal.contains("no room") && ship.status().held == 1);
+        ship.transit.kept(bravo, name, Custody::Taken);
+        assert_eq!((ship.status().handed_on, ship.status().held), (1, 0));
+        assert_eq!(ship.take(&alpha, &parcel).await, Custody::Taken, "the answer to alpha was lost");
+        assert_eq!(ship.take(&charlie, &parcel).await, Custody::Refused(CustodyRefusal::NoWay), "it came round");
+        assert!(ship.next().is_empty());
+        let other = ship.alphas(Precedence::Routine);
+        ship.take(&alpha, &other).await;
+        ship.transit.kept(bravo, wire::parcel::name_of(&other), Custody::Refused(CustodyRefusal::NotGenuine));
+        assert_eq!((ship.status().dropped, ship.status().held), (1, 0));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn urgent_parcels_go_first_find_room_longest_and_old_ones_expire_also_after_a_restart() {
+        let mut ship = Ship::new(10_000);
+        let alpha = ship.alpha.clone();
+        // A parcel of nothing has some 1,350 bytes: five fill 70 % of the limit.
+        let (mut bulk, mut answers) = (Vec::new(), Vec::new());
+        for _ in 0..6 {
+            bulk.push(ship.alphas(Precedence::Deferred));
+            answers.push(ship.take(&alpha, bulk.last().unwrap()).await);
+        }
+        let taken = answers.iter().filter(|answer| **answer == Custody::Taken).count();
+        assert!((4..6).contains(&taken), "{answers:?}");
+        assert_eq!(answers.last(), Some(&Custody::Refused(CustodyRefusal::Full)));
+        let flash = ship.alphas(Precedence::Flash);
+        assert_eq!(ship.take(&alpha, &flash).await, Custody::Taken);
+        assert_eq!(ship.next().first(), Some(&flash));
+
+        ship.transit = open(&ship.dir, &ship.registry, &ship.journal, &ship.clock, 10_000);
+        assert_eq!((ship.status().found, ship.status().held), (taken as u64 + 1, taken as u64 + 1));
+        assert_eq!(ship.next().first(), Some(&flash));
+        ship.clock.0.fetch_add(3_600_001, Ordering::SeqCst);
+        let late = ship.alphas(Precedence::Flash);
+        ship.take(&alpha, &late).await;
+        ship.transit.look(&mut BTreeMap::new());
+        assert_eq!((ship.status().expired, ship.status().held), (taken as u64 + 1, 1));
+        assert_eq!(ship.next(), [late]);
+    }
+}
