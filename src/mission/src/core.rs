@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::error::AppError;
 use crate::events::{Broadcast, EventSink};
+use crate::integrations::IntegrationSettings;
 use crate::requests::FileOutlookOf;
 use crate::rows::{count, get, put_version};
 use crate::schema;
@@ -74,6 +75,8 @@ pub struct CoreSettings {
     pub users_may_create_tokens: bool,
     /// May users ask for a code of an authenticator app at their sign-in?
     pub multifactor: bool,
+    /// Hooks, commands and other integrations.
+    pub integrations: IntegrationSettings,
 }
 
 impl Default for CoreSettings {
@@ -91,6 +94,7 @@ impl Default for CoreSettings {
             max_team_members: 10_000,
             users_may_create_tokens: true,
             multifactor: true,
+            integrations: IntegrationSettings::default(),
         }
     }
 }
@@ -190,6 +194,7 @@ pub(crate) struct Inner {
     pub(crate) outbox_changed: watch::Sender<u64>,
     pub(crate) statuses: Mutex<HashMap<Id, Status>>,
     pub(crate) uploads: crate::uploads::Busy,
+    pub(crate) triggers: crate::integrations::actions::Triggers,
     /// Held for the life of the handle; the operating system frees it when the process dies.
     _lock: fs::File,
 }
@@ -265,6 +270,7 @@ impl Core {
             outbox_changed: watch::Sender::new(0),
             statuses: Mutex::new(HashMap::new()),
             uploads: crate::uploads::Busy::default(),
+            triggers: crate::integrations::actions::Triggers::default(),
             _lock: lock,
             dir,
         })))

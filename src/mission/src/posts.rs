@@ -14,6 +14,7 @@ use crate::core::{Core, Inner, Tx};
 use crate::emoji;
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
+use crate::integrations;
 use crate::rows::{PostRow, all, count, file_info, first_id, get, id_array, post_row, reaction, run, text, to_json};
 use crate::threads::{ReplyNoted, add_followers, followers_to_notify};
 use crate::types::{Channel, FileInfo, NewPost, Post, PostMetadata, PostPatch, Priority, Reaction, Session};
@@ -113,6 +114,7 @@ pub(crate) fn render(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> rusql
             metadata.acknowledgements = acknowledgements.remove(&row.id).unwrap_or_default();
         }
         let mut props = row.props_map();
+        integrations::hide_actions(&mut props);
         if row.arrived_at > 0 {
             let origin = node_name(core, db, row.origin)?;
             let late = json!({ "late": true, "origin": origin, "arrived_at": row.arrived_at });
@@ -515,6 +517,7 @@ impl Tx<'_> {
         if author.is_bot {
             props.insert("from_bot".to_owned(), "true".into());
         }
+        integrations::name_actions(&mut props);
         row.props = check_props(&props)?;
         let priority = new.metadata.as_ref().and_then(|m| m.priority.as_ref());
         row.priority = priority.filter(|p| **p != Priority::default()).map(to_json).unwrap_or_default();
@@ -533,7 +536,8 @@ impl Tx<'_> {
         let counted = self.count_post(&c, &row)?;
         self.tell_posted(&c, &row, &counted, set_online)?;
         // Who answers in a thread looks at the thread, not at the channel.
-        if !author.is_bot && root.is_none() {
+        let from_hook = props.get("from_webhook").is_some_and(|value| value == "true");
+        if !author.is_bot && !from_hook && root.is_none() {
             let times = mark_read(self, by.user_id, &[channel])?;
             let value = serde_json::to_value(&times).expect("ids are strings");
             self.tell(Broadcast::to_user("multiple_channels_viewed", by.user_id).with("channel_times", value));
@@ -544,7 +548,7 @@ impl Tx<'_> {
     }
 
     /// Changes a post; `restoring` brings files back that it had before.
-    fn patch_post(&mut self, by: &Session, id: Id, patch: &PostPatch, restoring: bool) -> AppResult<Post> {
+    pub(crate) fn patch_post(&mut self, by: &Session, id: Id, patch: &PostPatch, restoring: bool) -> AppResult<Post> {
         let mut row = require_post(&self.db, id).map_err(|_| AppError::permissions("patchPost", "edit_post"))?;
         let c = require_channel(&self.db, row.channel_id)?.channel;
         let permission = if row.user_id == by.user_id { "edit_post" } else { "edit_others_posts" };
@@ -575,7 +579,9 @@ impl Tx<'_> {
             row.is_pinned = pinned;
         }
         if let Some(props) = &patch.props {
-            row.props = check_props(props)?;
+            let mut props = props.clone();
+            integrations::name_actions(&mut props);
+            row.props = check_props(&props)?;
         }
         let mut added = Vec::new();
         if let Some(ids) = &patch.file_ids {

@@ -22,6 +22,7 @@ const STEPS: &[&str] = &[
     AUDITS,
     PICTURES,
     SHARED_MARKS,
+    INTEGRATIONS,
 ];
 
 /// The version that this program writes.
@@ -250,6 +251,9 @@ CREATE TABLE emoji (
     ver_at INTEGER NOT NULL, ver_by BLOB NOT NULL) STRICT;
 CREATE UNIQUE INDEX emoji_by_name ON emoji (name) WHERE delete_at = 0;
 ";
+
+/// Hooks and commands of this node.
+const INTEGRATIONS: &str = crate::integrations::TABLES;
 
 /// Orders to remove content, and what went under them: it must not come back.
 const V4: &str = "

@@ -24,6 +24,9 @@ impl ClientConfig {
         map.extend(SIGNED_IN.iter().map(|(k, v)| (*k, (*v).to_owned())));
         map.insert("MaxFileSize", core.settings().max_file_bytes.to_string());
         map.insert("MaxPostSize", core.settings().max_post_runes.to_string());
+        let integrations = &core.settings().integrations;
+        map.insert("EnablePostUsernameOverride", integrations.username_override.to_string());
+        map.insert("EnablePostIconOverride", integrations.icon_override.to_string());
         map.insert("EnableUserAccessTokens", core.settings().users_may_create_tokens.to_string());
         let full = to_json(&map);
         let hash = blake3::hash(full.as_bytes()).to_hex();
@@ -182,7 +185,7 @@ const SIGNED_IN: &[(&str, &str)] = &[
     ("EnableChannelViewedMessages", "true"),
     ("EnableClientPerformanceDebugging", "false"),
     ("EnableCluster", "false"),
-    ("EnableCommands", "false"),
+    ("EnableCommands", "true"),
     ("EnableCompliance", "false"),
     ("EnableConfirmNotificationsToChannel", "true"),
     ("EnableCrossTeamSearch", "false"),
@@ -195,7 +198,7 @@ const SIGNED_IN: &[(&str, &str)] = &[
     ("EnableExperimentalLocales", "false"),
     ("EnableFileAttachments", "true"),
     ("EnableGifPicker", "false"),
-    ("EnableIncomingWebhooks", "false"),
+    ("EnableIncomingWebhooks", "true"),
     ("EnableInlineLatex", "false"),
     ("EnableLastActiveTime", "true"),
     ("EnableLatex", "false"),
@@ -207,10 +210,8 @@ const SIGNED_IN: &[(&str, &str)] = &[
     ("EnableOAuthServiceProvider", "false"),
     ("EnableOnboardingFlow", "false"),
     ("EnableOutgoingOAuthConnections", "false"),
-    ("EnableOutgoingWebhooks", "false"),
+    ("EnableOutgoingWebhooks", "true"),
     ("EnablePermalinkPreviews", "false"),
-    ("EnablePostIconOverride", "false"),
-    ("EnablePostUsernameOverride", "false"),
     ("EnablePreviewModeBanner", "false"),
     ("EnablePublicLink", "false"),
     ("EnableSVGs", "false"),

@@ -23,6 +23,7 @@ mod clientconfig;
 mod drafts;
 mod emoji;
 mod files;
+mod integrations;
 mod picture;
 mod pictures;
 mod posts;
@@ -70,6 +71,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 pub(crate) use self::call::Call;
@@ -82,6 +84,7 @@ use self::webapp::{Subpath, WebApp};
 use crate::Core;
 use crate::audits::Noted;
 use crate::error::{AppError, AppResult};
+use crate::outgoing::Outgoing;
 use crate::types::Session;
 use crate::ws::{self, WsHub};
 
@@ -101,6 +104,25 @@ const BLOCKING_MAX: usize = 32;
 /// Passwords hashed at once. A hash takes tens of milliseconds and 19 MiB by design; without a bound of their
 /// own, guesses at passwords would keep everybody else waiting.
 const HASHING_MAX: usize = 2;
+
+/// Things done at once that no request waits for: outgoing webhooks. Each holds a connection for at most the time that an
+/// integration may take.
+const BACKGROUND_MAX: usize = 128;
+
+/// What is done beside requests, and ends with the server.
+#[derive(Clone)]
+struct Background {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    slots: Arc<Semaphore>,
+}
+
+impl Default for Background {
+    fn default() -> Self {
+        let slots = Arc::new(Semaphore::new(BACKGROUND_MAX));
+        Self { tasks: TaskTracker::new(), stop: CancellationToken::new(), slots }
+    }
+}
 
 /// Pictures decoded at once: a large one takes some 330 MB while it is.
 const IMAGING_MAX: usize = 1;
@@ -153,6 +175,8 @@ pub struct ApiState {
     hashing: Arc<Semaphore>,
     logins: Arc<Mutex<Throttle>>,
     imaging: Arc<Semaphore>,
+    outgoing: Outgoing,
+    background: Background,
     /// Wall time in milliseconds until which what can wait is refused; 0 for never.
     busy_until: Arc<AtomicI64>,
     metrics: Arc<Metrics>,
@@ -166,6 +190,9 @@ impl ApiState {
             [BLOCKING_MAX, HASHING_MAX, IMAGING_MAX].map(|max| Arc::new(Semaphore::new(max)));
         let rate = Rate { per_second: settings.logins_per_second, burst: settings.login_burst };
         let logins = Arc::new(Mutex::new(Throttle::new(rate)));
+        let integrations = &core.settings().integrations;
+        let outgoing = Outgoing::new(&integrations.allowed_internal, integrations.timeout_seconds);
+        let background = Background::default();
         Self {
             core,
             ws,
@@ -174,6 +201,8 @@ impl ApiState {
             blocking,
             hashing,
             imaging,
+            outgoing,
+            background,
             logins,
             busy_until: Arc::default(),
             metrics: Arc::default(),
@@ -227,6 +256,28 @@ impl ApiState {
         let client = peer.and_then(|peer| throttle::client(peer, headers, &self.settings.trusted_proxies));
         let Some(client) = client else { return Ok(()) };
         crate::core::lock(&self.logins).attempt(client, self.core.now().0)
+    }
+
+    /// The one client for other servers.
+    pub(crate) fn outgoing(&self) -> &Outgoing {
+        &self.outgoing
+    }
+
+    /// Does something that no request waits for; dropped when there is too much of it, or the server stops.
+    pub(crate) fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let Background { tasks, stop, slots } = &self.background;
+        let Ok(slot) = Arc::clone(slots).try_acquire_owned() else {
+            tracing::warn!("too much is done beside requests; an outgoing webhook is left out");
+            return;
+        };
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            let _slot = slot;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
     }
 
     /// Runs a domain operation where it may block. The one way from here into [`Core`].
@@ -288,6 +339,7 @@ impl ApiState {
 /// # Errors
 /// None yet: what goes wrong with one connection is that connection's end.
 pub async fn serve(listener: TcpListener, state: ApiState, stop: CancellationToken) -> io::Result<()> {
+    let background = state.background.clone();
     let router = router(state);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT);
@@ -328,6 +380,9 @@ pub async fn serve(listener: TcpListener, state: ApiState, stop: CancellationTok
         });
     }
     while connections.join_next().await.is_some() {}
+    background.stop.cancel();
+    background.tasks.close();
+    background.tasks.wait().await;
     Ok(())
 }
 

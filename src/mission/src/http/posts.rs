@@ -4,6 +4,7 @@ use model::{Id, UnixMillis};
 use serde::Deserialize;
 
 use super::call::Call;
+use super::integrations;
 use super::reply::Reply;
 use crate::error::{AppError, AppResult};
 use crate::types::{NewPost, Post, PostList, PostPatch, PostQuery, PostView, ThreadPart};
@@ -37,6 +38,7 @@ pub(crate) fn create(call: &Call) -> AppResult<Reply> {
     let set_online = call.query.get("set_online").is_none_or(|_| call.query.flag("set_online"));
     let post = call.core().create_post(call.session()?, &new, set_online)?;
     call.core().touch_session(call.session()?)?;
+    integrations::tell_hooks(call, &post)?;
     Reply::created(&post)
 }
 

@@ -12,8 +12,8 @@ use super::call::Call;
 use super::reply::Reply;
 use super::unlicensed::{self, Refusal};
 use super::{
-    accounts, admin, bookmarks, bots, categories, channels, drafts, emoji, files, pictures, posts, preferences, search,
-    system, teams, threads, uploads, users,
+    accounts, admin, bookmarks, bots, categories, channels, drafts, emoji, files, integrations, pictures, posts,
+    preferences, search, system, teams, threads, uploads, users,
 };
 use crate::error::AppResult;
 
@@ -432,6 +432,42 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/users/{user_id}/teams/{team_id}/threads/{thread_id}/set_unread/{post_id}", Own, threads::set_unread),
     put("/api/v4/users/{user_id}/teams/{team_id}/threads/{thread_id}/following", Own, threads::follow),
     delete("/api/v4/users/{user_id}/teams/{team_id}/threads/{thread_id}/following", Own, threads::unfollow),
+
+    // Integrations
+    stream(Method::POST, "/hooks/{hook_id}", Anyone, |call, body| Box::pin(integrations::incoming(call, body))),
+    post("/hooks/commands/{answer_id}", Anyone, integrations::answer_command),
+    post("/api/v4/hooks/incoming", TeamAdmin, integrations::create_incoming),
+    get("/api/v4/hooks/incoming", SystemAdmin, integrations::list_incoming),
+    get("/api/v4/hooks/incoming/{hook_id}", TeamAdmin, integrations::get_incoming),
+    put("/api/v4/hooks/incoming/{hook_id}", TeamAdmin, integrations::update_incoming),
+    delete("/api/v4/hooks/incoming/{hook_id}", TeamAdmin, integrations::delete_incoming),
+    post("/api/v4/hooks/outgoing", TeamAdmin, integrations::create_outgoing),
+    get("/api/v4/hooks/outgoing", SystemAdmin, integrations::list_outgoing),
+    get("/api/v4/hooks/outgoing/{outgoing_hook_id}", TeamAdmin, integrations::get_outgoing),
+    put("/api/v4/hooks/outgoing/{outgoing_hook_id}", TeamAdmin, integrations::update_outgoing),
+    delete("/api/v4/hooks/outgoing/{outgoing_hook_id}", TeamAdmin, integrations::delete_outgoing),
+    post("/api/v4/hooks/outgoing/{outgoing_hook_id}/regen_token", TeamAdmin, integrations::regenerate_outgoing),
+    post("/api/v4/commands", TeamAdmin, integrations::create_command),
+    get("/api/v4/commands", TeamMember, integrations::list_commands),
+    get("/api/v4/commands/{command_id}", TeamAdmin, integrations::get_command),
+    put("/api/v4/commands/{command_id}", TeamAdmin, integrations::update_command),
+    delete("/api/v4/commands/{command_id}", TeamAdmin, integrations::delete_command),
+    put("/api/v4/commands/{command_id}/move", TeamAdmin, integrations::move_command),
+    put("/api/v4/commands/{command_id}/regen_token", TeamAdmin, integrations::regenerate_command),
+    stream(Method::POST, "/api/v4/commands/execute", ChannelMember, |call, body| {
+        Box::pin(integrations::execute(call, body))
+    }),
+    get("/api/v4/teams/{team_id}/commands/autocomplete", TeamMember, integrations::suggested_commands),
+    get("/api/v4/teams/{team_id}/commands/autocomplete_suggestions", TeamMember, integrations::command_suggestions),
+    stream(Method::POST, "/api/v4/posts/{post_id}/actions/{action_id}", ChannelMember, |call, body| {
+        Box::pin(integrations::press(call, body))
+    }),
+    post("/api/v4/actions/dialogs/open", Anyone, integrations::open_dialog),
+    stream(Method::POST, "/api/v4/actions/dialogs/submit", ChannelMember, |call, body| {
+        Box::pin(integrations::submit_dialog(call, body))
+    }),
+    get("/api/v4/image", SignedIn, integrations::image_proxy),
+    post("/api/v4/opengraph", SignedIn, integrations::link_preview),
 
     // Custom emoji
     stream(Method::POST, "/api/v4/emoji", SignedIn, |call, body| Box::pin(emoji::create(call, body))),

@@ -25,10 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::testkit::{Node, Sent};
-use crate::{CoreOptions, CoreSettings};
+use crate::{CoreOptions, CoreSettings, IntegrationSettings};
 
 mod drafts;
 mod emoji;
+mod integrations;
 mod marks;
 mod search;
 mod threads;
@@ -853,6 +854,12 @@ impl Site {
         let settings = CoreSettings {
             site_name: "Test site".to_owned(),
             max_file_bytes: FILE_MAX as u64,
+            integrations: IntegrationSettings {
+                allowed_internal: vec!["127.0.0.1".to_owned()],
+                timeout_seconds: 5,
+                username_override: true,
+                icon_override: true,
+            },
             ..CoreSettings::default()
         };
         let core = Core::open(CoreOptions {

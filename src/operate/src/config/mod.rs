@@ -227,6 +227,10 @@ fn check(settings: &Settings, at: &dyn Fn(&str, String) -> Problem) -> Vec<Probl
             "a web certificate needs its key, and a key its certificate".to_owned(),
         ));
     }
+    if let Err(entry) = settings.core.integrations.check() {
+        let problem = format!("`{entry}` is neither a name, nor an address, nor a network as 10.1.0.0/16");
+        problems.push(at("core.integrations.allowed_internal", problem));
+    }
     if let Some((key, message)) = settings.scrub.problem() {
         problems.push(at(key, message.to_owned()));
     }

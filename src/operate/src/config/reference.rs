@@ -163,6 +163,29 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "core.integrations",
+        shape: Shape::One,
+        help: "Webhooks, slash commands, buttons and dialogs of other programs. Requests go to the public internet only, unless listed.",
+        keys: &[
+            Key {
+                name: "allowed_internal",
+                default: Is("[]"),
+                help: "Names, addresses and networks that may be called although they are not public, e.g. `\"10.1.2.0/24\"`.",
+            },
+            Key { name: "timeout_seconds", default: Is("30"), help: "How long a program may take to answer." },
+            Key {
+                name: "username_override",
+                default: Is("false"),
+                help: "May integrations choose the name under which their posts are shown?",
+            },
+            Key {
+                name: "icon_override",
+                default: Is("false"),
+                help: "May integrations choose the picture with which their posts are shown?",
+            },
+        ],
+    },
+    Section {
         name: "http",
         shape: Shape::One,
         help: "The API.",

@@ -141,6 +141,26 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("POST /api/v4/files", "/api/v4/files?channel_id={channel_id}&filename=x.txt", "bytes"),
     ("POST /api/v4/uploads", "", r#"{"channel_id":"{channel_id}","filename":"x.bin","file_size":5}"#),
     ("POST /api/v4/uploads/{upload_id}", "", "bytes"),
+    // Integrations
+    ("POST /hooks/{hook_id}", "", r#"{"text":"x"}"#),
+    ("POST /hooks/commands/{answer_id}", "/hooks/commands/{hook_id}", ""),
+    ("POST /api/v4/hooks/incoming", "", r#"{"channel_id":"{open_channel_id}"}"#),
+    ("PUT /api/v4/hooks/incoming/{hook_id}", "", r#"{"id":"{hook_id}","channel_id":"{open_channel_id}"}"#),
+    ("POST /api/v4/hooks/outgoing", "", OUTGOING_HOOK),
+    ("PUT /api/v4/hooks/outgoing/{outgoing_hook_id}", "", OUTGOING_HOOK),
+    ("POST /api/v4/commands", "", COMMAND),
+    ("GET /api/v4/commands", "/api/v4/commands?team_id={team_id}", ""),
+    ("PUT /api/v4/commands/{command_id}", "", COMMAND),
+    ("PUT /api/v4/commands/{command_id}/move", "", r#"{"team_id":"{team_id}"}"#),
+    ("POST /api/v4/commands/execute", "", r#"{"channel_id":"{channel_id}","command":"/shrug"}"#),
+    (
+        "GET /api/v4/teams/{team_id}/commands/autocomplete_suggestions",
+        "/api/v4/teams/{team_id}/commands/autocomplete_suggestions?user_input=/",
+        "",
+    ),
+    ("POST /api/v4/posts/{post_id}/actions/{action_id}", "/api/v4/posts/{post_id}/actions/x", ""),
+    ("POST /api/v4/actions/dialogs/open", "", r#"{"trigger_id":"x","url":"https://a.example"}"#),
+    ("POST /api/v4/actions/dialogs/submit", "", r#"{"channel_id":"{channel_id}","url":"https://10.0.0.1"}"#),
     // Search
     ("POST /api/v4/posts/search", "", r#"{"terms":"heron"}"#),
     ("POST /api/v4/teams/{team_id}/posts/search", "", r#"{"terms":"heron"}"#),
@@ -152,6 +172,10 @@ const MAIL_TOKEN: &str =
     r#"{"token":"0123456789012345678901234567890123456789012345678901234567890123","new_password":"x"}"#;
 const STATUS: &str = r#"{"emoji":"wave","text":"at lunch"}"#;
 const RECENT_STATUS: &str = r#"{"emoji":"wave","text":"at work","duration":"","expires_at":"0001-01-01T00:00:00Z"}"#;
+const OUTGOING_HOOK: &str =
+    r#"{"id":"{outgoing_hook_id}","team_id":"{team_id}","trigger_words":["x"],"callback_urls":["https://a.example"]}"#;
+const COMMAND: &str =
+    r#"{"id":"{command_id}","team_id":"{team_id}","trigger":"fresh","method":"P","url":"https://a.example"}"#;
 const PREFERENCES: &str =
     r#"[{"user_id":"{user_id}","category":"display_settings","name":"name_format","value":"username"}]"#;
 const CATEGORY: &str = r#"{"id":"{category_id}","user_id":"{user_id}","team_id":"{team_id}","display_name":"x","type":"custom","channel_ids":[]}"#;
@@ -193,6 +217,14 @@ const ANSWERS: &[(&str, u16)] = &[
     // Public links are off.
     ("GET /api/v4/files/{file_id}/link", 403),
     ("GET /files/{file_id}/public", 403),
+    // The hook is there, and whoever knows it may use it.
+    ("POST /hooks/commands/{answer_id}", 404),
+    // Nobody pressed a button, the post has none, and where the dialog leads to is refused.
+    ("POST /api/v4/actions/dialogs/open", 400),
+    ("POST /api/v4/posts/{post_id}/actions/{action_id}", 404),
+    ("POST /api/v4/actions/dialogs/submit", 400),
+    ("GET /api/v4/image", 501),
+    ("POST /api/v4/opengraph", 501),
     // Of one's own only, as in the original.
     ("POST /api/v4/uploads/{upload_id}", 403),
     ("GET /api/v4/users/{user_id}/uploads", 403),
@@ -462,6 +494,12 @@ impl MatrixWorld {
         let new = crate::emoji::NewEmoji { creator_id: author.id.clone(), name: "our-boat".to_owned() };
         let emoji = super::super::picture::initials("a", id(&author));
         let emoji = core.create_emoji(&as_author, &new, &emoji).unwrap().id;
+        let new = json!({ "channel_id": open });
+        let hook = core.save_incoming_hook(&as_root, None, &serde_json::from_value(new).unwrap()).unwrap().id;
+        let new = json!({ "team_id": team, "trigger_words": ["word"], "callback_urls": ["https://a.example"] });
+        let outgoing = core.save_outgoing_hook(&as_root, None, &serde_json::from_value(new).unwrap()).unwrap().id;
+        let new = json!({ "team_id": team, "trigger": "word", "method": "P", "url": "https://a.example" });
+        let command = core.save_command(&as_root, None, &serde_json::from_value(new).unwrap()).unwrap().id;
         let token = core.create_token(&as_author, id(&author), "script").unwrap().id;
 
         core.convert_user_to_bot(&as_root, id(&people[&Role::Bot])).unwrap();
@@ -496,6 +534,9 @@ impl MatrixWorld {
             ("scheduled_post_id", scheduled.to_string()),
             ("bookmark_id", bookmark.to_string()),
             ("file_id", file.to_string()),
+            ("hook_id", hook.to_string()),
+            ("outgoing_hook_id", outgoing.to_string()),
+            ("command_id", command),
             ("emoji_id", emoji.to_string()),
             ("upload_id", upload.to_string()),
             ("emoji_name", "eyes".to_owned()),
