@@ -18,6 +18,14 @@ async fn official_python_driver_works_at_the_edge_and_sees_the_replica_at_the_hu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn official_python_driver_manages_people_bots_and_teams() {
+    let Ok(python) = std::env::var("HOLDFAST_PYTHON") else {
+        return println!("skipped: HOLDFAST_PYTHON is not set; `scripts/test clients` installs the driver and sets it");
+    };
+    run(&python, "people.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn official_javascript_client_works_at_the_edge_and_sees_the_replica_at_the_hub() {
     if std::env::var("HOLDFAST_NODE_MODULES").is_err() {
         return println!(
