@@ -20,6 +20,7 @@ mod full_disk;
 mod http;
 mod https;
 mod middle;
+mod mirror;
 mod node;
 mod on_request;
 mod outage;

@@ -15,6 +15,7 @@
 
 mod figures;
 mod keyring;
+mod mirror;
 mod scrub;
 mod site;
 mod space;

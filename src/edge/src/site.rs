@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::{figures, scrub, space};
+use crate::{figures, mirror, scrub, space};
 
 /// Time that the rooms get to finish once asked to. What is acknowledged is durable whatever happens after.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -192,6 +192,7 @@ impl Site {
         invites: Option<Arc<InviteBook>>,
     ) -> Result<Self, StartError> {
         let Environment { clock, metrics, health } = environment.clone();
+        let is_hub = invites.is_some();
         let keys_dir = config.data_dir.join("keys");
         let key = NodeKey::open(&keys_dir)?;
         let node = key.node_id();
@@ -299,6 +300,10 @@ impl Site {
         site.spawn("scrub", scrub::keep(journal, site.config.scrub, carrier, site.environment.clone(), stop));
         let state = ApiState::new(site.core.clone(), site.sockets.clone(), site.config.http.clone())
             .with_metrics(Arc::clone(&site.environment.metrics));
+        if is_hub {
+            let (core, journal, carrier) = (site.core.clone(), site.journal.clone(), site.carrier.clone());
+            site.spawn("mirror", mirror::keep(node, core, journal, carrier, state.clone(), site.stop.child_token()));
+        }
         let stop = site.stop.child_token();
         site.spawn("api", async move {
             if let Err(e) = mission::http::serve(listener, state, stop).await {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use model::{Clock, Event, Hlc, HybridClock, Id, IdMint, NodeId, RawIds, SpaceLevel, UnixMillis, Version};
@@ -185,6 +185,8 @@ pub(crate) struct Inner {
     diagnostic_id: Id,
     /// [`model::SpaceLevel`] as its number.
     pub(crate) space: AtomicU8,
+    /// Are posts of this node noted until they have ended elsewhere?
+    pub(crate) tracks_delivery: AtomicBool,
     pub(crate) class_of_post: OnceLock<ClassOfPost>,
     pub(crate) file_outlook: OnceLock<FileOutlookOf>,
     pub(crate) file_requests_changed: watch::Sender<u64>,
@@ -261,6 +263,7 @@ impl Core {
             settings: options.settings,
             diagnostic_id,
             space: AtomicU8::new(0),
+            tracks_delivery: AtomicBool::new(false),
             class_of_post: OnceLock::new(),
             file_outlook: OnceLock::new(),
             file_requests_changed: watch::Sender::new(0),

@@ -28,6 +28,7 @@ mod bots;
 mod channels;
 mod core;
 mod custom_status;
+mod delivery;
 mod digest;
 mod drafts;
 mod due;
@@ -77,6 +78,7 @@ pub mod ws;
 
 pub use crate::accounts::UserCount;
 pub use crate::core::{Core, CoreOptions, CoreSettings, OpenError, StoreError};
+pub use crate::delivery::Undelivered;
 pub use crate::space::ClassOfPost;
 pub use export::Snapshot;
 pub use files::{FileAvailability, StagedFile, StagedWriter, TooLarge, Upload};

@@ -11,6 +11,7 @@ use crate::access::{may, may_in_channel, may_in_team, require, require_in_channe
 use crate::acknowledgements::acknowledgements_of;
 use crate::channels::{JOIN_LEAVE, mark_read, member_ids, require_channel};
 use crate::core::{Core, Inner, Tx};
+use crate::delivery;
 use crate::emoji;
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
@@ -98,6 +99,7 @@ pub(crate) fn render(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> rusql
     let replies: BTreeMap<Id, i64> =
         all(db, sql, [id_array(&threads)], |r| Ok((first_id(r)?, r.get(1)?)))?.into_iter().collect();
     let live: Vec<Id> = rows.iter().filter(|r| r.delete_at == 0).map(|r| r.id).collect();
+    let pending = delivery::pending(db, &live)?;
     let mut reactions = reactions_of(db, &live)?;
     let mut acknowledgements = acknowledgements_of(db, &live)?;
     let mut posts = Vec::with_capacity(rows.len());
@@ -119,6 +121,8 @@ pub(crate) fn render(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> rusql
             let origin = node_name(core, db, row.origin)?;
             let late = json!({ "late": true, "origin": origin, "arrived_at": row.arrived_at });
             props.insert("holdfast".to_owned(), late);
+        } else if pending.contains(&row.id) {
+            props.insert("holdfast".to_owned(), json!({ "delivery": "pending" }));
         }
         posts.push(Post {
             id: row.id,
@@ -412,6 +416,9 @@ impl Tx<'_> {
         if !self.local_channel(row.channel_id)? {
             let state = state_of(&self.db, row)?;
             self.emit(at, &Event::Post(state))?;
+            if current.is_none() {
+                self.note_undelivered(row, at)?;
+            }
         }
         Ok(())
     }

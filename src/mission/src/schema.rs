@@ -23,6 +23,7 @@ const STEPS: &[&str] = &[
     PICTURES,
     SHARED_MARKS,
     INTEGRATIONS,
+    UNDELIVERED,
 ];
 
 /// The version that this program writes.
@@ -289,4 +290,10 @@ CREATE INDEX audits_user ON audits (user_id);
 const PICTURES: &str = "
 CREATE TABLE pictures (owner TEXT PRIMARY KEY, image BLOB NOT NULL) STRICT;
 ALTER TABLE teams ADD COLUMN last_icon_update INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Posts of this node that have not ended at the other sites.
+const UNDELIVERED: &str = "
+CREATE TABLE undelivered (post_id TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX undelivered_by_at ON undelivered (at);
 ";

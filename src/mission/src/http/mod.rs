@@ -24,6 +24,7 @@ mod drafts;
 mod emoji;
 mod files;
 mod integrations;
+mod mirror;
 mod picture;
 mod pictures;
 mod posts;
@@ -75,6 +76,8 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 pub(crate) use self::call::Call;
+use self::mirror::Mirror;
+pub use self::mirror::MirroredSite;
 use self::query::Query;
 use self::reply::{Asked, Reply};
 use self::routes::{Route, Run, Who};
@@ -171,6 +174,7 @@ pub struct ApiState {
     ws: WsHub,
     settings: Arc<HttpSettings>,
     config: Arc<clientconfig::ClientConfig>,
+    mirror: Arc<Mirror>,
     blocking: Arc<Semaphore>,
     hashing: Arc<Semaphore>,
     logins: Arc<Mutex<Throttle>>,
@@ -198,6 +202,7 @@ impl ApiState {
             ws,
             settings: Arc::new(settings),
             config,
+            mirror: Arc::default(),
             blocking,
             hashing,
             imaging,
@@ -490,6 +495,7 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
         headers: &asked_headers,
         request_id: &request_id,
         version_id: state.version_id(),
+        as_of: state.as_of(),
     };
     let mut response = match outcome {
         Ok(Answer::Socket(response)) => response,
@@ -616,6 +622,7 @@ async fn nothing_here(state: &ApiState, webapp: Option<&WebApp>, request: &Parts
         headers: &request.headers,
         request_id: &request_id,
         version_id: state.version_id(),
+        as_of: state.as_of(),
     };
     reply::respond(Err(error), &asked)
 }

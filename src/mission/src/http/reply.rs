@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::token;
+use super::{mirror, token};
 use crate::error::{AppError, AppResult};
 
 /// What a handler answers.
@@ -146,6 +146,9 @@ pub(crate) fn respond(outcome: AppResult<Reply>, asked: &Asked<'_>) -> Response 
     headers.insert(HeaderName::from_static("permissions-policy"), HeaderValue::from_static(""));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if let Some(as_of) = &asked.as_of {
+        headers.insert(HeaderName::from_static(mirror::HEADER), as_of.clone());
+    }
     if asked.method == Method::GET {
         headers.insert(header::EXPIRES, HeaderValue::from_static("0"));
     }
@@ -159,6 +162,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) headers: &'a HeaderMap,
     pub(crate) request_id: &'a str,
     pub(crate) version_id: &'a str,
+    /// How old what is shown of other sites may be; `None` where none is.
+    pub(crate) as_of: Option<HeaderValue>,
 }
 
 fn refuse(error: &AppError, asked: &Asked<'_>) -> Response {

@@ -34,8 +34,7 @@ pub(crate) fn ping(call: &Call) -> AppResult<Reply> {
 }
 
 pub(crate) fn client_config(call: &Call) -> AppResult<Reply> {
-    let config = call.state.config.json(call.session.is_some());
-    Ok(Reply::bytes("application/json", config.as_bytes().to_vec()))
+    Ok(Reply::bytes("application/json", call.state.client_config(call.session.is_some())))
 }
 
 pub(crate) fn client_license(call: &Call) -> AppResult<Reply> {
