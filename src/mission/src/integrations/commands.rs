@@ -574,6 +574,9 @@ impl Core {
             let command: Command = COMMANDS.get(&tx.db, command)?;
             Ok((command, require_user(&tx.db, user)?.user, channel, root))
         })?;
+        if user.delete_at > 0 {
+            return Err(AppError::not_found(WHERE, "web.command_webhook.invalid.app_error"));
+        }
         self.tell_said(&super::session_of(&user), channel, &root, &command, &said)
     }
 }

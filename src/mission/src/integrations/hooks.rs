@@ -526,6 +526,14 @@ impl Core {
             let channel = require_channel(db, told.channel_id)?.channel;
             Ok::<_, AppError>((channel, require_user(db, hook.creator_id)?.user))
         })?;
+        if user.delete_at > 0 {
+            return Err(AppError::new(
+                "TriggerWebhook",
+                "web.incoming_webhook.user.app_error",
+                "Couldn't find the user.",
+                403,
+            ));
+        }
         let mut by = session_of(&user);
         by.roles.push_str(" system_post_all");
         let root = match (said.response_type.as_str(), told.root_id) {

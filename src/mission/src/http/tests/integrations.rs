@@ -111,10 +111,17 @@ async fn a_hook_takes_no_nonsense_and_goes_no_further_than_its_maker() {
     let new = json!({ "channel_id": world.channel }).to_string();
     let refused = site.post("/api/v4/hooks/incoming", &world.bob.bearer(), new).await;
     assert_eq!((refused.status, refused.id()), (403, "api.context.permissions.app_error"));
+    let of_bob = json!({ "channel_id": world.channel, "user_id": world.bob.id }).to_string();
+    let of_bob = site.post("/api/v4/hooks/incoming", &world.admin.bearer(), of_bob).await.json["id"].clone();
+    let left = format!("/api/v4/users/{}", world.bob.id);
+    let of_bob = format!("/hooks/{}", of_bob.as_str().unwrap());
+    assert_eq!(site.post(&of_bob, &[], text.clone()).await.status, 200);
     let gone = locked.replace("/hooks/", "/api/v4/hooks/incoming/");
     assert_eq!(site.get(&gone, &world.bob.bearer()).await.status, 403);
     let list = site.get(&format!("/api/v4/hooks/incoming?team_id={}", world.team), &world.admin.bearer()).await;
-    assert_eq!(list.json.as_array().unwrap().len(), 1);
+    assert_eq!(list.json.as_array().unwrap().len(), 2);
+    assert_eq!(site.request(&Method::DELETE, &left, &world.admin.bearer(), "").await.status, 200);
+    assert_eq!(site.post(&of_bob, &[], text.clone()).await.id(), "web.incoming_webhook.user.app_error");
     assert_eq!(site.request(&Method::DELETE, &gone, &world.admin.bearer(), "").await.status, 200);
     assert_eq!(site.get(&gone, &world.admin.bearer()).await.status, 404);
     assert_eq!(site.post(&locked, &[], text).await.id(), "web.incoming_webhook.invalid.app_error");
@@ -319,6 +326,14 @@ async fn a_command_asks_its_program_and_shows_what_it_says() {
     site.post("/api/v4/commands", &world.admin.bearer(), new.to_string()).await;
     let broken = site.run(&world.bob, &world.channel, "/broken").await;
     assert_eq!((broken.status, broken.id()), (500, "api.command.execute_command.failed_resp.app_error"));
+
+    // Whoever left says nothing any more, not even by a program that they asked.
+    site.run(&world.bob, &world.channel, "/weather").await;
+    let newest = "SELECT id FROM command_answers ORDER BY create_at DESC, uses LIMIT 1";
+    let answer: String = site.core.read::<_, rusqlite::Error>(|db| db.query_row(newest, [], |r| r.get(0))).unwrap();
+    let gone = format!("/api/v4/users/{}", world.bob.id);
+    assert_eq!(site.request(&Method::DELETE, &gone, &world.admin.bearer(), "").await.status, 200);
+    assert_eq!(site.post(&format!("/hooks/commands/{answer}"), &[], "late").await.status, 404);
 }
 
 // --- buttons and dialogs
