@@ -310,8 +310,9 @@ pub(crate) fn mentioned_by_words(
     if candidates.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let among = "JOIN channel_members m ON m.user_id = w.user_id AND m.channel_id = ?1 AND m.delete_at = 0
-        JOIN users u ON u.id = w.user_id AND u.delete_at = 0";
+    // In this order: the words are few, the members may be many.
+    let among = "CROSS JOIN channel_members m ON m.user_id = w.user_id AND m.channel_id = ?1 AND m.delete_at = 0
+        CROSS JOIN users u ON u.id = w.user_id AND u.delete_at = 0";
     let read = |r: &rusqlite::Row<'_>| Ok((r.get::<_, String>(0)?, nth_id(r, 1)?));
     let sql = format!(
         "SELECT w.word, w.user_id FROM mention_words w {among} WHERE w.word IN (SELECT value FROM json_each(?2))"
@@ -463,6 +464,42 @@ mod tests {
         assert!(!hears_everyone(&wants, &map(&[("ignore_channel_mentions", "on")])));
         let muted = map(&[("ignore_channel_mentions", "default"), ("mark_unread", "mention")]);
         assert!(!hears_everyone(&wants, &muted));
+    }
+
+    #[test]
+    fn finding_the_mentioned_costs_the_same_however_many_members_there_are() {
+        let steps = |members: usize| {
+            let node = Node::new(1);
+            let alice = node.user("alice");
+            let (_, square) = node.team(&alice, "mission");
+            let post = node.say(&alice, square.id, None, "@alice and @member7, look at the bridge");
+            node.core
+                .write(|tx| {
+                    for n in 0..members {
+                        let row = crate::users::new_row(node.core.random_id(), tx.now, format!("member{n}"));
+                        tx.put_user(&row)?;
+                        tx.put_channel_member(&model::event::ChannelMemberState {
+                            version: row.version,
+                            channel_id: square.id,
+                            user_id: row.user.id,
+                            create_at: model::UnixMillis(tx.now),
+                            delete_at: model::UnixMillis(0),
+                            scheme_admin: false,
+                        })?;
+                    }
+                    Ok::<_, rusqlite::Error>(())
+                })
+                .unwrap();
+            crate::rows::STEPS.set(0);
+            let look = |db: &Connection| {
+                let row = crate::posts::post_row_by_id(db, post.id)?.expect("it was just written");
+                mentioned_by_words(&node.core.0, db, &square, &row)
+            };
+            assert_eq!(node.core.read(look).unwrap().len(), 2, "alice and one member");
+            crate::rows::STEPS.get()
+        };
+        let (few, many) = (steps(10), steps(400));
+        assert!(many <= few * 3 / 2, "{few} steps with 10 members, {many} with 400");
     }
 
     #[test]
