@@ -70,8 +70,14 @@ pub(crate) async fn incoming(mut call: Call, bytes: Body) -> AppResult<Reply> {
         }
     };
     let (core, id) = (call.core().clone(), call.text("hook_id").to_owned());
-    call.state.blocking(move || core.post_by_hook(&id, &said)).await?;
+    let posted = call.state.blocking(move || core.post_by_hook(&id, &said)).await;
+    posted.map_err(|error| general("web.incoming_webhook.general.app_error", error))?;
     Ok(text_ok())
+}
+
+/// Programs get one id for whatever went wrong with what they sent, and the reason as text, as the original has it.
+fn general(id: &'static str, error: AppError) -> AppError {
+    AppError { id: id.into(), ..error.clone() }.detail(error)
 }
 
 pub(crate) fn create_incoming(call: &Call) -> AppResult<Reply> {
@@ -263,7 +269,12 @@ pub(crate) async fn execute(mut call: Call, bytes: Body) -> AppResult<Reply> {
 
 /// `POST /hooks/commands/{id}`: what a program answers to a command later.
 pub(crate) fn answer_command(call: &Call) -> AppResult<Reply> {
-    call.core().answer_command_later(call.text("answer_id"), call.header(header::CONTENT_TYPE), &call.body)?;
+    let kind = call.header(header::CONTENT_TYPE);
+    let answered = call.core().answer_command_later(call.text("answer_id"), kind, &call.body);
+    answered.map_err(|error| match error.id.as_ref() {
+        "web.command_webhook.parse.app_error" => error,
+        _ => general("web.command_webhook.general.app_error", error),
+    })?;
     Ok(text_ok())
 }
 
