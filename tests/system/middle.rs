@@ -163,7 +163,7 @@ async fn a_relay_carries_what_it_cannot_read_and_a_kill_of_it_loses_nothing() {
     let member = serde_json::json!({"user_id": hanna.id});
     chain.hub_admin.post(&format!("/channels/{}/members", mission.channel), member).await.unwrap();
     for n in 0..10 {
-        say(&hanna, &mission.channel, &format!("acknowledged {n}")).await.unwrap();
+        say(&hanna, &mission.channel, &format!("heron-two-has-heard {n}")).await.unwrap();
     }
     chain.ship.kill_and_restart().await;
     chain.equal(&mission).await;
@@ -171,7 +171,7 @@ async fn a_relay_carries_what_it_cannot_read_and_a_kill_of_it_loses_nothing() {
     chain.until("the ship holds nothing", |c| c.carried("alpha") + c.carried("bravo") == 0).await;
     chain.hub.assert_balanced();
     chain.hub.verify_journal();
-    assert!(look_for(&chain.ship.data_dir(), &["kestrel", "acknowledged"]).is_empty());
+    assert!(look_for(&chain.ship.data_dir(), &["kestrel", "heron-two"]).is_empty());
 }
 
 impl Chain {
