@@ -6,7 +6,7 @@
 use model::Id;
 use rusqlite::params;
 
-use crate::access::{may, require_in_team};
+use crate::access::{may, require, require_in_team};
 use crate::core::{Core, Tx, random_id};
 use crate::error::{AppError, AppResult};
 use crate::rows::{TeamRow, all, channel, count, get, run, team};
@@ -139,6 +139,29 @@ impl Core {
             let teams = all(db, &sql, params![every, open, term, limit, offset], team)?;
             let teams: AppResult<Vec<Team>> = teams.into_iter().map(|t| shown(db, by, t)).collect();
             Ok((teams?, total))
+        })
+    }
+
+    /// Open and private channels of all teams with the term in their names, and how many there are.
+    ///
+    /// # Errors
+    /// 403 without `sysconsole_read_user_management_channels`.
+    pub fn search_every_channel(
+        &self,
+        by: &Session,
+        term: &str,
+        include_deleted: bool,
+        page_number: u32,
+        per_page: u32,
+    ) -> AppResult<(Vec<Channel>, i64)> {
+        require("searchAllChannels", by, "sysconsole_read_user_management_channels")?;
+        let (limit, offset) = page(page_number, per_page);
+        let among = "FROM channels WHERE type IN ('O', 'P') AND (?1 OR delete_at = 0)
+            AND (instr(lower(display_name), lower(?2)) > 0 OR instr(name, lower(?2)) > 0)";
+        self.read(|db| {
+            let total = count(db, &format!("SELECT count(*) {among}"), params![include_deleted, term])?;
+            let sql = format!("SELECT * {among} ORDER BY display_name, id LIMIT ?3 OFFSET ?4");
+            Ok((all(db, &sql, params![include_deleted, term, limit, offset], channel)?, total))
         })
     }
 

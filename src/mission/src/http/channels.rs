@@ -235,6 +235,28 @@ pub(crate) fn set_member_roles(call: &Call) -> AppResult<Reply> {
     Reply::ok()
 }
 
+/// `POST /channels/search`: over all teams, for administrators.
+pub(crate) fn search_all(call: &Call) -> AppResult<Reply> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        term: String,
+        #[serde(default)]
+        include_deleted: bool,
+        page: Option<u32>,
+        per_page: Option<u32>,
+    }
+    let body: Body = call.json("channel_search")?;
+    let deleted = body.include_deleted || call.query.flag("include_deleted");
+    let (page, per_page) = (body.page.unwrap_or(0), body.per_page.unwrap_or(super::PER_PAGE_MAX));
+    let term = body.term.trim();
+    let (channels, total) = call.core().search_every_channel(call.session()?, term, deleted, page, per_page)?;
+    match (body.page, body.per_page) {
+        (Some(_), Some(_)) => Reply::json(&json!({ "channels": channels, "total_count": total })),
+        (Some(_) | None, _) => Reply::json(&channels),
+    }
+}
+
 pub(crate) fn set_scheme_roles(call: &Call) -> AppResult<Reply> {
     let roles: teams::SchemeRoles = call.json("scheme_roles")?;
     let roles = roles.names("updateChannelMemberSchemeRoles", "channel")?;

@@ -331,6 +331,7 @@ pub static ROUTES: &[Route] = &[
 
     // Channels
     get("/api/v4/channels", SystemAdmin, channels::all),
+    post("/api/v4/channels/search", SystemAdmin, channels::search_all).unless_busy(),
     post("/api/v4/channels", TeamMember, channels::create),
     post("/api/v4/channels/direct", SignedIn, channels::create_direct),
     post("/api/v4/channels/group", SignedIn, channels::create_group),

@@ -48,6 +48,10 @@ const REMOTE_CLUSTERS: Refusal = off(501, "api.remote_cluster.service_not_enable
 const TRIAL: Refusal = unlicensed(403, "api.license.upgrade_needed.app_error");
 const RETENTION: Refusal = unlicensed(501, "ent.data_retention.generic.license.error");
 
+const ADDRESSES: Refusal = unlicensed(501, "api.context.ip_filtering.not_available.app_error");
+const OUTGOING: Refusal = off(501, "api.context.outgoing_oauth_connection.not_available.configuration_disabled");
+const SCHEME: Refusal = unlicensed(404, "app.scheme.get.app_error");
+
 /// Every such route.
 #[rustfmt::skip]
 pub(crate) static REFUSED: &[Route] = &[
@@ -184,4 +188,26 @@ pub(crate) static REFUSED: &[Route] = &[
     row(Method::POST, "/api/v4/users/{user_id}/terms_of_service", SignedIn, off(404, "app.terms_of_service.get.no_rows.app_error")),
     row(Method::POST, "/api/v4/users/migrate_auth/ldap", SystemAdmin, unlicensed(501, "api.admin.ldap.not_available.app_error")),
     row(Method::POST, "/api/v4/users/migrate_auth/saml", SystemAdmin, unlicensed(501, "api.admin.saml.not_available.app_error")),
+    row(Method::GET, "/api/v4/ip_filtering", SignedIn, ADDRESSES),
+    row(Method::POST, "/api/v4/ip_filtering", SignedIn, ADDRESSES),
+    row(Method::GET, "/api/v4/ip_filtering/my_ip", SignedIn, ADDRESSES),
+    row(Method::GET, "/api/v4/oauth/outgoing_connections", SystemAdmin, OUTGOING),
+    row(Method::POST, "/api/v4/oauth/outgoing_connections", SystemAdmin, OUTGOING),
+    row(Method::GET, "/api/v4/oauth/outgoing_connections/{connection_id}", SystemAdmin, OUTGOING),
+    row(Method::PUT, "/api/v4/oauth/outgoing_connections/{connection_id}", SystemAdmin, OUTGOING),
+    row(Method::DELETE, "/api/v4/oauth/outgoing_connections/{connection_id}", SystemAdmin, OUTGOING),
+    row(Method::POST, "/api/v4/oauth/outgoing_connections/validate", SystemAdmin, OUTGOING),
+    row(Method::GET, "/api/v4/schemes/{scheme_id}", SystemAdmin, SCHEME),
+    row(Method::GET, "/api/v4/schemes/{scheme_id}/teams", SystemAdmin, SCHEME),
+    row(Method::GET, "/api/v4/schemes/{scheme_id}/channels", SystemAdmin, SCHEME),
+    row(Method::PUT, "/api/v4/teams/{team_id}/scheme", SignedIn, unlicensed(501, "api.team.update_team_scheme.license.error")),
+    row(Method::PUT, "/api/v4/channels/{channel_id}/scheme", SignedIn, unlicensed(403, "api.channel.update_channel_scheme.license.error")),
+    row(Method::POST, "/api/v4/data_retention/policies/{policy_id}/teams", SystemAdmin, RETENTION),
+    row(Method::DELETE, "/api/v4/data_retention/policies/{policy_id}/teams", SystemAdmin, RETENTION),
+    row(Method::POST, "/api/v4/data_retention/policies/{policy_id}/channels", SystemAdmin, RETENTION),
+    row(Method::DELETE, "/api/v4/data_retention/policies/{policy_id}/channels", SystemAdmin, RETENTION),
+    row(Method::POST, "/api/v4/plugins/install_from_url", SignedIn, PLUGINS),
+    row(Method::DELETE, "/api/v4/plugins/{plugin_id}", SignedIn, PLUGINS),
+    row(Method::POST, "/api/v4/plugins/{plugin_id}/enable", SignedIn, PLUGINS),
+    row(Method::POST, "/api/v4/plugins/{plugin_id}/disable", SignedIn, PLUGINS),
 ];

@@ -87,6 +87,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("GET /api/v4/teams/invite/{invite_id}", "/api/v4/teams/invite/{open_invite_id}", ""),
     // Channels
     ("POST /api/v4/channels", "", r#"{"team_id":"{team_id}","name":"fresh","display_name":"Fresh","type":"O"}"#),
+    ("POST /api/v4/channels/search", "", r#"{"term":"op"}"#),
     ("POST /api/v4/channels/direct", "", r#"["{me}","{user_id}"]"#),
     ("POST /api/v4/channels/group", "", r#"["{me}","{user_id}","{stranger_id}"]"#),
     ("POST /api/v4/channels/stats/member_count", "", r#"["{channel_id}"]"#),

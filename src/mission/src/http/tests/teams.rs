@@ -83,3 +83,17 @@ async fn a_team_is_found_by_whom_it_is_open_to_and_comes_back_from_the_archive()
     let member = site.get(&format!("{at}/members/me"), &bob.bearer()).await.json;
     assert_eq!((&member["scheme_admin"], &member["roles"]), (&json!(true), &json!("team_user team_admin")));
 }
+
+#[tokio::test]
+async fn administrators_find_channels_of_every_team() {
+    let site = Site::new().await;
+    let world = site.world().await;
+    let find = |body: Value| {
+        let (site, bearer) = (&site, world.admin.bearer());
+        async move { site.post("/api/v4/channels/search", &bearer, body.to_string()).await.json }
+    };
+    assert_eq!(find(json!({ "term": "OPS" })).await[0]["id"], json!(world.channel));
+    let paged = find(json!({ "term": "o", "page": 0, "per_page": 1 })).await;
+    assert_eq!((paged["channels"].as_array().unwrap().len(), &paged["total_count"]), (1, &json!(4)));
+    assert_eq!(find(json!({ "term": "%" })).await, json!([]));
+}
