@@ -35,6 +35,18 @@ async fn official_javascript_client_works_at_the_edge_and_sees_the_replica_at_th
     run("node", "official.mjs").await;
 }
 
+/// What the story of tests/clients/story.py is answered at an edge, against the recording of a real server's answers, and
+/// against Mattermost's description of its API where that is at hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn official_answers_have_the_shapes_that_a_real_server_gives() {
+    let Ok(python) = std::env::var("HOLDFAST_PYTHON") else {
+        return println!(
+            "skipped: HOLDFAST_PYTHON is not set; `scripts/test clients` installs the libraries and sets it"
+        );
+    };
+    run(&python, "recorded.py").await;
+}
+
 /// Mattermost's own web app in Chromium. Its build is nobody's to ship: HOLDFAST_WEBAPP names the directory.
 #[tokio::test(flavor = "multi_thread")]
 async fn official_web_app_is_used_in_a_browser() {
@@ -57,6 +69,10 @@ async fn run(interpreter: &str, script: &str) {
 async fn run_in(world: &World, interpreter: &str, script: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
     let mut command = tokio::process::Command::new(interpreter);
+    let description = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/mattermost-openapi.yaml");
+    if description.exists() {
+        command.env("MATTERMOST_OPENAPI", description);
+    }
     command.arg(path).kill_on_drop(true).env("PYTHONDONTWRITEBYTECODE", "1");
     for (side, node) in [("EDGE", &world.edge), ("HUB", &world.hub)] {
         command
