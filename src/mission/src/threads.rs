@@ -317,9 +317,10 @@ fn hears(db: &Connection, user: Id) -> rusqlite::Result<bool> {
 }
 
 fn listening_followers(db: &Connection, channel: Id, thread: Id) -> rusqlite::Result<Vec<Id>> {
+    // In this order: followers are few, members may be many.
     let sql = "SELECT t.user_id FROM thread_members t
-        JOIN channel_members m ON m.user_id = t.user_id AND m.channel_id = ?2 AND m.delete_at = 0
-        JOIN users u ON u.id = t.user_id AND u.delete_at = 0
+        CROSS JOIN channel_members m ON m.user_id = t.user_id AND m.channel_id = ?2 AND m.delete_at = 0
+        CROSS JOIN users u ON u.id = t.user_id AND u.delete_at = 0
         WHERE t.post_id = ?1 AND t.following = 1 AND (EXISTS (SELECT 1 FROM sessions s WHERE s.user_id = t.user_id)
             OR EXISTS (SELECT 1 FROM access_tokens a WHERE a.user_id = t.user_id)) ORDER BY t.user_id";
     all(db, sql, [thread.as_str(), channel.as_str()], first_id)
