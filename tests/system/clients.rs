@@ -1,10 +1,14 @@
 //! The official clients, unchanged, against the real binary. `scripts/test clients` installs them.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
 use crate::node::set;
-use crate::world::{PASSWORD, World};
+use crate::world::{Mission, PASSWORD, World, enlist, say};
 
 /// Both scripts wait up to 90 s for one replica; in practice they take a few seconds.
 const SCRIPT_TIME_MAX: Duration = Duration::from_secs(300);
@@ -60,6 +64,51 @@ async fn official_web_app_is_used_in_a_browser() {
     world.edge.configure(|config| set(config, "http", "webapp", webapp.as_str()));
     world.edge.start().await;
     run_in(&world, "node", "webapp.mjs").await;
+}
+
+/// The same at a hub: its reader sees the age of what the edge wrote, answers while the edge is away, and the answer is
+/// confirmed when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn official_web_app_at_a_hub_shows_how_old_it_is_and_answers_arrive() {
+    let (Ok(webapp), Ok(_)) = (std::env::var("HOLDFAST_WEBAPP"), std::env::var("HOLDFAST_CHROMIUM")) else {
+        return println!(
+            "skipped: HOLDFAST_WEBAPP (the `client` directory of a Mattermost release) or HOLDFAST_CHROMIUM is not set"
+        );
+    };
+    let mut world = World::start().await;
+    let mission = Mission::found(&world.edge_admin, &world.edge).await;
+    say(&mission.anna, &mission.channel, "Is the bridge open?").await.expect("a post");
+    world.settle(&mission.channels()).await;
+    world.hub.stop().await;
+    world.hub.configure(|config| set(config, "http", "webapp", webapp.as_str()));
+    world.hub.start().await;
+    let hanna = enlist(&world.hub_admin, &world.hub, &mission.team, "hanna").await;
+    let path = format!("/channels/{}/members", mission.channel);
+    world.hub_admin.post(&path, json!({"user_id": hanna.id})).await.expect("a member");
+    world.settle(&mission.channels()).await;
+    world.edge.stop().await;
+
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/mirror.mjs");
+    let mut command = tokio::process::Command::new("node");
+    command.arg(path).kill_on_drop(true).stdout(Stdio::piped());
+    command.env("HOLDFAST_HUB_URL", format!("http://{}", world.hub.api_address()));
+    command.env("HOLDFAST_USER", "hanna").env("HOLDFAST_PASSWORD", PASSWORD);
+    command.env("HOLDFAST_CHANNEL", "task-force/channels/fires");
+    let mut browser = command.spawn().expect("it starts");
+    let mut lines = BufReader::new(browser.stdout.take().expect("it is piped")).lines();
+    let used = async {
+        while let Some(line) = lines.next_line().await.expect("lines") {
+            println!("{line}");
+            if line == "ok - hub: answered" {
+                world.edge.start().await;
+            }
+        }
+        browser.wait().await.expect("it ends")
+    };
+    let status = tokio::time::timeout(SCRIPT_TIME_MAX, used).await.expect("it ends");
+    assert!(status.success(), "mirror.mjs: {status}\n{}", world.hub.last_words());
+    let posts = mission.anna.get(&format!("/channels/{}/posts", mission.channel)).await.expect("the posts");
+    assert!(posts.to_string().contains("Open for trucks"), "the answer is not at the edge: {posts}");
 }
 
 async fn run(interpreter: &str, script: &str) {
