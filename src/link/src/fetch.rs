@@ -175,6 +175,10 @@ impl Fetch {
             self.urges.push_back(Urge { epoch: number.0, seq: number.1, class });
         }
         self.on_request.remove(&number);
+        // Its lists of names may be on their way; what they lead to is wanted now.
+        if let Some((_, active)) = self.active.iter_mut().find(|(other, _)| *other == number) {
+            active.held_back = false;
+        }
         if let Some(untold) = self.untold.get_mut(&number.0) {
             untold.remove(number.1.get());
         }
@@ -465,6 +469,10 @@ impl Fetch {
             return Err(LinkError::Protocol("a chunk that nobody asked for"));
         }
         self.whole(list, outbound, outputs)
+    }
+
+    pub(crate) fn all_storing(&self) -> Vec<ChunkName> {
+        self.storing.iter().copied().collect()
     }
 
     pub(crate) fn is_storing(&self, name: &ChunkName) -> bool {

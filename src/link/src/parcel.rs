@@ -461,6 +461,11 @@ impl Session {
         self.outputs.iter()
     }
 
+    /// Every entry and chunk of the peer whose storing is under way, whatever way it came.
+    pub fn all_storing(&self) -> (Vec<EntryId>, Vec<ChunkName>) {
+        (self.receiver.all_storing(), self.fetch.all_storing())
+    }
+
     /// An [`Output::Store`] of this entry of the peer is under way.
     pub fn is_storing(&self, id: EntryId) -> bool {
         self.receiver.is_storing(id)

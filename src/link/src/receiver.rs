@@ -471,6 +471,11 @@ impl Receiver {
         &self.came
     }
 
+    pub(crate) fn all_storing(&self) -> Vec<EntryId> {
+        let id = |(epoch, n): &Number| Some(EntryId { origin: self.peer, epoch: *epoch, seq: Seq::new(*n)? });
+        self.storing.keys().filter_map(id).collect()
+    }
+
     pub(crate) fn is_storing(&self, id: EntryId) -> bool {
         self.storing.contains_key(&(id.epoch, id.seq.get()))
     }

@@ -419,7 +419,8 @@ impl<'a> World<'a> {
 
     /// Nothing has moved for a while although the link was up.
     fn is_over(&self) -> bool {
-        self.up && self.now >= self.moved_at + QUIET + 4 * self.air[0].link.delay
+        let nothing_is_under_way = self.air.iter().all(|air| air.under_way.is_empty());
+        self.up && nothing_is_under_way && self.now >= self.moved_at + QUIET + 4 * self.air[0].link.delay
     }
 
     /// One moment: the link comes or goes, frames arrive, both sides send what they may; then on to the next moment.

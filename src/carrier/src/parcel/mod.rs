@@ -23,7 +23,7 @@ use wire::WireError;
 use wire::frame::Frame;
 use wire::parcel::{Parcel, ParcelError};
 
-pub(crate) use state::{PeerParcels, ROUNDS_MAX};
+pub(crate) use state::{PeerParcels, ROUNDS_MAX, create_durably};
 pub(crate) use talk::{Parcels, receipts_every};
 
 /// Asks that wait for one peer's conversation. The askers wait for their answers one by one, so few are ever here.

@@ -138,7 +138,7 @@ impl PeerParcels {
     pub(crate) fn save(&self, data_dir: &Path, peer: NodeId) -> io::Result<()> {
         let path = path_in(data_dir, peer);
         let dir = path.parent().expect("the file lies in a directory");
-        fs::create_dir_all(dir)?;
+        create_durably(dir)?;
         let temp = path.with_extension("new");
         let body = minicbor::to_vec((FORMAT, self)).expect("writing to a Vec cannot fail");
         let mut file = File::create(&temp)?;
@@ -221,6 +221,18 @@ fn decode(bytes: &[u8]) -> Option<PeerParcels> {
 
 fn path_in(data_dir: &Path, peer: NodeId) -> PathBuf {
     data_dir.join("parcels").join(format!("{peer}.cbor"))
+}
+
+/// Makes a directory whose name survives a power cut: what is synced inside is lost with it otherwise.
+pub(crate) fn create_durably(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    match dir.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

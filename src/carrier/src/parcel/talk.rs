@@ -51,8 +51,18 @@ struct Taking {
     number: u64,
     entries: Vec<EntryId>,
     chunks: Vec<ChunkName>,
+    /// What was being stored when it came. Some of it may be the parcel's too, and that is not durable yet.
+    before: (Vec<EntryId>, Vec<ChunkName>),
     duplicates: u64,
     answer: oneshot::Sender<Result<Taken, ParcelRefused>>,
+}
+
+/// Entries and chunks that wait for room on the disk, from which on parcels are refused unopened. Below it they are opened, since
+/// what is more urgent than what waits may have room.
+const STALLED_MAX: usize = 256;
+
+fn no_room() -> ParcelRefused {
+    ParcelRefused::Store("the disk or the journal is full".to_owned())
 }
 
 /// How often one-way links repeat their receipts, when those change, beside the beginning of each round.
@@ -129,9 +139,16 @@ impl Conversation {
                         drop(answer.send(Ok(Taken { already: true, ..Taken::default() })));
                         continue;
                     }
+                    if self.stalled.len() >= STALLED_MAX {
+                        // Each parcel could leave more that waits for room.
+                        drop(answer.send(Err(no_room())));
+                        continue;
+                    }
+                    let before = self.session.all_storing();
                     match self.take_in(boot, frames, now) {
                         Ok((entries, chunks, duplicates)) => {
-                            self.parcels.taking = Some(Taking { boot, number, entries, chunks, duplicates, answer });
+                            let taking = Taking { boot, number, entries, chunks, before, duplicates, answer };
+                            self.parcels.taking = Some(taking);
                             self.perform(now)?;
                             self.finish_taking();
                         }
@@ -207,21 +224,28 @@ impl Conversation {
 
     fn finish_taking(&mut self) {
         let Some(taking) = &self.parcels.taking else { return };
-        let waits = taking.entries.iter().any(|id| self.session.is_storing(*id))
-            || taking.chunks.iter().any(|name| self.session.is_storing_chunk(name));
+        let (entries, chunks) = &taking.before;
+        let waits = taking.entries.iter().chain(entries).any(|id| self.session.is_storing(*id))
+            || taking.chunks.iter().chain(chunks).any(|name| self.session.is_storing_chunk(name));
         if waits && self.stalled.is_empty() {
             return;
         }
         let Some(taking) = self.parcels.taking.take() else { return };
         if waits {
             // It goes on by itself when there is room; the asker need not wait for that.
-            let text = "the disk or the journal is full".to_owned();
-            return drop(taking.answer.send(Err(ParcelRefused::Store(text))));
+            return drop(taking.answer.send(Err(no_room())));
         }
         let stored = taking.entries.iter().filter(|id| self.session.holds(**id)).count() as u64;
         let chunks = taking.chunks.iter().filter(|name| self.journal.has_chunk(name).unwrap_or(false)).count() as u64;
         let label = (self.label.clone(),);
         self.metrics.parcels_taken_total.inc(label);
+        let (entries_before, chunks_before) = &taking.before;
+        let rest_is_durable = entries_before.iter().all(|id| self.session.holds(*id))
+            && chunks_before.iter().all(|name| self.journal.has_chunk(name).unwrap_or(false));
+        if !rest_is_durable {
+            let text = "what came over a link meanwhile could not be stored; it is asked for again".to_owned();
+            return drop(taking.answer.send(Err(ParcelRefused::Store(text))));
+        }
         if stored == taking.entries.len() as u64 && chunks == taking.chunks.len() as u64 {
             self.parcels.state.note_taken(taking.boot, taking.number);
             if let Err(e) = self.save_parcels() {

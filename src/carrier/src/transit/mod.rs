@@ -21,6 +21,7 @@ mod store;
 mod via;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -43,6 +44,11 @@ pub(crate) use via::Via;
 
 /// Bytes of a class that a session is given ahead: some seconds of a thin link, a fraction of one of a fast one.
 const HAND_BYTES: usize = 512 << 10;
+
+/// Will it never be readable again? A process without file handles, or a disk that stutters, will read it later.
+fn is_lost(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
+}
 
 /// What the next hop has no room for is offered again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -237,7 +243,8 @@ impl Transit {
         }
         if let Some((_, came_by)) = inner.handed_on.iter().find(|(other, _)| *other == name) {
             // Its answer was lost, or it goes round in a circle.
-            return if *came_by == Some(from) { Ok(()) } else { Err(CustodyRefusal::NoWay) };
+            // What was held before this start came from somebody who is not known any more.
+            return if came_by.is_none_or(|by| by == from) { Ok(()) } else { Err(CustodyRefusal::NoWay) };
         }
         let (bytes, class) = (parcel.as_bytes(), header.precedence);
         let len = bytes.len() as u64;
@@ -305,7 +312,7 @@ impl Transit {
         let paused = &inner.paused;
         let waits = |name: &u64| !handed.contains(name) && !paused.contains_key(name);
         let mut ways: BTreeMap<NodeId, bool> = BTreeMap::new();
-        let mut damaged = Vec::new();
+        let (mut damaged, mut unreadable) = (Vec::new(), Vec::new());
         for (name, own) in &inner.own {
             let room = &mut in_hand[own.class.index()];
             if own.hop == hop && own.state == OwnState::Offered && waits(name) && *room < HAND_BYTES {
@@ -328,13 +335,18 @@ impl Transit {
                         *room += bytes.len();
                         next.push((class, bytes));
                     }
+                    Err(e) if !is_lost(&e) => {
+                        tracing::warn!(to = %held.to, error = %e, "a held parcel cannot be read now; it is tried again");
+                        unreadable.push(held.name);
+                    }
                     Err(e) => {
-                        tracing::error!(to = %held.to, error = %e, "a held parcel cannot be read and is dropped; its origin writes it again");
+                        tracing::error!(to = %held.to, error = %e, "a held parcel is damaged and is dropped; its origin writes it again");
                         damaged.push(held.name);
                     }
                 }
             }
         }
+        inner.paused.extend(unreadable.into_iter().map(|name| (name, now + RETRY_AFTER)));
         for name in damaged {
             if let Some(gone) = inner.forget(name) {
                 inner.accounts.entry(gone.to).or_default().dropped += 1;
@@ -441,7 +453,8 @@ impl Transit {
             let label = || (telemetry::PeerName::new(&status.to),);
             let metrics = &self.o.metrics;
             let before = told.insert(status.to.clone(), status.clone());
-            let since = |of: fn(&TransitStatus) -> u64| of(&status) - before.as_ref().map_or(0, of);
+            // A name may be another node's now, which begins at nothing.
+            let since = |of: fn(&TransitStatus) -> u64| of(&status).saturating_sub(before.as_ref().map_or(0, of));
             metrics.transit_taken_parcels_total.add(label(), since(|s| s.taken));
             metrics.transit_handed_on_parcels_total.add(label(), since(|s| s.handed_on));
             metrics.transit_expired_parcels_total.add(label(), since(|s| s.expired));

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use model::{NodeId, Precedence, UnixMillis};
 use wire::parcel::{PARCEL_BYTES_MAX, name_of};
 
+use crate::parcel::create_durably;
+
 const EXTENSION: &str = "parcel";
 
 /// Of the limit, in percent, what a class may fill: the more urgent ones find room when the others do not. By
@@ -91,14 +93,15 @@ impl Store {
         let path = self.path(place, &held);
         let part = path.with_extension("part");
         let write = || {
-            fs::create_dir_all(&self.dir)?;
+            create_durably(&self.dir)?;
             let mut file = File::create(&part)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&part, &path)?;
             File::open(&self.dir)?.sync_all()
         };
-        write().inspect_err(|_| drop(fs::remove_file(&part)))?;
+        // It may have its name already, and be offered again under another.
+        write().inspect_err(|_| [&part, &path].into_iter().for_each(|path| drop(fs::remove_file(path))))?;
         self.note(place, held);
         Ok(())
     }

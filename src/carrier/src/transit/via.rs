@@ -113,7 +113,9 @@ impl Via {
         let mut changed = self.transit.subscribe();
         let (mut new, mut again) = (Groups::new(), Groups::new());
         let (mut round, mut count_at) = (false, clock::now());
-        while registry.by_name(name).as_ref() == Some(peer) {
+        // What was offered to a relay that is another one now is offered again.
+        let relay = self.relay();
+        while registry.by_name(name).as_ref() == Some(peer) && self.relay() == relay {
             for (lane, queue) in [(Lane::OneWay, &mut new), (Lane::OneWayAgain, &mut again)] {
                 while let Some(group) = queue.front() {
                     match self.look(group) {
