@@ -1,21 +1,20 @@
 //! What a hub's users are told of the sites whose content they read: how old it may be, and which of their own posts
 //! have not arrived there.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use carrier::{CarrierHandle, PeerState};
-use journal::{ABOUT_MAX, Journal, ReadError};
+use journal::{Journal, ReadError};
 use mission::http::{ApiState, MirroredSite};
 use mission::{Core, StoreError, Undelivered};
-use model::{Hlc, NodeId, ObjectKey, ObjectRef};
+use model::{Hlc, NodeId, ObjectRef, Precedence};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Posts that are asked about at once: one walk over what the journal holds serves all of them.
-const POSTS_MAX: usize = 50;
+/// Posts that are looked at each time; the next time goes on behind them.
+const POSTS_MAX: usize = 200;
 
 /// Tells until `stop`.
 pub(crate) async fn keep(
@@ -27,6 +26,7 @@ pub(crate) async fn keep(
     stop: CancellationToken,
 ) {
     core.track_delivery();
+    let mut after = Hlc::ZERO;
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
         let (core, journal, carrier, api) = (core.clone(), journal.clone(), carrier.clone(), api.clone());
         let look = move || {
@@ -34,13 +34,15 @@ pub(crate) async fn keep(
             api.tell_of_sites(&sites);
             // Without a link there are no receipts.
             match sites.iter().any(|site| site.is_reached) {
-                true => confirm(node, &core, &journal),
-                false => Ok(()),
+                true => confirm(node, &core, &journal, after),
+                false => Ok(after),
             }
         };
-        let looked = tokio::task::spawn_blocking(look).await.expect("looking does not panic");
-        if let Err(error) = looked {
-            warn!(error = %error, "which posts have arrived elsewhere is not known; they are shown as pending");
+        match tokio::task::spawn_blocking(look).await.expect("looking does not panic") {
+            Ok(looked_at) => after = looked_at,
+            Err(error) => {
+                warn!(%error, "which posts have arrived elsewhere is not known; they are shown as pending");
+            }
         }
     }
 }
@@ -62,32 +64,28 @@ enum LookError {
     Journal(#[from] ReadError),
 }
 
-/// Confirms the posts whose creation has ended at every destination.
-fn confirm(node: NodeId, core: &Core, journal: &Journal) -> Result<(), LookError> {
-    let mut after = Hlc::ZERO;
-    loop {
-        let asked = core.undelivered(after, POSTS_MAX)?;
-        let Some(last) = asked.last() else { return Ok(()) };
-        after = last.at;
-        let ended = ended(node, core, journal, &asked)?;
-        if !ended.is_empty() {
-            core.note_delivered(&ended)?;
+/// Confirms those of the next posts whose creation has ended at every destination. Returns where to go on.
+fn confirm(node: NodeId, core: &Core, journal: &Journal, after: Hlc) -> Result<Hlc, LookError> {
+    let asked = core.undelivered(after, POSTS_MAX)?;
+    let captured = core.outbox_acked()?;
+    let mut ended = Vec::new();
+    for post in &asked {
+        if captured.is_some_and(|up_to| post.at <= up_to) && has_ended(node, journal, post)? {
+            ended.push(post.post);
         }
     }
+    if !ended.is_empty() {
+        core.note_delivered(&ended)?;
+    }
+    Ok(asked.last().filter(|_| asked.len() == POSTS_MAX).map_or(Hlc::ZERO, |last| last.at))
 }
 
-fn ended(node: NodeId, core: &Core, journal: &Journal, asked: &[Undelivered]) -> Result<Vec<model::Id>, LookError> {
-    let keys: Vec<ObjectKey> = asked.iter().map(|a| ObjectRef::Post(a.post).key()).collect();
-    let captured = core.outbox_acked()?;
-    let about = journal.about(&keys)?;
-    let own = about.entries.iter().map(|listed| &listed.entry.header).filter(|header| header.id.origin == node);
-    let held: BTreeMap<Hlc, _> = own.map(|header| (header.source.0, (header.id, header.precedence))).collect();
-    // A list that is full may have left out older entries.
-    let is_whole = about.complete && about.entries.len() < ABOUT_MAX;
-    let has_ended = |asked: &&Undelivered| match held.get(&asked.at) {
-        Some((id, class)) => journal.places(*id, *class).iter().all(|place| place.outcome.is_some()),
-        // Captured and not in the journal: trimmed, which needs the end at every destination.
-        None => is_whole && captured.is_some_and(|up_to| asked.at <= up_to),
+/// Has the entry that created it ended everywhere? One that was captured and is not in the journal any more was trimmed,
+/// which needs just that.
+fn has_ended(node: NodeId, journal: &Journal, post: &Undelivered) -> Result<bool, LookError> {
+    let Some(created) = journal.creator(ObjectRef::Post(post.post).key())?.filter(|id| id.origin == node) else {
+        return Ok(true);
     };
-    Ok(asked.iter().filter(has_ended).map(|asked| asked.post).collect())
+    // The class is asked for to count what goes before it, which nobody wants to know here.
+    Ok(journal.places(created, Precedence::Flash).iter().all(|place| place.outcome.is_some()))
 }

@@ -80,4 +80,4 @@ pub use types::{
     ForeignOutcome, Listed, OpenReport, OwnEpoch, Progress, Received, Stats, Sums, TrimReport, VerifyReport, Which,
 };
 pub use upkeep::TrimPlan;
-pub use whereabouts::{ABOUT_MAX, About, Ahead, HeldByStream, Place, StreamHeld, WALK_MAX};
+pub use whereabouts::{About, Ahead, HeldByStream, Place, StreamHeld, WALK_MAX};

@@ -18,8 +18,8 @@ use crate::view::{Log, View, Walk};
 /// Entries that one walk looks at. At 300 B each these are 300 MB, read in order.
 pub const WALK_MAX: u64 = 1_000_000;
 
-/// Entries that [`Journal::about`] gives at most, the newest: a post that was edited more often is shown by those.
-pub const ABOUT_MAX: usize = 100;
+/// Entries about one object that are given: a post that was edited more often is shown by its newest states.
+const ABOUT_MAX: usize = 100;
 
 /// Streams that are told apart; what is beyond them counts together.
 const STREAMS_MAX: usize = 10_000;

@@ -42,13 +42,14 @@ impl Core {
     /// Notes a request.
     pub(crate) fn note_audit(&self, noted: &Noted<'_>) -> AppResult<()> {
         let (user, session) = noted.by.map_or(("", ""), |by| (by.user_id.as_str(), by.id.as_str()));
+        let action: String = noted.action.chars().take(EXTRA_MAX_RUNES).collect();
         let extra: String = noted.extra.chars().take(EXTRA_MAX_RUNES).collect();
         self.write(|tx| {
             run(
                 &tx.db,
                 "INSERT INTO audits (id, create_at, user_id, action, extra_info, ip_address, session_id)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![random_id().as_str(), tx.now, user, noted.action, extra, noted.address, session],
+                params![random_id().as_str(), tx.now, user, action, extra, noted.address, session],
             )?;
             let sql = "DELETE FROM audits WHERE number <= (SELECT max(number) FROM audits) - ?1";
             run(&tx.db, sql, [AUDITS_MAX])?;

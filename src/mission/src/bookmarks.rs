@@ -236,9 +236,9 @@ impl Tx<'_> {
 
     /// A file that no bookmark shows any more is deleted, and comes back with one that does.
     fn settle_bookmarked(&self, file: Option<Id>) -> rusqlite::Result<()> {
-        let sql = "UPDATE files SET delete_at = CASE WHEN EXISTS
+        let sql = "UPDATE files SET delete_at = CASE WHEN id NOT IN (SELECT id FROM purged) AND EXISTS
                 (SELECT 1 FROM bookmarks b WHERE b.file_id = files.id AND b.delete_at = 0) THEN 0 ELSE ?2 END
-            WHERE id = ?1 AND post_id = '' AND id NOT IN (SELECT id FROM purged)";
+            WHERE id = ?1 AND post_id = '' AND NOT (delete_at > 0 AND id IN (SELECT id FROM purged))";
         run(&self.db, sql, params![text(&file), self.now])?;
         Ok(())
     }

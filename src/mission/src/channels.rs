@@ -118,6 +118,9 @@ pub(crate) fn blank_channel(id: Id, now: i64, kind: &str, name: &str) -> Channel
     }
 }
 
+/// Posts in which mentions are counted when a channel is marked as unread from far back.
+const MENTIONS_LOOKED_AT_MAX: i64 = 10_000;
+
 fn team_data(r: &Row<'_>) -> rusqlite::Result<TeamData> {
     Ok(TeamData {
         team_display_name: r.get("of_display_name")?,
@@ -1185,14 +1188,20 @@ impl Core {
             let mut mentions = (0, 0, 0);
             let sql =
                 "SELECT * FROM posts WHERE channel_id = ?1 AND create_at > ?2 AND delete_at = 0 AND original_id = ''
-                AND user_id <> ?3";
+                AND user_id <> ?3 ORDER BY create_at DESC LIMIT ?4";
             let reader = Reader::new(&require_user(&tx.db, user)?.user, &of_member);
-            for row in all(&tx.db, sql, params![c.id.as_str(), from, user.as_str()], post_row)? {
-                if reader.is_mentioned(&c, &row) {
-                    mentions.0 += 1;
-                    if row.root_id.is_none() && !in_thread_only {
-                        mentions.1 += 1;
-                        mentions.2 += i64::from(row.priority.contains("\"urgent\""));
+            // One at a time, and the newest only: nobody can write meanwhile.
+            {
+                let mut statement = tx.db.prepare_cached(sql)?;
+                let newest = params![c.id.as_str(), from, user.as_str(), MENTIONS_LOOKED_AT_MAX];
+                for row in statement.query_map(newest, post_row)? {
+                    let row = row?;
+                    if reader.is_mentioned(&c, &row) {
+                        mentions.0 += 1;
+                        if row.root_id.is_none() && !in_thread_only {
+                            mentions.1 += 1;
+                            mentions.2 += i64::from(row.priority.contains("\"urgent\""));
+                        }
                     }
                 }
             }

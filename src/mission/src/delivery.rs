@@ -51,6 +51,10 @@ impl Core {
             for post in posts {
                 run(&tx.db, "DELETE FROM undelivered WHERE post_id = ?1", [post.as_str()])?;
                 if let Some(row) = post_row_by_id(&tx.db, *post)?.filter(|row| row.delete_at == 0) {
+                    // As for a file that came: clients that poll or keep a list look again.
+                    let changed = tx.change(row.update_at);
+                    let sql = "UPDATE posts SET changed_at = ?2 WHERE id = ?1";
+                    run(&tx.db, sql, params![row.id.as_str(), changed])?;
                     tx.tell_post("post_edited", &row)?;
                 }
             }

@@ -45,6 +45,9 @@ pub(crate) fn with_files(db: &Connection, draft: &mut Draft) -> rusqlite::Result
     Ok(())
 }
 
+/// What a draft may carry besides its message: all of a user's are answered at once.
+const EXTRAS_MAX_BYTES: usize = 20_000;
+
 /// A draft as it would be saved, checked as the real server checks it.
 pub(crate) fn checked(tx: &Tx<'_>, by: &Session, new: &NewDraft) -> AppResult<Draft> {
     let bad = |field: &str| {
@@ -82,6 +85,9 @@ pub(crate) fn checked(tx: &Tx<'_>, by: &Session, new: &NewDraft) -> AppResult<Dr
         return bad("file_ids");
     }
     check_props(&new.priority)?;
+    if check_props(&new.props)?.len() + to_json(&new.priority).len() > EXTRAS_MAX_BYTES {
+        return bad("props");
+    }
     Ok(Draft {
         create_at: tx.now,
         update_at: tx.now,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::access::{may, may_in_channel, may_in_team, require, require_in_channel, require_read};
 use crate::acknowledgements::acknowledgements_of;
+use crate::bookmarks::shows_file;
 use crate::channels::{JOIN_LEAVE, mark_read, member_ids, require_channel};
 use crate::core::{Core, Inner, Tx};
 use crate::delivery;
@@ -633,8 +634,12 @@ impl Tx<'_> {
         Ok(files_of(&self.db, &ids)?
             .into_iter()
             .filter(|f| f.user_id == user && f.channel_id == channel && f.post_id.is_none() && f.delete_at == 0)
-            .map(|f| f.id)
-            .filter(|id| seen.insert(*id))
+            // Of a bookmark it is already, and a file is of one object.
+            .map(|f| Ok((shows_file(&self.db, &f)?, f.id)))
+            .collect::<rusqlite::Result<Vec<_>>>()?
+            .into_iter()
+            .filter(|(is_shown, id)| !is_shown && seen.insert(*id))
+            .map(|(_, id)| id)
             .take(FILES_MAX)
             .collect())
     }

@@ -326,15 +326,19 @@ impl Core {
             ORDER BY scheduled_at, id LIMIT 100";
         let due = self.read(|db| all(db, sql, [now], scheduled_row).map_err(AppError::from))?;
         let mut failed: BTreeMap<Id, Vec<(ScheduledPost, Refused)>> = BTreeMap::new();
+        // What has no room yet must not hold up what has: the first such error is told at the end.
+        let mut first_error = Ok(());
         for post in due {
-            if let Some(refused) = self.post_one(&post)? {
-                failed.entry(post.draft.user_id).or_default().push((post, refused));
+            match self.post_one(&post) {
+                Ok(None) => {}
+                Ok(Some(refused)) => failed.entry(post.draft.user_id).or_default().push((post, refused)),
+                Err(error) => first_error = first_error.and(Err(error)),
             }
         }
         for (user, posts) in failed {
             self.write(|tx| tx.tell_failed(user, &posts))?;
         }
-        Ok(())
+        first_error
     }
 
     /// Posts one, unless it changed meanwhile or must not be posted. Why not.

@@ -96,6 +96,9 @@ pub const VERSION: &str = "11.6.0";
 /// Part of `X-Version-Id`; a real server has its CI run here.
 pub(crate) const BUILD_NUMBER: &str = "0";
 
+/// Where users sign in.
+const LOGIN: &str = "/api/v4/users/login";
+
 const PER_PAGE_DEFAULT: u32 = 60;
 const PER_PAGE_MAX: u32 = 200;
 /// Longer request targets are refused with 414, as the original does.
@@ -481,7 +484,12 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
         }
     };
     let outcome = outcome.await;
-    if route.is_noted {
+    // Which sites there are is no stranger's business.
+    let as_of = who_asked.as_ref().and_then(|_| state.as_of());
+    // A stranger's request is noted where it was admitted as an attempt to sign in; everything else a stranger asks for is
+    // refused, and would only push out what matters.
+    let is_attempt = route.path == LOGIN && outcome.as_ref().err().is_none_or(|error| error.status_code != 429);
+    if route.is_noted && (who_asked.is_some() || is_attempt) {
         let extra = match &outcome {
             Ok(_) => "success".to_owned(),
             Err(error) => format!("fail {}", error.id),
@@ -495,7 +503,7 @@ async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> R
         headers: &asked_headers,
         request_id: &request_id,
         version_id: state.version_id(),
-        as_of: state.as_of(),
+        as_of,
     };
     let mut response = match outcome {
         Ok(Answer::Socket(response)) => response,
@@ -622,7 +630,7 @@ async fn nothing_here(state: &ApiState, webapp: Option<&WebApp>, request: &Parts
         headers: &request.headers,
         request_id: &request_id,
         version_id: state.version_id(),
-        as_of: state.as_of(),
+        as_of: None,
     };
     reply::respond(Err(error), &asked)
 }

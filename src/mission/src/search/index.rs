@@ -154,13 +154,13 @@ pub(crate) fn prepare(db: &Connection) -> rusqlite::Result<()> {
         let Indexed { table, map, fts, .. } = indexed;
         db.execute_batch(&format!("INSERT INTO {fts} ({fts}) VALUES ('delete-all'); DELETE FROM {map};"))?;
         db.execute_batch(&indexed.triggers())?;
-        // Through a trigger, so that there is one way into the index.
+        // Through a trigger, so that there is one way into the index; of a view, which keeps no copy of the rows.
         let insert = indexed.insert("new");
         db.execute_batch(&format!(
-            "CREATE TEMP TABLE index_anew AS SELECT * FROM {table} LIMIT 0;
-             CREATE TEMP TRIGGER index_anew_insert AFTER INSERT ON index_anew BEGIN {insert} END;
+            "CREATE TEMP VIEW index_anew AS SELECT * FROM {table};
+             CREATE TEMP TRIGGER index_anew_insert INSTEAD OF INSERT ON index_anew BEGIN {insert} END;
              INSERT INTO index_anew SELECT * FROM {table};
-             DROP TABLE index_anew;"
+             DROP VIEW index_anew;"
         ))?;
     }
     let sql = "INSERT INTO meta (key, value) VALUES ('search_rules', ?1)

@@ -55,6 +55,13 @@ async fn who_signed_in_and_what_they_changed_is_kept_and_told_to_whom_it_concern
         (&first["action"], &first["extra_info"]),
         (&json!("/api/v4/users/login"), &json!("success login_id=bob"))
     );
+    // Strangers are refused; they must not push out what was noted.
+    let noted = site.get("/api/v4/audits", &admin.bearer()).await.json;
+    for path in [format!("/api/v4/users/{}", admin.id), format!("/api/v4/users/{}", "x".repeat(1_500))] {
+        assert_eq!(site.request(&Method::DELETE, &path, &[], "").await.status, 401);
+    }
+    site.post("/api/v4/users/logout", &[], "").await;
+    assert_eq!(site.get("/api/v4/audits", &admin.bearer()).await.json, noted);
     assert_eq!(site.get("/api/v4/audits", &bob.bearer()).await.status, 403);
     assert_eq!(site.get(&format!("/api/v4/users/{}/audits", admin.id), &bob.bearer()).await.status, 403);
 }

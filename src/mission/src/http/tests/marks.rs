@@ -225,6 +225,14 @@ async fn bookmarks_travel_both_ways_with_their_files() {
     assert!(far.node.core.file_info(&far.ann, upload).is_ok());
     assert_eq!(site.core.export_snapshot().unwrap().bookmarks, far.node.core.export_snapshot().unwrap().bookmarks);
 
+    // A file is of one object: the other side could not have it of two.
+    let post = json!({ "channel_id": far.channel, "message": "see the grid", "file_ids": [upload] }).to_string();
+    let post: crate::types::NewPost = serde_json::from_str(&post).unwrap();
+    let post = far.node.core.create_post(&far.ann, &post, true).unwrap();
+    assert_eq!(post.file_ids, [], "it is a bookmark's");
+    site.receive(&far.node).await;
+    assert_eq!(site.get(&format!("/api/v4/posts/{}", post.id), &ben).await.status, 200);
+
     far.node.core.delete_bookmark(&far.ann, far.channel, there[0].id, None).unwrap();
     site.receive(&far.node).await;
     assert_eq!(site.get(&path, &ben).await.json, json!([]));
