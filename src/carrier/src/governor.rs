@@ -269,6 +269,11 @@ impl Governor {
         (lane.allowance() == UNLIMITED).then(|| lane.pace())
     }
 
+    /// It is a peer's address: one that this node dials, or that has proved itself.
+    pub(crate) fn is_assigned(&self, place: Place) -> bool {
+        self.state().lanes.contains_key(&canonical(place))
+    }
+
     /// Counts what arrived.
     pub(crate) fn received(&self, from: Place, payload_bytes: usize, datagrams: usize, now: Instant) {
         if let Some(lane) = self.state().lane(from, now) {

@@ -72,8 +72,9 @@ impl GovernedSocket {
         }
         let to = transmit.destination;
         let Some(rate) = self.governor.rate_to((self.number, to), now) else { return };
+        let is_assigned = self.governor.is_assigned((self.number, to));
         let mut copies = self.copies();
-        copies.firsts.sent(transmit.contents, transmit.src_ip, to, rate, now);
+        copies.firsts.sent(transmit.contents, transmit.src_ip, to, rate, is_assigned, now);
         if let Some(receiver) = copies.receiver.take() {
             receiver.wake();
         }
@@ -174,7 +175,7 @@ impl AsyncUdpSocket for GovernedSocket {
         let now = clock::now();
         for (m, buf) in meta[..count].iter().zip(bufs.iter()) {
             let datagrams = buf[..m.len].chunks(m.stride.max(1));
-            datagrams.for_each(|datagram| self.copies().firsts.came(datagram, m.addr));
+            datagrams.for_each(|datagram| self.copies().firsts.came(datagram, m.addr, now));
             self.governor.received((self.number, m.addr), m.len, m.len.div_ceil(m.stride.max(1)), now);
         }
         Poll::Ready(Ok(count))

@@ -22,6 +22,12 @@ use wire::parcel::{PARCEL_BYTES_MAX, name_of};
 use crate::limits::PARTIAL_PARCELS_MAX;
 use crate::output::{LinkError, Output};
 
+/// Whole parcels that are being made durable. A peer that hands over faster than the disk takes them waits.
+const TAKING_MAX: usize = 8;
+
+/// Answers that wait to be sent; a peer that does not read them gets no more of those that it will ask for again.
+const ANSWERS_MAX: usize = 1_024;
+
 #[derive(Debug, Default)]
 pub(crate) struct Transit {
     /// For the peer, by name.
@@ -97,8 +103,11 @@ impl Transit {
             return Ok(());
         }
         self.clock += 1;
-        if !self.incoming.contains_key(&parcel) && !self.has_room() {
-            self.answer(parcel, Custody::Refused(CustodyRefusal::Busy));
+        if !self.incoming.contains_key(&parcel) && (self.taking.len() >= TAKING_MAX || !self.has_room()) {
+            // Each further part of it is refused as well; one answer says so.
+            if self.answers.len() < ANSWERS_MAX && self.answers.back().is_none_or(|last| last.parcel != parcel) {
+                self.answer(parcel, Custody::Refused(CustodyRefusal::Busy));
+            }
             return Ok(());
         }
         let (grew, assembly) = self.incoming.entry(parcel).or_insert_with(|| (0, Assembly::of(&part)));

@@ -214,7 +214,7 @@ impl Trial {
     fn receive(&mut self, to: usize, datagram: &[u8]) {
         let at = self.instant();
         let site = &mut self.sites[to];
-        site.firsts.came(datagram, site.peer);
+        site.firsts.came(datagram, site.peer, at);
         let mut answer = Vec::new();
         let event = site.endpoint.handle(at, site.peer, None, None, BytesMut::from(datagram), &mut answer);
         match event {
@@ -516,7 +516,9 @@ impl Site {
             match self.governor.submit((0, self.peer), datagram.len(), at, pass) {
                 Verdict::Sent | Verdict::Dropped => {
                     sent = true;
-                    self.firsts.sent(&datagram, None, self.peer, self.rate.ceiling(), at);
+                    let of_peer = |(_, c): &(_, quinn_proto::Connection)| c.side().is_client() || !c.is_handshaking();
+                    let is_assigned = self.connection.as_ref().is_some_and(of_peer);
+                    self.firsts.sent(&datagram, None, self.peer, self.rate.ceiling(), is_assigned, at);
                 }
                 Verdict::NotBefore(free) => {
                     self.held = Some((datagram, free));
