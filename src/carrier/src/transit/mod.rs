@@ -122,7 +122,7 @@ struct Account {
 struct Inner {
     store: Store,
     own: BTreeMap<u64, Own>,
-    /// Refused for now, and not offered before.
+    /// Refused for lack of room or time, and offered again at that moment.
     paused: BTreeMap<u64, Instant>,
     /// By which hop those that are held came, as far as this process took them.
     came_from: BTreeMap<u64, NodeId>,

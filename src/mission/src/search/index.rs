@@ -143,7 +143,7 @@ pub(crate) fn functions(db: &Connection) -> rusqlite::Result<()> {
     })
 }
 
-/// Makes the index where there is none by the present rules. A store of 2 million posts takes about a minute, once.
+/// Makes the index where there is none by the present rules. It reads every post, once.
 pub(crate) fn prepare(db: &Connection) -> rusqlite::Result<()> {
     let known: Option<i64> = get(db, "SELECT value FROM meta WHERE key = 'search_rules'", [], |r| r.get(0))?;
     if known == Some(words::RULES) {
