@@ -17,6 +17,7 @@ async fn site(site_url: Option<&str>) -> (Site, tempfile::TempDir) {
     write(client.path(), "remote_entry.js", "1");
     fs::create_dir(client.path().join("files")).unwrap();
     write(client.path(), "files/x.svg", "<svg/>");
+    write(client.path(), "files/index.html", "a directory is no page");
     let http = HttpSettings {
         site_url: site_url.map(str::to_owned),
         webapp: Some(client.path().to_owned()),
