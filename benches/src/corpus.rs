@@ -78,6 +78,7 @@ impl Chat {
                 position: pick(&mut chat.rng, POSITIONS).to_owned(),
                 locale: "en".to_owned(),
                 is_bot: false,
+                entra: None,
             }));
             chat.users.push((id, sign));
         }

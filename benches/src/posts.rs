@@ -165,6 +165,7 @@ impl Mission {
                 position: String::new(),
                 locale: "en".to_owned(),
                 is_bot: false,
+                entra: None,
             })));
         }
         for n in 0..talk::CHANNELS {

@@ -51,6 +51,8 @@ pub(crate) fn label(settings: &CaptureSettings, place: &Place) -> Label {
 /// How urgent an event is.
 pub(crate) fn precedence(settings: &CaptureSettings, event: &Event, place: &Place) -> Precedence {
     match event {
+        // Who was deactivated could still sign in there: this does not wait behind what others wrote.
+        Event::User(user) if user.delete_at.0 > 0 => Precedence::Immediate,
         Event::User(_)
         | Event::Team(_)
         | Event::TeamMember(_)
@@ -158,6 +160,32 @@ mod tests {
         assert_eq!(of(&channel("bravo", "town-square", Open)), "mission");
         assert_eq!(of(&Place::Private(Direct)), "local");
         assert_eq!(of(&Place::Directory), "directory");
+    }
+
+    #[test]
+    fn a_deactivation_does_not_wait_behind_what_others_wrote() {
+        let at = |ms| model::UnixMillis(ms);
+        let user = |delete_at| {
+            Event::User(model::event::UserState {
+                version: model::Version { at: model::Hlc(1), by: model::NodeId([0; 16]) },
+                id: model::Id::from_block([1; 16]),
+                create_at: at(1),
+                update_at: at(2),
+                delete_at: at(delete_at),
+                username: "anna".to_owned(),
+                email: String::new(),
+                nickname: String::new(),
+                first_name: String::new(),
+                last_name: String::new(),
+                position: String::new(),
+                locale: String::new(),
+                is_bot: false,
+                entra: None,
+            })
+        };
+        let class = |delete_at| precedence(&CaptureSettings::default(), &user(delete_at), &Place::Directory);
+        assert_eq!((class(0), class(2)), (Precedence::Priority, Precedence::Immediate));
+        assert!(Precedence::Immediate < Precedence::Priority, "more urgent classes come first");
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Core {
                 users: table(
                     "SELECT * FROM users WHERE local = 0 AND placeholder = 0",
                     &["id"],
-                    &["wanted_username", "email", "nickname", "first_name", "last_name", "position", "locale"],
+                    &["wanted_username", "email", "nickname", "first_name", "last_name", "position", "locale", "entra"],
                     &["create_at", "update_at", "delete_at", "is_bot"],
                 )?,
                 teams: table(

@@ -457,6 +457,8 @@ impl Tx<'_> {
         u.position.clone_from(&s.position);
         u.locale.clone_from(&s.locale);
         u.is_bot = s.is_bot;
+        // A node that knows nothing of Entra leaves it out; whoever once had a key keeps it.
+        row.entra = s.entra.or(row.entra);
         self.put_user(&row)?;
         if s.delete_at.0 > 0 {
             run(&self.db, "DELETE FROM sessions WHERE user_id = ?1", [s.id.as_str()])?;
@@ -1232,6 +1234,37 @@ mod tests {
         };
         let refused = b.core.login(&login, &crate::types::ClientInfo::default()).unwrap_err();
         assert_eq!(refused.id, "api.user.login.invalid_credentials_email_username");
+    }
+
+    #[test]
+    fn who_somebody_is_in_entra_travels_and_outlives_a_node_that_knows_nothing_of_it() {
+        let (a, b, alice, _, _) = pair();
+        let (tid, oid) = ("00112233-4455-6677-8899-aabbccddeeff", "ffeeddcc-bbaa-9988-7766-554433221100");
+        assert_eq!(b.core.user_by_entra(tid, oid).unwrap_err().status_code, 404);
+        let linked: Result<(), StoreError> = a.core.write(|tx| {
+            let mut row = user_row_by_id(&tx.db, alice.user_id)?.unwrap();
+            let before = row.version;
+            row.entra = format!("entra:{tid}:{oid}").parse().ok();
+            Ok(tx.save_user(&mut row, Some(before))?)
+        });
+        linked.unwrap();
+        let sent = a.drain();
+        b.apply(&sent);
+        let there = b.core.user_by_entra(&tid.to_uppercase(), oid).unwrap();
+        assert_eq!((there.id, there.auth_data.as_deref()), (alice.user_id, Some(oid)));
+        assert_eq!(there.auth_service, "office365", "no password here: the account is Entra's alone");
+        for (tid, oid) in [(oid, tid), ("", ""), ("' OR 1=1 --", oid)] {
+            assert_eq!(b.core.user_by_entra(tid, oid).unwrap_err().status_code, 404);
+        }
+        // As an older program writes it.
+        let Some((id, Event::User(mut state))) = sent.last().map(|s| (s.id, s.event.clone())) else { panic!("a user") };
+        state.entra = None;
+        state.position = "mechanic".to_owned();
+        state.version.at = model::Hlc(state.version.at.0 + 1);
+        let next = EntryId { seq: id.seq.next().unwrap(), ..id };
+        let incoming = Incoming { id: next, event: Event::User(state), content: None };
+        assert!(applied(&b.core.replica().apply(vec![incoming]).unwrap()));
+        assert_eq!(b.core.user_by_entra(tid, oid).unwrap().position, "mechanic");
     }
 
     /// One thing that someone does at one of two nodes.

@@ -1,6 +1,6 @@
 //! From rows to shapes, and the few helpers that every query uses.
 
-use model::{Hlc, Id, NodeId, Version};
+use model::{EntraKey, Hlc, Id, NodeId, Version};
 #[cfg(test)]
 use rusqlite::StatementStatus;
 use rusqlite::types::Type;
@@ -129,6 +129,17 @@ pub(crate) struct UserRow {
     pub(crate) version: Version,
     pub(crate) local: bool,
     pub(crate) placeholder: bool,
+    pub(crate) entra: Option<EntraKey>,
+}
+
+/// As the real server calls Entra (`model/user.go`, `SERVICE_OFFICE365`).
+const AUTH_SERVICE_ENTRA: &str = "office365";
+
+fn entra(r: &Row<'_>) -> rusqlite::Result<Option<EntraKey>> {
+    match r.get_ref("entra")?.as_str()? {
+        "" => Ok(None),
+        key => key.parse().map(Some).map_err(bad),
+    }
 }
 
 pub(crate) fn user_row(r: &Row<'_>) -> rusqlite::Result<UserRow> {
@@ -139,18 +150,22 @@ pub(crate) fn user_row(r: &Row<'_>) -> rusqlite::Result<UserRow> {
         version: put_version(r)?,
         local: r.get("local")?,
         placeholder: r.get("placeholder")?,
+        entra: entra(r)?,
     })
 }
 
 pub(crate) fn user(r: &Row<'_>) -> rusqlite::Result<User> {
+    let key = entra(r)?;
+    // What a client offers goes by how the account signs in here: who has a local password can change it.
+    let by_entra_alone = key.is_some() && r.get_ref("password")?.as_str()?.is_empty();
     Ok(User {
         id: id(r, "id")?,
         create_at: r.get("create_at")?,
         update_at: r.get("update_at")?,
         delete_at: r.get("delete_at")?,
         username: r.get("username")?,
-        auth_data: None,
-        auth_service: String::new(),
+        auth_data: key.map(|key| key.object.to_string()),
+        auth_service: if by_entra_alone { AUTH_SERVICE_ENTRA.to_owned() } else { String::new() },
         email: r.get("email")?,
         email_verified: r.get("email_verified")?,
         nickname: r.get("nickname")?,

@@ -24,6 +24,7 @@ const STEPS: &[&str] = &[
     SHARED_MARKS,
     INTEGRATIONS,
     UNDELIVERED,
+    ENTRA,
 ];
 
 /// The version that this program writes.
@@ -290,6 +291,12 @@ CREATE INDEX audits_user ON audits (user_id);
 const PICTURES: &str = "
 CREATE TABLE pictures (owner TEXT PRIMARY KEY, image BLOB NOT NULL) STRICT;
 ALTER TABLE teams ADD COLUMN last_icon_update INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Who somebody is in Entra; '' for those who are not from there.
+const ENTRA: &str = "
+ALTER TABLE users ADD COLUMN entra TEXT NOT NULL DEFAULT '';
+CREATE INDEX users_entra ON users (entra) WHERE entra <> '';
 ";
 
 /// Posts of this node that have not ended at the other sites.

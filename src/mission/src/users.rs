@@ -6,7 +6,7 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use model::event::UserState;
-use model::{Event, Id, UnixMillis, Version};
+use model::{EntraKey, Event, Id, UnixMillis, Version};
 use rusqlite::{Connection, params};
 
 use crate::access::{may, require, require_in_team, require_self, role_exists};
@@ -29,6 +29,11 @@ const NOT_FOUND: &str = "app.user.missing_account.const";
 
 pub(crate) fn user_row_by_id(db: &Connection, id: Id) -> rusqlite::Result<Option<UserRow>> {
     get(db, "SELECT * FROM users WHERE id = ?1", [id.as_str()], user_row)
+}
+
+pub(crate) fn user_row_by_entra(db: &Connection, key: EntraKey) -> rusqlite::Result<Option<UserRow>> {
+    let sql = "SELECT * FROM users WHERE entra = ?1 AND entra <> '' ORDER BY delete_at > 0, create_at, id LIMIT 1";
+    get(db, sql, [key.to_string()], user_row)
 }
 
 pub(crate) fn require_user(db: &Connection, id: Id) -> AppResult<UserRow> {
@@ -57,6 +62,7 @@ impl UserRow {
             position: u.position.clone(),
             locale: u.locale.clone(),
             is_bot: u.is_bot,
+            entra: self.entra,
         }
     }
 }
@@ -70,9 +76,9 @@ impl Tx<'_> {
             "INSERT INTO users (id, create_at, update_at, delete_at, username, wanted_username, email, nickname,
                 first_name, last_name, position, locale, is_bot, bot_description, roles, password, email_verified,
                 notify_props, props, timezone, failed_attempts, last_password_update, last_picture_update,
-                ver_at, ver_by, local, placeholder)
+                ver_at, ver_by, local, placeholder, entra)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                ?22, ?23, ?24, ?25, ?26, ?27)
+                ?22, ?23, ?24, ?25, ?26, ?27, ?28)
              ON CONFLICT (id) DO UPDATE SET create_at = excluded.create_at, update_at = excluded.update_at,
                 delete_at = excluded.delete_at, username = excluded.username,
                 wanted_username = excluded.wanted_username, email = excluded.email, nickname = excluded.nickname,
@@ -82,7 +88,8 @@ impl Tx<'_> {
                 notify_props = excluded.notify_props, props = excluded.props, timezone = excluded.timezone,
                 failed_attempts = excluded.failed_attempts, last_password_update = excluded.last_password_update,
                 last_picture_update = excluded.last_picture_update, ver_at = excluded.ver_at,
-                ver_by = excluded.ver_by, local = excluded.local, placeholder = excluded.placeholder",
+                ver_by = excluded.ver_by, local = excluded.local, placeholder = excluded.placeholder,
+                entra = excluded.entra",
             params![
                 u.id.as_str(),
                 u.create_at,
@@ -111,6 +118,7 @@ impl Tx<'_> {
                 row.version.by.0,
                 row.local,
                 row.placeholder,
+                row.entra.map(|key| key.to_string()).unwrap_or_default(),
             ],
         )?;
         self.put_mention_words(u)
@@ -228,6 +236,7 @@ pub(crate) fn new_row(id: Id, now: i64, username: String) -> UserRow {
         version: Version { at: model::Hlc::ZERO, by: model::NodeId([0; 16]) },
         local: false,
         placeholder: false,
+        entra: None,
     }
 }
 
@@ -430,6 +439,17 @@ impl Core {
             )?
             .ok_or_else(|| AppError::not_found("GetUserByEmail", NOT_FOUND))
         })
+    }
+
+    /// As [`Core::user`], by what Entra calls them: claims `tid` and `oid`. Where two nodes made accounts for one person before
+    /// they met, an active one goes before a deactivated one, and the older before the newer.
+    ///
+    /// # Errors
+    /// 404 when nobody has that key, also for texts that are no GUIDs.
+    pub fn user_by_entra(&self, tid: &str, oid: &str) -> AppResult<User> {
+        let missing = || AppError::not_found("GetUserByEntra", NOT_FOUND);
+        let (Ok(tenant), Ok(object)) = (tid.parse(), oid.parse()) else { return Err(missing()) };
+        self.read(|db| Ok(user_row_by_entra(db, EntraKey { tenant, object })?.ok_or_else(missing)?.user))
     }
 
     /// The users with these ids that changed after `since` (0: all), unsanitised.

@@ -6,7 +6,9 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::{Epoch, Id, IdContext, Kind, Label, Manifest, NodeId, ObjectKey, RangeSet, StreamId, UnixMillis, Version};
+use crate::{
+    EntraKey, Epoch, Id, IdContext, Kind, Label, Manifest, NodeId, ObjectKey, RangeSet, StreamId, UnixMillis, Version,
+};
 
 /// The state of one object after a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +59,9 @@ pub struct UserState {
     pub locale: String,
     #[n(12)]
     pub is_bot: bool,
+    /// Who this is in Entra, for people that came from there: every node finds them by it.
+    #[n(13)]
+    pub entra: Option<EntraKey>,
 }
 
 /// A team.

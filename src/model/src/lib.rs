@@ -17,6 +17,7 @@
 
 pub mod chunk;
 pub mod disk;
+pub mod entra;
 pub mod entry;
 pub mod event;
 pub mod hlc;
@@ -32,6 +33,7 @@ pub mod units;
 
 pub use chunk::{ChunkName, Coded, Manifest};
 pub use disk::{Disk, DiskFile, DiskLock, LockError, OpenMode};
+pub use entra::{BadGuid, EntraKey, Guid};
 pub use entry::{Cause, Entry, EntryHash, Header, Kind, ObjectKey, Outcome, SourcePosition, StreamId, SupersessionKey};
 pub use event::{Event, ObjectRef};
 pub use hlc::{Clock, Hlc, HybridClock, UnixMillis, Version};

@@ -11,7 +11,7 @@ use keys::{NodeKey, SealingKey};
 use link::{Lane, Now, ReceiverState, SenderState, Session, SessionConfig};
 use model::event::{AcknowledgementState, BookmarkState, FileState, FileStub, PostState, ReactionState, UserState};
 use model::{
-    ChunkName, Disk as _, Entry, EntryId, Epoch, Event, Header, Hlc, Id, LocalPos, Manifest, NodeId, OpenMode, Outcome,
+    ChunkName, Disk as _, EntraKey, Entry, EntryId, Epoch, Event, Guid, Header, Hlc, Id, LocalPos, Manifest, NodeId, OpenMode, Outcome,
     Outgoing, Precedence, Seq, SourcePosition, UnixMillis, Version,
 };
 use simkit::{PretendDisk, VirtualClock};
@@ -96,6 +96,7 @@ fn events(node: NodeId) -> (Vec<Event>, BTreeMap<ChunkName, Vec<u8>>) {
         position: String::new(),
         locale: "en".into(),
         is_bot: false,
+        entra: Some(EntraKey { tenant: Guid([5; 16]), object: Guid([6; 16]) }),
     };
     let mut chunks = BTreeMap::new();
     let content = text(90_000);
