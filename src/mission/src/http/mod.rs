@@ -35,6 +35,7 @@ pub(crate) mod reply;
 pub mod routes;
 mod search;
 mod system;
+mod tab;
 mod teams;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,7 @@ pub use self::mirror::MirroredSite;
 use self::query::Query;
 use self::reply::{Asked, Reply};
 use self::routes::{Route, Run, Who};
+pub use self::tab::{HostRefusal, HostSignIn, Tab};
 use self::throttle::{Rate, Throttle};
 use self::token::Carriage;
 use self::webapp::{Subpath, WebApp};
@@ -178,6 +180,7 @@ pub struct ApiState {
     settings: Arc<HttpSettings>,
     config: Arc<clientconfig::ClientConfig>,
     mirror: Arc<Mirror>,
+    tab: Option<Arc<Tab>>,
     blocking: Arc<Semaphore>,
     hashing: Arc<Semaphore>,
     logins: Arc<Mutex<Throttle>>,
@@ -206,6 +209,7 @@ impl ApiState {
             settings: Arc::new(settings),
             config,
             mirror: Arc::default(),
+            tab: None,
             blocking,
             hashing,
             imaging,
@@ -221,6 +225,21 @@ impl ApiState {
     #[must_use]
     pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Offers the page for host applications. Who may show it is the setting `frame_ancestors`.
+    #[must_use]
+    pub fn with_tab(self, tab: Tab) -> Self {
+        Self { tab: Some(Arc::new(tab)), ..self }
+    }
+
+    pub(crate) fn tab(&self) -> Option<&Tab> {
+        self.tab.as_deref()
+    }
+
+    /// Origins that may show pages of this site in a frame.
+    pub(crate) fn frame_ancestors(&self) -> &str {
+        self.settings.frame_ancestors.trim()
     }
 
     /// Counts one answer. A file counts with its announced length, also when the client stops reading.

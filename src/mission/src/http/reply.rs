@@ -178,7 +178,7 @@ fn refuse(error: &AppError, asked: &Asked<'_>) -> Response {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let dead_cookie = error.status_code == 401 && token::cookie(asked.headers, token::COOKIE_TOKEN).is_some();
     if dead_cookie {
-        response.headers_mut().append(header::SET_COOKIE, token::forget_token());
+        response.headers_mut().extend(token::forget_token(asked.headers).map(|cookie| (header::SET_COOKIE, cookie)));
     }
     response
 }

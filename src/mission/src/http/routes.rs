@@ -13,7 +13,7 @@ use super::reply::Reply;
 use super::unlicensed::{self, Refusal};
 use super::{
     accounts, admin, bookmarks, bots, categories, channels, drafts, emoji, files, integrations, pictures, posts,
-    preferences, search, system, teams, threads, uploads, users,
+    preferences, search, system, tab, teams, threads, uploads, users,
 };
 use crate::error::AppResult;
 
@@ -53,6 +53,8 @@ pub struct Route {
     pub(crate) can_wait: bool,
     /// That it was asked for is kept for administrators.
     pub(crate) is_noted: bool,
+    /// Whoever is not known yet may guess here, though at no password.
+    pub(crate) is_guessed: bool,
     pub(crate) run: Run,
 }
 
@@ -69,7 +71,7 @@ impl Route {
 
     /// Whoever is not known yet may guess here.
     pub(crate) fn is_attempt(&self) -> bool {
-        self.who == Who::Anyone && matches!(self.run, Run::Password(_))
+        self.is_guessed || (self.who == Who::Anyone && matches!(self.run, Run::Password(_)))
     }
 
     /// Under which kind its requests are counted.
@@ -84,6 +86,12 @@ impl Route {
     /// For what a server that is busy can do without.
     const fn unless_busy(mut self) -> Self {
         self.can_wait = true;
+        self
+    }
+
+    /// For where strangers show something that lets them in.
+    const fn guessed(mut self) -> Self {
+        self.is_guessed = true;
         self
     }
 
@@ -126,7 +134,7 @@ pub fn all() -> impl Iterator<Item = &'static Route> {
 use Who::{Anyone, ChannelAdmin, ChannelMember, Own, SignedIn, SystemAdmin, TeamAdmin, TeamMember};
 
 const fn row(method: Method, path: &'static str, who: Who, run: Run) -> Route {
-    Route { method, path, who, checks_csrf: true, can_wait: false, is_noted: false, run }
+    Route { method, path, who, checks_csrf: true, can_wait: false, is_noted: false, is_guessed: false, run }
 }
 
 const fn get(path: &'static str, who: Who, handler: fn(&Call) -> AppResult<Reply>) -> Route {
@@ -158,6 +166,13 @@ const fn stream(method: Method, path: &'static str, who: Who, handler: fn(Call, 
 /// `http/tests/matrix.rs`, with which the row is tried.
 #[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
+    // The tab of host applications
+    get("/holdfast/tab", Anyone, tab::page),
+    get("/holdfast/tab/page.js", Anyone, tab::script),
+    get("/holdfast/tab/page.css", Anyone, tab::style),
+    get("/holdfast/tab/host.js", Anyone, tab::library),
+    stream(Method::POST, "/holdfast/tab/sign-in", Anyone, tab::sign_in).guessed(),
+
     // The site
     get("/api/v4/system/ping", Anyone, system::ping),
     get("/api/v4/config/client", Anyone, system::client_config),

@@ -32,6 +32,7 @@ mod emoji;
 mod integrations;
 mod marks;
 mod search;
+mod tab;
 mod threads;
 mod unread;
 mod uploads;
@@ -848,6 +849,10 @@ impl Site {
     }
 
     async fn with(dir: tempfile::TempDir, first_id: u64, now: i64, http: HttpSettings) -> Self {
+        Self::with_tab(dir, first_id, now, http, None).await
+    }
+
+    async fn with_tab(dir: tempfile::TempDir, first_id: u64, now: i64, http: HttpSettings, tab: Option<Tab>) -> Self {
         let stop = CancellationToken::new();
         let hub = WsHub::new(stop.clone());
         let clock = Arc::new(TestClock(AtomicI64::new(now)));
@@ -875,7 +880,10 @@ impl Site {
         .unwrap();
         let metrics = Arc::new(Metrics::new());
         let state = ApiState::new(core.clone(), hub.clone(), http);
-        let state = state.with_metrics(Arc::clone(&metrics));
+        let mut state = state.with_metrics(Arc::clone(&metrics));
+        if let Some(tab) = tab {
+            state = state.with_tab(tab);
+        }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut server = JoinSet::new();

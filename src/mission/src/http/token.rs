@@ -80,32 +80,46 @@ pub(crate) struct SessionCookies<'a> {
 
 /// The `Set-Cookie` headers of a login by script.
 pub(crate) fn set_cookies(request: &HeaderMap, session: &SessionCookies<'_>) -> Vec<HeaderValue> {
-    let secure = is_https(request);
-    let same_site = match secure && cookie(request, COOKIE_EMBED) == Some("1") {
-        true => "; SameSite=None",
-        false => "",
-    };
-    let secure = if secure { "; Secure" } else { "" };
+    let place = place(request);
     let age = session.max_age_s;
     [(COOKIE_TOKEN, session.token, "; HttpOnly"), (COOKIE_USER, session.user_id, ""), (COOKIE_CSRF, session.csrf, "")]
         .into_iter()
-        .map(|(name, value, script)| format!("{name}={value}; Path=/; Max-Age={age}{script}{secure}{same_site}"))
+        .map(|(name, value, script)| format!("{name}={value}; Path=/; Max-Age={age}{script}{place}"))
         .filter_map(|text| HeaderValue::from_str(&text).ok())
         .collect()
 }
 
 /// The `Set-Cookie` header that makes a browser forget a dead token.
-pub(crate) fn forget_token() -> HeaderValue {
-    HeaderValue::from_static("MMAUTHTOKEN=; Path=/; Max-Age=0; HttpOnly")
+pub(crate) fn forget_token(request: &HeaderMap) -> Option<HeaderValue> {
+    forget(request, COOKIE_TOKEN, "; HttpOnly")
 }
 
 /// The `Set-Cookie` headers that end a browser's session.
-pub(crate) fn forget_all() -> Vec<HeaderValue> {
-    vec![
-        forget_token(),
-        HeaderValue::from_static("MMUSERID=; Path=/; Max-Age=0"),
-        HeaderValue::from_static("MMCSRF=; Path=/; Max-Age=0"),
-    ]
+pub(crate) fn forget_all(request: &HeaderMap) -> Vec<HeaderValue> {
+    let others = [COOKIE_USER, COOKIE_CSRF].into_iter().filter_map(|name| forget(request, name, ""));
+    forget_token(request).into_iter().chain(others).collect()
+}
+
+/// Only a cookie of the same place is forgotten.
+fn forget(request: &HeaderMap, name: &str, script: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("{name}=; Path=/; Max-Age=0{script}{}", place(request))).ok()
+}
+
+/// The `Set-Cookie` header by which this browser's sessions belong to a frame within another site; `None` where no
+/// browser would take such cookies, for want of TLS.
+pub(crate) fn embed(request: &HeaderMap) -> Option<HeaderValue> {
+    is_https(request)
+        .then(|| HeaderValue::from_static("MMEMBED=1; Path=/; HttpOnly; Secure; SameSite=None; Partitioned"))
+}
+
+/// Where a browser keeps the cookies: with the site, or with the site as a frame within another one, which browsers
+/// without third-party cookies keep apart for each such site (CHIPS).
+fn place(request: &HeaderMap) -> &'static str {
+    match (is_https(request), cookie(request, COOKIE_EMBED) == Some("1")) {
+        (true, true) => "; Secure; SameSite=None; Partitioned",
+        (true, false) => "; Secure",
+        (false, _) => "",
+    }
 }
 
 /// TLS ends in the gate in front of us, which says so.
@@ -163,6 +177,8 @@ mod tests {
         let tls = set_cookies(&headers(&[("x-forwarded-proto", "https")]), &session);
         assert_eq!(tls[2], "MMCSRF=c; Path=/; Max-Age=60; Secure");
         let embedded = set_cookies(&headers(&[("x-forwarded-proto", "https"), ("cookie", "MMEMBED=1")]), &session);
-        assert_eq!(embedded[1], "MMUSERID=u; Path=/; Max-Age=60; Secure; SameSite=None");
+        assert_eq!(embedded[1], "MMUSERID=u; Path=/; Max-Age=60; Secure; SameSite=None; Partitioned");
+        let forgotten = forget_all(&headers(&[("x-forwarded-proto", "https"), ("cookie", "MMEMBED=1")]));
+        assert_eq!(forgotten[0], "MMAUTHTOKEN=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=None; Partitioned");
     }
 }

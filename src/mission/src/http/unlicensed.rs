@@ -31,7 +31,16 @@ const fn off(status: u16, id: &'static str) -> Refusal {
 }
 
 const fn row(method: Method, path: &'static str, who: Who, refusal: Refusal) -> Route {
-    Route { method, path, who, checks_csrf: true, can_wait: false, is_noted: false, run: Run::Refuse(refusal) }
+    Route {
+        method,
+        path,
+        who,
+        checks_csrf: true,
+        can_wait: false,
+        is_noted: false,
+        is_guessed: false,
+        run: Run::Refuse(refusal),
+    }
 }
 
 const EXPRESSIONS: Refusal = unlicensed(501, "app.pap.check_expression.app_error");

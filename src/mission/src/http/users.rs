@@ -1,6 +1,6 @@
 //! Users, their sessions and tokens, presence and pictures.
 
-use http::{HeaderName, header};
+use http::{HeaderName, HeaderValue, header};
 use model::Id;
 use serde::Deserialize;
 use serde_json::json;
@@ -48,17 +48,22 @@ pub(crate) fn login(call: &Call) -> AppResult<Reply> {
     if !token::sent_by_script(&call.headers) {
         return Ok(reply);
     }
+    let cookies = session_cookies(call, &session);
+    Ok(Reply { headers: reply.headers.into_iter().chain(cookies).collect(), ..reply })
+}
+
+/// What a browser keeps of a session that starts.
+pub(crate) fn session_cookies(call: &Call, session: &Session) -> Vec<(HeaderName, HeaderValue)> {
     let cookies = token::SessionCookies {
         token: &session.token,
         user_id: session.user_id.as_str(),
         csrf: session.csrf(),
         max_age_s: (session.expires_at - call.core().now().0) / 1_000,
     };
-    let cookies = token::set_cookies(&call.headers, &cookies).into_iter().map(|c| (header::SET_COOKIE, c));
-    Ok(Reply { headers: reply.headers.into_iter().chain(cookies).collect(), ..reply })
+    token::set_cookies(&call.headers, &cookies).into_iter().map(|cookie| (header::SET_COOKIE, cookie)).collect()
 }
 
-fn client_info(call: &Call, device_id: &str) -> ClientInfo {
+pub(crate) fn client_info(call: &Call, device_id: &str) -> ClientInfo {
     let agent = call.header(header::USER_AGENT);
     let any = |table: &[(&str, &str)]| {
         table.iter().find(|(mark, _)| agent.contains(mark)).map_or("", |(_, name)| *name).to_owned()
@@ -100,7 +105,7 @@ pub(crate) fn logout(call: &Call) -> AppResult<Reply> {
         call.core().logout(session)?;
     }
     let reply = Reply::ok()?;
-    let cookies = token::forget_all().into_iter().map(|c| (header::SET_COOKIE, c));
+    let cookies = token::forget_all(&call.headers).into_iter().map(|c| (header::SET_COOKIE, c));
     Ok(Reply { headers: reply.headers.into_iter().chain(cookies).collect(), ..reply })
 }
 

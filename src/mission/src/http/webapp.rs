@@ -145,7 +145,10 @@ impl WebApp {
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         headers.insert(header::CACHE_CONTROL, ASK_AGAIN);
-        headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+        if self.frame_ancestors.is_empty() {
+            // It knows no list, and some browsers heed it besides the policy.
+            headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+        }
         let policy = HeaderValue::from_str(&self.policy()).map_err(io::Error::other)?;
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
         Ok(with_common_headers(answer))

@@ -212,6 +212,12 @@ const ANSWERS: &[(&str, u16)] = &[
     ("POST /api/v4/posts/{post_id}/restore/{restore_version_id}", 403),
     ("PUT /api/v4/posts/schedule/{scheduled_post_id}", 403),
     ("DELETE /api/v4/posts/schedule/{scheduled_post_id}", 403),
+    // This site has no tab for host applications.
+    ("GET /holdfast/tab", 404),
+    ("GET /holdfast/tab/page.js", 404),
+    ("GET /holdfast/tab/page.css", 404),
+    ("GET /holdfast/tab/host.js", 404),
+    ("POST /holdfast/tab/sign-in", 404),
     // Plain requests are no handshakes.
     ("GET /api/v4/websocket", 400),
     ("GET /api/v4/websocket/", 400),
