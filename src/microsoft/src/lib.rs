@@ -1,0 +1,37 @@
+//! Entra ID and Microsoft Graph: who may ask, what may leave, and what came of it.
+//!
+//! ```text
+//!  targets, directory --Call--> graph --throttle, budget--> transport --TLS--> Graph
+//!                                 |                             ^
+//!                                 `--token--> entra ------------'------------> Entra ID
+//! ```
+//!
+//! Invariants
+//! - Every byte that this room sends was granted by [`Budget`] before; what it does not grant is not sent, probes and
+//!   requests for tokens included.
+//! - A token goes to the configured Graph host and to no other; neither tokens nor upload addresses reach a log, an error
+//!   or a [`Recorder`].
+//! - A call with [`Retry::Once`] is sent again only when the first one certainly did nothing.
+//! - One throttled scope does not hold up another.
+//! - A refresh token is replaced only once the new one is durable.
+//! - No host is derived from another: the cloud's table or the configuration names each.
+//!
+//! Not here: what is written into Teams, SharePoint or mailboxes, and the ledger of it (the modules of the targets); what
+//! the budget is made of (`edge`). Start reading at [`Graph::call`].
+
+pub mod cloud;
+pub mod entra;
+pub mod environment;
+pub mod graph;
+pub mod settings;
+#[cfg(test)]
+mod testkit;
+mod transport;
+
+pub use cloud::{Cloud, Hosts};
+pub use entra::{Advice, Entra, EntraError, NoToken, SignedIn};
+pub use environment::{
+    Budget, GraphEnvironment, HeldBecause, Random, RecordedRequest, Recorder, Timer, TokioTimer, Vault,
+};
+pub use graph::{Acting, Answer, Call, CallBody, Failure, Graph, Refusal, RefusalKind, Retry, Scope};
+pub use settings::{Credential, GraphSettings, MicrosoftSettings, SettingsError};
