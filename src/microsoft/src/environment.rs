@@ -77,16 +77,17 @@ impl Timer for TokioTimer {
     }
 }
 
-/// A request to Graph as tests see it: what was asked, never with which token.
+/// A request to Graph as tests see it: what was asked, never with which token. Pieces of an upload are none: their address
+/// is a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordedRequest {
     /// The method.
     pub method: Method,
-    /// Path and query after the version, percent-encoded; of an upload address only what is no secret.
+    /// Path and query after the version, percent-encoded.
     pub path: String,
     /// MIME type of the body.
     pub content_type: Option<String>,
-    /// The body; empty without one and for pieces of an upload.
+    /// The body; empty without one.
     pub body: Vec<u8>,
 }
 

@@ -1,7 +1,10 @@
 //! The client of Microsoft Graph: one call, in its turn, with the right token, told apart by what came of it.
 
+mod batch;
 mod call;
+mod pages;
 mod throttle;
+mod upload;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +18,12 @@ use tokio::sync::Notify;
 use tracing::{debug, info};
 use url::Url;
 
+pub use batch::{BATCH_MAX, BatchItem};
 pub use call::{Acting, Answer, Call, CallBody, Failure, Refusal, RefusalKind, Retry, Scope};
+pub use pages::{Page, Pages};
+pub use upload::{
+    DriveItem, FileFacts, FileHashes, PIECE_UNIT_BYTES, UploadPlan, UploadProgress, UploadSource, UploadState,
+};
 
 use self::throttle::{Admission, Outcome, Throttle, Ticket};
 use crate::cloud::same_origin;
@@ -96,7 +104,7 @@ impl Graph {
         loop {
             attempt += 1;
             let last = attempt >= ATTEMPTS_MAX;
-            let place = self.turn(&call).await?;
+            let place = self.turn(&call, true).await?;
             let token = self.0.entra.token(&who, call.precedence, asked_for.as_deref()).await?;
             let out = self.request(&call, url.clone(), &token, &id, attempt)?;
             if let Some(recorder) = &self.0.environment.recorder {
@@ -175,10 +183,10 @@ impl Graph {
         }
     }
 
-    /// Waits until the limits let `call` go, for a short while.
-    async fn turn(&self, call: &Call) -> Result<Place<'_>, Failure> {
+    /// Waits until the limits let `call` go, for a short while. `alone`: it is a request of its own, and not part of a batch.
+    async fn turn(&self, call: &Call, alone: bool) -> Result<Place<'_>, Failure> {
         let began = self.now();
-        let ticket = self.throttle().join(began, call);
+        let ticket = self.throttle().join(began, call, alone);
         let place = Place { graph: self, ticket: Some(ticket) };
         loop {
             let moved = self.0.moved.notified();

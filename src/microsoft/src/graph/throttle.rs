@@ -249,6 +249,7 @@ struct Queued {
     scope: Scope,
     paces: Vec<(Pace, f64)>,
     precedence: Precedence,
+    alone: bool,
     in_flight: bool,
 }
 
@@ -262,15 +263,16 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
-    /// Takes a place in the queue; [`Throttle::leave`] or [`Throttle::done`] gives it back.
-    pub(crate) fn join(&mut self, now: Duration, call: &Call) -> Ticket {
+    /// Takes a place in the queue; [`Throttle::leave`] or [`Throttle::done`] gives it back. Calls that are not `alone` go in
+    /// one request with others, so they wait for none of these to end.
+    pub(crate) fn join(&mut self, now: Duration, call: &Call, alone: bool) -> Ticket {
         let paces = paces(call);
         for (pace, _) in &paces {
             self.meters.entry(pace.clone()).or_insert_with(|| Meter::new(pace.bounds(), now));
         }
         let ticket = Ticket(self.next);
         self.next += 1;
-        let queued = Queued { scope: call.scope.clone(), paces, precedence: call.precedence, in_flight: false };
+        let queued = Queued { scope: call.scope.clone(), paces, precedence: call.precedence, alone, in_flight: false };
         self.queue.insert(ticket, queued);
         if self.meters.len() + self.pauses.len() > SCOPES_MAX {
             self.forget_idle(now);
@@ -294,7 +296,7 @@ impl Throttle {
         let mut at = now;
         for (pace, cost) in &own.paces {
             let meter = self.meters.get_mut(pace).expect("joining made it, and what is queued is not forgotten");
-            let busy = meter.in_flight >= meter.bounds.in_flight_max;
+            let busy = own.alone && meter.in_flight >= meter.bounds.in_flight_max;
             at = at.max(meter.free_at(now, *cost));
             if busy || ahead {
                 at = at.max(now + LOOK_AGAIN);
@@ -412,7 +414,7 @@ mod tests {
     fn run(throttle: &mut Throttle, calls: impl Iterator<Item = Call>, mut now: Duration) -> Vec<Duration> {
         let mut went = Vec::new();
         for call in calls {
-            let ticket = throttle.join(now, &call);
+            let ticket = throttle.join(now, &call, true);
             while let Admission::At(at) = throttle.admit(now, ticket) {
                 assert!(at > now, "asking again must lead somewhere");
                 now = at;
@@ -459,18 +461,18 @@ mod tests {
     fn a_refusal_pauses_its_channel_and_no_other_scope() {
         let mut throttle = Throttle::default();
         let now = Duration::from_secs(10);
-        let ticket = throttle.join(now, &post("a", Precedence::Routine));
+        let ticket = throttle.join(now, &post("a", Precedence::Routine), true);
         assert_eq!(throttle.admit(now, ticket), Admission::Go);
         let asked = Some(Duration::from_millis(2128));
         let until = throttle.done(now, ticket, Outcome::TooFast { retry_after: asked, jitter: 0.5 });
         assert_eq!(until, Some(now + Duration::from_millis(2128)));
 
-        let same = throttle.join(now, &post("a", Precedence::Flash));
+        let same = throttle.join(now, &post("a", Precedence::Flash), true);
         assert_eq!(throttle.admit(now, same), Admission::At(now + Duration::from_millis(2128)));
-        let other = throttle.join(now, &elsewhere());
+        let other = throttle.join(now, &elsewhere(), true);
         assert_eq!(throttle.admit(now, other), Admission::Go);
         // Another channel of the team keeps the slower pace, and does not wait behind the paused one.
-        let neighbour = throttle.join(now, &post("b", Precedence::Routine));
+        let neighbour = throttle.join(now, &post("b", Precedence::Routine), true);
         assert_eq!(throttle.admit(now, neighbour), Admission::At(now + Duration::from_secs(1)));
         assert_eq!(throttle.admit(now + Duration::from_secs(1), neighbour), Admission::Go);
     }
@@ -481,7 +483,7 @@ mod tests {
         let mut now = Duration::ZERO;
         let mut waits = Vec::new();
         for _ in 0..10 {
-            let ticket = throttle.join(now, &post("a", Precedence::Routine));
+            let ticket = throttle.join(now, &post("a", Precedence::Routine), true);
             while let Admission::At(at) = throttle.admit(now, ticket) {
                 now = at;
             }
@@ -490,7 +492,7 @@ mod tests {
             now = until;
         }
         assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-        let ticket = throttle.join(now, &post("b", Precedence::Routine));
+        let ticket = throttle.join(now, &post("b", Precedence::Routine), true);
         while let Admission::At(at) = throttle.admit(now, ticket) {
             now = at;
         }
@@ -503,7 +505,7 @@ mod tests {
         let mut throttle = Throttle::default();
         let went = run(&mut throttle, (0..400).map(|_| post("a", Precedence::Routine)), Duration::ZERO);
         let now = *went.last().unwrap() + Duration::from_secs(1);
-        let ticket = throttle.join(now, &post("a", Precedence::Routine));
+        let ticket = throttle.join(now, &post("a", Precedence::Routine), true);
         assert_eq!(throttle.admit(now, ticket), Admission::Go);
         throttle.done(now, ticket, Outcome::TooFast { retry_after: Some(Duration::from_secs(1)), jitter: 0.0 });
         let went = run(&mut throttle, (0..800).map(|_| post("a", Precedence::Routine)), now + Duration::from_secs(1));
@@ -515,10 +517,10 @@ mod tests {
     fn an_urgent_call_passes_those_that_wait_for_the_same_pace() {
         let mut throttle = Throttle::default();
         let now = Duration::ZERO;
-        let first = throttle.join(now, &post("a", Precedence::Routine));
+        let first = throttle.join(now, &post("a", Precedence::Routine), true);
         assert_eq!(throttle.admit(now, first), Admission::Go);
-        let waits = throttle.join(now, &post("a", Precedence::Routine));
-        let urgent = throttle.join(now, &post("b", Precedence::Flash));
+        let waits = throttle.join(now, &post("a", Precedence::Routine), true);
+        let urgent = throttle.join(now, &post("b", Precedence::Flash), true);
         let later = Duration::from_millis(500);
         assert!(matches!(throttle.admit(later, waits), Admission::At(_)), "the flash call is ahead");
         assert_eq!(throttle.admit(later, urgent), Admission::Go);
@@ -531,7 +533,7 @@ mod tests {
         let mut throttle = Throttle::default();
         let now = Duration::ZERO;
         let call = Call::get("/users/u/messages", Scope::Mailbox("u".to_owned()), Precedence::Routine);
-        let tickets: Vec<Ticket> = (0..4).map(|_| throttle.join(now, &call)).collect();
+        let tickets: Vec<Ticket> = (0..4).map(|_| throttle.join(now, &call, true)).collect();
         let going = |t: &mut Throttle| tickets.iter().filter(|x| t.admit(now, **x) == Admission::Go).count();
         assert_eq!(going(&mut throttle), 3);
     }
@@ -539,7 +541,7 @@ mod tests {
     #[test]
     fn a_wrong_time_does_not_stop_a_scope_for_ever() {
         let mut throttle = Throttle::default();
-        let ticket = throttle.join(Duration::ZERO, &elsewhere());
+        let ticket = throttle.join(Duration::ZERO, &elsewhere(), true);
         throttle.admit(Duration::ZERO, ticket);
         let asked = Some(Duration::from_secs(u64::MAX / 4));
         let until = throttle.done(Duration::ZERO, ticket, Outcome::Ailing { retry_after: asked, jitter: 0.0 });
