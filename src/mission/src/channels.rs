@@ -299,12 +299,18 @@ impl Tx<'_> {
     /// Tells the channel and the user that the user is in.
     pub(crate) fn tell_user_added(&mut self, c: &Channel, user: Id) -> rusqlite::Result<()> {
         let members = member_ids(&self.db, c.id)?;
-        let fill = |b: Broadcast| b.with("user_id", user.as_str()).with("team_id", text(&c.team_id));
-        self.tell(fill(Broadcast::to_channel("user_added", c.id, members)).omitting(user));
-        let mut own = fill(Broadcast::to_user("user_added", user));
+        let others = Broadcast::to_channel("user_added", c.id, members).omitting(user);
+        self.tell(others.with("user_id", user.as_str()).with("team_id", text(&c.team_id)));
+        self.tell_added_user(c, user);
+        Ok(())
+    }
+
+    /// Tells the user alone of being in.
+    fn tell_added_user(&mut self, c: &Channel, user: Id) {
+        let own = Broadcast::to_user("user_added", user).with("user_id", user.as_str());
+        let mut own = own.with("team_id", text(&c.team_id));
         own.channel_id = Some(c.id);
         self.tell(own);
-        Ok(())
     }
 
     /// Tells the channel and the user that the user is out.
@@ -369,8 +375,24 @@ fn open_direct(tx: &mut Tx<'_>, a: Id, b: Id, local: bool) -> AppResult<Channel>
 
 /// Makes `user` a member and tells everyone concerned.
 pub(crate) fn join(tx: &mut Tx<'_>, c: &Channel, user: Id, admin: bool) -> AppResult<()> {
+    match begin_membership(tx, c, user, admin)? {
+        true => Ok(tx.tell_user_added(c, user)?),
+        false => Ok(()),
+    }
+}
+
+/// As [`join`], and tells `user` alone: for those who come by the thousand. The others see them when they next look.
+pub(crate) fn join_among_many(tx: &mut Tx<'_>, c: &Channel, user: Id, admin: bool) -> AppResult<()> {
+    if begin_membership(tx, c, user, admin)? {
+        tx.tell_added_user(c, user);
+    }
+    Ok(())
+}
+
+/// `false` for who was a member before.
+fn begin_membership(tx: &mut Tx<'_>, c: &Channel, user: Id, admin: bool) -> AppResult<bool> {
     if member(&tx.db, c.id, user)?.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     tx.save_channel_member(c, user, tx.now, 0, admin)?;
     // A member who comes back starts reading afresh.
@@ -380,7 +402,7 @@ pub(crate) fn join(tx: &mut Tx<'_>, c: &Channel, user: Id, admin: bool) -> AppRe
             urgent_mention_count = 0, last_viewed_at = 0, explicit_roles = '' WHERE channel_id = ?1 AND user_id = ?2",
         [c.id.as_str(), user.as_str()],
     )?;
-    Ok(tx.tell_user_added(c, user)?)
+    Ok(true)
 }
 
 /// Ends a membership and tells everyone concerned.

@@ -25,6 +25,8 @@ const STEPS: &[&str] = &[
     INTEGRATIONS,
     UNDELIVERED,
     ENTRA,
+    DIRECTORY,
+    ENROLMENTS,
 ];
 
 /// The version that this program writes.
@@ -297,6 +299,25 @@ ALTER TABLE teams ADD COLUMN last_icon_update INTEGER NOT NULL DEFAULT 0;
 const ENTRA: &str = "
 ALTER TABLE users ADD COLUMN entra TEXT NOT NULL DEFAULT '';
 CREATE INDEX users_entra ON users (entra) WHERE entra <> '';
+";
+
+/// What the directory sync did and may undo, and what it keeps for its next round. `alias` is what the username was made from;
+/// `disabled` marks those whom it deactivated, `added` the memberships that it made itself.
+const DIRECTORY: &str = "
+CREATE TABLE directory_people (
+    user_id TEXT PRIMARY KEY, alias TEXT NOT NULL, disabled INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE directory_members (
+    user_id TEXT NOT NULL, team_id TEXT NOT NULL, channel_id TEXT NOT NULL, added INTEGER NOT NULL,
+    PRIMARY KEY (user_id, team_id, channel_id)) STRICT, WITHOUT ROWID;
+CREATE TABLE directory_keep (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+";
+
+/// Links with which people set a password of their own here. Each is good once.
+const ENROLMENTS: &str = "
+CREATE TABLE enrolments (
+    token_hash BLOB PRIMARY KEY, user_id TEXT NOT NULL, create_at INTEGER NOT NULL, expires_at INTEGER NOT NULL)
+    STRICT, WITHOUT ROWID;
+CREATE INDEX enrolments_user ON enrolments (user_id);
 ";
 
 /// Posts of this node that have not ended at the other sites.

@@ -17,7 +17,7 @@ const TOKEN_LIFE_MS: i64 = 100 * 365 * 24 * HOUR_MS;
 /// How stale `last_activity_at` may be before a request writes it; spares a commit per request.
 const ACTIVITY_MS: i64 = 5 * 60 * 1_000;
 
-fn token_hash(token: &str) -> [u8; 32] {
+pub(crate) fn token_hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 

@@ -430,29 +430,17 @@ impl Core {
             if by.user_id != user {
                 require_in_team("removeTeamMember", &tx.db, by, team, "remove_user_from_team")?;
             }
-            let member = member_of_team(&tx.db, team, user)?.ok_or_else(missing_member)?;
+            member_of_team(&tx.db, team, user)?.ok_or_else(missing_member)?;
             let leaver = require_user(&tx.db, user)?.user;
-            let sql = "SELECT * FROM channels WHERE team_id = ?1 AND id IN
-                (SELECT channel_id FROM channel_members WHERE user_id = ?2 AND delete_at = 0)";
-            for c in all(&tx.db, sql, [team.as_str(), user.as_str()], channel)? {
-                if c.name == TOWN_SQUARE {
-                    let (kind, text) = if by.user_id == user {
-                        ("system_leave_team", format!("@{} left the team.", leaver.username))
-                    } else {
-                        ("system_remove_from_team", format!("@{} removed from the team.", leaver.username))
-                    };
-                    tx.system_post(&c, by.user_id, kind, text, &[("username", &leaver.username)])?;
-                }
-                leave(tx, &c, user, by.user_id)?;
-            }
-            let told = team_member_ids(&tx.db, team)?;
-            tx.save_team_member(team, user, tx.now, tx.now, member.scheme_admin)?;
-            tx.tell(
-                Broadcast::to_team("leave_team", team, told)
-                    .with("user_id", user.as_str())
-                    .with("team_id", team.as_str()),
-            );
-            Ok(())
+            exit_team(tx, team, user, by.user_id, |tx, c| {
+                let (kind, text) = if by.user_id == user {
+                    ("system_leave_team", format!("@{} left the team.", leaver.username))
+                } else {
+                    ("system_remove_from_team", format!("@{} removed from the team.", leaver.username))
+                };
+                tx.system_post(c, by.user_id, kind, text, &[("username", &leaver.username)])?;
+                Ok(())
+            })
         })
     }
 
@@ -586,12 +574,14 @@ fn unread(db: &Connection, user: Id, team: Id) -> AppResult<TeamUnread> {
     Ok(unread.expect("a sum always gives a row"))
 }
 
-/// Adds `user`, who also joins the standard channels.
-pub(crate) fn add_to_team(tx: &mut Tx<'_>, by: &Session, team: Id, user: Id, admin: bool) -> AppResult<TeamMember> {
-    if let Some(member) = member_of_team(&tx.db, team, user)? {
-        return Ok(member);
-    }
-    let joiner = require_user(&tx.db, user)?.user;
+/// Makes `user` a member of the team and, by `join`, of its standard channels; which these are.
+pub(crate) fn enter_team(
+    tx: &mut Tx<'_>,
+    team: Id,
+    user: Id,
+    admin: bool,
+    join: fn(&mut Tx<'_>, &Channel, Id, bool) -> AppResult<()>,
+) -> AppResult<Vec<Channel>> {
     let sql = "SELECT count(*) FROM team_members WHERE team_id = ?1 AND delete_at = 0";
     if count(&tx.db, sql, [team.as_str()])? >= i64::from(tx.core.settings.max_team_members) {
         return Err(AppError::bad(
@@ -605,6 +595,41 @@ pub(crate) fn add_to_team(tx: &mut Tx<'_>, by: &Session, team: Id, user: Id, adm
     let standard: Vec<Channel> = all(&tx.db, sql, [team.as_str(), TOWN_SQUARE, OFF_TOPIC], channel)?;
     for c in &standard {
         join(tx, c, user, admin)?;
+    }
+    tx.tell(Broadcast::to_user("added_to_team", user).with("team_id", team.as_str()).with("user_id", user.as_str()));
+    Ok(standard)
+}
+
+/// Ends the membership of `user` in the team and in all of its channels, by `remover`; `post` writes of it where that is usual.
+pub(crate) fn exit_team(
+    tx: &mut Tx<'_>,
+    team: Id,
+    user: Id,
+    remover: Id,
+    post: impl Fn(&mut Tx<'_>, &Channel) -> AppResult<()>,
+) -> AppResult<()> {
+    let member = member_of_team(&tx.db, team, user)?.ok_or_else(missing_member)?;
+    let sql = "SELECT * FROM channels WHERE team_id = ?1 AND id IN
+        (SELECT channel_id FROM channel_members WHERE user_id = ?2 AND delete_at = 0)";
+    for c in all(&tx.db, sql, [team.as_str(), user.as_str()], channel)? {
+        if c.name == TOWN_SQUARE {
+            post(tx, &c)?;
+        }
+        leave(tx, &c, user, remover)?;
+    }
+    let told = team_member_ids(&tx.db, team)?;
+    tx.save_team_member(team, user, tx.now, tx.now, member.scheme_admin)?;
+    tx.tell(Broadcast::to_team("leave_team", team, told).with("user_id", user.as_str()).with("team_id", team.as_str()));
+    Ok(())
+}
+
+/// Adds `user`, who also joins the standard channels.
+pub(crate) fn add_to_team(tx: &mut Tx<'_>, by: &Session, team: Id, user: Id, admin: bool) -> AppResult<TeamMember> {
+    if let Some(member) = member_of_team(&tx.db, team, user)? {
+        return Ok(member);
+    }
+    let joiner = require_user(&tx.db, user)?.user;
+    for c in &enter_team(tx, team, user, admin, join)? {
         if c.name == TOWN_SQUARE {
             if by.user_id == user {
                 let text = format!("{} joined the team.", joiner.username);
@@ -621,6 +646,5 @@ pub(crate) fn add_to_team(tx: &mut Tx<'_>, by: &Session, team: Id, user: Id, adm
             }
         }
     }
-    tx.tell(Broadcast::to_user("added_to_team", user).with("team_id", team.as_str()).with("user_id", user.as_str()));
     member_of_team(&tx.db, team, user)?.ok_or_else(missing_member)
 }

@@ -20,9 +20,9 @@ use crate::types::{NewUser, Session, StringMap, User, UserAutocomplete, UserFilt
 
 /// bcrypt's limit, which clients know from the real server.
 const PASSWORD_MAX_BYTES: usize = 72;
-const NAME_MAX_RUNES: usize = 64;
-const POSITION_MAX_RUNES: usize = 128;
-const EMAIL_MAX_BYTES: usize = 128;
+pub(crate) const NAME_MAX_RUNES: usize = 64;
+pub(crate) const POSITION_MAX_RUNES: usize = 128;
+pub(crate) const EMAIL_MAX_BYTES: usize = 128;
 const PAGE_MAX: u32 = 200;
 
 const NOT_FOUND: &str = "app.user.missing_account.const";
@@ -154,6 +154,19 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Sets a password that is hashed already, and ends every session but `kept`.
+    pub(crate) fn put_password(&mut self, id: Id, hash: &str, kept: &str) -> rusqlite::Result<()> {
+        run(
+            &self.db,
+            "UPDATE users SET password = ?2, last_password_update = ?3, failed_attempts = 0 WHERE id = ?1",
+            params![id.as_str(), hash, self.now],
+        )?;
+        // Whoever held the old password may also hold a session.
+        run(&self.db, "DELETE FROM sessions WHERE user_id = ?1 AND id <> ?2", [id.as_str(), kept])?;
+        self.sessions_ended.push(id);
+        Ok(())
+    }
+
     /// Tells everyone; `user_updated` carries an object, and each user gets their own full variant.
     pub(crate) fn tell_user_updated(&mut self, user: &User) {
         let public = user.clone().sanitized_for(None);
@@ -282,7 +295,7 @@ pub(crate) fn check_username(name: &str) -> AppResult<()> {
     if fits && !["all", "channel", "matterbot", "system"].contains(&name) { Ok(()) } else { Err(invalid("username")) }
 }
 
-fn plausible_email(email: &str) -> bool {
+pub(crate) fn plausible_email(email: &str) -> bool {
     let lower = !email.chars().any(|c| c.is_uppercase() || c.is_whitespace() || c.is_control());
     lower
         && email.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'))
@@ -623,6 +636,7 @@ impl Core {
             let mut row = require_user(&tx.db, id)?;
             require_arrived(&row)?;
             let before = row.version;
+            let was = row.user.clone();
             let u = &mut row.user;
             let set = |field: &mut String, value: &Option<String>| {
                 if let Some(value) = value {
@@ -656,6 +670,12 @@ impl Core {
                 if let Some(value) = value {
                     field.clone_from(value);
                 }
+            }
+            // The directory would only write them again.
+            if row.entra.is_some() && of_directory(u) != of_directory(&was) {
+                let id = "api.user.patch_user.login_provider_attribute_set.app_error";
+                let message = "This is set by your organisation's directory and can be changed there only.";
+                return Err(AppError::new("patchUser", id, message, 409));
             }
             u.update_at = tx.now.max(u.update_at + 1);
             check_profile(u)?;
@@ -755,18 +775,13 @@ impl Core {
     fn set_password(&self, id: Id, new: &str, kept: &str) -> AppResult<()> {
         self.0.check_password(new)?;
         let hash = hash_password(new)?;
-        self.write(|tx| {
-            run(
-                &tx.db,
-                "UPDATE users SET password = ?2, last_password_update = ?3, failed_attempts = 0 WHERE id = ?1",
-                params![id.as_str(), hash, tx.now],
-            )?;
-            // Whoever held the old password may also hold a session.
-            run(&tx.db, "DELETE FROM sessions WHERE user_id = ?1 AND id <> ?2", [id.as_str(), kept])?;
-            tx.sessions_ended.push(id);
-            Ok(())
-        })
+        self.write(|tx| Ok(tx.put_password(id, &hash, kept)?))
     }
+}
+
+/// What a directory says of a person.
+fn of_directory(u: &User) -> [&str; 5] {
+    [&u.username, &u.email, &u.first_name, &u.last_name, &u.position]
 }
 
 /// Who belongs to a team or channel is for those to know who may look into it.

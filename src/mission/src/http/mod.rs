@@ -22,6 +22,7 @@ mod channels;
 mod clientconfig;
 mod drafts;
 mod emoji;
+pub mod enroll;
 mod files;
 mod integrations;
 mod mirror;

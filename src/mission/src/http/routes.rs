@@ -12,8 +12,8 @@ use super::call::Call;
 use super::reply::Reply;
 use super::unlicensed::{self, Refusal};
 use super::{
-    accounts, admin, bookmarks, bots, categories, channels, drafts, emoji, files, integrations, pictures, posts,
-    preferences, search, system, tab, teams, threads, uploads, users,
+    accounts, admin, bookmarks, bots, categories, channels, drafts, emoji, enroll, files, integrations, pictures,
+    posts, preferences, search, system, tab, teams, threads, uploads, users,
 };
 use crate::error::AppResult;
 
@@ -242,7 +242,9 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/users/{user_id}/reset_failed_attempts", Own, accounts::reset_failed_attempts).noted(),
     put("/api/v4/users/{user_id}/mfa", Own, accounts::set_mfa).noted(),
     post("/api/v4/users/{user_id}/mfa/generate", Own, accounts::generate_mfa).noted(),
-    post("/api/v4/users/password/reset", Anyone, accounts::reset_password).noted(),
+    get("/holdfast/enroll", Anyone, enroll::show),
+    hashing(Method::POST, "/holdfast/enroll", Anyone, enroll::take).without_csrf(),
+    hashing(Method::POST, "/api/v4/users/password/reset", Anyone, accounts::reset_password).noted(),
     post("/api/v4/users/password/reset/send", Anyone, accounts::send_password_reset),
     post("/api/v4/users/email/verify", Anyone, accounts::verify_email),
     post("/api/v4/users/email/verify/send", Anyone, accounts::send_verification),

@@ -29,6 +29,7 @@ use crate::{CoreOptions, CoreSettings, IntegrationSettings};
 
 mod drafts;
 mod emoji;
+mod enroll;
 mod integrations;
 mod marks;
 mod search;

@@ -44,6 +44,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("POST /api/v4/users/tokens/search", "", r#"{"term":"author"}"#),
     ("PUT /api/v4/users/{user_id}/mfa", "", r#"{"activate":false}"#),
     ("POST /api/v4/users/password/reset", "", MAIL_TOKEN),
+    ("POST /holdfast/enroll", "", "token=x&password=x&again=x"),
     ("POST /api/v4/users/password/reset/send", "", r#"{"email":"author@site.example"}"#),
     ("POST /api/v4/users/email/verify", "", MAIL_TOKEN),
     ("POST /api/v4/users/email/verify/send", "", r#"{"email":"author@site.example"}"#),
@@ -203,9 +204,11 @@ const ANSWERS: &[(&str, u16)] = &[
     ("GET /api/v4/emoji/name/{emoji_name}", 404),
     // Sign-up is closed, but for administrators.
     ("POST /api/v4/users", 403),
-    // There is no mail, so no link is good and no invitation goes out.
+    // There is no mail, so no invitation goes out, and the operator gave no link.
     ("POST /api/v4/teams/{team_id}/invite/email", 501),
     ("POST /api/v4/users/password/reset", 400),
+    ("GET /holdfast/enroll", 400),
+    ("POST /holdfast/enroll", 400),
     ("POST /api/v4/users/password/reset/send", 501),
     ("POST /api/v4/users/email/verify", 400),
     // Only who wrote it may, no administrator.
