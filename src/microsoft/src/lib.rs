@@ -4,6 +4,7 @@
 //!  targets, directory --Call--> graph --throttle, budget--> transport --TLS--> Graph
 //!                                 |                             ^
 //!                                 `--token--> entra ------------'------------> Entra ID
+//!  reach: what probes and calls show of both, and whether delivery may run
 //! ```
 //!
 //! Invariants
@@ -23,6 +24,7 @@ pub mod cloud;
 pub mod entra;
 pub mod environment;
 pub mod graph;
+pub mod reach;
 pub mod settings;
 #[cfg(test)]
 mod testkit;
@@ -34,4 +36,5 @@ pub use environment::{
     Budget, GraphEnvironment, HeldBecause, Random, RecordedRequest, Recorder, Timer, TokioTimer, Vault,
 };
 pub use graph::{Acting, Answer, Call, CallBody, Failure, Graph, Refusal, RefusalKind, Retry, Scope};
+pub use reach::Reach;
 pub use settings::{Credential, GraphSettings, MicrosoftSettings, SettingsError};

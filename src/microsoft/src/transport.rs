@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use model::{Precedence, UnixMillis};
-use telemetry::Verdict;
+use telemetry::{Metrics, Verdict};
 use tracing::debug;
 use url::Url;
 
@@ -160,6 +160,7 @@ impl Transport {
         }
         let granted = self.environment.budget.take(precedence, bytes as u64).await.map_err(Lost::NotSent)?;
         assert!((1..=bytes as u64).contains(&granted), "a budget grants something, and no more than was asked for");
+        self.environment.metrics.microsoft_sent_bytes_total.add((precedence,), granted);
         Ok(usize::try_from(granted).expect("no more than was asked for"))
     }
 
@@ -170,6 +171,7 @@ impl Transport {
         let ours = self.environment.clock.now().0.div_euclid(1000);
         let ahead = i64::try_from(date.as_secs()).unwrap_or(i64::MAX).saturating_sub(ours).max(NO_SKEW + 1);
         self.skew_s.store(ahead, Ordering::Relaxed);
+        self.environment.metrics.microsoft_clock_ahead_seconds.set((), ahead as f64);
         if ahead.unsigned_abs() > SKEW_MAX.as_secs() {
             let side = if ahead > 0 { "behind" } else { "ahead of" };
             let text =
@@ -273,6 +275,7 @@ struct Paced {
     granted: usize,
     precedence: Precedence,
     budget: Arc<dyn Budget>,
+    metrics: Arc<Metrics>,
     progress: Arc<Progress>,
     asking: Mutex<Option<BoxFuture<'static, Result<u64, HeldBecause>>>>,
 }
@@ -286,7 +289,8 @@ impl Paced {
         progress: Arc<Progress>,
     ) -> Self {
         let budget = Arc::clone(&environment.budget);
-        Self { body, granted, precedence, budget, progress, asking: Mutex::new(None) }
+        let metrics = Arc::clone(&environment.metrics);
+        Self { body, granted, precedence, budget, metrics, progress, asking: Mutex::new(None) }
     }
 
     fn ask(&self) -> BoxFuture<'static, Result<u64, HeldBecause>> {
@@ -317,7 +321,10 @@ impl Body for Paced {
                 Poll::Ready(answer) => {
                     this.progress.waits_for_budget.store(0, Ordering::Relaxed);
                     match answer {
-                        Ok(granted) => this.granted = usize::try_from(granted).unwrap_or(usize::MAX),
+                        Ok(granted) => {
+                            this.metrics.microsoft_sent_bytes_total.add((this.precedence,), granted);
+                            this.granted = usize::try_from(granted).unwrap_or(usize::MAX);
+                        }
                         Err(held) => {
                             let text = held.to_string();
                             *this.progress.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);

@@ -236,6 +236,80 @@ label_enum! {
 }
 
 label_enum! {
+    /// What is probed on the way to Microsoft 365.
+    MicrosoftDestination {
+        /// Where to sign in.
+        Entra = "entra",
+        /// Where everything else is.
+        Graph = "graph",
+    }
+}
+
+label_enum! {
+    /// What a destination of Microsoft is found to be over time.
+    MicrosoftReach {
+        /// It does not answer, or nothing may leave.
+        Down = "down",
+        /// It answered, or was not probed yet.
+        Probing = "probing",
+        /// It answers often, not always.
+        Degraded = "degraded",
+        /// It answers.
+        Up = "up",
+    }
+}
+
+label_enum! {
+    /// What came of a probe.
+    MicrosoftProbe {
+        /// The real service answered.
+        Good = "good",
+        /// It did not.
+        Bad = "bad",
+        /// Nothing may leave: none was sent.
+        Held = "held",
+    }
+}
+
+label_enum! {
+    /// A service behind Microsoft Graph; each fails and is throttled by itself.
+    MicrosoftService {
+        /// Users and groups.
+        Directory = "directory",
+        /// Teams, channels and chats.
+        Teams = "teams",
+        /// Mailboxes and calendars.
+        Outlook = "outlook",
+        /// Files and lists.
+        SharePoint = "sharepoint",
+        /// Planner.
+        Planner = "planner",
+        /// The rest.
+        Other = "other",
+    }
+}
+
+label_enum! {
+    /// How a call to Microsoft Graph ended.
+    MicrosoftOutcome {
+        /// With success.
+        Done = "done",
+        /// Not sent.
+        Held = "held",
+        /// Held back by a limit, or refused for speed.
+        Throttled = "throttled",
+        /// Refused.
+        Refused = "refused",
+        /// Nobody knows.
+        Unknown = "unknown",
+        /// Without a token.
+        SignIn = "sign_in",
+        /// With an answer that is not understood.
+        Broken = "broken",
+    }
+}
+
+label_enum! {
     /// What this node is.
     Role {
         /// A tactical site.

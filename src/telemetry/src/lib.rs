@@ -22,8 +22,9 @@ mod table;
 
 pub use health::{Check, Grade, Health, Verdict};
 pub use labels::{
-    Build, Destination, Direction, LinkName, LinkReach, LinkState, ObjectCount, ParcelRefusal, PeerName, Refusal,
-    RequestKind, Role, StatusClass, Term,
+    Build, Destination, Direction, LinkName, LinkReach, LinkState, MicrosoftDestination, MicrosoftOutcome,
+    MicrosoftProbe, MicrosoftReach, MicrosoftService, ObjectCount, ParcelRefusal, PeerName, Refusal, RequestKind, Role,
+    StatusClass, Term,
 };
 pub use logging::{LogError, LogFormat, LogSettings};
 pub use metric::{Counter, DiskHistogram, Gauge, Histogram, MetricKind, Row};

@@ -4,8 +4,9 @@ use model::{Precedence, SpaceLevel, UnixMillis};
 use prometheus::TextEncoder;
 
 use crate::labels::{
-    Build, Destination, Direction, LinkName, LinkReach, LinkState, ObjectCount, ParcelRefusal, PeerName, Refusal,
-    RequestKind, Role, StatusClass, Term,
+    Build, Destination, Direction, LinkName, LinkReach, LinkState, MicrosoftDestination, MicrosoftOutcome,
+    MicrosoftProbe, MicrosoftReach, MicrosoftService, ObjectCount, ParcelRefusal, PeerName, Refusal, RequestKind, Role,
+    StatusClass, Term,
 };
 use crate::metric::metrics;
 
@@ -109,6 +110,13 @@ metrics! {
     mission_http_requests_total: Counter [kind: RequestKind, status: StatusClass] "Requests answered by the mission core.",
     mission_http_body_bytes_total: Counter [direction: Direction] "Bytes of HTTP bodies: up is what clients received, down is what they sent.",
 
+    microsoft_reach: Gauge [destination: MicrosoftDestination, state: MicrosoftReach] "1 for what this destination is found to be over time, 0 for the others.",
+    microsoft_probes_total: Counter [destination: MicrosoftDestination, outcome: MicrosoftProbe] "Probes, by what came of them.",
+    microsoft_calls_total: Counter [service: MicrosoftService, outcome: MicrosoftOutcome] "Calls to Microsoft Graph, by how they ended for whoever made them.",
+    microsoft_throttled_total: Counter [service: MicrosoftService] "Answers of Microsoft Graph that refused for speed.",
+    microsoft_sent_bytes_total: Counter [precedence: Precedence] "Bytes sent to Microsoft: heads and bodies of requests, without TLS and what lies below.",
+    microsoft_clock_ahead_seconds: Gauge [] "By how much Microsoft's clock is ahead of this node's, as its last answer had it.",
+
     process_start_time_seconds: Gauge [] "When this node started, as seconds since 1970.",
     process_health_checks: Gauge [] "Health checks that are not ok.",
     build_info: Gauge [version: Build, role: Role] "1 for the version and role that run.",
@@ -145,6 +153,13 @@ impl Metrics {
     pub fn set_link_reach(&self, peer: &PeerName, link: &LinkName, reach: LinkReach) {
         for each in LinkReach::ALL {
             self.carrier_link_reach.set((peer.clone(), link.clone(), *each), if *each == reach { 1.0 } else { 0.0 });
+        }
+    }
+
+    /// Marks what `destination` is found to be.
+    pub fn set_microsoft_reach(&self, destination: MicrosoftDestination, state: MicrosoftReach) {
+        for each in MicrosoftReach::ALL {
+            self.microsoft_reach.set((destination, *each), if *each == state { 1.0 } else { 0.0 });
         }
     }
 

@@ -24,6 +24,8 @@ pub struct SignedIn {
     /// When the present refresh token came. It dies when it is not used for 90 days.
     pub renewed: UnixMillis,
     pub(crate) refresh_token: Sensitive<String>,
+    /// It came to a public client: Entra refuses a secret or certificate with it.
+    pub(crate) public: bool,
 }
 
 /// What a file holds before it is sealed.
@@ -33,6 +35,7 @@ struct Record {
     username: String,
     renewed_ms: i64,
     refresh_token: String,
+    public: bool,
 }
 
 /// The files.
@@ -74,8 +77,9 @@ impl Book {
             username: signed_in.username.clone(),
             renewed_ms: signed_in.renewed.0,
             refresh_token: signed_in.refresh_token.0.clone(),
+            public: signed_in.public,
         };
-        let plain = serde_json::to_vec(&record).expect("four plain fields become JSON");
+        let plain = serde_json::to_vec(&record).expect("plain fields become JSON");
         write_durably(&path, &self.vault.seal(&plain))
     }
 
@@ -100,6 +104,7 @@ impl Book {
             username: record.username,
             renewed: UnixMillis(record.renewed_ms),
             refresh_token: Sensitive(record.refresh_token),
+            public: record.public,
         })
     }
 
@@ -141,6 +146,7 @@ mod tests {
             username: "ada@example.org".to_owned(),
             renewed: UnixMillis(7),
             refresh_token: Sensitive(token.to_owned()),
+            public: true,
         }
     }
 

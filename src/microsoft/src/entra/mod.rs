@@ -12,6 +12,8 @@ mod book;
 pub(crate) mod challenge;
 pub(crate) mod discovery;
 mod error;
+mod sign_in;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,10 +29,13 @@ use url::Url;
 
 pub use book::SignedIn;
 pub use error::{Advice, EntraError};
+pub use sign_in::{BrowserSignIn, DeviceCode, insufficient_claims};
+pub use verify::{Expected, Identity, VerifyError};
 
 use self::book::Book;
 use self::discovery::Endpoints;
 use self::error::ErrorBody;
+use self::verify::Keys;
 use crate::environment::{GraphEnvironment, HeldBecause};
 use crate::graph::retry_after;
 use crate::settings::{Credential, GraphSettings};
@@ -62,6 +67,15 @@ pub(crate) enum Who {
     User(String),
 }
 
+/// Does a request prove that it comes from the registered application?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// By the secret or the certificate.
+    Credential,
+    /// No: Entra refuses a proof with what a public client got, by device code or in a browser on the same machine.
+    None,
+}
+
 /// There is no token. Nothing was sent to Graph.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoToken {
@@ -87,6 +101,7 @@ struct Inner {
     book: Book,
     endpoints: Mutex<Option<(Endpoints, Duration)>>,
     slots: Mutex<BTreeMap<Who, Arc<tokio::sync::Mutex<Slot>>>>,
+    keys: tokio::sync::Mutex<Keys>,
 }
 
 /// What is known of one token. Locked while it is asked for, so that many calls ask once.
@@ -109,11 +124,13 @@ pub(crate) struct Granted {
     #[serde(deserialize_with = "seconds")]
     pub(crate) expires_in: u64,
     pub(crate) refresh_token: Option<String>,
+    pub(crate) id_token: Option<String>,
 }
 
 impl Entra {
     pub(crate) fn new(settings: &GraphSettings, environment: &GraphEnvironment, transport: Arc<Transport>) -> Self {
         let book = Book::at(environment.dir.join("people"), Arc::clone(&environment.vault));
+        let keys = Keys::open(environment.dir.join("signing-keys"), Arc::clone(&environment.vault));
         Self(Arc::new(Inner {
             settings: settings.clone(),
             environment: environment.clone(),
@@ -121,6 +138,7 @@ impl Entra {
             book,
             endpoints: Mutex::new(None),
             slots: Mutex::new(BTreeMap::new()),
+            keys: tokio::sync::Mutex::new(keys),
         }))
     }
 
@@ -234,7 +252,7 @@ impl Entra {
             ("scope", self.0.settings.hosts.default_scope()),
             ("claims", challenge::merged(challenge)),
         ];
-        self.grant(form, precedence).await
+        self.grant(form, Proof::Credential, precedence).await
     }
 
     async fn user_token(&self, oid: &str, precedence: Precedence, challenge: Option<&str>) -> Result<Granted, NoToken> {
@@ -245,7 +263,8 @@ impl Entra {
             ("scope", self.delegated_scope()),
             ("claims", challenge::merged(challenge)),
         ];
-        match self.grant(form, precedence).await {
+        let proof = if person.public { Proof::None } else { Proof::Credential };
+        match self.grant(form, proof, precedence).await {
             Ok(granted) => {
                 if let Some(token) = &granted.refresh_token {
                     let renewed = self.0.environment.clock.now();
@@ -274,18 +293,19 @@ impl Entra {
         format!("{} openid profile offline_access", self.0.settings.hosts.default_scope())
     }
 
-    /// One request to the token endpoint, with this application's proof of who it is.
+    /// One request to the token endpoint.
     pub(crate) async fn grant(
         &self,
         mut form: Vec<(&'static str, String)>,
+        proof: Proof,
         precedence: Precedence,
     ) -> Result<Granted, NoToken> {
         let endpoint = self.endpoints(precedence).await?.token;
         form.push(("client_id", self.client()));
-        match &self.0.settings.credential {
-            Credential::Public => {}
-            Credential::Secret(secret) => form.push(("client_secret", secret.0.clone())),
-            Credential::Certificate { certificate, key } => {
+        match (&self.0.settings.credential, proof) {
+            (Credential::Public, _) | (_, Proof::None) => {}
+            (Credential::Secret(secret), Proof::Credential) => form.push(("client_secret", secret.0.clone())),
+            (Credential::Certificate { certificate, key }, Proof::Credential) => {
                 let now = self.0.transport.their_time();
                 let jti = self.0.environment.uuid();
                 let signed = assertion::assertion(certificate, &key.0, endpoint.as_str(), &self.client(), &jti, now);

@@ -3,6 +3,7 @@
 mod batch;
 mod call;
 mod pages;
+mod reaching;
 mod throttle;
 mod upload;
 
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::{Sensitive, UnixMillis};
 use serde::Deserialize;
+use telemetry::{MicrosoftDestination, MicrosoftOutcome, MicrosoftService};
 use tokio::sync::Notify;
 use tracing::{debug, info};
 use url::Url;
@@ -25,10 +27,12 @@ pub use upload::{
     DriveItem, FileFacts, FileHashes, PIECE_UNIT_BYTES, UploadPlan, UploadProgress, UploadSource, UploadState,
 };
 
+use self::reaching::{Gate, Reaching, service_of};
 use self::throttle::{Admission, Outcome, Throttle, Ticket};
 use crate::cloud::same_origin;
 use crate::entra::{Entra, NoToken, Who, challenge};
-use crate::environment::{GraphEnvironment, RecordedRequest};
+use crate::environment::{GraphEnvironment, HeldBecause, RecordedRequest};
+use crate::reach::Evidence;
 use crate::settings::{GraphSettings, SettingsError};
 use crate::transport::{Came, Lost, Out, Transport};
 
@@ -51,6 +55,7 @@ struct Inner {
     transport: Arc<Transport>,
     entra: Entra,
     throttle: Mutex<Throttle>,
+    reaching: Reaching,
     /// Somebody left the queue.
     moved: Notify,
 }
@@ -63,9 +68,10 @@ impl Graph {
     pub fn new(settings: &GraphSettings, environment: GraphEnvironment) -> Result<Self, SettingsError> {
         let transport = Arc::new(Transport::new(settings, environment.clone())?);
         let entra = Entra::new(settings, &environment, Arc::clone(&transport));
+        let reaching = Reaching::new(settings.probe_every, Arc::clone(&transport), environment.clone());
         let settings = settings.clone();
         let throttle = Mutex::new(Throttle::default());
-        Ok(Self(Arc::new(Inner { settings, environment, transport, entra, throttle, moved: Notify::new() })))
+        Ok(Self(Arc::new(Inner { settings, environment, transport, entra, throttle, reaching, moved: Notify::new() })))
     }
 
     /// The client of Entra ID that this one gets its tokens from.
@@ -92,6 +98,27 @@ impl Graph {
     /// # Errors
     /// [`Failure`] says whether anything may have come of it.
     pub async fn call(&self, call: Call) -> Result<Answer, Failure> {
+        let service = service_of(&call.scope);
+        let ended = match self.0.reaching.gate(service) {
+            Ok(()) => self.attempts(&call, service).await,
+            Err(Gate::Down(why)) => Err(Failure::Held(HeldBecause::Unreachable(why))),
+            Err(Gate::Until(until)) => Err(Failure::Throttled { until: self.wall(until) }),
+        };
+        let outcome = match &ended {
+            Ok(_) => MicrosoftOutcome::Done,
+            Err(Failure::Held(_)) => MicrosoftOutcome::Held,
+            Err(Failure::Throttled { .. }) => MicrosoftOutcome::Throttled,
+            Err(Failure::Refused(_)) => MicrosoftOutcome::Refused,
+            Err(Failure::Unknown(_)) => MicrosoftOutcome::Unknown,
+            Err(Failure::SignIn(_)) => MicrosoftOutcome::SignIn,
+            Err(Failure::Broken(_)) => MicrosoftOutcome::Broken,
+        };
+        self.0.environment.metrics.microsoft_calls_total.inc((service, outcome));
+        ended
+    }
+
+    /// Sends a call, as often as is harmless.
+    async fn attempts(&self, call: &Call, service: MicrosoftService) -> Result<Answer, Failure> {
         let url = self.address(&call.path)?;
         let id = self.0.environment.uuid();
         let who = match &call.acting {
@@ -104,24 +131,33 @@ impl Graph {
         loop {
             attempt += 1;
             let last = attempt >= ATTEMPTS_MAX;
-            let place = self.turn(&call, true).await?;
-            let token = self.0.entra.token(&who, call.precedence, asked_for.as_deref()).await?;
-            let out = self.request(&call, url.clone(), &token, &id, attempt)?;
+            let place = self.turn(call, true).await?;
+            let token = self.token(&who, call, asked_for.as_deref()).await?;
+            let out = self.request(call, url.clone(), &token, &id, attempt)?;
             if let Some(recorder) = &self.0.environment.recorder {
-                recorder(&recorded(&call));
+                recorder(&recorded(call));
             }
             let came = match self.0.transport.send(out).await {
-                Ok(came) => came,
-                Err(Lost::NotSent(held)) => {
+                Ok(came) if came.headers.contains_key("request-id") => came,
+                // Neither success nor refusal by something that is not Graph means anything.
+                Ok(came) => {
                     drop(place);
-                    return Err(Failure::Held(held));
+                    let why = format!("what answered with {} is not Graph", came.status.as_u16());
+                    match self.lost(call, &id, Failure::Unknown(why), last || came.status.is_redirection()) {
+                        Some(failure) => return Err(failure),
+                        None => continue,
+                    }
+                }
+                Err(Lost::NotSent(held)) => {
+                    let failure = Failure::Held(held);
+                    self.note_failure(&failure);
+                    return Err(failure);
                 }
                 Err(Lost::Unknown(why)) => {
                     drop(place);
-                    info!(client_request_id = id, method = %call.method, why, "a call to Graph got no answer");
-                    match call.retry {
-                        Retry::Safe if !last => continue,
-                        Retry::Safe | Retry::Once => return Err(Failure::Unknown(why)),
+                    match self.lost(call, &id, Failure::Unknown(why), last) {
+                        Some(failure) => return Err(failure),
+                        None => continue,
                     }
                 }
                 Err(Lost::TooLarge(status)) => {
@@ -136,6 +172,8 @@ impl Graph {
             let wait = retry_after(&came.headers, self.0.environment.clock.now());
             let jitter = self.0.environment.fraction();
             note(&came, &id, &call.method);
+            self.0.reaching.note(MicrosoftDestination::Graph, Evidence::Good);
+            self.0.reaching.note_service(service, !status.is_server_error());
             if status.is_success() || status.is_redirection() {
                 place.done(self.now(), Outcome::Answered);
                 if let Some(wait) = nothing_left(&came.headers) {
@@ -153,6 +191,7 @@ impl Graph {
                     self.0.entra.discard(&who, &token).await;
                 }
                 429 | 509 => {
+                    self.0.environment.metrics.microsoft_throttled_total.inc((service,));
                     let until = place.done(self.now(), Outcome::TooFast { retry_after: wait, jitter });
                     let until = until.unwrap_or_else(|| self.now());
                     if last || until > self.now() + WAIT_INSIDE_MAX {
@@ -180,6 +219,30 @@ impl Graph {
                     return Err(Failure::Refused(refusal(came, &id, wait)));
                 }
             }
+        }
+    }
+
+    async fn token(&self, who: &Who, call: &Call, asked_for: Option<&str>) -> Result<Sensitive<String>, Failure> {
+        let got = self.0.entra.token(who, call.precedence, asked_for).await;
+        let reaching = &self.0.reaching;
+        match &got {
+            Ok(_) if *who == Who::App => reaching.note_sign_in(None),
+            Err(NoToken::Refused(refusal)) if *who == Who::App => reaching.note_sign_in(Some(refusal)),
+            Err(NoToken::Held(HeldBecause::Unreachable(why))) => {
+                reaching.note(MicrosoftDestination::Entra, Evidence::Bad(why.clone()));
+            }
+            Ok(_) | Err(NoToken::Refused(_) | NoToken::Held(_) | NoToken::Broken(_)) => {}
+        }
+        Ok(got?)
+    }
+
+    /// A call was sent and nobody knows what came of it: `None` when it is to be sent again.
+    fn lost(&self, call: &Call, id: &str, failure: Failure, last: bool) -> Option<Failure> {
+        info!(client_request_id = id, method = %call.method, error = %failure, "a call to Graph got no answer");
+        self.note_failure(&failure);
+        match call.retry {
+            Retry::Safe if !last => None,
+            Retry::Safe | Retry::Once => Some(failure),
         }
     }
 
