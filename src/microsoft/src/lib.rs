@@ -24,6 +24,7 @@ pub mod cloud;
 pub mod entra;
 pub mod environment;
 pub mod graph;
+pub mod package;
 pub mod reach;
 pub mod settings;
 #[cfg(test)]
@@ -36,5 +37,6 @@ pub use environment::{
     Budget, GraphEnvironment, HeldBecause, Random, RecordedRequest, Recorder, Timer, TokioTimer, Vault,
 };
 pub use graph::{Acting, Answer, Call, CallBody, Failure, Graph, Refusal, RefusalKind, Retry, Scope};
+pub use package::{AppSettings, PackageError, Registration, TeamsApp};
 pub use reach::Reach;
 pub use settings::{Credential, GraphSettings, MicrosoftSettings, SettingsError};
