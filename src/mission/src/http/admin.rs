@@ -69,13 +69,26 @@ pub(crate) fn put_config(call: &Call) -> AppResult<Reply> {
         let keys = keys.as_object()?;
         let (key, _) = keys.iter().find(|(key, value)| {
             let here = &current[section][key.as_str()];
-            value.as_str() != Some(MASKED) && !value.is_null() && here != *value
+            // mmctl sends everything, with Go's empty values for what it was not told.
+            let is_left_out = here.is_null() && is_empty(value);
+            value.as_str() != Some(MASKED) && !value.is_null() && !is_left_out && here != *value
         })?;
         Some(format!("{section}.{key}"))
     });
     match differing {
         None => get_config(call),
         Some(key) => Err(file_is_the_place(&format!("{key} was not changed"))),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(is_on) => !is_on,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(keys) => keys.values().all(is_empty),
     }
 }
 

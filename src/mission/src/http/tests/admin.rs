@@ -19,6 +19,13 @@ async fn the_settings_are_shown_masked_and_what_differs_from_the_file_is_refused
     let other = put("/api/v4/config/patch", json!({ "TeamSettings": { "SiteName": "Other" } })).await;
     assert_eq!((other.status, other.id()), (501, "holdfast.config_is_a_file.app_error"));
     assert!(other.json["message"].as_str().unwrap().contains("TeamSettings.SiteName"), "{}", other.json);
+    let mut filled_up = config.clone();
+    filled_up["ClientRequirements"] = json!({ "AndroidLatestVersion": "" });
+    filled_up["ServiceSettings"]["TLSOverwriteCiphers"] = json!([]);
+    assert_eq!(put("/api/v4/config/patch", filled_up.clone()).await.status, 200, "empty is as good as left out");
+    filled_up["TeamSettings"]["SiteName"] = json!("Other");
+    let by_mmctl = put("/api/v4/config/patch", filled_up).await;
+    assert!(by_mmctl.json["message"].as_str().unwrap().contains("TeamSettings.SiteName"), "{}", by_mmctl.json);
     let unknown = put("/api/v4/config/patch", json!({ "ServiceSettings": { "EnableX": true } })).await;
     assert_eq!(unknown.status, 501, "nothing is pretended");
     assert_eq!(site.get("/api/v4/config", &admin.bearer()).await.json, config);
