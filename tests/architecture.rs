@@ -113,6 +113,24 @@ fn the_benchmarks_stay_outside() {
     }
 }
 
+/// `graphsim` plays Microsoft's services for tests. It knows nothing of Holdfast, so that it cannot agree with its mistakes, and
+/// nothing that is shipped may lean on it.
+#[test]
+fn the_simulator_of_microsoft_is_for_tests_alone() {
+    let simulator = manifest(&root().join("tests/graphsim/Cargo.toml"));
+    assert_eq!(simulator["lints"]["workspace"].as_bool(), Some(true), "tests/graphsim: `[lints] workspace = true`");
+    let names: BTreeSet<&str> = ROOMS.iter().map(|(name, _)| *name).collect();
+    for (section, used) in dependencies(&simulator) {
+        assert!(!names.contains(used.as_str()), "tests/graphsim/Cargo.toml: [{section}] uses the room `{used}`");
+    }
+    let dirs = rooms().into_values().chain([root().to_owned(), root().join("benches")]);
+    for path in dirs.map(|dir| dir.join("Cargo.toml")) {
+        for (section, used) in dependencies(&manifest(&path)) {
+            assert!(used != "graphsim" || section == "dev-dependencies", "{}: [{section}] uses it", path.display());
+        }
+    }
+}
+
 #[test]
 fn the_root_package_is_only_its_main() {
     let root = root();

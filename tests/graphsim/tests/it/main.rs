@@ -1,0 +1,10 @@
+//! The simulator held against its own specification: what the services allow, and what they refuse.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
+
+mod directory;
+mod files;
+mod identity;
+mod mail;
+mod messages;
+mod world;
