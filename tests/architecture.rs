@@ -44,7 +44,7 @@ const LEAVES: &[(&str, &[&str])] = &[
     ("rtc", &["media"]),
     ("reqwest", &["microsoft", "mattermost", "assist", "mission"]),
     ("sled", &["journal"]),
-    ("rusqlite", &["mission"]),
+    ("rusqlite", &["mission", "apply"]),
     ("quinn", &["carrier"]),
     ("rustls", &["gate", "mission", "operate", "carrier", "keys"]),
     ("hyper", &["gate", "mission", "operate", "carrier"]),

@@ -19,6 +19,7 @@
 
 mod parked;
 mod purge;
+pub mod targets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};

@@ -83,6 +83,17 @@ impl Consumer {
         });
     }
 
+    /// As [`Consumer::advance`], of a consumer that reads own and received entries alike: both wait for it.
+    pub fn advance_over_all(&self, cursor: LocalPos) {
+        self.change(|account, _| {
+            if account.state.cursor.is_none_or(|at| at < cursor) || !account.state.reads_all {
+                account.state.cursor = Some(account.state.cursor.map_or(cursor, |at| at.max(cursor)));
+                account.state.reads_all = true;
+                account.version += 1;
+            }
+        });
+    }
+
     /// The local apply has to look at everything once more: its own book knows less than the journal.
     pub fn rewind(&self) {
         self.change(|account, _| {

@@ -600,6 +600,9 @@ pub(crate) struct ConsumerFrame {
     /// By outcome, then by class.
     #[n(6)]
     pub(crate) trimmed: Vec<Vec<u64>>,
+    /// Its cursor is over own entries too. Absent in what earlier releases wrote.
+    #[n(7)]
+    pub(crate) reads_all: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

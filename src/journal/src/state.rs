@@ -277,6 +277,7 @@ impl Account {
             cursor: self.state.cursor,
             trimmed_through: self.trimmed_through,
             trimmed: self.trimmed.iter().map(|by_class| by_class.to_vec()).collect(),
+            reads_all: self.state.reads_all.then_some(true),
         }
     }
 
@@ -284,6 +285,7 @@ impl Account {
         let mut account = Self { trimmed_through: frame.trimmed_through, ..Self::default() };
         account.state.required = frame.required;
         account.state.cursor = frame.cursor;
+        account.state.reads_all = frame.reads_all.unwrap_or(false);
         account.state.stored = frame.stored.iter().map(|(epoch, pieces)| (*epoch, join(pieces))).collect();
         for (epoch, pieces) in &frame.outcomes {
             let sets = account.state.outcomes.entry(*epoch).or_default();
@@ -299,7 +301,12 @@ impl Account {
         self.version != self.written
     }
 
-    /// A consumer of received entries, rather than of this node's own.
+    /// Own entries wait for it, by receipts or by its cursor.
+    pub(crate) fn reads_own(&self) -> bool {
+        self.state.cursor.is_none() || self.state.reads_all
+    }
+
+    /// A consumer with a cursor, over received entries or over all of them, rather than with receipts for own entries.
     pub(crate) fn reads_foreign(&self) -> bool {
         self.state.cursor.is_some()
     }
@@ -430,7 +437,8 @@ impl Account {
     /// Is everything in the segment done with, as far as it concerns this consumer?
     pub(crate) fn is_done_with(&self, summary: &Summary) -> bool {
         if let Some(cursor) = self.state.cursor {
-            return !summary.has_foreign() || cursor >= LocalPos(summary.next_pos);
+            let concerns = summary.has_foreign() || (self.state.reads_all && !summary.pages.is_empty());
+            return !concerns || cursor >= LocalPos(summary.next_pos);
         }
         summary.pages.iter().all(|page| self.held_numbers(summary, page).is_empty())
     }

@@ -556,6 +556,31 @@ fn trim_waits_for_the_slowest_required_consumer_and_for_the_local_apply() {
 }
 
 #[test]
+fn trim_waits_for_a_reader_of_own_and_received_entries_alike() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    for n in 1..=100 {
+        journal.append_own(draft(n)).wait().unwrap();
+        journal.append_foreign(foreign(n, b"text")).wait().unwrap();
+    }
+    let apply = journal.consumer("apply", true).unwrap();
+    apply.advance(journal.head());
+    let target = journal.consumer("target", true).unwrap();
+    target.advance_over_all(LocalPos::START);
+    assert_eq!(journal.trim().unwrap().waiting_for, ["target"], "an edge without a hub has no other reader of its own");
+    target.advance_over_all(LocalPos(101));
+    assert!(journal.trim().unwrap().segments > 0);
+    assert!(journal.show(Which::Pos(LocalPos(1))).unwrap().is_none());
+    assert!(journal.show(Which::Pos(LocalPos(101))).unwrap().is_some());
+    journal.flush().wait().unwrap();
+    drop((journal, apply, target));
+    let journal = open(&dir).0;
+    assert_eq!(journal.trim().unwrap().waiting_for, ["target"], "it is remembered what it reads");
+    journal.consumer("target", true).unwrap().advance_over_all(journal.head());
+    assert!(journal.trim().unwrap().segments > 0);
+}
+
+#[test]
 fn a_trim_that_was_cut_short_is_finished_at_open() {
     let dir = tempdir();
     let journal = open(&dir).0;

@@ -223,6 +223,8 @@ pub struct ConsumerState {
     pub outcomes: BTreeMap<Epoch, [RangeSet; 6]>,
     /// The local apply's place in the journal, for consumers of received entries.
     pub cursor: Option<LocalPos>,
+    /// The cursor is over own entries too.
+    pub reads_all: bool,
 }
 
 /// Figures of one class, or of all.

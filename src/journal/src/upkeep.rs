@@ -30,7 +30,7 @@ impl View {
         let mut waiting: Vec<_> =
             required().filter(|(_, account)| !account.is_done_with(summary)).map(|(name, _)| name.clone()).collect();
         // A kind of consumer that is not registered yet will want it all.
-        if !summary.pages.is_empty() && !required().any(|(_, account)| !account.reads_foreign()) {
+        if !summary.pages.is_empty() && !required().any(|(_, account)| account.reads_own()) {
             waiting.push("a required peer, none is registered".to_owned());
         }
         if summary.has_foreign() && !required().any(|(_, account)| account.reads_foreign()) {

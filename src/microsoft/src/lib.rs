@@ -21,12 +21,18 @@
 //! the budget is made of (`edge`). Start reading at [`Graph::call`].
 
 pub mod cloud;
+pub mod drive;
 pub mod entra;
 pub mod environment;
 pub mod graph;
+pub mod html;
+pub mod names;
 pub mod package;
+pub mod quickxor;
 pub mod reach;
 pub mod settings;
+pub mod targets;
+pub mod teams;
 #[cfg(test)]
 mod testkit;
 mod transport;

@@ -12,6 +12,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::cloud::{Cloud, Hosts};
+use crate::targets::TargetSettings;
 
 /// Section `[microsoft]`. Without the section nothing of this room runs.
 #[derive(Clone, Debug, Deserialize)]
@@ -52,6 +53,9 @@ pub struct MicrosoftSettings {
     /// Hours for which the last signing keys are believed while Entra is not reachable.
     #[serde(default = "keys_stale_hours")]
     pub keys_stale_hours: u32,
+    /// Where mission activity goes. None: nothing goes.
+    #[serde(default)]
+    pub target: Vec<TargetSettings>,
 }
 
 fn probe_seconds() -> u32 {

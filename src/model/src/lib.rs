@@ -24,6 +24,7 @@ pub mod hlc;
 pub mod id;
 pub mod label;
 pub mod outbound;
+pub mod pattern;
 pub mod position;
 pub mod precedence;
 pub mod ranges;

@@ -91,6 +91,11 @@ impl Graph {
         self.throttle().posted_before(self.now(), channel, ages);
     }
 
+    /// How long `n` calls like this one take at the paces that are kept, from a fresh start and with answers at once.
+    pub fn time_for(&self, call: &Call, n: u32) -> Duration {
+        throttle::time_for(call, n)
+    }
+
     /// Makes one call: waits for its turn, gets a token, sends, and sends again where that is harmless.
     ///
     /// Cancelling it leaves open what a call with [`Retry::Once`] did.
@@ -120,7 +125,7 @@ impl Graph {
     /// Sends a call, as often as is harmless.
     async fn attempts(&self, call: &Call, service: MicrosoftService) -> Result<Answer, Failure> {
         let url = self.address(&call.path)?;
-        let id = self.0.environment.uuid();
+        let id = call.request_id().map_or_else(|| self.0.environment.uuid(), str::to_owned);
         let who = match &call.acting {
             Acting::App => Who::App,
             Acting::User(oid) => Who::User(oid.clone()),

@@ -381,6 +381,20 @@ impl Throttle {
     }
 }
 
+/// How long `n` calls like this one take from a fresh start, each answered at once: what a plan says before anything goes.
+pub(crate) fn time_for(call: &Call, n: u32) -> Duration {
+    let mut throttle = Throttle::default();
+    let mut now = Duration::ZERO;
+    for _ in 0..n {
+        let ticket = throttle.join(now, call, true);
+        while let Admission::At(at) = throttle.admit(now, ticket) {
+            now = at;
+        }
+        throttle.done(now, ticket, Outcome::Answered);
+    }
+    now
+}
+
 /// Whoever is not first asks again after this, if nothing woke it before.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -408,6 +422,15 @@ mod tests {
 
     fn elsewhere() -> Call {
         Call { scope: Scope::Drive("d".to_owned()), ..Call::get("/drives/d/root", Scope::Planner, Precedence::Routine) }
+    }
+
+    #[test]
+    fn a_plan_takes_as_long_as_the_paces_allow() {
+        let of = |n| time_for(&post("c", Precedence::Routine), n).as_secs_f64();
+        assert_eq!(of(1), 0.0);
+        assert!((of(41) - 20.0).abs() < 0.1, "{}", of(41));
+        assert!((900.0..1_200.0).contains(&of(3_000)), "{}", of(3_000));
+        assert!(of(3_001) >= 24.0 * 3_600.0, "the next one waits for the next day: {}", of(3_001));
     }
 
     /// Sends one after the other, and says when each went.

@@ -1,0 +1,1141 @@
+//! One target at work: what was read becomes items, and items become what stands at the target, a step at a time.
+//!
+//! A step makes at most one request that changes something. Before it the ledger says `sending`; after it what stands there.
+//! Steps of one target follow each other, so nothing of it is ever under way twice.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use journal::{Consumer, Which};
+use microsoft::drive::{self, Folder, OnConflict, Place, SMALL_BYTES_MAX};
+use microsoft::graph::{DriveItem, UploadPlan, UploadSource, UploadState};
+use microsoft::quickxor::QuickXor;
+use microsoft::targets::{TargetKind, TargetSettings};
+use microsoft::teams::{ChannelOf, Message, MessageOf, holds_marker, marker, posted};
+use microsoft::{Answer, Call, Failure, names};
+use model::event::{FileState, PurgeState};
+use model::{Event, Id, Kind, LocalPos, Outcome, UnixMillis, Version};
+use tracing::{debug, info, warn};
+
+use super::item::{After, LOOK_AGAIN_MS, LOOKS, SETTLE_MS, after};
+use super::ledger::{As, Item, Read, Standing, State};
+use super::plan::TargetPlan;
+use super::remote::{Remote, RemoteFile};
+use super::route::{Missing, Route, Taken, Why, channel_of, file_key, object_key, post_key, route};
+use super::teams::{Facts, Work, hash, next, part};
+use super::{Shared, TargetError};
+
+/// Entries of one transaction of the ledger.
+const BATCH: usize = 256;
+/// A channel that is not known here after so long never will be.
+const PLACE_WITHIN_MS: i64 = 24 * 3_600_000;
+/// Between looks for a channel, and for the bytes of a file.
+const NOT_HERE_YET_MS: i64 = 10_000;
+/// Pages of 50 messages in which one is looked for.
+const PAGES_MAX: u32 = 40;
+/// Clocks of the service and of this node may differ by so much.
+const SKEW_MS: i64 = 10 * 60_000;
+/// Round trip that a plan reckons with where none was measured.
+const ROUND_TRIP: Duration = Duration::from_millis(250);
+/// Bytes that a request costs besides its text: headers, JSON, the author's line.
+const REQUEST_BYTES: u64 = 1_500;
+
+/// When to come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// At once: something was done.
+    Again,
+    /// Then.
+    At(UnixMillis),
+    /// When something happens.
+    Idle,
+}
+
+/// One target.
+pub(super) struct Runner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) target: TargetSettings,
+    consumer: Consumer,
+    /// Up to where the journal was read.
+    taken: LocalPos,
+    /// Nothing is tried before.
+    rests_until: UnixMillis,
+    /// When items whose channel is not known are looked at again.
+    place_at: UnixMillis,
+    /// Folder of the channel's files, once asked for.
+    folder: Option<Folder>,
+}
+
+/// An entry with everything that its next step depends on.
+pub(super) struct Loaded {
+    pub(super) event: Event,
+    pub(super) author: String,
+    own: Standing,
+    post: Option<Remote>,
+    files: Vec<(Id, Remote)>,
+    anybody_reacts: bool,
+}
+
+/// What became of looking at an item.
+pub(super) enum Load {
+    Loaded(Box<Loaded>),
+    /// It ends so, without a step.
+    Ends(Outcome),
+    /// It cannot be delivered.
+    Dead(String),
+}
+
+impl Runner {
+    pub(super) fn new(shared: Arc<Shared>, target: TargetSettings) -> Result<Self, TargetError> {
+        let consumer = shared.options.journal.consumer(&format!("m365:{}", target.name), target.required)?;
+        let taken;
+        {
+            let now = shared.now();
+            let mut ledger = shared.lock();
+            taken = ledger.taken(&target.name)?;
+            let unknown = ledger.recover(&target.name, UnixMillis(now.0 + SETTLE_MS))?;
+            if unknown > 0 {
+                info!(
+                    target = target.name,
+                    unknown, "requests were under way when the node ended; they are looked for"
+                );
+            }
+            consumer.advance_over_all(ledger.low_water(&target.name)?);
+            if let Some(channel) = &target.channel {
+                let times = ledger.posted(&destination(&target), now)?;
+                shared.options.graph.posted_before(channel, times.into_iter());
+            }
+        }
+        let head = shared.options.journal.head();
+        if taken > head {
+            warn!(target = target.name, "the ledger knows more than the journal: the journal is older than the ledger");
+        }
+        Ok(Self { shared, target, consumer, taken, rests_until: UnixMillis(0), place_at: UnixMillis(0), folder: None })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.target.name
+    }
+
+    /// Does the next thing there is to do.
+    pub(super) async fn step(&mut self) -> Result<Next, TargetError> {
+        if self.take_in().await? {
+            return Ok(Next::Again);
+        }
+        let now = self.shared.now();
+        if now < self.rests_until {
+            return Ok(Next::At(self.rests_until));
+        }
+        if now >= self.place_at {
+            self.place().await?;
+        }
+        let next = match self.target.kind {
+            TargetKind::SharepointArchive => self.step_archive(now).await?,
+            TargetKind::TeamsDelegated => self.step_items(now, None).await?,
+        };
+        let (ledger_target, consumer) = (self.target.name.clone(), self.consumer.clone());
+        let low = self.shared.ledger(move |ledger| ledger.low_water(&ledger_target)).await?;
+        consumer.advance_over_all(low);
+        Ok(next)
+    }
+
+    /// Reads on in the journal. Says whether there was something.
+    async fn take_in(&mut self) -> Result<bool, TargetError> {
+        let (target, from) = (self.target.clone(), self.taken);
+        let next = self
+            .shared
+            .blocking(move |shared| {
+                let head = shared.options.journal.head();
+                if from >= head {
+                    return Ok(None);
+                }
+                let listed = shared.options.journal.list(from..head, BATCH)?;
+                let next = if listed.len() < BATCH { head } else { listed.last().map_or(head, |l| l.pos.next()) };
+                let now = shared.now();
+                let mut read = Vec::new();
+                let mut orders = Vec::new();
+                for one in &listed {
+                    let header = &one.entry.header;
+                    let as_what = match wire::decode_event(&one.entry) {
+                        // Of a later release, or damaged: nothing of it can be shown anywhere.
+                        Err(_) => As::Ended(Outcome::Quarantined),
+                        Ok(Event::Purge(order)) => {
+                            orders.push(order.clone());
+                            planned(&Taken {
+                                lane: String::new(),
+                                object: object_key(&Event::Purge(order).object()),
+                                post: None,
+                                deletes: false,
+                            })
+                        }
+                        Ok(event) => as_what(shared, &target, header, &event, now)?,
+                    };
+                    read.push(Read {
+                        id: header.id,
+                        pos: one.pos,
+                        precedence: header.precedence,
+                        kind: header.kind,
+                        as_what,
+                    });
+                }
+                let mut ledger = shared.lock();
+                ledger.take_in(&target.name, next, &read, now)?;
+                for order in &orders {
+                    ledger.purge(&target.name, &objects_of(order))?;
+                }
+                Ok(Some(next))
+            })
+            .await?;
+        if let Some(next) = next {
+            self.taken = next;
+        }
+        Ok(next.is_some())
+    }
+
+    /// Looks again at items whose channel was not known.
+    async fn place(&mut self) -> Result<(), TargetError> {
+        let target = self.target.clone();
+        let left = self
+            .shared
+            .blocking(move |shared| {
+                let items = shared.lock().unplaced(&target.name, BATCH)?;
+                let now = shared.now();
+                let mut left = false;
+                for item in items {
+                    let listed = shared.options.journal.show(Which::Id(item.id))?;
+                    let event = listed.as_ref().and_then(|l| wire::decode_event(&l.entry).ok());
+                    let placed = match (&listed, &event) {
+                        (Some(listed), Some(event)) => as_what(shared, &target, &listed.entry.header, event, now)?,
+                        _ => As::Ended(Outcome::Purged),
+                    };
+                    let is_open = matches!(&placed, As::Item { state: State::Unplaced, .. });
+                    let placed = match is_open && now.0 - item.at.0 > PLACE_WITHIN_MS {
+                        true => As::Withheld(Why::UnknownChannel),
+                        false => placed,
+                    };
+                    left |= matches!(&placed, As::Item { state: State::Unplaced, .. });
+                    shared.lock().place(&target.name, &item, &placed)?;
+                }
+                Ok(left)
+            })
+            .await?;
+        let wait = if left { NOT_HERE_YET_MS } else { 1_000 };
+        self.place_at = UnixMillis(self.shared.now().0 + wait);
+        Ok(())
+    }
+
+    /// The next step of the first item that may have one; with a kind, of items of that kind.
+    pub(super) async fn step_items(
+        &mut self,
+        now: UnixMillis,
+        kinds: Option<&'static [Kind]>,
+    ) -> Result<Next, TargetError> {
+        let target = self.target.name.clone();
+        let (found, mut earliest) = self
+            .shared
+            .ledger(move |ledger| {
+                let mut earliest: Option<UnixMillis> = None;
+                for head in ledger.heads(&target)? {
+                    if kinds.is_some_and(|kinds| !kinds.contains(&head.kind)) {
+                        continue;
+                    }
+                    let mut item = head;
+                    while let Some(before) = ledger.before(&target, &item)? {
+                        item = before;
+                    }
+                    if item.state == State::Gathered {
+                        continue;
+                    }
+                    if item.due <= now {
+                        return Ok((Some(item), earliest));
+                    }
+                    earliest = Some(earliest.map_or(item.due, |at| at.min(item.due)));
+                }
+                Ok((None, earliest))
+            })
+            .await?;
+        if let Some(item) = found {
+            self.work_on(item).await?;
+            return Ok(Next::Again);
+        }
+        if earliest.is_none() && self.has_unplaced().await? {
+            earliest = Some(self.place_at);
+        }
+        Ok(earliest.map_or(Next::Idle, Next::At))
+    }
+
+    async fn has_unplaced(&self) -> Result<bool, TargetError> {
+        let target = self.target.name.clone();
+        Ok(!self.shared.ledger(move |ledger| ledger.unplaced(&target, 1)).await?.is_empty())
+    }
+
+    /// One step of one item.
+    async fn work_on(&mut self, item: Item) -> Result<(), TargetError> {
+        if item.kind == Kind::Purge {
+            return self.purge(item).await;
+        }
+        let loaded = match self.load(&item).await? {
+            Load::Loaded(loaded) => loaded,
+            Load::Ends(outcome) if item.state != State::Unknown => return self.ended(&item, outcome, None).await,
+            Load::Ends(_) => return self.settle(&item, None).await,
+            Load::Dead(reason) => return self.dead(&item, &reason).await,
+        };
+        let work = next(&self.facts(&loaded, &item));
+        if item.state != State::Planned {
+            return self.settle(&item, Some((&loaded, &work))).await;
+        }
+        self.perform(&item, &loaded, work).await
+    }
+
+    fn facts<'a>(&self, loaded: &'a Loaded, item: &Item) -> Facts<'a> {
+        Facts {
+            event: &loaded.event,
+            precedence: item.precedence,
+            author: &loaded.author,
+            own: &loaded.own.remote,
+            post: loaded.post.as_ref(),
+            files: &loaded.files,
+            anybody_reacts: loaded.anybody_reacts,
+            cloud: self.shared.options.graph.settings().cloud,
+        }
+    }
+
+    /// Reads everything that the item's next step depends on.
+    pub(super) async fn load(&self, item: &Item) -> Result<Load, TargetError> {
+        let (target, item) = (self.target.name.clone(), item.clone());
+        self.shared.blocking(move |shared| load(shared, &target, &item)).await
+    }
+
+    async fn perform(&mut self, item: &Item, loaded: &Loaded, work: Work) -> Result<(), TargetError> {
+        let channel = self.channel();
+        let mut own = loaded.own.remote.clone();
+        match work {
+            Work::Nothing => {
+                let version = loaded.event.version();
+                self.ended(item, Outcome::Applied, Some((version, own))).await
+            }
+            Work::Missing(what) => self.missing(item, what, loaded.event.version()).await,
+            Work::Post { thread, content, part: n, marker: _ } => {
+                let call = channel.post(thread.as_deref(), &content, item.precedence);
+                match self.send(item, call).await? {
+                    Ok(answer) => match posted(&answer) {
+                        Ok(id) => {
+                            own.parts.push(part(id, &content.html));
+                            if n == 0 {
+                                own.root = thread.unwrap_or_default();
+                            }
+                            let posted = Some((self.destination(), self.shared.now()));
+                            self.went_on(item, &item.object, own, posted).await
+                        }
+                        Err(failure) => self.failed(item, &failure, false).await,
+                    },
+                    Err(failure) => self.failed(item, &failure, false).await,
+                }
+            }
+            Work::Edit { part: n, content } => {
+                let Some(id) = own.parts.get(n).map(|part| part.id.clone()) else { return self.again_soon(item).await };
+                let root = own.thread().unwrap_or(&id).to_owned();
+                let call = channel.edit(MessageOf { root: &root, id: &id }, &content, item.precedence);
+                match self.send(item, call).await? {
+                    Ok(_) => {
+                        own.parts[n].hash = hash(&content.html);
+                        self.went_on(item, &item.object, own, None).await
+                    }
+                    Err(failure) => self.failed(item, &failure, true).await,
+                }
+            }
+            Work::Remove { file: None } => {
+                let object = item.object.clone();
+                self.remove_message(item, object, own).await
+            }
+            Work::Remove { file: Some(id) } | Work::RemoveFile(id) => {
+                let Some((_, remote)) = loaded.files.iter().find(|(file, _)| *file == id) else {
+                    return self.again_soon(item).await;
+                };
+                self.remove_of_file(item, id, remote.clone()).await
+            }
+            Work::React { emoji, present } => {
+                let (Some(mut post), Some(id)) = (loaded.post.clone(), item.post) else {
+                    return self.again_soon(item).await;
+                };
+                let message = post.parts.first().map(|part| part.id.clone()).unwrap_or_default();
+                let root = post.thread().unwrap_or(&message).to_owned();
+                let of = MessageOf { root: &root, id: &message };
+                match self.send(item, channel.react(of, &emoji, present, item.precedence)).await? {
+                    Ok(_) => {
+                        post.reactions.retain(|r| *r != emoji);
+                        if present {
+                            post.reactions.push(emoji);
+                        }
+                        self.went_on(item, &post_key(id), post, None).await
+                    }
+                    Err(failure) => self.failed(item, &failure, true).await,
+                }
+            }
+            Work::Upload => {
+                let Event::File(state) = &loaded.event else { return self.again_soon(item).await };
+                let folder = match self.folder_for(item).await {
+                    Ok(folder) => folder,
+                    Err(failure) => return self.failed(item, &failure, true).await,
+                };
+                self.upload(item, state, &folder, own).await
+            }
+        }
+    }
+
+    /// Removes the messages of an object, last part first, so that a thread's root goes last.
+    async fn remove_message(&mut self, item: &Item, object: String, mut remote: Remote) -> Result<(), TargetError> {
+        let Some(id) = remote.parts.last().map(|part| part.id.clone()) else { return self.again_soon(item).await };
+        let root = remote.thread().unwrap_or(&id).to_owned();
+        let call = self.channel().remove(MessageOf { root: &root, id: &id }, item.precedence);
+        match self.send(item, call).await? {
+            Ok(_) => {}
+            // Somebody removed it by hand.
+            Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => {}
+            Err(failure) => return self.failed(item, &failure, true).await,
+        }
+        match remote.parts.len() {
+            // The first part stays known: replies still find their thread.
+            1 => remote.gone = true,
+            _ => {
+                remote.parts.pop();
+            }
+        }
+        self.went_on(item, &object, remote, None).await
+    }
+
+    /// Removes the message that shows a file, then the file.
+    async fn remove_of_file(&mut self, item: &Item, id: Id, mut remote: Remote) -> Result<(), TargetError> {
+        let key = file_key(id);
+        if !remote.parts.is_empty() && self.can_remove_messages() {
+            let message = remote.parts[0].id.clone();
+            let root = remote.thread().unwrap_or(&message).to_owned();
+            let call = self.channel().remove(MessageOf { root: &root, id: &message }, item.precedence);
+            match self.send(item, call).await? {
+                Ok(_) => {}
+                Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => {}
+                Err(failure) => return self.failed(item, &failure, true).await,
+            }
+            remote.parts.clear();
+            return self.went_on(item, &key, remote, None).await;
+        }
+        if let Some(file) = remote.file.take() {
+            let folder = Folder { drive: file.drive.clone(), place: Place::Path(Vec::new()) };
+            match self.send(item, folder.remove(&file.item, item.precedence)).await? {
+                Ok(_) => {}
+                Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => {}
+                Err(failure) => return self.failed(item, &failure, true).await,
+            }
+        }
+        remote.gone = true;
+        self.went_on(item, &key, remote, None).await
+    }
+
+    fn can_remove_messages(&self) -> bool {
+        self.target.kind == TargetKind::TeamsDelegated
+            && self.shared.options.graph.settings().cloud == microsoft::Cloud::Global
+    }
+
+    /// Carries an order to purge out, as far as this target allows.
+    async fn purge(&mut self, item: Item) -> Result<(), TargetError> {
+        let loaded = match self.load(&item).await? {
+            Load::Loaded(loaded) => loaded,
+            Load::Ends(outcome) => return self.ended(&item, outcome, None).await,
+            Load::Dead(reason) => return self.dead(&item, &reason).await,
+        };
+        let Event::Purge(order) = loaded.event else {
+            return self.dead(&item, "an order to purge that is none").await;
+        };
+        let target = self.target.name.clone();
+        let objects = objects_of(&order);
+        let standing = self
+            .shared
+            .ledger(move |ledger| match ledger.is_under_way(&target, &objects)? {
+                true => Ok(None),
+                false => ledger.purge(&target, &objects).map(Some),
+            })
+            .await?;
+        let Some(standing) = standing else {
+            return self.again_at(&item, 1_000, "something that it removes may be under way").await;
+        };
+        let mut removed = false;
+        for (object, remote) in standing {
+            if remote.gone {
+                removed = true;
+                continue;
+            }
+            if let Some(file) = object.strip_prefix("file:").and_then(|id| id.parse().ok()) {
+                if remote.file.is_some() || (!remote.parts.is_empty() && self.can_remove_messages()) {
+                    return self.remove_of_file(&item, file, remote).await;
+                }
+            } else if !remote.parts.is_empty() {
+                if self.can_remove_messages() {
+                    return self.remove_message(&item, object, remote).await;
+                }
+                removed = true;
+            }
+        }
+        if self.target.kind == TargetKind::SharepointArchive {
+            removed |= self.purge_records(&item, &order).await?;
+        }
+        let target = self.target.name.clone();
+        let version = order.version;
+        self.shared
+            .ledger(move |ledger| {
+                if removed {
+                    // The recycle bin and older versions of SharePoint, the copies that Teams keeps for compliance, and in some
+                    // clouds the message itself.
+                    ledger.note_rest_of_purge(&target)?;
+                }
+                ledger.ended(&target, &item, Outcome::Applied, Some((version, &Remote::default())))?;
+                ledger.scrub()
+            })
+            .await
+    }
+
+    /// Puts the bytes of a file into a folder, under a name that follows from what it is.
+    pub(super) async fn upload(
+        &mut self,
+        item: &Item,
+        state: &FileState,
+        folder: &Folder,
+        mut own: Remote,
+    ) -> Result<(), TargetError> {
+        let Some(local) = self.local(state.stub.id).await? else {
+            // Its bytes are on their way, or stay with their origin until somebody asks for them.
+            return self.again_at(item, NOT_HERE_YET_MS, "its bytes are not here yet").await;
+        };
+        let name = file_name(state);
+        let written = if local.bytes <= SMALL_BYTES_MAX {
+            let bytes = Bytes::from(tokio::fs::read(&local.path).await?);
+            let call = folder.put(&name, bytes, "application/octet-stream", OnConflict::Fail, item.precedence);
+            self.send(item, call).await?.and_then(|answer| drive::item_of(&answer))
+        } else {
+            self.upload_in_pieces(item, folder, &name, &local).await?
+        };
+        match written {
+            Ok(found) => {
+                own.file = Some(remote_file(folder, &found));
+                self.uploaded(item, own).await
+            }
+            Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 409 => {
+                self.compare(item, folder, &name, &local, own).await
+            }
+            Err(failure) => self.failed(item, &failure, false).await,
+        }
+    }
+
+    async fn upload_in_pieces(
+        &mut self,
+        item: &Item,
+        folder: &Folder,
+        name: &str,
+        local: &Local,
+    ) -> Result<Result<DriveItem, Failure>, TargetError> {
+        let (target, object) = (self.target.name.clone(), item.object.clone());
+        let (row, request, now) = (item.row, self.request_id(item), self.shared.now());
+        let resume = self
+            .shared
+            .ledger(move |ledger| {
+                ledger.sending(row, &request, now)?;
+                ledger.upload(&target, &object)
+            })
+            .await?;
+        let plan = UploadPlan { create: folder.begin_upload(name, item.precedence), resume: resume.map(UploadState) };
+        let source = FileSource { path: local.path.clone(), bytes: local.bytes };
+        let (shared, target, object) = (Arc::clone(&self.shared), self.target.name.clone(), item.object.clone());
+        let mut kept: Option<UploadState> = None;
+        let keep = move |progress: microsoft::graph::UploadProgress<'_>| {
+            if kept.as_ref() != Some(progress.state) {
+                let stored = shared.lock().keep_upload(&target, &object, Some(&progress.state.0));
+                stored.map_err(std::io::Error::other)?;
+                kept = Some(progress.state.clone());
+            }
+            Ok(())
+        };
+        let done = self.shared.options.graph.upload(plan, source, keep).await;
+        if !matches!(done, Err(Failure::Held(_) | Failure::Throttled { .. })) {
+            let (target, object) = (self.target.name.clone(), item.object.clone());
+            self.shared.ledger(move |ledger| ledger.keep_upload(&target, &object, None)).await?;
+        }
+        Ok(done)
+    }
+
+    /// The name is taken: by the same bytes, which settles it, or by something else.
+    async fn compare(
+        &mut self,
+        item: &Item,
+        folder: &Folder,
+        name: &str,
+        local: &Local,
+        mut own: Remote,
+    ) -> Result<(), TargetError> {
+        let found = match self.shared.options.graph.call(folder.find(name, item.precedence)).await {
+            Ok(answer) => drive::item_of(&answer),
+            Err(failure) => Err(failure),
+        };
+        let there = match found {
+            Ok(there) => there,
+            Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => {
+                let looks = item.looks + 1;
+                return self.not_found(item, looks).await;
+            }
+            Err(failure) => {
+                let due = due_after(&failure, self.shared.now());
+                let (row, reason) = (item.row, failure.to_string());
+                return self.shared.ledger(move |ledger| ledger.unknown(row, due, 0, &reason)).await;
+            }
+        };
+        let path = local.path.clone();
+        let ours = tokio::task::spawn_blocking(move || hash_of_file(&path)).await.expect("hashing does not panic")?;
+        if there.size == local.bytes && drive::hash_of(&there).is_none_or(|theirs| theirs == ours) {
+            own.file = Some(remote_file(folder, &there));
+            return self.uploaded(item, own).await;
+        }
+        self.dead(item, "another file has its name").await
+    }
+
+    async fn uploaded(&mut self, item: &Item, own: Remote) -> Result<(), TargetError> {
+        match self.target.kind {
+            TargetKind::TeamsDelegated => self.went_on(item, &item.object, own, None).await,
+            TargetKind::SharepointArchive => self.archived_file(item, own).await,
+        }
+    }
+
+    pub(super) async fn local(&self, file: Id) -> Result<Option<Local>, TargetError> {
+        self.shared
+            .blocking(move |shared| {
+                let Some(path) = shared.options.core.file_path(file)? else { return Ok(None) };
+                let bytes = std::fs::metadata(&path)?.len();
+                Ok(Some(Local { path, bytes }))
+            })
+            .await
+    }
+
+    /// Looks for what may have been done.
+    async fn settle(&mut self, item: &Item, known: Option<(&Loaded, &Work)>) -> Result<(), TargetError> {
+        match known {
+            Some((loaded, Work::Post { thread, content, part: n, marker })) => {
+                match self.find(item, thread.as_deref(), marker).await {
+                    Ok(Some(id)) => {
+                        debug!(object = item.object, "what may have been posted was found");
+                        let mut own = loaded.own.remote.clone();
+                        own.parts.push(part(id, &content.html));
+                        if *n == 0 {
+                            own.root = thread.clone().unwrap_or_default();
+                        }
+                        let posted = Some((self.destination(), self.shared.now()));
+                        self.went_on(item, &item.object, own, posted).await
+                    }
+                    Ok(None) => self.not_found(item, item.looks + 1).await,
+                    Err(failure) => self.look_later(item, &failure).await,
+                }
+            }
+            Some((loaded, Work::Upload)) => {
+                let Event::File(state) = &loaded.event else { return self.again_soon(item).await };
+                let folder = match self.folder_for(item).await {
+                    Ok(folder) => folder,
+                    Err(failure) => return self.look_later(item, &failure).await,
+                };
+                let Some(local) = self.local(state.stub.id).await? else { return self.again_soon(item).await };
+                let own = loaded.own.remote.clone();
+                self.compare(item, &folder, &file_name(state), &local, own).await
+            }
+            // It sets a state: done again it is the same.
+            Some((_, Work::Nothing | Work::Missing(_) | Work::Edit { .. } | Work::Remove { .. }))
+            | Some((_, Work::RemoveFile(_) | Work::React { .. })) => self.again_soon(item).await,
+            // Its content is gone, purged meanwhile: what may stand there must still be found, so that it can be removed.
+            None => self.settle_without_content(item).await,
+        }
+    }
+
+    async fn settle_without_content(&mut self, item: &Item) -> Result<(), TargetError> {
+        let id = item.object.strip_prefix("post:").or(item.object.strip_prefix("file:")).map(str::to_owned);
+        let Some(id) = id.filter(|_| self.target.kind == TargetKind::TeamsDelegated) else {
+            return self.ended(item, Outcome::Purged, None).await;
+        };
+        let (target, object, post) = (self.target.name.clone(), item.object.clone(), item.post.map(post_key));
+        let (own, post) = self
+            .shared
+            .ledger(move |ledger| {
+                let post = post.map(|post| ledger.standing(&target, &post)).transpose()?;
+                Ok((ledger.standing(&target, &object)?.remote, post.map(|s| s.remote)))
+            })
+            .await?;
+        let thread = post.as_ref().and_then(Remote::thread).or(own.thread()).map(str::to_owned);
+        let marker = marker(&id, own.parts.len());
+        match self.find(item, thread.as_deref(), &marker).await {
+            Ok(Some(message)) => {
+                let mut own = own;
+                own.parts.push(part(message, ""));
+                if own.parts.len() == 1 {
+                    own.root = post.as_ref().and_then(Remote::thread).unwrap_or_default().to_owned();
+                }
+                let (target, item) = (self.target.name.clone(), item.clone());
+                self.shared
+                    .ledger(move |ledger| {
+                        ledger.went_on(&target, &item.object, &item, &own, None)?;
+                        ledger.ended(&target, &item, Outcome::Purged, None)
+                    })
+                    .await
+            }
+            Ok(None) if item.looks + 1 >= LOOKS => self.ended(item, Outcome::Purged, None).await,
+            Ok(None) => self.not_found(item, item.looks + 1).await,
+            Err(failure) => self.look_later(item, &failure).await,
+        }
+    }
+
+    /// The id of the message in the channel or thread that holds the reference.
+    async fn find(&self, item: &Item, thread: Option<&str>, marker: &str) -> Result<Option<String>, Failure> {
+        let mut pages = self.shared.options.graph.pages(self.channel().newest(thread, item.precedence));
+        for _ in 0..PAGES_MAX {
+            let Some(page) = pages.next().await else { return Ok(None) };
+            let page = page?;
+            let mut all_older = !page.value.is_empty();
+            for value in page.value {
+                let message: Message =
+                    serde_json::from_value(value).map_err(|e| Failure::Broken(format!("a message: {e}")))?;
+                let text = message.body.content.as_deref().unwrap_or_default();
+                if message.deleted_date_time.is_none() && holds_marker(text, marker) {
+                    return Ok(Some(message.id));
+                }
+                let created = message.created_date_time.as_deref().and_then(|t| t.parse::<jiff::Timestamp>().ok());
+                all_older &= created.is_some_and(|at| at.as_millisecond() < item.at.0 - SKEW_MS);
+            }
+            if all_older || page.is_last {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn not_found(&mut self, item: &Item, looks: u32) -> Result<(), TargetError> {
+        let now = self.shared.now();
+        let row = item.row;
+        self.shared
+            .ledger(move |ledger| match looks >= LOOKS {
+                true => ledger.again(row, now, true, "it was not there; sent again"),
+                false => {
+                    let due = UnixMillis(now.0 + LOOK_AGAIN_MS);
+                    ledger.unknown(row, due, looks, "not there yet; looked for once more")
+                }
+            })
+            .await
+    }
+
+    async fn look_later(&mut self, item: &Item, failure: &Failure) -> Result<(), TargetError> {
+        let due = due_after(failure, self.shared.now());
+        let (row, looks, reason) = (item.row, item.looks, failure.to_string());
+        self.shared.ledger(move |ledger| ledger.unknown(row, due, looks, &reason)).await
+    }
+
+    /// Notes that a request is about to be made, durably, and makes it.
+    pub(super) async fn send(&self, item: &Item, mut call: Call) -> Result<Result<Answer, Failure>, TargetError> {
+        let (row, request, now) = (item.row, self.request_id(item), self.shared.now());
+        call = call.with_request_id(&request);
+        self.shared.ledger(move |ledger| ledger.sending(row, &request, now)).await?;
+        Ok(self.shared.options.graph.call(call).await)
+    }
+
+    /// Names one attempt of one item.
+    fn request_id(&self, item: &Item) -> String {
+        let mut hash = blake3::Hasher::new_derive_key("holdfast request to Microsoft 365 v1");
+        hash.update(self.target.name.as_bytes()).update(item.id.to_string().as_bytes());
+        hash.update(&self.shared.now().0.to_le_bytes()).update(&item.tries.to_le_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
+    }
+
+    /// What follows a request that failed.
+    pub(super) async fn failed(&mut self, item: &Item, failure: &Failure, repeatable: bool) -> Result<(), TargetError> {
+        let now = self.shared.now();
+        let row = item.row;
+        match after(failure, repeatable, item.tries + 1, now) {
+            After::Again { at, counts, reason } => {
+                self.shared.ledger(move |ledger| ledger.again(row, at, counts, &reason)).await
+            }
+            After::Rest { at, reason, next_step } => {
+                self.rests_until = at;
+                self.shared.rests(&self.target.name, Some((&reason, next_step.as_deref())));
+                self.shared.ledger(move |ledger| ledger.again(row, now, false, &reason)).await
+            }
+            After::Look { at, reason } => {
+                info!(object = item.object, "the outcome of a request is not known; it is looked for");
+                self.shared.ledger(move |ledger| ledger.unknown(row, at, 0, &reason)).await
+            }
+            After::Dead { reason } => self.dead(item, &reason).await,
+        }
+    }
+
+    /// The target rests; nothing of what was gathered is lost.
+    pub(super) fn rest(&mut self, at: UnixMillis, reason: &str, next_step: Option<&str>) {
+        self.rests_until = at;
+        self.shared.rests(&self.target.name, Some((reason, next_step)));
+    }
+
+    async fn went_on(
+        &mut self,
+        item: &Item,
+        object: &str,
+        remote: Remote,
+        posted: Option<(String, UnixMillis)>,
+    ) -> Result<(), TargetError> {
+        self.shared.rests(&self.target.name, None);
+        let (target, item, object) = (self.target.name.clone(), item.clone(), object.to_owned());
+        self.shared
+            .ledger(move |ledger| {
+                ledger.went_on(&target, &object, &item, &remote, posted.as_ref().map(|(to, at)| (to.as_str(), *at)))
+            })
+            .await
+    }
+
+    pub(super) async fn ended(
+        &mut self,
+        item: &Item,
+        outcome: Outcome,
+        standing: Option<(Version, Remote)>,
+    ) -> Result<(), TargetError> {
+        let (target, item) = (self.target.name.clone(), item.clone());
+        self.shared
+            .ledger(move |ledger| ledger.ended(&target, &item, outcome, standing.as_ref().map(|(v, r)| (*v, r))))
+            .await
+    }
+
+    async fn missing(&mut self, item: &Item, what: Missing, version: Version) -> Result<(), TargetError> {
+        let (target, item) = (self.target.name.clone(), item.clone());
+        self.shared.ledger(move |ledger| ledger.missing(&target, &item, what, version)).await
+    }
+
+    pub(super) async fn dead(&mut self, item: &Item, reason: &str) -> Result<(), TargetError> {
+        warn!(object = item.object, reason, "an item is given up; `holdfast m365 retry` or `skip` decides on it");
+        let (target, item, reason) = (self.target.name.clone(), item.clone(), reason.to_owned());
+        self.shared
+            .blocking(move |shared| {
+                let held = shared.options.journal.show(Which::Id(item.id))?;
+                let content = held.map(|held| wire::encode_entry(&held.entry)).unwrap_or_default();
+                Ok(shared.lock().dead(&target, &item, &reason, &content, shared.now())?)
+            })
+            .await
+    }
+
+    async fn again_soon(&mut self, item: &Item) -> Result<(), TargetError> {
+        let (row, now) = (item.row, self.shared.now());
+        self.shared.ledger(move |ledger| ledger.again(row, now, false, "")).await
+    }
+
+    async fn again_at(&mut self, item: &Item, after_ms: i64, reason: &'static str) -> Result<(), TargetError> {
+        let (row, due) = (item.row, UnixMillis(self.shared.now().0 + after_ms));
+        self.shared.ledger(move |ledger| ledger.again(row, due, false, reason)).await
+    }
+
+    fn channel(&self) -> ChannelOf {
+        channel_of_target(&self.target)
+    }
+
+    fn destination(&self) -> String {
+        destination(&self.target)
+    }
+
+    /// Where the bytes of a file go.
+    async fn folder_for(&mut self, item: &Item) -> Result<Folder, Failure> {
+        if self.target.kind == TargetKind::SharepointArchive {
+            return Ok(self.files_place(item));
+        }
+        if let Some(folder) = &self.folder {
+            return Ok(folder.clone());
+        }
+        let answer = self.shared.options.graph.call(self.channel().files_folder(item.precedence)).await?;
+        let folder = drive::folder_of(&answer)?;
+        self.folder = Some(folder.clone());
+        Ok(folder)
+    }
+}
+
+fn channel_of_target(target: &TargetSettings) -> ChannelOf {
+    let own = |text: &Option<String>| text.clone().unwrap_or_default();
+    ChannelOf { team: own(&target.team), channel: own(&target.channel), account: own(&target.account) }
+}
+
+/// Where a target writes, as the ledger counts it.
+fn destination(target: &TargetSettings) -> String {
+    let own = |text: &Option<String>| text.clone().unwrap_or_default();
+    match target.kind {
+        TargetKind::SharepointArchive => format!("{}/{}", own(&target.drive), own(&target.folder)),
+        TargetKind::TeamsDelegated => format!("{}/{}", own(&target.team), own(&target.channel)),
+    }
+}
+
+/// A file on this node's disk.
+pub(super) struct Local {
+    path: PathBuf,
+    bytes: u64,
+}
+
+struct FileSource {
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl UploadSource for FileSource {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read(&self, offset: u64, len: u64) -> BoxFuture<'_, std::io::Result<Bytes>> {
+        let path = self.path.clone();
+        Box::pin(async move {
+            let read = move || {
+                let mut file = std::fs::File::open(path)?;
+                file.seek(SeekFrom::Start(offset))?;
+                let mut bytes = vec![0; usize::try_from(len).map_err(std::io::Error::other)?];
+                file.read_exact(&mut bytes)?;
+                Ok(Bytes::from(bytes))
+            };
+            tokio::task::spawn_blocking(read).await.expect("reading a file does not panic")
+        })
+    }
+}
+
+fn hash_of_file(path: &std::path::Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hash = QuickXor::default();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finish()),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+/// The name under which a file is uploaded: its id makes it one file for ever.
+pub(super) fn file_name(state: &FileState) -> String {
+    names::fit(&format!("{}_{}", state.stub.id, state.stub.name))
+}
+
+fn remote_file(folder: &Folder, found: &DriveItem) -> RemoteFile {
+    RemoteFile {
+        drive: folder.drive.clone(),
+        item: found.id.clone(),
+        url: found.web_url.clone().unwrap_or_default(),
+        guid: drive::guid_of(found).unwrap_or_default(),
+        name: found.name.clone(),
+    }
+}
+
+/// Keys of what an order to purge names.
+fn objects_of(order: &PurgeState) -> Vec<String> {
+    let posts = order.posts.iter().map(|id| post_key(*id));
+    posts.chain(order.files.iter().map(|id| file_key(*id))).collect()
+}
+
+fn planned(taken: &Taken) -> As {
+    As::Item {
+        state: State::Planned,
+        lane: taken.lane.clone(),
+        object: taken.object.clone(),
+        post: taken.post,
+        deletes: taken.deletes,
+    }
+}
+
+/// What becomes of an entry at a target, as far as is known now.
+fn as_what(
+    shared: &Shared,
+    target: &TargetSettings,
+    header: &model::Header,
+    event: &Event,
+    now: UnixMillis,
+) -> Result<As, TargetError> {
+    let object = object_key(&event.object());
+    let place = channel_of(event).map(|channel| shared.options.core.channel_place(channel)).transpose()?.flatten();
+    let route = route(target, header, event, place.as_ref());
+    if matches!(route, Route::Take(_) | Route::Unplaced) {
+        if shared.lock().is_purged(&target.name, &object)? {
+            return Ok(As::Ended(Outcome::Purged));
+        }
+        if header.expiry.is_some_and(|expiry| expiry <= now) {
+            return Ok(As::Ended(Outcome::Expired));
+        }
+    }
+    Ok(match route {
+        Route::Take(taken) => planned(&taken),
+        Route::Withhold(why) => As::Withheld(why),
+        Route::Missing(what) => As::Missing(what),
+        Route::Unplaced => As::Item { state: State::Unplaced, lane: String::new(), object, post: None, deletes: false },
+        // Not of here: an order is taken in as one.
+        Route::Purge => As::Ended(Outcome::Quarantined),
+    })
+}
+
+fn load(shared: &Shared, target: &str, item: &Item) -> Result<Load, TargetError> {
+    let entry = match shared.options.journal.show(Which::Id(item.id))? {
+        Some(listed) => Arc::unwrap_or_clone(listed.entry),
+        None => {
+            let ledger = shared.lock();
+            let kept = ledger.content(item.row)?.and_then(|bytes| wire::decode_entry(&bytes).ok());
+            match kept {
+                Some(entry) => entry,
+                None if ledger.is_purged(target, &item.object)? => return Ok(Load::Ends(Outcome::Purged)),
+                None => return Ok(Load::Dead("the journal does not hold it any more".to_owned())),
+            }
+        }
+    };
+    let Ok(event) = wire::decode_event(&entry) else {
+        return Ok(Load::Dead("its content cannot be read".to_owned()));
+    };
+    let author = match &event {
+        Event::Post(s) => author(shared, s.user_id),
+        Event::Reaction(s) => author(shared, s.user_id),
+        Event::File(s) => author(shared, s.user_id),
+        Event::User(_)
+        | Event::Team(_)
+        | Event::TeamMember(_)
+        | Event::Channel(_)
+        | Event::ChannelMember(_)
+        | Event::Purge(_)
+        | Event::Acknowledgement(_)
+        | Event::Bookmark(_)
+        | Event::Emoji(_) => String::new(),
+    };
+    let mut ledger = shared.lock();
+    let own = ledger.standing(target, &item.object)?;
+    if ledger.is_purged(target, &item.object)? && item.kind != Kind::Purge {
+        return Ok(Load::Ends(Outcome::Purged));
+    }
+    if own.version.is_some_and(|version| version >= event.version()) {
+        return Ok(Load::Ends(Outcome::Superseded));
+    }
+    // Nobody is to read in Teams what its author removed before it went out.
+    if own.remote == Remote::default() && item.state == State::Planned && ledger.goes_later(target, item)? {
+        return Ok(Load::Ends(Outcome::Superseded));
+    }
+    let is_new = own.remote == Remote::default() && item.state == State::Planned;
+    if is_new && entry.header.expiry.is_some_and(|expiry| expiry <= shared.now()) {
+        return Ok(Load::Ends(Outcome::Expired));
+    }
+    let post = item.post.map(|post| ledger.standing(target, &post_key(post))).transpose()?.map(|s| s.remote);
+    let mut files = Vec::new();
+    if let Event::Post(state) = &event
+        && state.delete_at.0 != 0
+    {
+        for file in &state.files {
+            files.push((file.id, ledger.standing(target, &file_key(file.id))?.remote));
+        }
+    }
+    let anybody_reacts = if let Event::Reaction(s) = &event {
+        !ledger.react(target, s.post_id, &s.emoji_name, s.user_id, s.delete_at.0 == 0)?.is_empty()
+    } else {
+        false
+    };
+    drop(ledger);
+    Ok(Load::Loaded(Box::new(Loaded { event, author, own, post, files, anybody_reacts })))
+}
+
+/// A person's name as readers at the enterprise know it.
+pub(super) fn author(shared: &Shared, user: Id) -> String {
+    let Ok(user) = shared.options.core.user(user) else { return "unknown".to_owned() };
+    let name = format!("{} {}", user.first_name, user.last_name);
+    match name.trim() {
+        "" => format!("@{}", user.username),
+        name => format!("{name} (@{})", user.username),
+    }
+}
+
+/// When something that failed while it was only looked at is looked at again.
+fn due_after(failure: &Failure, now: UnixMillis) -> UnixMillis {
+    match after(failure, true, 3, now) {
+        After::Again { at, .. } | After::Rest { at, .. } | After::Look { at, .. } => at,
+        After::Dead { .. } => UnixMillis(now.0 + LOOK_AGAIN_MS),
+    }
+}
+
+/// What would go to one target.
+pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPlan, TargetError> {
+    const ITEMS_MAX: usize = 200_000;
+    let mut plan = TargetPlan {
+        name: target.name.clone(),
+        kind: target.kind.to_string(),
+        destination: destination(target),
+        ..TargetPlan::default()
+    };
+    let mut open = Vec::new();
+    let mut from = {
+        let ledger = shared.lock();
+        for item in ledger.open_items(&target.name, ITEMS_MAX)? {
+            open.push((item.id, item.lane, item.kind));
+        }
+        ledger.taken(&target.name)?
+    };
+    let head = shared.options.journal.head();
+    while from < head && open.len() < ITEMS_MAX {
+        let listed = shared.options.journal.list(from..head, BATCH)?;
+        let Some(last) = listed.last() else { break };
+        from = last.pos.next();
+        for one in listed {
+            let Ok(event) = wire::decode_event(&one.entry) else { continue };
+            match as_what(shared, target, &one.entry.header, &event, shared.now())? {
+                As::Item { lane, .. } => open.push((one.entry.header.id, lane, one.entry.header.kind)),
+                As::Withheld(why) => *plan.withheld.entry(why.as_str().to_owned()).or_default() += 1,
+                As::Missing(what) => *plan.withheld.entry(what.as_str().to_owned()).or_default() += 1,
+                As::Ended(_) => {}
+            }
+        }
+    }
+    let mut posts: u32 = 0;
+    let mut records: BTreeMap<String, u64> = BTreeMap::new();
+    for (id, lane, kind) in open {
+        *plan.lanes.entry(lane.clone()).or_default() += 1;
+        *plan.kinds.entry(kind.as_str().to_owned()).or_default() += 1;
+        let body = shared.options.journal.show(Which::Id(id))?.map_or(0, |l| l.bytes);
+        match (target.kind, kind) {
+            (TargetKind::TeamsDelegated, Kind::File) => {
+                posts += 1;
+                plan.requests += 2;
+                plan.bytes += 2 * REQUEST_BYTES + file_bytes(shared, id)?;
+            }
+            (TargetKind::TeamsDelegated, _) => {
+                posts += 1;
+                plan.requests += 1;
+                plan.bytes += REQUEST_BYTES + body;
+            }
+            (TargetKind::SharepointArchive, Kind::File) => {
+                plan.requests += 1;
+                plan.bytes += REQUEST_BYTES + file_bytes(shared, id)?;
+            }
+            (TargetKind::SharepointArchive, _) => {
+                *records.entry(lane).or_default() += body + 200;
+                plan.bytes += body + 200;
+            }
+        }
+    }
+    plan.requests += super::archive::documents_for(&records);
+    let limits = match target.kind {
+        TargetKind::TeamsDelegated => {
+            let post = channel_of_target(target).post(None, &Default::default(), model::Precedence::Routine);
+            shared.options.graph.time_for(&post, posts)
+        }
+        TargetKind::SharepointArchive => {
+            let folder = Folder { drive: target.drive.clone().unwrap_or_default(), place: Place::Path(Vec::new()) };
+            let put = folder.put("x", Bytes::new(), "text/html", OnConflict::Replace, model::Precedence::Routine);
+            let requests = u32::try_from(plan.requests).unwrap_or(u32::MAX);
+            shared.options.graph.time_for(&put, requests) + Duration::from_secs(target.gather_seconds.into())
+        }
+    };
+    let rate = shared.options.graph.settings().rate.map(|rate| rate.0 / 8);
+    Ok(plan.timed(limits, ROUND_TRIP, rate))
+}
+
+fn file_bytes(shared: &Shared, id: model::EntryId) -> Result<u64, TargetError> {
+    let Some(listed) = shared.options.journal.show(Which::Id(id))? else { return Ok(0) };
+    Ok(match wire::decode_event(&listed.entry) {
+        Ok(Event::File(state)) => state.stub.size,
+        Ok(_) | Err(_) => 0,
+    })
+}

@@ -1,0 +1,104 @@
+//! Section `[[microsoft.target]]`: where mission activity goes in Microsoft 365, and what of it.
+
+use std::fmt;
+
+use model::{Label, Precedence};
+use serde::{Deserialize, Serialize};
+
+use crate::cloud::Cloud;
+
+/// One `[[microsoft.target]]`: one destination. Nothing goes there but what its labels, teams and channels name.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetSettings {
+    /// Names it in the ledger, in status and in metrics: 1 to 32 of a-z, 0-9 and -. Renamed, it is another target.
+    pub name: String,
+    /// What it is.
+    pub kind: TargetKind,
+    /// Release labels that it may carry. None: nothing is released.
+    #[serde(default)]
+    pub labels: Vec<Label>,
+    /// Team names; `*` stands for any characters. None: nothing is released.
+    #[serde(default)]
+    pub teams: Vec<String>,
+    /// Channel names (as in the URL); `*` stands for any characters. Direct and group messages go to no target.
+    #[serde(default)]
+    pub channels: Vec<String>,
+    /// Classes that go; all when empty.
+    #[serde(default)]
+    pub precedences: Vec<Precedence>,
+    /// Whether the journal keeps what this target has not finished with.
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// Id of the drive, for `sharepoint-archive`.
+    pub drive: Option<String>,
+    /// Folder in the drive, for `sharepoint-archive`.
+    pub folder: Option<String>,
+    /// Id of the team, for the kinds that write to Teams.
+    pub team: Option<String>,
+    /// Id of the channel, for the kinds that write to Teams.
+    pub channel: Option<String>,
+    /// Object id of the user who posts, for `teams-delegated` and the posts of `teams-digest`; who signed in for it.
+    pub account: Option<String>,
+    /// Seconds for which changes of a record or digest are gathered before it is written.
+    #[serde(default = "gather_seconds")]
+    pub gather_seconds: u32,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn gather_seconds() -> u32 {
+    60
+}
+
+/// What a target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetKind {
+    /// Files, and a record for each channel and day. Needs no user, works in every cloud that has SharePoint.
+    SharepointArchive,
+    /// Posts of one service account, with the author and the time in the text.
+    TeamsDelegated,
+}
+
+impl TargetKind {
+    /// Name used in configuration and output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SharepointArchive => "sharepoint-archive",
+            Self::TeamsDelegated => "teams-delegated",
+        }
+    }
+}
+
+impl fmt::Display for TargetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl TargetSettings {
+    /// What is wrong with it: the key, and what would be right.
+    pub fn problem(&self, cloud: Cloud) -> Option<(&'static str, String)> {
+        let is_name = (1..=32).contains(&self.name.len())
+            && self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !is_name {
+            return Some(("name", format!("`{}` is no name; use 1 to 32 of a-z, 0-9 and -", self.name)));
+        }
+        let needs = |key, value: &Option<String>| match value.as_deref() {
+            Some(text) if !text.is_empty() => None,
+            Some(_) | None => Some((key, format!("needed by the target `{}` of kind {}", self.name, self.kind))),
+        };
+        match self.kind {
+            TargetKind::SharepointArchive => needs("drive", &self.drive),
+            TargetKind::TeamsDelegated if cloud == Cloud::China => {
+                Some(("kind", "the cloud in China offers nothing of Teams; use sharepoint-archive".to_owned()))
+            }
+            TargetKind::TeamsDelegated => needs("team", &self.team)
+                .or_else(|| needs("channel", &self.channel))
+                .or_else(|| needs("account", &self.account)),
+        }
+    }
+}
