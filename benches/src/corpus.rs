@@ -38,6 +38,11 @@ pub(crate) struct Chat {
 impl Chat {
     /// The mission of this seed, and the events that set it up.
     pub(crate) fn begin(seed: u64) -> (Self, Vec<Event>) {
+        Self::of(seed, USERS, CHANNELS)
+    }
+
+    /// The same with so many users and channels.
+    pub(crate) fn of(seed: u64, users: usize, channels: usize) -> (Self, Vec<Event>) {
         let mut chat = Self {
             rng: ChaCha8Rng::seed_from_u64(seed),
             mint: ProcessMint::with_salt(NODE, MINT_SALT),
@@ -61,7 +66,7 @@ impl Chat {
             kind: "I".to_owned(),
             allow_open_invite: false,
         }));
-        for n in 0..USERS {
+        for n in 0..users {
             let sign = format!("{}{}", pick(&mut chat.rng, CALL_SIGNS), n / CALL_SIGNS.len() * 10 + n % 10);
             let id = chat.mint.mint();
             events.push(Event::User(UserState {
@@ -82,7 +87,7 @@ impl Chat {
             }));
             chat.users.push((id, sign));
         }
-        for n in 0..CHANNELS {
+        for n in 0..channels {
             let id = chat.mint.mint();
             let name = format!("{}-{}", pick(&mut chat.rng, TOPICS), n + 1);
             events.push(Event::Channel(ChannelState {

@@ -3,6 +3,7 @@
 //! ```text
 //! scripts/bench journal [CASE...] --> cases --rows, summary--> table on stdout, target/bench/journal.json
 //! scripts/bench posts                                                          target/bench/posts.json
+//! scripts/bench core --> the same of [`site`], on stdout and in target/bench/core.json
 //! scripts/bench link --> the same of [`link`], on stdout and in target/bench/link.json
 //! ```
 //! A case is a module with one `run`, and a line in [`JOURNAL`] or [`POSTS`]. It takes sizes from [`Scale`], times with
@@ -24,6 +25,7 @@ mod machine;
 mod open;
 mod posts;
 mod report;
+mod site;
 mod stores;
 
 use std::path::{Path, PathBuf};
@@ -69,6 +71,8 @@ enum What {
     Journal(JournalArgs),
     /// What a chat post costs on a direct hop.
     Posts(PostsArgs),
+    /// The mission core with many posts and users, beside a real Mattermost server where one is given.
+    Core(site::CoreArgs),
     /// The link, over emulated bad ones, beside other tools. Needs root and /dev/net/tun.
     Link(link::LinkArgs),
     /// Writes what batches refer to on links without history.
@@ -126,6 +130,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().what {
         What::Journal(args) => journal(&args),
         What::Posts(args) => posts(&args),
+        What::Core(args) => site::core(&args),
         What::Link(args) => link::link(args),
         What::Dictionary { out } => dictionary::write(&out),
         What::OpenOnce { dir } => open_once(&dir),
@@ -212,6 +217,35 @@ mod tests {
         for figure in ["post_bytes_coalesced", "post_bytes_alone", "flash_wire_bytes", "post_bytes_alone_restarted"] {
             assert!(json["summary"][figure].as_f64().is_some_and(|bytes| bytes > 5.0), "{figure}");
         }
+    }
+
+    /// The corpus is made and kept, everybody is online, and nothing that they ask for is refused.
+    #[test]
+    fn a_site_is_filled_and_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("core.json");
+        let run = || {
+            let data = dir.path().join("data");
+            let subject = Some("holdfast".to_owned());
+            site::core(&site::CoreArgs { quick: true, full: false, posts: None, subject, out: out.clone(), dir: data })
+                .unwrap();
+            serde_json::from_slice::<serde_json::Value>(&std::fs::read(&out).unwrap()).unwrap()
+        };
+        run();
+        // Again, with the corpus as the first run left it.
+        let json = run();
+        let summary = &json["summary"]["holdfast"];
+        assert_eq!((&summary["posts"], &summary["sockets"]), (&3_000.into(), &40.into()));
+        for figure in ["create_per_s", "create_p99_ms", "channel_p99_ms", "search_p99_ms"] {
+            assert!(summary[figure].as_f64().is_some_and(|value| value > 0.0), "{figure}: {summary}");
+        }
+        let rows = json["rows"].as_array().unwrap();
+        let failed: Vec<_> =
+            rows.iter().filter(|row| row["subject"] == "holdfast" && row["note"].is_string()).collect();
+        // In this process memory is nobody's alone.
+        assert!(failed.iter().all(|row| row["unit"] == "RSS MB"), "{failed:?}");
+        let frames = rows.iter().find(|row| row["unit"] == "frames/s").unwrap();
+        assert!(frames["value"].as_f64().unwrap() > 0.0, "sockets hear of posts");
     }
 
     #[test]

@@ -21,19 +21,32 @@ const METRICS: &str = "127.0.0.1:9465";
 /// Longest wait for an answer: an upload of 100 MB is cut and hashed first, on a machine that is busy.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// A session of one user, to be used within the namespace of the site.
-#[derive(Clone)]
+/// A session of one user.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub(crate) struct User {
     pub(crate) id: String,
-    token: String,
+    pub(crate) token: String,
 }
 
 /// A client with its kept connections; one for each runtime.
-pub(crate) struct Api(Client<HttpConnector, Full<Bytes>>);
+pub(crate) struct Api {
+    client: Client<HttpConnector, Full<Bytes>>,
+    /// Host and port.
+    at: String,
+}
 
 impl Api {
+    /// Of the site in this network namespace.
     pub(crate) fn new() -> Self {
-        Self(Client::builder(TokioExecutor::new()).build(HttpConnector::new()))
+        Self::at(API)
+    }
+
+    /// Of the site at this host and port.
+    pub(crate) fn at(place: &str) -> Self {
+        let mut connector = HttpConnector::new();
+        // Else a small request may wait for the answer to the one before on its connection.
+        connector.set_nodelay(true);
+        Self { client: Client::builder(TokioExecutor::new()).build(connector), at: place.to_owned() }
     }
 
     /// Is the site ready?
@@ -89,12 +102,24 @@ impl Api {
     /// The sum of a metric over its labels; 0 while it has no value.
     pub(crate) async fn metric(&self, name: &str) -> Result<f64, Error> {
         let request = Request::get(format!("http://{METRICS}/metrics")).body(Full::default())?;
-        let body = self.0.request(request).await?.into_body().collect().await?.to_bytes();
+        let body = self.client.request(request).await?.into_body().collect().await?.to_bytes();
         let text = String::from_utf8_lossy(&body);
         let values = text
             .lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' ')));
         Ok(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// Sends JSON, or nothing, and returns the answer.
+    pub(crate) async fn call(
+        &self,
+        user: &User,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Bytes, Error> {
+        let body = body.map(Value::to_string).unwrap_or_default().into();
+        Ok(self.exchange(Some(user), method, path, "application/json", body).await?.1)
     }
 
     async fn exchange(
@@ -105,14 +130,16 @@ impl Api {
         kind: &str,
         body: Bytes,
     ) -> Result<(Option<String>, Bytes), Error> {
-        let mut request =
-            Request::builder().method(method).uri(format!("http://{API}/api/v4{path}")).header("content-type", kind);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}/api/v4{path}", self.at))
+            .header("content-type", kind);
         if let Some(user) = user {
             request = request.header("authorization", format!("Bearer {}", user.token));
         }
         let request = request.body(Full::new(body))?;
         let call = async {
-            let (head, body) = self.0.request(request).await?.into_parts();
+            let (head, body) = self.client.request(request).await?.into_parts();
             let bytes = body.collect().await?.to_bytes();
             match head.status.is_success() {
                 true => Ok((head.headers.get("token").and_then(|t| t.to_str().ok()).map(str::to_owned), bytes)),

@@ -7,7 +7,7 @@
 //! own, so that subjects run side by side without sharing one. Start reading at [`path`] for what a link does to packets,
 //! at [`sites`] for how Holdfast is started, at [`flow`] for how figures come about.
 
-mod api;
+pub(crate) mod api;
 mod flash;
 mod flow;
 mod goodput;
@@ -17,7 +17,7 @@ mod namespace;
 mod path;
 mod posts;
 mod quic;
-mod sites;
+pub(crate) mod sites;
 mod tools;
 mod tunnel;
 mod verify;
