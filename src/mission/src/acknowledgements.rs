@@ -7,7 +7,7 @@ use model::{Event, Id, UnixMillis, Version};
 use rusqlite::{Connection, Row, params};
 
 use crate::access::{require_read, require_self};
-use crate::channels::{member_ids, require_channel};
+use crate::channels::require_channel;
 use crate::core::{Core, Tx, version_of};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
@@ -67,7 +67,7 @@ impl Tx<'_> {
     /// Tells the channel, and shows the post as it is now.
     fn tell_acknowledgement(&mut self, a: &Acknowledgement, given: bool) -> rusqlite::Result<()> {
         let event = if given { "post_acknowledgement_added" } else { "post_acknowledgement_removed" };
-        let members = member_ids(&self.db, a.channel_id)?;
+        let members = self.member_ids(a.channel_id)?;
         self.tell(Broadcast::to_channel(event, a.channel_id, members).with_text("acknowledgement", a));
         match post_row_by_id(&self.db, a.post_id)? {
             Some(row) => self.tell_post("post_edited", &row),

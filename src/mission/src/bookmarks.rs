@@ -5,7 +5,7 @@ use model::{Event, Id, UnixMillis, Version};
 use rusqlite::{Connection, Row, params};
 
 use crate::access::{require_in_channel, require_read};
-use crate::channels::{member, member_ids, require_channel};
+use crate::channels::{member, require_channel};
 use crate::core::{Core, Tx};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
@@ -211,7 +211,7 @@ impl Tx<'_> {
         (name, value): (&str, &T),
         connection: Option<Id>,
     ) -> rusqlite::Result<()> {
-        let members = member_ids(&self.db, channel)?;
+        let members = self.member_ids(channel)?;
         let told = Broadcast::to_channel(event, channel, members).with_text(name, value);
         self.tell(told.omitting_connection(connection));
         Ok(())

@@ -119,7 +119,7 @@ pub(crate) fn blank_channel(id: Id, now: i64, kind: &str, name: &str) -> Channel
 }
 
 /// Posts in which mentions are counted when a channel is marked as unread from far back.
-const MENTIONS_LOOKED_AT_MAX: i64 = 10_000;
+pub(crate) const MENTIONS_LOOKED_AT_MAX: i64 = 10_000;
 
 fn team_data(r: &Row<'_>) -> rusqlite::Result<TeamData> {
     Ok(TeamData {
@@ -237,6 +237,7 @@ impl Tx<'_> {
 
     /// Writes a membership state; joining and leaving keep the row so that it has a version.
     pub(crate) fn put_channel_member(&mut self, s: &ChannelMemberState) -> rusqlite::Result<()> {
+        self.members.change(s.channel_id);
         run(
             &self.db,
             "INSERT INTO channel_members (channel_id, user_id, create_at, delete_at, scheme_admin, notify_props,
@@ -280,7 +281,7 @@ impl Tx<'_> {
 
     /// Tells the channel's members.
     pub(crate) fn tell_channel_updated(&mut self, c: &Channel) -> rusqlite::Result<()> {
-        let members = member_ids(&self.db, c.id)?;
+        let members = self.member_ids(c.id)?;
         self.tell(Broadcast::to_channel("channel_updated", c.id, members).with_text("channel", c));
         Ok(())
     }
@@ -289,7 +290,7 @@ impl Tx<'_> {
     pub(crate) fn tell_channel_gone_or_back(&mut self, event: &'static str, c: &Channel) -> rusqlite::Result<()> {
         let broadcast = match c.team_id {
             Some(team) if c.kind == "O" => Broadcast::to_team(event, team, team_member_ids(&self.db, team)?),
-            _ => Broadcast::to_channel(event, c.id, member_ids(&self.db, c.id)?),
+            _ => Broadcast::to_channel(event, c.id, self.member_ids(c.id)?),
         };
         let broadcast = broadcast.with("channel_id", c.id.as_str());
         self.tell(if c.delete_at > 0 { broadcast.with("delete_at", c.delete_at) } else { broadcast });
@@ -298,7 +299,7 @@ impl Tx<'_> {
 
     /// Tells the channel and the user that the user is in.
     pub(crate) fn tell_user_added(&mut self, c: &Channel, user: Id) -> rusqlite::Result<()> {
-        let members = member_ids(&self.db, c.id)?;
+        let members = self.member_ids(c.id)?;
         let others = Broadcast::to_channel("user_added", c.id, members).omitting(user);
         self.tell(others.with("user_id", user.as_str()).with("team_id", text(&c.team_id)));
         self.tell_added_user(c, user);
@@ -315,7 +316,7 @@ impl Tx<'_> {
 
     /// Tells the channel and the user that the user is out.
     pub(crate) fn tell_user_removed(&mut self, c: &Channel, user: Id, remover: Id) -> rusqlite::Result<()> {
-        let members = member_ids(&self.db, c.id)?;
+        let members = self.member_ids(c.id)?;
         self.tell(
             Broadcast::to_channel("user_removed", c.id, members)
                 .with("user_id", user.as_str())

@@ -20,8 +20,9 @@ use tokio::sync::watch;
 use crate::error::AppError;
 use crate::events::{Broadcast, EventSink};
 use crate::integrations::IntegrationSettings;
+use crate::members::ChannelMembers;
 use crate::requests::FileOutlookOf;
-use crate::rows::{count, get, put_version};
+use crate::rows::{count, exists, get, put_version, run};
 use crate::schema;
 use crate::search::index;
 use crate::space::ClassOfPost;
@@ -211,6 +212,7 @@ struct Writer {
     db: Connection,
     last_at: Hlc,
     last_change: i64,
+    members: ChannelMembers,
 }
 
 /// Idle read connections kept. The http layer runs at most a few dozen blocking calls; more than this at once
@@ -268,7 +270,7 @@ impl Core {
             file_outlook: OnceLock::new(),
             file_requests_changed: watch::Sender::new(0),
             due_changed: watch::Sender::new(0),
-            writer: Mutex::new(Writer { db, last_at, last_change }),
+            writer: Mutex::new(Writer { db, last_at, last_change, members: ChannelMembers::default() }),
             readers: Mutex::new(Vec::new()),
             outbox_changed: watch::Sender::new(0),
             statuses: Mutex::new(HashMap::new()),
@@ -339,6 +341,7 @@ impl Core {
         let mut guard = lock(&self.0.writer);
         let writer = &mut *guard;
         let now = self.0.clock.now();
+        writer.members.settle();
         let db = writer.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut tx = Tx {
             db,
@@ -346,6 +349,7 @@ impl Core {
             now: now.0,
             last_at: writer.last_at,
             last_change: writer.last_change,
+            members: &mut writer.members,
             broadcasts: Vec::new(),
             sessions_ended: Vec::new(),
             late_threads: BTreeMap::new(),
@@ -379,12 +383,15 @@ impl Core {
         i64::try_from(lock(&self.0.readers).len()).unwrap_or(i64::MAX)
     }
 
-    /// Rewrites the search index, gives free pages back and empties the write-ahead log: none holds old content then.
+    /// Rewrites the search index where that is due, gives free pages back and empties the write-ahead log: none holds old content then.
     pub(crate) fn scrub_database(&self) -> Result<(), StoreError> {
         let mut writer = lock(&self.0.writer);
-        let rewrite = writer.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        index::scrub(&rewrite)?;
-        rewrite.commit()?;
+        if exists(&writer.db, "SELECT 1 FROM meta WHERE key = ?1", [index::REWRITE])? {
+            let rewrite = writer.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            index::scrub(&rewrite)?;
+            run(&rewrite, "DELETE FROM meta WHERE key = ?1", [index::REWRITE])?;
+            rewrite.commit()?;
+        }
         let mut vacuum = writer.db.prepare("PRAGMA incremental_vacuum")?;
         let mut steps = vacuum.query([])?;
         while steps.next()?.is_some() {}
@@ -410,6 +417,7 @@ pub(crate) struct Tx<'a> {
     pub(crate) now: i64,
     last_at: Hlc,
     last_change: i64,
+    pub(crate) members: &'a mut ChannelMembers,
     pub(crate) broadcasts: Vec<Broadcast>,
     /// Users some of whose sessions end with this commit.
     pub(crate) sessions_ended: Vec<Id>,

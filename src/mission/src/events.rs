@@ -4,6 +4,7 @@
 //! an object or a string that holds JSON follows the real server (reference 2.5); clients parse accordingly.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use model::Id;
 use serde_json::{Map, Value};
@@ -57,7 +58,7 @@ pub enum Recipients {
     /// Every connection.
     All,
     /// Connections of these users. May be empty.
-    Users(Vec<Id>),
+    Users(Arc<[Id]>),
 }
 
 impl Broadcast {
@@ -82,17 +83,17 @@ impl Broadcast {
 
     /// To one user's connections.
     pub fn to_user(event: &'static str, user: Id) -> Self {
-        Self { user_id: Some(user), ..Self::new(event, Recipients::Users(vec![user])) }
+        Self { user_id: Some(user), ..Self::new(event, Recipients::Users([user].into())) }
     }
 
     /// To the members of a channel.
-    pub fn to_channel(event: &'static str, channel: Id, members: Vec<Id>) -> Self {
-        Self { channel_id: Some(channel), ..Self::new(event, Recipients::Users(members)) }
+    pub fn to_channel(event: &'static str, channel: Id, members: impl Into<Arc<[Id]>>) -> Self {
+        Self { channel_id: Some(channel), ..Self::new(event, Recipients::Users(members.into())) }
     }
 
     /// To the members of a team.
-    pub fn to_team(event: &'static str, team: Id, members: Vec<Id>) -> Self {
-        Self { team_id: Some(team), ..Self::new(event, Recipients::Users(members)) }
+    pub fn to_team(event: &'static str, team: Id, members: impl Into<Arc<[Id]>>) -> Self {
+        Self { team_id: Some(team), ..Self::new(event, Recipients::Users(members.into())) }
     }
 
     /// Adds a field to the payload.

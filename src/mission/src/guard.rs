@@ -260,3 +260,24 @@ fn a_long_history_does_not_make_the_daily_operations_dearer() {
     let found: Vec<_> = costs(20).into_iter().zip(costs(500)).filter(dearer).collect();
     assert_eq!(found, [], "operation, steps with 20 older posts; the same with 500");
 }
+
+#[test]
+fn a_channel_marked_as_unread_from_far_back_is_looked_at_up_to_a_bound() {
+    let (node, _, bob, mallory, _, square, _) = world();
+    let first = node.say(&bob, square, None, "@mallory first").id;
+    let others = crate::channels::MENTIONS_LOOKED_AT_MAX + 50;
+    node.core
+        .write(|tx| {
+            // All at once, and past the index of what is searched: only their number matters.
+            tx.db.execute_batch("DROP TRIGGER posts_search_insert")?;
+            let sql = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?2)
+                INSERT INTO posts SELECT printf('%026d', n), channel_id, user_id, root_id, original_id, create_at + n,
+                    update_at, edit_at, delete_at, message, type, props, hashtags, is_pinned, file_ids, priority,
+                    pending_post_id, state_at, changed_at, arrived_at, origin, ver_at, ver_by, shown_at
+                FROM posts, n WHERE id = ?1";
+            run(&tx.db, sql, rusqlite::params![first.as_str(), others])
+        })
+        .unwrap();
+    let unread = node.core.set_post_unread(&mallory, mallory.user_id, first, true).unwrap();
+    assert_eq!(unread.mention_count, crate::channels::MENTIONS_LOOKED_AT_MAX);
+}

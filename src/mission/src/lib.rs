@@ -46,6 +46,7 @@ pub mod http;
 mod images;
 mod integrations;
 mod invites;
+mod members;
 mod mentions;
 mod mfa;
 mod outbox;

@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use serde_json::Value;
 
 use crate::access::may_in_channel;
-use crate::channels::member_ids;
+use crate::channels::member;
 use crate::core::{Inner, Tx, lock};
 use crate::posts::is_join_leave;
 use crate::rows::{PostRow, all, count, first_id, get, nth_id, run, to_json, user};
@@ -279,7 +279,7 @@ impl Tx<'_> {
     /// channel is mentioned.
     pub(crate) fn mentioned(&self, c: &Channel, row: &PostRow) -> rusqlite::Result<BTreeSet<Id>> {
         let mut found = if let Some(added) = added_user(row) {
-            member_ids(&self.db, c.id)?.into_iter().filter(|m| *m == added).collect()
+            member(&self.db, c.id, added)?.map(|m| m.user_id).into_iter().collect()
         } else if is_join_leave(&row.kind) {
             BTreeSet::new()
         } else if c.is_direct_or_group() {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::access::{may, may_in_channel, may_in_team, require, require_in_channel, require_read};
 use crate::acknowledgements::acknowledgements_of;
 use crate::bookmarks::shows_file;
-use crate::channels::{JOIN_LEAVE, mark_read, member_ids, require_channel};
+use crate::channels::{JOIN_LEAVE, mark_read, require_channel};
 use crate::core::{Core, Inner, Tx};
 use crate::delivery;
 use crate::emoji;
@@ -358,7 +358,7 @@ impl Tx<'_> {
         let mut post = render_one(self.core, &self.db, row.clone())?;
         post.pending_post_id.clone_from(&row.pending_post_id);
         let display = if c.kind == "D" { sender.clone() } else { c.display_name.clone() };
-        let mut broadcast = Broadcast::to_channel("posted", c.id, member_ids(&self.db, c.id)?)
+        let mut broadcast = Broadcast::to_channel("posted", c.id, self.member_ids(c.id)?)
             .with_text("post", &post)
             .with("channel_type", c.kind.as_str())
             .with("channel_display_name", display)
@@ -392,7 +392,7 @@ impl Tx<'_> {
 
     pub(crate) fn tell_post(&mut self, event: &'static str, row: &PostRow) -> rusqlite::Result<()> {
         let post = render_one(self.core, &self.db, row.clone())?;
-        let members = member_ids(&self.db, row.channel_id)?;
+        let members = self.member_ids(row.channel_id)?;
         self.tell(Broadcast::to_channel(event, row.channel_id, members).with_text("post", &post));
         Ok(())
     }

@@ -24,6 +24,7 @@ use crate::core::{Core, StoreError, Tx};
 use crate::posts::post_row_by_id;
 use crate::replica::{Ledger, Replica, epoch_of, save_ledger};
 use crate::rows::{PostRow, all, count, exists, first_id, get, id_array, run};
+use crate::search::index;
 
 /// What an operator wants removed. Ids that are not known here are remembered all the same.
 #[derive(Clone, Debug, Default)]
@@ -386,6 +387,7 @@ impl Tx<'_> {
 
     fn purge_content(&mut self, order: &PurgeState, ours: bool) -> Result<Wiped, StoreError> {
         let mut wiped = Wiped::default();
+        let (mut emptied, mut words) = (Vec::new(), BTreeSet::new());
         let mut files: BTreeSet<Id> = order.files.iter().copied().collect();
         let mut with_names = BTreeSet::new();
         for post in &order.posts {
@@ -402,7 +404,16 @@ impl Tx<'_> {
                 files.extend(&of_post);
                 with_names.extend(of_post);
             }
-            self.empty_post(row, order)?;
+            words.extend(self.words_of_post(&row)?);
+            emptied.extend(self.empty_post(row, order)?);
+        }
+        let threads: BTreeSet<Id> = emptied.iter().map(|row| row.root_id.unwrap_or(row.id)).collect();
+        for thread in threads {
+            self.recount_thread(thread)?;
+        }
+        for row in &emptied {
+            // Not as it was, as for a deleted post: the text must not go out once more.
+            self.tell_post_deleted(row)?;
         }
         if order.everywhere_used {
             let ids: Vec<Id> = files.iter().copied().collect();
@@ -411,21 +422,38 @@ impl Tx<'_> {
             files.extend(all(&self.db, sql, [id_array(&ids)], first_id)?);
         }
         for file in &files {
+            let sql = "SELECT name, extension FROM files WHERE id = ?1";
+            let named = get(&self.db, sql, [file.as_str()], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))?;
+            if let Some((name, extension)) = named {
+                words.extend(index::words_of_file(&name, &extension));
+            }
             wiped.blobs.extend(self.empty_file(*file, order, with_names.contains(file))?);
         }
         wiped.barrier = self.empty_outbox(order, &files)?;
         self.empty_quarantine(order, &files)?;
+        if index::still_names(&self.db, &words)? {
+            let sql = "INSERT INTO meta (key, value) VALUES (?1, 1) ON CONFLICT (key) DO NOTHING";
+            run(&self.db, sql, [index::REWRITE])?;
+        }
         Ok(wiped)
     }
 
-    fn empty_post(&mut self, mut row: PostRow, order: &PurgeState) -> Result<(), StoreError> {
+    /// What the index holds, or held, of a post and its earlier texts.
+    fn words_of_post(&self, row: &PostRow) -> rusqlite::Result<BTreeSet<String>> {
+        let sql = "SELECT message, hashtags FROM posts WHERE id = ?1 OR (original_id = ?1 AND original_id <> '')";
+        let texts = all(&self.db, sql, [row.id.as_str()], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))?;
+        Ok(texts.iter().flat_map(|(message, hashtags)| index::words_of_post(message, hashtags)).collect())
+    }
+
+    /// Empties a post; returns it as it is then, unless it was so before.
+    fn empty_post(&mut self, mut row: PostRow, order: &PurgeState) -> Result<Option<PostRow>, StoreError> {
         let id = row.id;
         run(&self.db, "DELETE FROM posts WHERE original_id = ?1 AND original_id <> ''", [id.as_str()])?;
         run(&self.db, "DELETE FROM reactions WHERE post_id = ?1", [id.as_str()])?;
         run(&self.db, "DELETE FROM acknowledgements WHERE post_id = ?1", [id.as_str()])?;
         run(&self.db, "DELETE FROM late_posts WHERE post_id = ?1", [id.as_str()])?;
         if row.version >= order.version && row.message.is_empty() && row.delete_at > 0 {
-            return Ok(());
+            return Ok(None);
         }
         row.message = String::new();
         row.props = "{}".to_owned();
@@ -442,9 +470,7 @@ impl Tx<'_> {
             row.file_ids.clear();
         }
         self.put_post(&row)?;
-        self.recount_thread(row.root_id.unwrap_or(row.id))?;
-        // Not as it was, as for a deleted post: the text must not go out once more.
-        Ok(self.tell_post_deleted(&row)?)
+        Ok(Some(row))
     }
 
     /// Takes a file's bytes away, and with the post that showed it also what it was called. Returns the bytes' hash.

@@ -7,7 +7,7 @@ use model::{Event, Id, UnixMillis};
 use rusqlite::params;
 
 use crate::access::{require, require_read};
-use crate::channels::{member_ids, require_channel};
+use crate::channels::require_channel;
 use crate::core::{Core, Tx, version_of};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
@@ -47,7 +47,7 @@ impl Tx<'_> {
     /// Tells the channel.
     pub(crate) fn tell_reaction(&mut self, r: &Reaction) -> rusqlite::Result<()> {
         let event = if r.delete_at == 0 { "reaction_added" } else { "reaction_removed" };
-        let members = member_ids(&self.db, r.channel_id)?;
+        let members = self.member_ids(r.channel_id)?;
         self.tell(Broadcast::to_channel(event, r.channel_id, members).with_text("reaction", r));
         Ok(())
     }

@@ -413,7 +413,7 @@ impl Tx<'_> {
     }
 
     /// An author who is not known yet gets a placeholder, which their profile replaces when it arrives.
-    fn ensure_user(&mut self, id: Id) -> rusqlite::Result<()> {
+    pub(crate) fn ensure_user(&mut self, id: Id) -> rusqlite::Result<()> {
         if exists(&self.db, "SELECT 1 FROM users WHERE id = ?1", [id.as_str()])? {
             return Ok(());
         }

@@ -20,6 +20,9 @@ use crate::users::user_row_by_id;
 /// Most scheduled posts of one user.
 const SCHEDULED_MAX: i64 = 1_000;
 
+/// Scheduled posts read at once when they are due.
+const DUE_AT_ONCE: i64 = 100;
+
 /// How far in the past the time may lie, for clients whose clock is behind (the real server's number).
 const PAST_MAX_MS: i64 = 5_000;
 
@@ -323,16 +326,22 @@ impl Core {
     pub(crate) fn post_due(&self) -> AppResult<()> {
         let now = self.now().0;
         let sql = "SELECT * FROM scheduled_posts WHERE error_code = '' AND scheduled_at <= ?1
-            ORDER BY scheduled_at, id LIMIT 100";
-        let due = self.read(|db| all(db, sql, [now], scheduled_row).map_err(AppError::from))?;
+            AND (scheduled_at, id) > (?2, ?3) ORDER BY scheduled_at, id LIMIT ?4";
         let mut failed: BTreeMap<Id, Vec<(ScheduledPost, Refused)>> = BTreeMap::new();
         // What has no room yet must not hold up what has: the first such error is told at the end.
         let mut first_error = Ok(());
-        for post in due {
-            match self.post_one(&post) {
-                Ok(None) => {}
-                Ok(Some(refused)) => failed.entry(post.draft.user_id).or_default().push((post, refused)),
-                Err(error) => first_error = first_error.and(Err(error)),
+        let mut last = (i64::MIN, String::new());
+        loop {
+            let after = params![now, last.0, last.1, DUE_AT_ONCE];
+            let due = self.read(|db| all(db, sql, after, scheduled_row).map_err(AppError::from))?;
+            let Some(newest) = due.last() else { break };
+            last = (newest.scheduled_at, newest.id.to_string());
+            for post in due {
+                match self.post_one(&post) {
+                    Ok(None) => {}
+                    Ok(Some(refused)) => failed.entry(post.draft.user_id).or_default().push((post, refused)),
+                    Err(error) => first_error = first_error.and(Err(error)),
+                }
             }
         }
         for (user, posts) in failed {
@@ -399,5 +408,52 @@ impl Tx<'_> {
         let channel = self.bot_channel(bot, row.user.id)?;
         self.system_post(&channel, bot, "", lines.join("\n"), &[("from_bot", "true")])?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use model::{Precedence, SpaceLevel};
+
+    use super::*;
+    use crate::testkit::Node;
+
+    #[test]
+    fn posts_without_room_do_not_hold_up_urgent_ones_behind_them() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let (_, square) = node.team(&alice, "mission");
+        let urgent = |priority: &str| if priority == "urgent" { Precedence::Flash } else { Precedence::Routine };
+        node.core.set_class_of_post(Arc::new(move |priority, _| urgent(priority)));
+        let schedule = |text: &str, priority: &str| {
+            let new = NewDraft {
+                channel_id: square.id.to_string(),
+                message: text.to_owned(),
+                priority: [("priority".to_owned(), priority.into())].into_iter().collect(),
+                scheduled_at: node.core.now().0 + 1_000,
+                ..NewDraft::default()
+            };
+            node.core.schedule_post(&alice, &new, None).unwrap();
+        };
+        // More than are read at once.
+        for n in 0..=DUE_AT_ONCE {
+            schedule(&format!("routine {n}"), "");
+        }
+        node.advance(10);
+        schedule("urgent", "urgent");
+        node.advance(5_000);
+        node.core.set_space(SpaceLevel::ALL[5]);
+        assert_eq!(node.core.do_due().unwrap_err().status_code, 507);
+        let there = || {
+            let sql = "SELECT message FROM posts WHERE type = '' ORDER BY create_at, message";
+            node.core.read(|db| all(db, sql, [], |r| r.get::<_, String>(0))).unwrap()
+        };
+        assert_eq!(there(), ["urgent"]);
+        // And nothing is lost: with room the others go out.
+        node.core.set_space(SpaceLevel::Ok);
+        node.core.do_due().unwrap();
+        assert_eq!(there().len() as i64, DUE_AT_ONCE + 2);
     }
 }

@@ -43,6 +43,27 @@ struct Membership {
     unread_mentions: i64,
 }
 
+/// A follower who is to hear how a thread stands.
+#[derive(Clone, Copy, Debug)]
+struct Follower {
+    user: Id,
+    is: Membership,
+    /// How it stood before, where a single reply changed it.
+    before: Option<Before>,
+}
+
+/// What was unread to a follower before.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    mentions: i64,
+    /// How many of the unread replies are new; `None` where nothing was unread before.
+    new_replies: Option<i64>,
+}
+
+/// Participants that `thread_updated` names, those of the latest replies: it goes to every follower, and clients show a
+/// handful of pictures.
+const PARTICIPANTS_TOLD_MAX: usize = 20;
+
 fn membership(db: &Connection, user: Id, thread: Id) -> rusqlite::Result<Option<Membership>> {
     let sql = "SELECT following, last_viewed, unread_mentions FROM thread_members WHERE user_id = ?1 AND post_id = ?2";
     get(db, sql, [user.as_str(), thread.as_str()], |r| {
@@ -164,7 +185,13 @@ impl Tx<'_> {
     /// A post of the thread was deleted: its mentions are unread no more, and those concerned hear of it.
     pub(crate) fn forget_reply(&mut self, c: &Channel, row: &PostRow) -> rusqlite::Result<()> {
         let Some(thread) = row.root_id else { return self.recount_thread(row.id) };
-        self.recount_thread(thread)?;
+        // With its root deleted, as when all of it is, the thread is shown to nobody and need not be counted for each of
+        // its replies; it is when the root comes back.
+        let sql = "SELECT 1 FROM threads WHERE post_id = ?1 AND delete_at > 0";
+        let is_gone = exists(&self.db, sql, [thread.as_str()])?;
+        if !is_gone {
+            self.recount_thread(thread)?;
+        }
         for user in self.mentioned(c, row)? {
             let Some(m) = membership(&self.db, user, thread)? else { continue };
             if m.unread_mentions == 0 || m.last_viewed >= row.shown_at {
@@ -172,8 +199,12 @@ impl Tx<'_> {
             }
             let after = Membership { unread_mentions: m.unread_mentions - 1, ..m };
             self.put_membership(user, thread, after)?;
-            if after.following && hears(&self.db, user)? {
-                self.tell_thread(c, user, thread, Some((0, 0)))?;
+            if after.following && !is_gone && hears(&self.db, user)? {
+                self.tell_thread(
+                    c,
+                    thread,
+                    &[Follower { user, is: after, before: Some(Before { mentions: 0, new_replies: None }) }],
+                )?;
             }
         }
         Ok(())
@@ -196,39 +227,52 @@ impl Tx<'_> {
         noted: &ReplyNoted,
     ) -> rusqlite::Result<()> {
         let Some(thread) = row.root_id else { return Ok(()) };
-        for user in listening_followers(&self.db, c.id, thread)? {
-            let Some(m) = membership(&self.db, user, thread)? else { continue };
-            let previous = if noted.new_followers.contains(&user) {
-                (0, 0)
+        let mut followers = listening_followers(&self.db, c.id, thread)?;
+        for follower in &mut followers {
+            let (mentions, replies) = if noted.new_followers.contains(&follower.user) {
+                (0, None)
             } else {
-                let replies = unread_replies(&self.db, thread, m.last_viewed)? - 1;
-                ((m.unread_mentions - i64::from(mentioned.contains(&user))).max(0), replies.max(0))
+                (follower.is.unread_mentions - i64::from(mentioned.contains(&follower.user)), Some(1))
             };
-            self.tell_thread(c, user, thread, Some(previous))?;
+            follower.before = Some(Before { mentions: mentions.max(0), new_replies: replies });
         }
-        Ok(())
+        self.tell_thread(c, thread, &followers)
     }
 
     /// Tells followers once about all late replies of a transaction: a backlog of thousands must not be told one by one.
     pub(crate) fn tell_late_threads(&mut self) -> rusqlite::Result<()> {
         for (thread, channel) in std::mem::take(&mut self.late_threads) {
             let Some(row) = channel_row_by_id(&self.db, channel)? else { continue };
-            for user in listening_followers(&self.db, channel, thread)? {
-                self.tell_thread(&row.channel, user, thread, None)?;
-            }
+            let followers = listening_followers(&self.db, channel, thread)?;
+            self.tell_thread(&row.channel, thread, &followers)?;
         }
         Ok(())
     }
 
-    /// `thread_updated` to one user. `previous` are the mentions and replies that were unread before.
-    fn tell_thread(&mut self, c: &Channel, user: Id, thread: Id, previous: Option<(i64, i64)>) -> rusqlite::Result<()> {
-        let Some(shown) = thread_of(self.core, &self.db, user, thread, true)? else { return Ok(()) };
-        let mut told = Broadcast::to_user("thread_updated", user).with_text("thread", &shown);
-        told.team_id = c.team_id;
-        if let Some((mentions, replies)) = previous {
-            told = told.with("previous_unread_mentions", mentions).with("previous_unread_replies", replies);
+    /// `thread_updated` to followers. What they are shown alike is read once, however many they are.
+    fn tell_thread(&mut self, c: &Channel, thread: Id, followers: &[Follower]) -> rusqlite::Result<()> {
+        let Some(read_from) = followers.iter().map(|follower| follower.is.last_viewed).min() else { return Ok(()) };
+        let sql =
+            "SELECT *, 0 AS last_viewed, 0 AS unread_mentions, 0 AS unread_replies FROM threads WHERE post_id = ?1";
+        let Some(mut row) = get(&self.db, sql, [thread.as_str()], joined)? else { return Ok(()) };
+        row.participants.drain(..row.participants.len().saturating_sub(PARTICIPANTS_TOLD_MAX));
+        let Some(mut shown) = shown(self.core, &self.db, vec![row], true)?.pop() else { return Ok(()) };
+        let sql = "SELECT shown_at FROM posts WHERE root_id = ?1 AND root_id <> '' AND shown_at > ?2 AND delete_at = 0
+            AND original_id = '' ORDER BY shown_at";
+        let replies: Vec<i64> = all(&self.db, sql, params![thread.as_str(), read_from], |r| r.get(0))?;
+        for follower in followers {
+            let read = replies.partition_point(|at| *at <= follower.is.last_viewed);
+            shown.last_viewed_at = follower.is.last_viewed;
+            shown.unread_mentions = follower.is.unread_mentions;
+            shown.unread_replies = (replies.len() - read) as i64;
+            let mut told = Broadcast::to_user("thread_updated", follower.user).with_text("thread", &shown);
+            told.team_id = c.team_id;
+            if let Some(before) = follower.before {
+                let replies = before.new_replies.map_or(0, |new| (shown.unread_replies - new).max(0));
+                told = told.with("previous_unread_mentions", before.mentions).with("previous_unread_replies", replies);
+            }
+            self.tell(told);
         }
-        self.tell(told);
         Ok(())
     }
 
@@ -304,8 +348,9 @@ impl Tx<'_> {
         let Some(thread) = post.root_id else { return Ok(()) };
         let at = post.create_at - 1;
         let unread_mentions = self.thread_mentions(c, user, thread, at)?;
-        self.put_membership(user, thread, Membership { following: true, last_viewed: at, unread_mentions })?;
-        Ok(self.tell_thread(c, user, thread, None)?)
+        let is = Membership { following: true, last_viewed: at, unread_mentions };
+        self.put_membership(user, thread, is)?;
+        Ok(self.tell_thread(c, thread, &[Follower { user, is, before: None }])?)
     }
 }
 
@@ -316,14 +361,17 @@ fn hears(db: &Connection, user: Id) -> rusqlite::Result<bool> {
     exists(db, sql, [user.as_str()])
 }
 
-fn listening_followers(db: &Connection, channel: Id, thread: Id) -> rusqlite::Result<Vec<Id>> {
+fn listening_followers(db: &Connection, channel: Id, thread: Id) -> rusqlite::Result<Vec<Follower>> {
     // In this order: followers are few, members may be many.
-    let sql = "SELECT t.user_id FROM thread_members t
+    let sql = "SELECT t.user_id, t.last_viewed, t.unread_mentions FROM thread_members t
         CROSS JOIN channel_members m ON m.user_id = t.user_id AND m.channel_id = ?2 AND m.delete_at = 0
         CROSS JOIN users u ON u.id = t.user_id AND u.delete_at = 0
         WHERE t.post_id = ?1 AND t.following = 1 AND (EXISTS (SELECT 1 FROM sessions s WHERE s.user_id = t.user_id)
             OR EXISTS (SELECT 1 FROM access_tokens a WHERE a.user_id = t.user_id)) ORDER BY t.user_id";
-    all(db, sql, [thread.as_str(), channel.as_str()], first_id)
+    all(db, sql, [thread.as_str(), channel.as_str()], |r| {
+        let is = Membership { following: true, last_viewed: r.get(1)?, unread_mentions: r.get(2)? };
+        Ok(Follower { user: first_id(r)?, is, before: None })
+    })
 }
 
 /// Followers whose desktop is to be told of a reply, by their settings and those of the channel.
@@ -334,10 +382,9 @@ pub(crate) fn followers_to_notify(
     mentioned: &BTreeSet<Id>,
 ) -> rusqlite::Result<Vec<Id>> {
     let Some(thread) = row.root_id else { return Ok(Vec::new()) };
-    let mut notify = listening_followers(db, c.id, thread)?;
-    notify.retain(|user| *user != row.user_id);
     let mut kept = Vec::new();
-    for user in notify {
+    let followers = listening_followers(db, c.id, thread)?.into_iter().map(|follower| follower.user);
+    for user in followers.filter(|user| *user != row.user_id) {
         let sql = "SELECT u.notify_props, m.notify_props FROM users u
             JOIN channel_members m ON m.user_id = u.id AND m.channel_id = ?2 WHERE u.id = ?1";
         let props = get(db, sql, [user.as_str(), c.id.as_str()], |r| {
@@ -654,5 +701,162 @@ pub(crate) fn add_followers(per_user: &mut BTreeMap<Id, Map<String, Value>>, fol
     for user in followers {
         let followers = Value::from(to_json(&[user]));
         per_user.entry(*user).or_default().insert("followers".to_owned(), followers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::event::ChannelMemberState;
+    use model::{Hlc, UnixMillis, Version};
+
+    use super::*;
+    use crate::purges::NewPurge;
+    use crate::rows::STEPS;
+    use crate::testkit::Node;
+
+    /// A thread in which so many others answered once and listen, and its author answered often since.
+    struct Talk {
+        node: Node,
+        alice: Session,
+        others: Vec<Session>,
+        channel: Id,
+        root: Id,
+    }
+
+    fn talk(others: usize, replies: usize) -> Talk {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let (team, square) = node.team(&alice, "mission");
+        let others: Vec<Session> =
+            (0..others).map(|_| Session { user_id: node.core.random_id(), ..alice.clone() }).collect();
+        node.core
+            .write(|tx| {
+                for other in &others {
+                    tx.ensure_user(other.user_id)?;
+                    let member = ChannelMemberState {
+                        version: Version { at: Hlc(1), by: node.id() },
+                        channel_id: square.id,
+                        user_id: other.user_id,
+                        create_at: UnixMillis(1),
+                        delete_at: UnixMillis(0),
+                        scheme_admin: false,
+                    };
+                    tx.put_channel_member(&member)?;
+                    let sql =
+                        "INSERT INTO sessions SELECT ?1, randomblob(32), create_at, expires_at, last_activity_at, ?1,
+                        device_id, props FROM sessions WHERE user_id = ?2 LIMIT 1";
+                    run(&tx.db, sql, [other.user_id.as_str(), alice.user_id.as_str()])?;
+                }
+                Ok::<_, AppError>(())
+            })
+            .unwrap();
+        let _ = team;
+        let root = node.say(&alice, square.id, None, "root").id;
+        for by in others.iter().chain(std::iter::repeat_n(&alice, replies)) {
+            node.advance(10);
+            node.say(by, square.id, Some(root), "reply");
+        }
+        node.advance(10);
+        node.events.take();
+        Talk { node, alice, others, channel: square.id, root }
+    }
+
+    impl Talk {
+        /// Steps of SQLite's machine for one more reply.
+        fn cost_of_reply(&self) -> i64 {
+            STEPS.set(0);
+            self.node.say(&self.alice, self.channel, Some(self.root), "one more");
+            STEPS.get()
+        }
+    }
+
+    #[test]
+    fn a_reply_costs_followers_and_unread_replies_and_not_their_product() {
+        let cost = |others, replies| talk(others, replies).cost_of_reply();
+        let (few, long, many, both) = (cost(8, 8), cost(8, 120), cost(32, 8), cost(32, 120));
+        assert!(
+            both - many < (long - few) * 3 / 2 + 200,
+            "unread replies are counted once: {few} {long} {many} {both}"
+        );
+        assert!(many < few * 4, "and participants read once: {few} {long} {many} {both}");
+    }
+
+    #[test]
+    fn each_follower_hears_their_own_numbers_and_the_latest_participants() {
+        let others = PARTICIPANTS_TOLD_MAX + 3;
+        let talk = talk(others, 2);
+        talk.node.say(&talk.alice, talk.channel, Some(talk.root), "one more");
+        let told: Vec<_> = talk.node.events.take().into_iter().filter(|told| told.event == "thread_updated").collect();
+        assert_eq!(told.len(), others + 1);
+        for (n, other) in talk.others.iter().enumerate() {
+            let own = told.iter().find(|told| told.user_id == Some(other.user_id)).unwrap();
+            let thread: serde_json::Value = serde_json::from_str(own.data["thread"].as_str().unwrap()).unwrap();
+            // Those who answered after them, and alice's three.
+            let unread = others - 1 - n + 3;
+            assert_eq!((&thread["unread_replies"], &thread["reply_count"]), (&unread.into(), &(others + 3).into()));
+            assert_eq!(own.data["previous_unread_replies"], unread - 1);
+            let participants = thread["participants"].as_array().unwrap();
+            assert_eq!(participants.len(), PARTICIPANTS_TOLD_MAX);
+            assert_eq!(participants.last().unwrap()["username"], "alice");
+        }
+    }
+
+    #[test]
+    fn a_deleted_thread_that_arrives_reply_by_reply_is_not_counted_for_each() {
+        let cost = |replies| {
+            let talk = talk(0, replies);
+            let there = Node::new(2);
+            there.apply(&talk.node.drain());
+            talk.node.core.delete_post(&talk.alice, talk.root).unwrap();
+            let sent = talk.node.drain();
+            STEPS.set(0);
+            there.apply(&sent);
+            let steps = STEPS.get();
+            assert_eq!(
+                there
+                    .core
+                    .read(|db| count(db, "SELECT count(*) FROM posts WHERE delete_at = 0 AND type = ''", []))
+                    .unwrap(),
+                0
+            );
+            steps / i64::try_from(sent.len()).unwrap()
+        };
+        let (few, many) = (cost(15), cost(150));
+        assert!(many < few * 3 / 2, "steps for each entry: {few} of 15 replies, {many} of 150");
+    }
+
+    #[test]
+    fn a_thread_whose_root_comes_back_is_counted_anew() {
+        let talk = talk(0, 3);
+        let there = Node::new(2);
+        there.apply(&talk.node.drain());
+        talk.node.core.delete_post(&talk.alice, talk.root).unwrap();
+        let mut sent = talk.node.drain();
+        there.apply(&sent);
+        // A later version of the root that is not deleted, and one reply of it.
+        sent.truncate(2);
+        for (n, back) in sent.iter_mut().enumerate() {
+            back.id.seq = model::Seq::new(1_000 + n as u64).unwrap();
+            let model::Event::Post(post) = &mut back.event else { panic!("a post") };
+            (post.delete_at, post.version.at) = (UnixMillis(0), Hlc(post.version.at.0 + (1 << 30)));
+        }
+        there.apply(&sent);
+        let sql = "SELECT reply_count FROM threads WHERE delete_at = 0";
+        assert_eq!(there.core.read(|db| count(db, sql, [])).unwrap(), 1);
+    }
+
+    #[test]
+    fn purging_the_posts_of_a_thread_counts_it_once() {
+        let cost = |replies: usize| {
+            let talk = talk(0, replies);
+            let sql = "SELECT id FROM posts WHERE root_id = ?1 AND root_id <> ''";
+            let posts = talk.node.core.read(|db| all(db, sql, [talk.root.as_str()], first_id)).unwrap();
+            let new = NewPurge { posts, by: "duty".to_owned(), reason: "test".to_owned(), ..NewPurge::default() };
+            STEPS.set(0);
+            talk.node.core.order_purge(&new).unwrap();
+            STEPS.get() / i64::try_from(replies).unwrap()
+        };
+        let (few, many) = (cost(15), cost(150));
+        assert!(many < few * 3 / 2, "steps for each post: {few} of 15, {many} of 150");
     }
 }

@@ -10,12 +10,14 @@
 //! - The number of a row in the index rises with its time, so the newest matches are found without sorting.
 //! - The index holds words and no text, and takes them out when it removes a row (`secure-delete`).
 
+use std::collections::BTreeSet;
+
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 
 use super::words;
-use crate::rows::{all, get, run};
+use crate::rows::{all, exists, get, run};
 
 /// The tables. A slot is the time in milliseconds and a number within it; see [`slot`].
 ///
@@ -167,6 +169,58 @@ pub(crate) fn prepare(db: &Connection) -> rusqlite::Result<()> {
         ON CONFLICT (key) DO UPDATE SET value = excluded.value";
     run(db, sql, [words::RULES])?;
     db.execute_batch("COMMIT")
+}
+
+/// Key in `meta` while the index is to be rewritten: see [`still_names`].
+pub(crate) const REWRITE: &str = "search_rewrite";
+
+/// What the index holds of a post's text.
+pub(crate) fn words_of_post(message: &str, hashtags: &str) -> Vec<String> {
+    [words::index_words(message), words::index_tags(hashtags)].iter().flat_map(|words| each(words)).collect()
+}
+
+/// What the index holds of a file's name.
+pub(crate) fn words_of_file(name: &str, extension: &str) -> Vec<String> {
+    [words::index_words(name), words::index_tags(&format!("e{extension}"))]
+        .iter()
+        .flat_map(|words| each(words))
+        .collect()
+}
+
+fn each(words: &str) -> impl Iterator<Item = String> {
+    words.split(' ').filter(|word| !word.is_empty()).map(str::to_owned)
+}
+
+/// Does a page of the index still bear the beginning of a removed word that no row begins a word with? FTS5 names a page by
+/// as much of its first word as tells it from the page before, also after that word went. Most words name no page, so that
+/// the index of all posts need not be rewritten for the removal of a few.
+///
+/// Within the transaction that removed the rows: afterwards nobody knows the words.
+pub(crate) fn still_names(db: &Connection, removed: &BTreeSet<String>) -> rusqlite::Result<bool> {
+    for Indexed { fts, .. } in &INDEXED {
+        db.execute_batch(&format!(
+            "CREATE VIRTUAL TABLE IF NOT EXISTS temp.{fts}_words USING fts5vocab(main, {fts}, instance)"
+        ))?;
+        // Opening the vocabulary writes out what the transaction changed, so that the names below are up to date.
+        let begins_with = format!(
+            "SELECT substr(CAST(term AS BLOB), 1, length(?1)) = ?1 FROM {fts}_words WHERE term >= CAST(?1 AS TEXT) LIMIT 1"
+        );
+        let is_used = |beginning: &[u8]| {
+            Ok::<_, rusqlite::Error>(get(db, &begins_with, [beginning], |r| r.get(0))?.unwrap_or(false))
+        };
+        let sql = format!(
+            "WITH RECURSIVE segment (id) AS (SELECT min(segid) FROM {fts}_idx
+                UNION SELECT (SELECT min(segid) FROM {fts}_idx WHERE segid > segment.id) FROM segment WHERE id IS NOT NULL)
+             SELECT 1 FROM segment CROSS JOIN {fts}_idx AS page ON page.segid = segment.id AND page.term = ?1"
+        );
+        let mut seen = BTreeSet::new();
+        for beginning in removed.iter().flat_map(|word| (1..=word.len()).map(|n| &word.as_bytes()[..n])) {
+            if seen.insert(beginning) && !is_used(beginning)? && exists(db, &sql, [[&b"0"[..], beginning].concat()])? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Rewrites the index, so that no page keeps even the beginning of a word whose last row was removed: FTS5 names a page by

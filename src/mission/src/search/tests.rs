@@ -3,7 +3,7 @@ use model::{Event, Id};
 
 use super::*;
 use crate::purges::NewPurge;
-use crate::rows::{STEPS, count};
+use crate::rows::{STEPS, all, count};
 use crate::testkit::{Node, START, words};
 use crate::types::{NewChannel, PostPatch};
 
@@ -293,26 +293,77 @@ fn is_kept(node: &Node, text: &str) -> bool {
 /// leaves as it is: without the rewrite, beginnings of purged words stayed there.
 #[test]
 fn a_purge_takes_every_word_out_of_the_index() {
+    // Of letters that take one byte each, and of others.
+    for beginning in ["zqspill", "разлив"] {
+        a_purge_takes_every_word_out(beginning);
+    }
+}
+
+fn a_purge_takes_every_word_out(beginning: &str) {
     let node = Node::new(1);
     let alice = node.user("alice");
     let (_, square) = node.team(&alice, "mission");
     let mut posts = Vec::new();
     for n in 0..300 {
         // Words of one kind stand side by side in the index, so that pages begin with them.
-        let text: Vec<String> = (0..20).map(|k| format!("zqspill{:x}zq", (n * 20 + k) * 7_919)).collect();
+        let text: Vec<String> = (0..20).map(|k| format!("{beginning}{:x}zq", (n * 20 + k) * 7_919)).collect();
         posts.push(node.say(&alice, square.id, None, &text.join(" ")).id);
         node.say(&alice, square.id, None, &format!("harmless {n} zz{n}"));
     }
-    assert!(is_kept(&node, "zqspill"));
+    assert!(is_kept(&node, beginning));
     let new = NewPurge { posts, by: "duty".to_owned(), reason: "test".to_owned(), ..NewPurge::default() };
     let order = node.core.order_purge(&new).unwrap();
-    assert!(found(&node, &alice, "zqspill*").is_empty());
+    assert!(found(&node, &alice, &format!("{beginning}*")).is_empty());
     node.core.replica().scrub_store().unwrap();
     node.core.replica().finish_purge(order.id, "{}").unwrap();
-    assert!(!is_kept(&node, "zqspill"));
+    assert!(!is_kept(&node, beginning));
     assert_eq!(found(&node, &alice, "harmless").len(), 60);
     let rows = node.core.read(|db| count(db, "SELECT count(*) FROM search_posts", [])).unwrap();
     assert_eq!(rows, 300);
+}
+
+/// What stands in the index's own table of pages.
+fn pages(node: &Node) -> std::collections::BTreeMap<i64, Vec<u8>> {
+    let sql = "SELECT id, block FROM posts_fts_data";
+    node.core.read(|db| all(db, sql, [], |r| Ok((r.get(0)?, r.get(1)?)))).unwrap().into_iter().collect()
+}
+
+#[test]
+fn a_purge_of_one_post_leaves_the_rest_of_the_index_where_it_is() {
+    let node = Node::new(1);
+    let alice = node.user("alice");
+    let (_, square) = node.team(&alice, "mission");
+    for n in 0..400 {
+        let text: Vec<String> = (0..20).map(|k| format!("word{:x}", (n * 20 + k) * 7_919)).collect();
+        node.say(&alice, square.id, None, &text.join(" "));
+    }
+    let spilled = node.say(&alice, square.id, None, "spilledsecret word0").id;
+    let before = pages(&node);
+    let new =
+        NewPurge { posts: vec![spilled], by: "duty".to_owned(), reason: "test".to_owned(), ..NewPurge::default() };
+    let order = node.core.order_purge(&new).unwrap();
+    node.core.replica().scrub_store().unwrap();
+    node.core.replica().finish_purge(order.id, "{}").unwrap();
+    let after = pages(&node);
+    let touched = before.iter().filter(|(page, block)| after.get(page) != Some(block)).count();
+    assert!(before.len() > 30 && touched < 10, "{touched} of {} pages were written anew", before.len());
+    assert!(!is_kept(&node, "spilledsecret"));
+}
+
+#[test]
+fn making_the_index_anew_copies_no_text_to_temporary_files() {
+    let node = Node::new(1);
+    let alice = node.user("alice");
+    let (_, square) = node.team(&alice, "mission");
+    let long = "bridge ".repeat(500);
+    (0..60).for_each(|_| drop(node.say(&alice, square.id, None, &long)));
+    let db = rusqlite::Connection::open(node.dir.path().join("core.sqlite3")).unwrap();
+    index::functions(&db).unwrap();
+    db.execute_batch("DELETE FROM meta WHERE key = 'search_rules'").unwrap();
+    index::prepare(&db).unwrap();
+    let temporary: i64 = db.query_row("PRAGMA temp.page_count", [], |r| r.get(0)).unwrap();
+    assert!(temporary < 10, "{temporary} pages went to the temporary database");
+    assert_eq!(found(&node, &alice, "bridge").len(), 60);
 }
 
 #[test]
