@@ -21,6 +21,7 @@
 //! the budget is made of (`edge`). Start reading at [`Graph::call`].
 
 pub mod cloud;
+pub mod directory;
 pub mod drive;
 pub mod entra;
 pub mod environment;

@@ -56,6 +56,9 @@ pub struct MicrosoftSettings {
     /// Where mission activity goes. None: nothing goes.
     #[serde(default)]
     pub target: Vec<TargetSettings>,
+    /// People and groups as accounts.
+    #[serde(default)]
+    pub directory: crate::directory::DirectorySettings,
 }
 
 fn probe_seconds() -> u32 {

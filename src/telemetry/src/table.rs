@@ -117,6 +117,12 @@ metrics! {
     microsoft_sent_bytes_total: Counter [precedence: Precedence] "Bytes sent to Microsoft: heads and bodies of requests, without TLS and what lies below.",
     microsoft_clock_ahead_seconds: Gauge [] "By how much Microsoft's clock is ahead of this node's, as its last answer had it.",
 
+    directory_people: Gauge [] "People that are known from the directory.",
+    directory_accounts: Gauge [] "Accounts that the directory sync keeps and that can sign in.",
+    directory_held_people: Gauge [] "People who would lose access and are held until an operator decides, because they are many.",
+    directory_rounds_total: Counter [] "Rounds of the directory sync that went through.",
+    directory_disabled_total: Counter [] "Accounts that the directory sync ended.",
+
     process_start_time_seconds: Gauge [] "When this node started, as seconds since 1970.",
     process_health_checks: Gauge [] "Health checks that are not ok.",
     build_info: Gauge [version: Build, role: Role] "1 for the version and role that run.",

@@ -1,0 +1,648 @@
+//! What is known, which accounts came of it, and what shall become of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{EntraKey, Guid, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+pub use super::round::Gone;
+use super::round::{First, Generation, Person, Round, What};
+use super::rules::{People, Rules};
+
+/// Delta links of directory objects live for 7 days.
+const LINK_LIFE_MS: i64 = 7 * 24 * 3_600_000;
+/// People of one transaction: some 100 ms of the store's one writer.
+const BATCH: usize = 50;
+
+/// What asks for people: exactly the properties that are read, since others that change would surface, too.
+const PEOPLE_QUERY: &str = "/users/delta?$select=id,accountEnabled,userPrincipalName,mailNickname,mail,givenName,surname,\
+                            displayName,jobTitle,preferredLanguage,userType";
+const GROUPS_QUERY: &str = "/groups/delta?$select=id,displayName,members";
+/// Groups that one filter can name.
+const FILTER_IDS_MAX: usize = 50;
+
+/// Where a group leads, by names as in URLs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The team.
+    pub team: String,
+    /// A channel of it; `None` for the team with its standard channels.
+    pub channel: Option<String>,
+}
+
+/// What shall be of one person's account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "as the mission core takes it")]
+pub struct Wanted {
+    pub alias: String,
+    pub email: String,
+    pub first_name: String,
+    pub last_name: String,
+    pub position: String,
+    pub locale: String,
+    pub active: bool,
+    pub places: BTreeSet<Place>,
+}
+
+/// What the store carries out in one transaction, or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Accounts, in this order.
+    pub people: Vec<(EntraKey, Wanted)>,
+    /// Records of the book; `None` forgets one.
+    pub keep: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// Why somebody has no account, or loses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// Sign-in is blocked in Entra.
+    Disabled,
+    /// Not in the directory.
+    Gone(Gone),
+    /// In no group that is followed.
+    InNoGroup,
+    /// Of another organisation.
+    Guest,
+}
+
+/// The end of an account that is due, or comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Ends {
+    why: Why,
+    since: UnixMillis,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Account {
+    applied: Wanted,
+    ends: Option<Ends>,
+}
+
+/// People who are too many at once. Those who are held already hold up nobody who comes later: a single revocation must not wait
+/// for an operator's word on a hundred others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Held {
+    /// They would lose their accounts.
+    #[serde(with = "super::round::guids")]
+    accounts: BTreeSet<Guid>,
+    /// They would lose places.
+    #[serde(with = "super::round::guids")]
+    places: BTreeSet<Guid>,
+}
+
+impl Held {
+    fn len(&self) -> usize {
+        self.accounts.union(&self.places).count()
+    }
+}
+
+/// Which of `due` wait for an operator: those who waited before, and all others if these are more than `most`.
+fn wait(due: &BTreeSet<Guid>, before: &BTreeSet<Guid>, accepted: bool, most: usize) -> BTreeSet<Guid> {
+    let fresh = due.difference(before).count();
+    let waits = |id: &&Guid| if before.contains(*id) { !accepted } else { fresh > most };
+    due.iter().filter(waits).copied().collect()
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PersonRecord {
+    person: Person,
+    account: Option<Account>,
+}
+
+/// Where the next round begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeltaLink {
+    url: String,
+    /// What it was made for: with another question it is of no use.
+    query: String,
+    at: UnixMillis,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Links {
+    people: Option<DeltaLink>,
+    groups: Option<DeltaLink>,
+}
+
+/// A record of the book that does not read. The next round reads everything again.
+#[derive(Debug, thiserror::Error)]
+#[error("the record `{key}` of the directory does not read: {problem}; accounts are as they were")]
+pub struct BadRecord {
+    key: String,
+    problem: String,
+}
+
+/// What happens next to accounts. Nothing of it was done yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// New accounts.
+    pub create: Vec<Planned>,
+    /// Accounts with another profile or other places.
+    pub change: Vec<Planned>,
+    /// Accounts that can sign in again.
+    pub restore: Vec<Planned>,
+    /// Accounts that end now.
+    pub disable: Vec<Planned>,
+    /// Accounts that end when their grace is over.
+    pub waiting: Vec<Planned>,
+    /// People whose accounts or memberships would end and who are too many at once: an operator decides.
+    pub held: Vec<Planned>,
+}
+
+/// One person in a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    /// `entra:{tid}:{oid}`.
+    pub key: String,
+    /// User principal name, as far as it is known.
+    pub name: String,
+    /// Why, for what ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<Why>,
+    /// When, for what waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due: Option<UnixMillis>,
+}
+
+impl Plan {
+    /// Is there nothing to do?
+    pub fn is_empty(&self) -> bool {
+        [&self.create, &self.change, &self.restore, &self.disable].iter().all(|list| list.is_empty())
+    }
+}
+
+/// What is known of one person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PersonView {
+    /// `entra:{tid}:{oid}`.
+    pub key: String,
+    /// User principal name.
+    pub user_principal_name: String,
+    /// As shown to people.
+    pub display_name: String,
+    /// Is sign-in allowed in Entra?
+    pub enabled: bool,
+    /// Names of the followed groups that the person is in, nested ones included.
+    pub groups: Vec<String>,
+    /// Where these lead.
+    pub places: Vec<Place>,
+    /// Is there an account that the sync made, and can it sign in?
+    pub account: Option<bool>,
+    /// Why there is none, or why it ends.
+    pub why_not: Option<Why>,
+}
+
+/// The book. Pure: pages and time come from outside, changes go out as batches.
+#[derive(Clone, Debug)]
+pub struct Book {
+    rules: Rules,
+    tenant: Guid,
+    known: Generation,
+    accounts: BTreeMap<Guid, Account>,
+    links: Links,
+    /// Whom an operator was told of and may let go.
+    held: Held,
+    /// Mapped places that are not here: nobody is sent there, and nobody taken away.
+    absent: BTreeSet<Place>,
+}
+
+impl Book {
+    /// The book from its records.
+    ///
+    /// # Errors
+    /// When one does not read.
+    pub fn load(
+        rules: Rules,
+        tenant: Guid,
+        records: impl IntoIterator<Item = (String, Vec<u8>)>,
+    ) -> Result<Self, BadRecord> {
+        let mut book = Self {
+            rules,
+            tenant,
+            known: Generation::default(),
+            accounts: BTreeMap::new(),
+            links: Links::default(),
+            held: Held::default(),
+            absent: BTreeSet::new(),
+        };
+        for (key, value) in records {
+            book.record(&key, &value).map_err(|problem| BadRecord { key, problem })?;
+        }
+        Ok(book)
+    }
+
+    fn record(&mut self, key: &str, value: &[u8]) -> Result<(), String> {
+        fn read<'v, T: Deserialize<'v>>(value: &'v [u8]) -> Result<T, String> {
+            serde_json::from_slice(value).map_err(|e| e.to_string())
+        }
+        match key.split_once('/') {
+            None if key == "links" => self.links = read(value)?,
+            None if key == "held" => self.held = read(value)?,
+            Some((kind, id)) => {
+                let (tenant, id) = id.split_once('/').ok_or("no tenant")?;
+                let id = id.parse().map_err(|_| "no id".to_owned())?;
+                // Of another tenant that this node followed before: those accounts are not this one's to end.
+                if tenant.parse() != Ok(self.tenant) {
+                    return Ok(());
+                }
+                match kind {
+                    "person" => {
+                        let PersonRecord { person, account } = read(value)?;
+                        self.known.people.insert(id, person);
+                        if let Some(account) = account {
+                            self.accounts.insert(id, account);
+                        }
+                    }
+                    "group" => {
+                        self.known.groups.insert(id, read(value)?);
+                    }
+                    _ => return Err("an unknown kind".to_owned()),
+                }
+            }
+            None => return Err("an unknown name".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// Which lists are read, in this order.
+    pub fn lists(&self) -> Vec<What> {
+        if self.rules.groups.is_empty() { vec![What::People] } else { vec![What::People, What::Groups] }
+    }
+
+    /// A round over `what`: what changed since the last one, or everything.
+    pub fn begin(&self, what: What, now: UnixMillis, whole: bool) -> Round {
+        let query = self.query(what);
+        let kept_groups = match what {
+            What::Groups if !self.asks_for_all_groups() => Some(self.rules.groups.keys().copied().collect()),
+            What::Groups | What::People => None,
+        };
+        let link = self.link(what).as_ref().filter(|link| {
+            !whole && link.query == query && link.at <= now && now.0.saturating_sub(link.at.0) < LINK_LIFE_MS
+        });
+        let first = link.map_or_else(|| First::Query(query.clone()), |link| First::Link(link.url.clone()));
+        Round::new(what, first, &self.known, kept_groups, now)
+    }
+
+    fn link(&self, what: What) -> &Option<DeltaLink> {
+        match what {
+            What::People => &self.links.people,
+            What::Groups => &self.links.groups,
+        }
+    }
+
+    /// More than a filter can name: then all are asked for, which also finds groups within groups.
+    fn asks_for_all_groups(&self) -> bool {
+        self.rules.groups.len() > FILTER_IDS_MAX
+    }
+
+    fn query(&self, what: What) -> String {
+        match what {
+            What::People => PEOPLE_QUERY.to_owned(),
+            What::Groups if self.asks_for_all_groups() => GROUPS_QUERY.to_owned(),
+            What::Groups => {
+                let ids: Vec<String> = self.rules.groups.keys().map(|id| format!("id%20eq%20%27{id}%27")).collect();
+                format!("{GROUPS_QUERY}&$filter={}", ids.join("%20or%20"))
+            }
+        }
+    }
+
+    /// Takes over a round that is over. Whatever a whole list lacks is gone from the directory.
+    pub fn take_over(&mut self, round: Round) -> Batch {
+        let Some(delta) = round.is_over() else { return Batch::default() };
+        let link = DeltaLink { url: delta.to_owned(), query: self.query(round.what()), at: round.began() };
+        let is_whole = round.is_whole();
+        let mut batch = Batch::default();
+        match round.what() {
+            What::People => {
+                let mut people = round.found.people;
+                if is_whole {
+                    for (id, person) in &self.known.people {
+                        if !people.contains_key(id) && self.accounts.contains_key(id) {
+                            let gone = Some(person.gone.unwrap_or(Gone::Absent));
+                            people.insert(*id, Person { gone, ..person.clone() });
+                        }
+                    }
+                }
+                let forgotten: Vec<Guid> =
+                    self.known.people.keys().filter(|id| !people.contains_key(id)).copied().collect();
+                batch.keep.extend(forgotten.into_iter().map(|id| (self.name("person", id), None)));
+                let changed: Vec<Guid> =
+                    people.iter().filter(|(id, p)| self.known.people.get(id) != Some(p)).map(|(id, _)| *id).collect();
+                self.known.people = people;
+                batch.keep.extend(changed.into_iter().map(|id| self.person_record(id)));
+                self.links.people = Some(link);
+            }
+            What::Groups => {
+                let groups = round.found.groups;
+                let forgotten = self.known.groups.keys().filter(|id| !groups.contains_key(id));
+                batch.keep.extend(forgotten.map(|id| (self.name("group", *id), None)));
+                let changed = groups.iter().filter(|(id, group)| self.known.groups.get(id) != Some(group));
+                batch.keep.extend(changed.map(|(id, group)| (self.name("group", *id), Some(json(group)))));
+                self.known.groups = groups;
+                self.links.groups = Some(link);
+            }
+        }
+        batch.keep.push(("links".to_owned(), Some(json(&self.links))));
+        batch
+    }
+
+    fn name(&self, kind: &str, id: Guid) -> String {
+        format!("{kind}/{}/{id}", self.tenant)
+    }
+
+    fn person_record(&self, id: Guid) -> (String, Option<Vec<u8>>) {
+        let person = self.known.people.get(&id).cloned();
+        let account = self.accounts.get(&id).cloned();
+        (self.name("person", id), person.map(|person| json(&PersonRecord { person, account })))
+    }
+
+    /// Has every list been read whole once? Before that nobody can be said to be gone.
+    pub fn is_complete(&self) -> bool {
+        self.lists().into_iter().all(|what| self.link(what).as_ref().is_some_and(|link| link.query == self.query(what)))
+    }
+
+    /// Members of the group that are no groups, those of groups within it included.
+    fn members(&self, id: Guid, seen: &mut BTreeSet<Guid>, found: &mut BTreeSet<Guid>) {
+        if !seen.insert(id) {
+            return;
+        }
+        let Some(group) = self.known.groups.get(&id).filter(|group| !group.is_gone) else { return };
+        for member in &group.members {
+            match self.known.groups.contains_key(member) {
+                true => self.members(*member, seen, found),
+                false => {
+                    found.insert(*member);
+                }
+            }
+        }
+    }
+
+    /// Which followed groups each person is in.
+    fn groups_of_people(&self) -> BTreeMap<Guid, BTreeSet<Guid>> {
+        let mut found: BTreeMap<Guid, BTreeSet<Guid>> = BTreeMap::new();
+        for group in self.rules.groups.keys() {
+            let mut members = BTreeSet::new();
+            self.members(*group, &mut BTreeSet::new(), &mut members);
+            for member in members {
+                found.entry(member).or_default().insert(*group);
+            }
+        }
+        found
+    }
+
+    /// Every place that a followed group leads to.
+    pub fn mapped(&self) -> BTreeSet<Place> {
+        self.rules.groups.values().flat_map(|rule| rule.places.iter().cloned()).collect()
+    }
+
+    /// Mapped places that are not here, as was noted last.
+    pub fn absent(&self) -> &BTreeSet<Place> {
+        &self.absent
+    }
+
+    /// Which of the mapped places are not here at present.
+    pub fn note_absent(&mut self, absent: BTreeSet<Place>) {
+        self.absent = absent;
+    }
+
+    fn planned(&self, id: Guid, why: Option<Why>, due: Option<UnixMillis>) -> Planned {
+        let person = self.known.people.get(&id);
+        let name = person.and_then(|p| p.user_principal_name.clone().or_else(|| p.display_name.clone()));
+        let key = EntraKey { tenant: self.tenant, object: id }.to_string();
+        Planned { key, name: name.unwrap_or_default(), why, due }
+    }
+
+    /// What would happen now.
+    pub fn plan(&self, now: UnixMillis) -> Plan {
+        self.clone().settle(now, false).0
+    }
+
+    /// Decides on every account and gives what is to be carried out: what ends first. `accept` lets those go who are held.
+    pub fn settle(&mut self, now: UnixMillis, accept: bool) -> (Plan, Vec<Batch>) {
+        let mut plan = Plan::default();
+        if !self.is_complete() {
+            return (plan, Vec::new());
+        }
+        let groups = self.groups_of_people();
+        let active = self.accounts.values().filter(|account| account.applied.active).count();
+        let most = self.rules.most_at_once(active);
+        let mut work = Work::default();
+        for (id, person) in &self.known.people {
+            let in_groups = groups.get(id);
+            match why_not(&self.rules, person, in_groups) {
+                None => {
+                    let account = self.accounts.get_mut(id);
+                    let mut places = places_of(&self.rules, in_groups);
+                    let had = account.as_ref().map(|account| &account.applied.places);
+                    places.retain(|place| !self.absent.contains(place) || had.is_some_and(|had| had.contains(place)));
+                    work.stays(*id, profile(person, places), account);
+                }
+                Some(why) => {
+                    let Some(account) = self.accounts.get_mut(id).filter(|account| account.applied.active) else {
+                        continue;
+                    };
+                    let ends = Ends { why, since: account.ends.map_or(now, |ends| ends.since) };
+                    if account.ends.replace(ends) != Some(ends) {
+                        work.touched.insert(*id);
+                    }
+                    match self.rules.due(ends.why, ends.since) {
+                        Some(due) if due <= now => work.ending.push((*id, why)),
+                        due => plan.waiting.push(self.planned(*id, Some(why), due)),
+                    }
+                }
+            }
+        }
+        let ending: BTreeSet<Guid> = work.ending.iter().map(|(id, _)| *id).collect();
+        let held = Held {
+            accounts: wait(&ending, &self.held.accounts, accept, most),
+            places: wait(&work.leaving, &self.held.places, accept, most),
+        };
+        let mut people: Vec<(Guid, Wanted)> = Vec::new();
+        for (id, why) in work.ending {
+            if held.accounts.contains(&id) {
+                plan.held.push(self.planned(id, Some(why), None));
+            } else if let Some(account) = self.accounts.get(&id) {
+                plan.disable.push(self.planned(id, Some(why), None));
+                people.push((id, Wanted { active: false, ..account.applied.clone() }));
+            }
+        }
+        for (id, mut wanted) in work.wanted {
+            let applied = self.accounts.get(&id).map(|account| &account.applied);
+            if let Some(applied) = applied.filter(|_| held.places.contains(&id)) {
+                wanted.places.extend(applied.places.iter().cloned());
+                plan.held.push(self.planned(id, None, None));
+            }
+            let list = match applied {
+                None => &mut plan.create,
+                Some(applied) if !applied.active => &mut plan.restore,
+                Some(applied) if *applied != wanted => &mut plan.change,
+                Some(_) => continue,
+            };
+            list.push(self.planned(id, None, None));
+            people.push((id, wanted));
+        }
+        let batches = self.carry_out(people, work.touched, held);
+        (plan, batches)
+    }
+
+    fn carry_out(&mut self, people: Vec<(Guid, Wanted)>, touched: BTreeSet<Guid>, held: Held) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        let done: BTreeSet<Guid> = people.iter().map(|(id, _)| *id).collect();
+        for part in people.chunks(BATCH) {
+            let mut batch = Batch::default();
+            for (id, wanted) in part {
+                let ends = self.accounts.get(id).and_then(|account| account.ends).filter(|_| !wanted.active);
+                self.accounts.insert(*id, Account { applied: wanted.clone(), ends });
+                batch.keep.push(self.person_record(*id));
+                batch.people.push((EntraKey { tenant: self.tenant, object: *id }, wanted.clone()));
+            }
+            batches.push(batch);
+        }
+        let mut keep: Vec<_> = touched.difference(&done).map(|id| self.person_record(*id)).collect();
+        if held != self.held {
+            keep.push(("held".to_owned(), Some(json(&held))));
+            self.held = held;
+        }
+        if !keep.is_empty() {
+            batches.push(Batch { people: Vec::new(), keep });
+        }
+        batches
+    }
+
+    /// How many people and groups are known, how many accounts the sync keeps that can sign in, and how many people are held.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            people: self.known.people.values().filter(|person| person.gone.is_none()).count(),
+            groups: self.known.groups.values().filter(|group| !group.is_gone).count(),
+            accounts: self.accounts.values().filter(|account| account.applied.active).count(),
+            held: self.held.len(),
+        }
+    }
+
+    /// When what is known of `what` was true; `None` before the first round.
+    pub fn as_of(&self, what: What) -> Option<UnixMillis> {
+        self.link(what).as_ref().map(|link| link.at)
+    }
+
+    /// Everybody whom `text` may mean: an object id, or a user principal name, mail nickname or address in any case.
+    pub fn find(&self, text: &str) -> Vec<PersonView> {
+        let is = |field: &Option<String>| field.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(text));
+        let groups = self.groups_of_people();
+        let people = self.known.people.iter().filter(|(id, p)| {
+            text.parse() == Ok(**id) || is(&p.user_principal_name) || is(&p.mail_nickname) || is(&p.mail)
+        });
+        people.map(|(id, person)| self.view(*id, person, groups.get(id))).collect()
+    }
+
+    /// Keys of the members of a followed group, by the group's id or name; `None` for no such group.
+    pub fn members_of(&self, group: &str) -> Option<Vec<EntraKey>> {
+        let named = |id: &&Guid| {
+            let name = self.known.groups.get(*id).and_then(|known| known.name.as_deref());
+            group.parse() == Ok(**id) || name.is_some_and(|name| name.eq_ignore_ascii_case(group))
+        };
+        let id = self.rules.groups.keys().find(named)?;
+        let mut found = BTreeSet::new();
+        self.members(*id, &mut BTreeSet::new(), &mut found);
+        Some(found.into_iter().map(|object| EntraKey { tenant: self.tenant, object }).collect())
+    }
+
+    fn view(&self, id: Guid, person: &Person, groups: Option<&BTreeSet<Guid>>) -> PersonView {
+        let name = |id: &Guid| {
+            self.known.groups.get(id).and_then(|group| group.name.clone()).unwrap_or_else(|| id.to_string())
+        };
+        PersonView {
+            key: EntraKey { tenant: self.tenant, object: id }.to_string(),
+            user_principal_name: person.user_principal_name.clone().unwrap_or_default(),
+            display_name: person.display_name.clone().unwrap_or_default(),
+            enabled: person.enabled == Some(true),
+            groups: groups.into_iter().flatten().map(name).collect(),
+            places: places_of(&self.rules, groups).into_iter().collect(),
+            account: self.accounts.get(&id).map(|account| account.applied.active),
+            why_not: why_not(&self.rules, person, groups),
+        }
+    }
+}
+
+/// How much is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// People in the directory.
+    pub people: usize,
+    /// Groups that are followed, or lie in such.
+    pub groups: usize,
+    /// Accounts that the sync keeps and that can sign in.
+    pub accounts: usize,
+    /// People who are held until an operator decides.
+    pub held: usize,
+}
+
+#[derive(Default)]
+struct Work {
+    /// Whose records change besides.
+    touched: BTreeSet<Guid>,
+    wanted: Vec<(Guid, Wanted)>,
+    ending: Vec<(Guid, Why)>,
+    /// Who loses a place.
+    leaving: BTreeSet<Guid>,
+}
+
+impl Work {
+    fn stays(&mut self, id: Guid, wanted: Wanted, account: Option<&mut Account>) {
+        if let Some(account) = account {
+            if account.ends.take().is_some() {
+                self.touched.insert(id);
+            }
+            if account.applied.active && !account.applied.places.is_subset(&wanted.places) {
+                self.leaving.insert(id);
+            }
+        }
+        self.wanted.push((id, wanted));
+    }
+}
+
+fn why_not(rules: &Rules, person: &Person, groups: Option<&BTreeSet<Guid>>) -> Option<Why> {
+    if let Some(gone) = person.gone {
+        return Some(Why::Gone(gone));
+    }
+    if person.enabled != Some(true) {
+        return Some(Why::Disabled);
+    }
+    if !rules.guests && person.kind.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("guest")) {
+        return Some(Why::Guest);
+    }
+    match rules.people {
+        People::All => None,
+        People::OfGroups => groups.is_none_or(BTreeSet::is_empty).then_some(Why::InNoGroup),
+    }
+}
+
+fn places_of(rules: &Rules, groups: Option<&BTreeSet<Guid>>) -> BTreeSet<Place> {
+    let of = |id: &Guid| rules.groups.get(id).into_iter().flat_map(|rule| rule.places.iter().cloned());
+    groups.into_iter().flatten().flat_map(of).collect()
+}
+
+fn profile(person: &Person, places: BTreeSet<Place>) -> Wanted {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let is_nameless = person.given_name.is_none() && person.surname.is_none();
+    Wanted {
+        alias: person.mail_nickname.clone().unwrap_or_else(|| text(&person.user_principal_name)),
+        email: person.mail.clone().unwrap_or_else(|| text(&person.user_principal_name)),
+        first_name: if is_nameless { text(&person.display_name) } else { text(&person.given_name) },
+        last_name: text(&person.surname),
+        position: text(&person.job_title),
+        locale: text(&person.language).chars().take_while(char::is_ascii_alphanumeric).collect(),
+        active: true,
+        places,
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).expect("texts, numbers and lists are plain JSON")
+}

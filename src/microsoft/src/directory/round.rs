@@ -1,0 +1,256 @@
+//! One round: pages until the delta link, put together beside what is known.
+//!
+//! A round that begins at a delta link changes a copy of what is known; one that begins anew fills a *shadow* that was empty. Nothing
+//! else sees either before [`Round::is_over`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{Guid, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+use super::item::{self, Item, PageError, Removed, Told, bad};
+use crate::graph::Page;
+
+/// People that are kept at most: some 700 bytes each, 140 MB.
+const PEOPLE_MAX: usize = 200_000;
+/// Groups that are kept at most.
+const GROUPS_MAX: usize = 20_000;
+/// Memberships of all groups that are kept at most: 16 bytes each in memory, and as many on disk.
+const MEMBERS_MAX: usize = 2_000_000;
+/// Items of one page that are read; Graph sends at most 999.
+const ITEMS_MAX: usize = 5_000;
+/// Longest delta link that is kept. Graph's are below 2 kB.
+const LINK_BYTES_MAX: usize = 8 * 1024;
+
+/// Which of the two lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// `/users/delta`
+    People,
+    /// `/groups/delta`
+    Groups,
+}
+
+/// A person as Entra describes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Person {
+    /// `None` was never told: such a person gets no account.
+    pub(crate) enabled: Option<bool>,
+    pub(crate) user_principal_name: Option<String>,
+    pub(crate) mail_nickname: Option<String>,
+    pub(crate) mail: Option<String>,
+    pub(crate) given_name: Option<String>,
+    pub(crate) surname: Option<String>,
+    pub(crate) display_name: Option<String>,
+    pub(crate) job_title: Option<String>,
+    pub(crate) language: Option<String>,
+    /// "Member" or "Guest".
+    pub(crate) kind: Option<String>,
+    /// Why the person is not in the directory.
+    pub(crate) gone: Option<Gone>,
+}
+
+/// Why somebody is not in the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gone {
+    /// In the recycle bin; can be restored for 30 days.
+    SoftDeleted,
+    /// Deleted for good.
+    Deleted,
+    /// A whole list did not have them.
+    Absent,
+}
+
+/// A group as Entra describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Group {
+    pub(crate) name: Option<String>,
+    pub(crate) is_gone: bool,
+    /// Objects of any kind; those that are not known (yet) are kept.
+    #[serde(with = "guids")]
+    pub(crate) members: BTreeSet<Guid>,
+}
+
+/// Ids as one text: a group of 10,000 takes 370 kB.
+pub(super) mod guids {
+    use std::collections::BTreeSet;
+
+    use model::Guid;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(crate) fn serialize<S: Serializer>(ids: &BTreeSet<Guid>, s: S) -> Result<S::Ok, S::Error> {
+        let texts: Vec<String> = ids.iter().map(Guid::to_string).collect();
+        s.serialize_str(&texts.join(" "))
+    }
+
+    pub(crate) fn deserialize<'d, D: Deserializer<'d>>(d: D) -> Result<BTreeSet<Guid>, D::Error> {
+        let text = String::deserialize(d)?;
+        text.split_whitespace().map(|id| id.parse().map_err(D::Error::custom)).collect()
+    }
+}
+
+/// What is known of the directory, or becomes known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Generation {
+    pub(crate) people: BTreeMap<Guid, Person>,
+    pub(crate) groups: BTreeMap<Guid, Group>,
+}
+
+/// How a round begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum First {
+    /// Path and query for everything.
+    Query(String),
+    /// The delta link of the round before, as Graph gave it.
+    Link(String),
+}
+
+/// A round that is under way.
+#[derive(Clone, Debug)]
+pub struct Round {
+    what: What,
+    began: UnixMillis,
+    first: First,
+    members: usize,
+    /// Only groups that are asked after are kept, unless this is `None`.
+    wanted_groups: Option<BTreeSet<Guid>>,
+    pub(crate) found: Generation,
+    over: Option<String>,
+}
+
+impl Round {
+    pub(crate) fn new(
+        what: What,
+        first: First,
+        known: &Generation,
+        wanted_groups: Option<BTreeSet<Guid>>,
+        began: UnixMillis,
+    ) -> Self {
+        let mut found = Generation::default();
+        if let First::Link(_) = first {
+            match what {
+                What::People => found.people.clone_from(&known.people),
+                What::Groups => found.groups.clone_from(&known.groups),
+            }
+        }
+        let members = found.groups.values().map(|group| group.members.len()).sum();
+        Self { what, began, first, members, wanted_groups, found, over: None }
+    }
+
+    /// Which list it reads.
+    pub fn what(&self) -> What {
+        self.what
+    }
+
+    /// Does it read everything, rather than what changed?
+    pub fn is_whole(&self) -> bool {
+        matches!(self.first, First::Query(_))
+    }
+
+    /// When it began.
+    pub fn began(&self) -> UnixMillis {
+        self.began
+    }
+
+    /// What to ask for first.
+    pub fn first(&self) -> &First {
+        &self.first
+    }
+
+    /// Where the next round begins, once this one has read its last page.
+    pub(crate) fn is_over(&self) -> Option<&str> {
+        self.over.as_deref()
+    }
+
+    /// Takes the next page.
+    ///
+    /// # Errors
+    /// When it is not understood or too much; the round is worth nothing then.
+    pub fn take(&mut self, page: &Page) -> Result<(), PageError> {
+        if self.over.is_some() {
+            return bad("a page came after the last one");
+        }
+        if page.value.len() > ITEMS_MAX {
+            return bad(format!("a page has {} items, more than {ITEMS_MAX}", page.value.len()));
+        }
+        for object in &page.value {
+            let item = item::read(object)?;
+            match self.what {
+                What::People => self.person(&item)?,
+                What::Groups => self.group(&item)?,
+            }
+        }
+        match (&page.delta_link, page.is_last) {
+            (None, false) => {}
+            (Some(link), true) if link.len() <= LINK_BYTES_MAX => self.over = Some(link.clone()),
+            (Some(_), true) => return bad(format!("the delta link has more than {LINK_BYTES_MAX} bytes")),
+            (None, true) => return bad("the last page has no delta link"),
+            (Some(_), false) => return bad("a page has both a next page and a delta link"),
+        }
+        Ok(())
+    }
+
+    fn person(&mut self, item: &Item) -> Result<(), PageError> {
+        if self.found.people.len() >= PEOPLE_MAX && !self.found.people.contains_key(&item.id) {
+            return bad(format!("more than {PEOPLE_MAX} people"));
+        }
+        let person = self.found.people.entry(item.id).or_default();
+        let set = |field: &mut Option<String>, name| {
+            match item.text(name)? {
+                Told::Unchanged => {}
+                Told::Cleared => *field = None,
+                Told::Is(text) => *field = Some(text),
+            }
+            Ok::<_, PageError>(())
+        };
+        set(&mut person.user_principal_name, "userPrincipalName")?;
+        set(&mut person.mail_nickname, "mailNickname")?;
+        set(&mut person.mail, "mail")?;
+        set(&mut person.given_name, "givenName")?;
+        set(&mut person.surname, "surname")?;
+        set(&mut person.display_name, "displayName")?;
+        set(&mut person.job_title, "jobTitle")?;
+        set(&mut person.language, "preferredLanguage")?;
+        set(&mut person.kind, "userType")?;
+        match item.flag("accountEnabled")? {
+            Told::Unchanged => {}
+            Told::Cleared => person.enabled = None,
+            Told::Is(is) => person.enabled = Some(is),
+        }
+        person.gone = item.removed.map(|removed| match removed {
+            Removed::Changed => Gone::SoftDeleted,
+            Removed::Deleted => Gone::Deleted,
+        });
+        Ok(())
+    }
+
+    fn group(&mut self, item: &Item) -> Result<(), PageError> {
+        if self.wanted_groups.as_ref().is_some_and(|wanted| !wanted.contains(&item.id)) {
+            return Ok(());
+        }
+        if self.found.groups.len() >= GROUPS_MAX && !self.found.groups.contains_key(&item.id) {
+            return bad(format!("more than {GROUPS_MAX} groups"));
+        }
+        let group = self.found.groups.entry(item.id).or_default();
+        match item.text("displayName")? {
+            Told::Unchanged => {}
+            Told::Cleared => group.name = None,
+            Told::Is(name) => group.name = Some(name),
+        }
+        group.is_gone = item.removed.is_some();
+        for (member, is_in) in &item.members {
+            if *is_in {
+                self.members += usize::from(group.members.insert(*member));
+            } else {
+                self.members -= usize::from(group.members.remove(member));
+            }
+        }
+        if self.members > MEMBERS_MAX {
+            return bad(format!("more than {MEMBERS_MAX} memberships"));
+        }
+        Ok(())
+    }
+}

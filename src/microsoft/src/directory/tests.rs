@@ -1,0 +1,567 @@
+//! The book against a model of Entra that sends what the delta query may send: pages of any size, empty ones, repetitions,
+//! groups in pieces, members before their users, removals of both kinds, links that expire.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{Guid, UnixMillis};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::graph::Page;
+
+const TENANT: Guid = Guid([9; 16]);
+const HOUR: i64 = 3_600_000;
+
+fn guid(kind: u8, n: u32) -> Guid {
+    let mut bytes = [kind; 16];
+    bytes[12..].copy_from_slice(&n.to_be_bytes());
+    Guid(bytes)
+}
+
+fn person(n: u32) -> Guid {
+    guid(1, n)
+}
+
+fn group(n: u32) -> Guid {
+    guid(2, n)
+}
+
+fn settings(groups: u32) -> DirectorySettings {
+    let groups = (0..groups).map(|n| GroupSettings {
+        id: group(n).to_string(),
+        team: Some(format!("team-{}", n % 3)),
+        channels: vec![format!("channel-{n}")],
+    });
+    DirectorySettings {
+        enabled: true,
+        gone_grace_hours: 0,
+        most_at_once_percent: 100,
+        groups: groups.collect(),
+        ..DirectorySettings::default()
+    }
+}
+
+/// What the core would hold, and what it keeps for the book.
+#[derive(Default)]
+struct Core {
+    records: BTreeMap<String, Vec<u8>>,
+    accounts: BTreeMap<Guid, Wanted>,
+}
+
+impl Core {
+    fn commit(&mut self, batch: Batch) {
+        for (key, value) in batch.keep {
+            match value {
+                Some(value) => self.records.insert(key, value),
+                None => self.records.remove(&key),
+            };
+        }
+        self.accounts.extend(batch.people.into_iter().map(|(key, wanted)| (key.object, wanted)));
+    }
+
+    fn book(&self, settings: &DirectorySettings) -> Book {
+        Book::load(settings.read().unwrap(), TENANT, self.records.clone()).unwrap()
+    }
+
+    fn settle(&mut self, book: &mut Book, now: i64, accept: bool) -> Plan {
+        let (plan, batches) = book.settle(UnixMillis(now), accept);
+        for batch in batches {
+            self.commit(batch);
+        }
+        plan
+    }
+
+    fn active(&self) -> BTreeSet<Guid> {
+        self.accounts.iter().filter(|(_, wanted)| wanted.active).map(|(id, _)| *id).collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Live,
+    Soft,
+    Hard,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ModelPerson {
+    life: Life,
+    enabled: bool,
+    nick: String,
+    title: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Model {
+    people: BTreeMap<Guid, ModelPerson>,
+    groups: BTreeMap<Guid, BTreeSet<Guid>>,
+}
+
+struct Entra {
+    rng: ChaCha8Rng,
+    now: Model,
+    /// What each delta link stands for.
+    tokens: Vec<Model>,
+}
+
+impl Entra {
+    fn pick(&mut self, n: u32) -> u32 {
+        self.rng.next_u32() % n
+    }
+
+    fn live(&self) -> Vec<Guid> {
+        self.now.people.iter().filter(|(_, p)| p.life == Life::Live).map(|(id, _)| *id).collect()
+    }
+
+    fn act(&mut self, people: u32, groups: u32) {
+        let (who, which) = (person(self.pick(people)), group(self.pick(groups)));
+        let number = self.pick(1_000);
+        match self.pick(10) {
+            0 | 1 => {
+                let fresh = ModelPerson { life: Life::Live, enabled: true, nick: format!("p{number}"), title: None };
+                let known = self.now.people.entry(who).or_insert(fresh);
+                if known.life == Life::Soft {
+                    known.life = Life::Live;
+                }
+            }
+            2 => self.change(who, |p| p.enabled = !p.enabled),
+            3 => self.change(who, |p| p.nick = format!("p{number}")),
+            4 => self.change(who, |p| p.title = number.is_multiple_of(2).then(|| format!("t{number}"))),
+            5 => self.end(who, Life::Soft),
+            6 => self.end(who, Life::Hard),
+            7 | 8 => {
+                if self.live().contains(&who) {
+                    self.now.groups.entry(which).or_default().insert(who);
+                }
+            }
+            _ => {
+                if let Some(members) = self.now.groups.get_mut(&which) {
+                    members.remove(&who);
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, who: Guid, change: impl FnOnce(&mut ModelPerson)) {
+        self.now.people.get_mut(&who).filter(|p| p.life == Life::Live).map(change);
+    }
+
+    fn end(&mut self, who: Guid, life: Life) {
+        let Some(p) = self.now.people.get_mut(&who).filter(|p| p.life == Life::Live) else { return };
+        p.life = life;
+        for members in self.now.groups.values_mut() {
+            members.remove(&who);
+        }
+    }
+
+    /// The items that lead from `from` to now; everything without it.
+    fn items(&mut self, what: What, from: Option<&Model>) -> Vec<Value> {
+        let now = self.now.clone();
+        let mut items = Vec::new();
+        match what {
+            What::People => {
+                for (id, p) in &now.people {
+                    let before = from.and_then(|m| m.people.get(id));
+                    if before == Some(p) || (from.is_none() && p.life == Life::Hard) {
+                        continue;
+                    }
+                    let reason = match p.life {
+                        Life::Live => None,
+                        Life::Soft => Some("changed"),
+                        Life::Hard => Some("deleted"),
+                    };
+                    if let Some(reason) = reason {
+                        items.push(json!({ "id": id.to_string(), "@removed": { "reason": reason } }));
+                        continue;
+                    }
+                    // Minimal answers leave out what did not change, and say `null` for what was cleared.
+                    let minimal = before.filter(|b| b.life == Life::Live);
+                    let mut item = json!({ "id": id.to_string() });
+                    if minimal.is_none_or(|b| b.enabled != p.enabled) {
+                        item["accountEnabled"] = p.enabled.into();
+                    }
+                    if minimal.is_none_or(|b| b.nick != p.nick) {
+                        item["mailNickname"] = p.nick.clone().into();
+                        item["userPrincipalName"] = format!("{}@t.example", p.nick).into();
+                    }
+                    if minimal.is_none_or(|b| b.title != p.title) {
+                        item["jobTitle"] = p.title.clone().into();
+                    }
+                    if self.pick(4) == 0 {
+                        // An earlier state comes again, and the newest comes last.
+                        items.push(json!({ "id": id.to_string(), "mailNickname": "old", "userPrincipalName": "old@t.example" }));
+                        item["mailNickname"] = p.nick.clone().into();
+                        item["userPrincipalName"] = format!("{}@t.example", p.nick).into();
+                    }
+                    items.push(item);
+                }
+            }
+            What::Groups => {
+                for (id, members) in &now.groups {
+                    let before = from.and_then(|m| m.groups.get(id)).cloned().unwrap_or_default();
+                    let came = members.difference(&before).map(|m| json!({ "id": m.to_string() }));
+                    let went = before.difference(members);
+                    let went = went.map(|m| json!({ "id": m.to_string(), "@removed": { "reason": "deleted" } }));
+                    let mut changes: Vec<Value> = came.chain(went).collect();
+                    if from.is_none() {
+                        items.push(json!({ "id": id.to_string(), "displayName": "g" }));
+                    }
+                    while !changes.is_empty() {
+                        let size = 1 + self.pick(3) as usize;
+                        let part: Vec<Value> = changes.drain(..size.min(changes.len())).collect();
+                        items.push(json!({ "id": id.to_string(), "members@delta": part }));
+                    }
+                }
+                // Groups lie in any order and in pieces among each other; the pieces of one are in order.
+                if !items.is_empty() {
+                    let middle = self.pick(items.len() as u32) as usize;
+                    items.rotate_left(middle);
+                }
+            }
+        }
+        items
+    }
+
+    fn pages(&mut self, round: &Round) -> Vec<Page> {
+        let from = match round.first() {
+            First::Query(_) => None,
+            First::Link(link) => Some(self.tokens[link.parse::<usize>().unwrap()].clone()),
+        };
+        let items = self.items(round.what(), from.as_ref());
+        let mut pages = Vec::new();
+        let mut rest = &items[..];
+        while !rest.is_empty() || self.pick(3) == 0 {
+            let size = (self.pick(4) as usize).min(rest.len());
+            pages.push(Page { value: rest[..size].to_vec(), delta_link: None, is_last: false });
+            rest = &rest[size..];
+        }
+        self.tokens.push(self.now.clone());
+        let link = (self.tokens.len() - 1).to_string();
+        pages.push(Page { value: Vec::new(), delta_link: Some(link), is_last: true });
+        pages
+    }
+}
+
+fn seeds() -> Vec<u64> {
+    match std::env::var("SEED") {
+        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
+        Err(_) => (0..300).collect(),
+    }
+}
+
+#[test]
+fn the_book_and_the_accounts_are_what_entra_has_however_the_pages_come() {
+    for seed in seeds() {
+        println!("SEED={seed}");
+        let (people, groups) = (12, 4);
+        let settings = settings(groups - 1);
+        let mut entra = Entra { rng: ChaCha8Rng::seed_from_u64(seed), now: Model::default(), tokens: Vec::new() };
+        let mut core = Core::default();
+        let mut book = core.book(&settings);
+        let mut now = 0;
+        for _ in 0..12 {
+            now += HOUR * i64::from(entra.pick(24 * 4));
+            for _ in 0..entra.pick(40) {
+                entra.act(people, groups);
+            }
+            let mut torn = false;
+            for what in book.lists() {
+                let mut round = book.begin(what, UnixMillis(now), entra.pick(5) == 0);
+                let pages = entra.pages(&round);
+                torn |= entra.pick(6) == 0;
+                let upto = if torn { entra.pick(pages.len() as u32) as usize } else { pages.len() };
+                for page in &pages[..upto] {
+                    round.take(page).unwrap();
+                }
+                let batch = book.take_over(round);
+                assert!(!torn || upto == pages.len() || batch == Batch::default(), "a torn round counts for nothing");
+                core.commit(batch);
+            }
+            core.settle(&mut book, now, false);
+            if entra.pick(3) == 0 {
+                book = core.book(&settings);
+            }
+            if torn {
+                continue;
+            }
+            let mut expected: BTreeMap<Guid, (String, String, BTreeSet<Place>)> = BTreeMap::new();
+            for (id, p) in entra.now.people.iter().filter(|(_, p)| p.life == Life::Live && p.enabled) {
+                let mut places = BTreeSet::new();
+                for n in (0..groups - 1).filter(|n| entra.now.groups.get(&group(*n)).is_some_and(|g| g.contains(id))) {
+                    places.insert(Place { team: format!("team-{}", n % 3), channel: None });
+                    places.insert(Place { team: format!("team-{}", n % 3), channel: Some(format!("channel-{n}")) });
+                }
+                if !places.is_empty() {
+                    expected.insert(*id, (p.nick.clone(), p.title.clone().unwrap_or_default(), places));
+                }
+            }
+            let found: BTreeMap<_, _> = core
+                .accounts
+                .iter()
+                .filter(|(_, w)| w.active)
+                .map(|(id, w)| (*id, (w.alias.clone(), w.position.clone(), w.places.clone())))
+                .collect();
+            assert_eq!(found, expected, "replay with SEED={seed}");
+            assert!(book.plan(UnixMillis(now)).is_empty(), "nothing is left to do; SEED={seed}");
+        }
+    }
+}
+
+/// One group with `n` people, all of whom have accounts.
+fn steady(settings: &DirectorySettings, n: u32) -> (Core, Book) {
+    let mut core = Core::default();
+    let mut book = core.book(settings);
+    whole(&mut core, &mut book, 0, &(0..n).collect::<Vec<_>>(), &(0..n).collect::<Vec<_>>());
+    core.settle(&mut book, 0, false);
+    assert_eq!(core.active().len(), n as usize);
+    (core, book)
+}
+
+fn last(value: Vec<Value>) -> Page {
+    Page { value, delta_link: Some("link".to_owned()), is_last: true }
+}
+
+fn live(n: u32) -> Value {
+    let name = format!("p{n}");
+    json!({ "id": person(n).to_string(), "accountEnabled": true, "userPrincipalName": name, "userType": "Member" })
+}
+
+fn members(ids: &[u32]) -> Value {
+    let members: Vec<Value> = ids.iter().map(|n| json!({ "id": person(*n).to_string() })).collect();
+    json!({ "id": group(0).to_string(), "displayName": "All", "members@delta": members })
+}
+
+fn whole(core: &mut Core, book: &mut Book, now: i64, people: &[u32], in_group: &[u32]) {
+    let mut round = book.begin(What::People, UnixMillis(now), true);
+    round.take(&last(people.iter().map(|n| live(*n)).collect())).unwrap();
+    core.commit(book.take_over(round));
+    let mut round = book.begin(What::Groups, UnixMillis(now), true);
+    round.take(&last(vec![members(in_group)])).unwrap();
+    core.commit(book.take_over(round));
+}
+
+fn changed(core: &mut Core, book: &mut Book, now: i64, items: Vec<Value>) {
+    let mut round = book.begin(What::People, UnixMillis(now), false);
+    assert!(!round.is_whole());
+    round.take(&last(items)).unwrap();
+    core.commit(book.take_over(round));
+}
+
+#[test]
+fn nobody_counts_as_absent_before_a_list_was_read_whole() {
+    let settings = DirectorySettings { gone_grace_hours: 24, ..settings(1) };
+    let (mut core, mut book) = steady(&settings, 20);
+    // The link is too old: everything is asked for again.
+    let now = 8 * 24 * HOUR;
+    let mut round = book.begin(What::People, UnixMillis(now), false);
+    assert!(round.is_whole(), "a delta link lives for seven days");
+    let first = Page { value: vec![live(0)], delta_link: None, is_last: false };
+    round.take(&first).unwrap();
+    assert_eq!(book.take_over(round), Batch::default());
+    assert!(core.settle(&mut book, now, false).waiting.is_empty());
+    whole(&mut core, &mut book, now, &(1..20).collect::<Vec<_>>(), &(1..20).collect::<Vec<_>>());
+    let plan = core.settle(&mut book, now, false);
+    let gone = Some(Why::Gone(Gone::Absent));
+    assert_eq!(
+        plan.waiting.iter().map(|p| (p.why, p.due)).collect::<Vec<_>>(),
+        [(gone, Some(UnixMillis(now + 24 * HOUR)))]
+    );
+    assert_eq!(core.active().len(), 20, "the grace is not over");
+    let mut book = core.book(&settings);
+    assert_eq!(core.settle(&mut book, now + 24 * HOUR - 1, false).disable.len(), 0);
+    assert_eq!(core.settle(&mut book, now + 24 * HOUR, false).disable.len(), 1, "the grace outlives a restart");
+    assert!(!core.active().contains(&person(0)));
+}
+
+#[test]
+fn who_comes_back_within_the_grace_keeps_everything_and_who_comes_later_is_restored() {
+    let settings = DirectorySettings { gone_grace_hours: 24, ..settings(1) };
+    let (mut core, mut book) = steady(&settings, 3);
+    let soft = |n: u32| json!({ "id": person(n).to_string(), "@removed": { "reason": "changed" } });
+    let back = |n: u32| json!({ "id": person(n).to_string() });
+    changed(&mut core, &mut book, HOUR, vec![soft(0), soft(1)]);
+    assert_eq!(core.settle(&mut book, HOUR, false).waiting.len(), 2);
+    changed(&mut core, &mut book, 2 * HOUR, vec![back(0)]);
+    let plan = core.settle(&mut book, 26 * HOUR, false);
+    assert_eq!((plan.disable.len(), plan.restore.len()), (1, 0));
+    assert_eq!(core.active(), [person(0), person(2)].into());
+    changed(&mut core, &mut book, 27 * HOUR, vec![back(1)]);
+    assert_eq!(core.settle(&mut book, 27 * HOUR, false).restore.len(), 1);
+    changed(&mut core, &mut book, 28 * HOUR, vec![soft(0)]);
+    core.settle(&mut book, 28 * HOUR, false);
+    let waiting = &book.plan(UnixMillis(28 * HOUR)).waiting;
+    assert_eq!(waiting[0].due, Some(UnixMillis(52 * HOUR)), "an earlier absence does not count");
+}
+
+#[test]
+fn a_blocked_sign_in_ends_the_account_at_once_and_a_lost_one_in_time() {
+    let settings = DirectorySettings { gone_grace_hours: 24, ..settings(1) };
+    let (mut core, mut book) = steady(&settings, 3);
+    let blocked = json!({ "id": person(0).to_string(), "accountEnabled": false });
+    changed(
+        &mut core,
+        &mut book,
+        HOUR,
+        vec![blocked, json!({ "id": person(1).to_string(), "@removed": { "reason": "deleted" } })],
+    );
+    let plan = core.settle(&mut book, HOUR, false);
+    assert_eq!(plan.disable.iter().map(|p| p.why).collect::<Vec<_>>(), [Some(Why::Disabled)]);
+    assert_eq!(plan.waiting.iter().map(|p| p.why).collect::<Vec<_>>(), [Some(Why::Gone(Gone::Deleted))]);
+    // What comes first in a batch is what ends.
+    let settings = DirectorySettings { gone: GoneRule::Keep, ..settings };
+    let mut book = core.book(&settings);
+    assert_eq!(core.settle(&mut book, 1_000 * HOUR, false).disable.len(), 0);
+    assert_eq!(core.active(), [person(1), person(2)].into());
+}
+
+#[test]
+fn too_many_at_once_wait_for_an_operator_and_hold_up_nobody_else() {
+    let settings = DirectorySettings { most_at_once_percent: 10, most_at_once_least: 5, ..settings(1) };
+    let (mut core, mut book) = steady(&settings, 100);
+    let blocked = |n: u32| json!({ "id": person(n).to_string(), "accountEnabled": false });
+    changed(&mut core, &mut book, HOUR, (0..11).map(blocked).collect());
+    let plan = core.settle(&mut book, HOUR, false);
+    assert_eq!((plan.held.len(), plan.disable.len()), (11, 0));
+    assert_eq!(core.active().len(), 100);
+    // Somebody else, later: not an unusual number by themselves.
+    changed(&mut core, &mut book, 2 * HOUR, vec![blocked(50)]);
+    let mut book = core.book(&settings);
+    let plan = core.settle(&mut book, 2 * HOUR, false);
+    assert_eq!((plan.held.len(), plan.disable.len()), (11, 1));
+    // One of them is let in again meanwhile: the operator's word does not reach them.
+    changed(&mut core, &mut book, 3 * HOUR, vec![json!({ "id": person(3).to_string(), "accountEnabled": true })]);
+    let plan = core.settle(&mut book, 3 * HOUR, true);
+    assert_eq!((plan.held.len(), plan.disable.len()), (0, 10));
+    assert!(core.active().contains(&person(3)));
+    assert_eq!(book.sizes().held, 0);
+    // Exactly the share is usual.
+    changed(&mut core, &mut book, 4 * HOUR, (60..68).map(blocked).collect());
+    assert_eq!(core.settle(&mut book, 4 * HOUR, false).disable.len(), 8);
+}
+
+#[test]
+fn an_emptied_group_takes_nobodys_places_without_an_operator() {
+    let settings = DirectorySettings { people: People::All, most_at_once_percent: 10, ..settings(1) };
+    let (mut core, mut book) = steady(&settings, 30);
+    let all: Vec<u32> = (0..30).collect();
+    whole(&mut core, &mut book, HOUR, &all, &[]);
+    let plan = core.settle(&mut book, HOUR, false);
+    assert_eq!((plan.held.len(), plan.change.len()), (30, 0));
+    assert!(core.accounts.values().all(|w| w.places.len() == 2));
+    let plan = core.settle(&mut book, HOUR, true);
+    assert_eq!((plan.held.len(), plan.change.len()), (0, 30));
+    assert!(core.accounts.values().all(|w| w.active && w.places.is_empty()));
+}
+
+#[test]
+fn guests_and_people_of_no_group_get_no_account_unless_the_rules_say_so() {
+    let everybody = DirectorySettings { people: People::All, guests: true, ..settings(1) };
+    for (settings, expected) in
+        [(settings(1), 1), (DirectorySettings { people: People::All, ..settings(1) }, 2), (everybody, 3)]
+    {
+        let mut core = Core::default();
+        let mut book = core.book(&settings);
+        let mut guest = live(1);
+        guest["userType"] = "Guest".into();
+        let mut round = book.begin(What::People, UnixMillis(0), false);
+        // The fourth was never said to be enabled.
+        round.take(&last(vec![live(0), guest, live(2), json!({ "id": person(3).to_string() })])).unwrap();
+        core.commit(book.take_over(round));
+        let mut round = book.begin(What::Groups, UnixMillis(0), false);
+        round.take(&last(vec![members(&[0, 1])])).unwrap();
+        core.commit(book.take_over(round));
+        core.settle(&mut book, 0, false);
+        assert_eq!(core.active().len(), expected, "{settings:?}");
+    }
+}
+
+#[test]
+fn groups_within_groups_count_once_even_in_a_circle() {
+    let mut settings = settings(51);
+    settings.groups.truncate(51);
+    let mut core = Core::default();
+    let mut book = core.book(&settings);
+    let mut round = book.begin(What::People, UnixMillis(0), false);
+    round.take(&last(vec![live(0)])).unwrap();
+    core.commit(book.take_over(round));
+    let mut round = book.begin(What::Groups, UnixMillis(0), false);
+    assert_eq!(
+        round.first(),
+        &First::Query("/groups/delta?$select=id,displayName,members".to_owned()),
+        "more than a filter takes"
+    );
+    let inner = group(900);
+    let of = |id: Guid, member: Guid| json!({ "id": id.to_string(), "members@delta": [{ "id": member.to_string() }] });
+    round.take(&last(vec![of(group(0), inner), of(inner, group(0)), of(inner, person(0))])).unwrap();
+    core.commit(book.take_over(round));
+    core.settle(&mut book, 0, false);
+    assert_eq!(core.active(), [person(0)].into());
+    let view = &book.find("P0")[0];
+    assert_eq!((view.groups.len(), view.account), (1, Some(true)));
+}
+
+#[test]
+fn a_place_that_is_not_here_is_nobodys_until_it_is() {
+    let settings = settings(1);
+    let mut core = Core::default();
+    let mut book = core.book(&settings);
+    whole(&mut core, &mut book, 0, &[0], &[0]);
+    let missing = book.mapped();
+    book.note_absent(missing.clone());
+    core.settle(&mut book, 0, false);
+    assert!(core.accounts[&person(0)].places.is_empty());
+    book.note_absent(BTreeSet::new());
+    assert_eq!(core.settle(&mut book, 0, false).change.len(), 1);
+    assert_eq!(core.accounts[&person(0)].places, missing);
+    book.note_absent(missing.clone());
+    assert!(core.settle(&mut book, 0, false).is_empty(), "an archived team loses nobody");
+}
+
+#[test]
+fn other_groups_are_another_question_and_the_old_link_is_no_answer_to_it() {
+    let (core, _) = steady(&settings(1), 3);
+    let book = core.book(&settings(2));
+    assert!(!book.begin(What::People, UnixMillis(1), false).is_whole());
+    let round = book.begin(What::Groups, UnixMillis(1), false);
+    assert!(round.is_whole());
+    assert!(book.plan(UnixMillis(1)).is_empty() && !book.is_complete(), "nobody loses anything meanwhile");
+}
+
+#[test]
+fn pages_that_make_no_sense_end_the_round() {
+    let (_, book) = steady(&settings(1), 3);
+    let take = |page: Page| book.begin(What::People, UnixMillis(1), false).take(&page).is_err();
+    assert!(take(Page { value: Vec::new(), delta_link: None, is_last: true }));
+    assert!(take(Page { value: Vec::new(), delta_link: Some("x".to_owned()), is_last: false }));
+    assert!(take(Page { value: vec![Value::Null], delta_link: None, is_last: false }));
+    assert!(take(Page { value: vec![json!({}); 5_001], delta_link: None, is_last: false }));
+    assert!(take(Page { value: Vec::new(), delta_link: Some("x".repeat(9_000)), is_last: true }));
+}
+
+#[test]
+fn a_record_that_does_not_read_is_named() {
+    let (mut core, _) = steady(&settings(1), 3);
+    let load = |core: &Core| Book::load(settings(1).read().unwrap(), TENANT, core.records.clone());
+    let good = load(&core).unwrap();
+    assert_eq!(good.sizes(), Sizes { people: 3, groups: 1, accounts: 3, held: 0 });
+    core.records.insert(format!("person/{TENANT}/{}", person(0)), b"{".to_vec());
+    assert!(load(&core).unwrap_err().to_string().contains(&person(0).to_string()));
+}
+
+#[test]
+fn settings_that_cannot_be_meant_are_refused() {
+    let refused = |change: fn(&mut DirectorySettings)| {
+        let mut settings = settings(1);
+        change(&mut settings);
+        settings.read().is_err()
+    };
+    assert!(!refused(|_| {}));
+    assert!(refused(|s| s.interval_minutes = 0));
+    assert!(refused(|s| s.most_at_once_percent = 101));
+    assert!(refused(|s| s.groups.clear()));
+    assert!(refused(|s| s.groups[0].id = "All".to_owned()));
+    assert!(refused(|s| s.groups[0].team = None));
+    assert!(!DirectorySettings::default().enabled);
+}
