@@ -101,7 +101,9 @@ impl Sim {
         let address = |at: usize| -> io::Result<String> {
             Ok(format!("https://localhost:{}", listeners[at].local_addr()?.port()))
         };
-        let urls = Urls { login: address(0)?, graph: address(1)?, upload: address(2)?, abroad: address(3)? };
+        // Uploads and what is abroad have another host name, as they do in earnest: a client decides by it where a token goes.
+        let elsewhere = |at: usize| address(at).map(|url| url.replace("localhost", "127.0.0.1"));
+        let urls = Urls { login: address(0)?, graph: address(1)?, upload: elsewhere(2)?, abroad: elsewhere(3)? };
         let clock = Arc::new(Clock::new(settings.time.clone()));
         let world = World::new(settings, clock, urls.clone())?;
         let shared = Arc::new(Shared { world: std::sync::Mutex::new(world), contract });

@@ -91,9 +91,9 @@ impl Contract {
         }
         let content = wanted["content"].as_object();
         let media = match content {
-            Some(content) if content.contains_key(media) => media,
             // Files come as whatever they are.
             Some(content) if content.contains_key("application/octet-stream") => return None,
+            Some(content) if content.contains_key(media) => media,
             Some(_) | None => return said(format!("content type `{media}` is not listed")),
         };
         if media != "application/json" {

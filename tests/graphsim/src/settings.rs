@@ -42,10 +42,12 @@ impl Cloud {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Relaxation {
-    /// A client assertion may be used more than once while it is valid. MSAL for Python reuses its own.
+    /// A client assertion may be used more than once while it is valid. MSAL for Python and for Node reuse theirs.
     RepeatedAssertion,
     /// Authorization codes may be asked for without PKCE.
     CodeWithoutPkce,
+    /// Ranges of an upload need not be multiples of 320 KiB. msgraph-core for Python sends one byte too many each time.
+    UnevenRanges,
     /// No request is throttled.
     Unthrottled,
 }

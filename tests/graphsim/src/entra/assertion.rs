@@ -86,8 +86,9 @@ impl World {
             return Err(broken("typ is not JWT"));
         }
         let (by, thumbprint) = match (header["x5t#S256"].as_str(), header["x5t"].as_str()) {
-            (Some(t), _) => ("x5t#S256", t),
-            (None, Some(t)) => ("x5t", t),
+            // MSAL for Python leaves the padding on.
+            (Some(t), _) => ("x5t#S256", t.trim_end_matches('=')),
+            (None, Some(t)) => ("x5t", t.trim_end_matches('=')),
             (None, None) => return Err(broken("neither x5t#S256 nor x5t")),
         };
         let registered = self.entra.certificates.get(&app.id).map_or(&[][..], Vec::as_slice);
@@ -118,8 +119,8 @@ impl World {
             return Err(Aadsts::new("invalid_client", 50012, text));
         }
         let now = self.now() / 1000;
-        let begin = claims["nbf"].as_u64().or(claims["iat"].as_u64()).ok_or_else(|| broken("neither nbf nor iat"))?;
-        let end = claims["exp"].as_u64().ok_or_else(|| broken("exp is missing"))?;
+        let begin = seconds(&claims["nbf"]).or(seconds(&claims["iat"])).ok_or_else(|| broken("neither nbf nor iat"))?;
+        let end = seconds(&claims["exp"]).ok_or_else(|| broken("exp is missing"))?;
         if begin > now + SKEW_S || end + SKEW_S < now || end < begin || end - begin > LIFE_MAX_S {
             let text = format!(
                 "Client assertion is not within its valid time range. Current time: {}, expiry time of assertion {}.",
@@ -137,6 +138,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// A time of a claim; MSAL for Python sends fractions.
+fn seconds(claim: &Value) -> Option<u64> {
+    claim.as_f64().filter(|s| *s >= 0.0).map(|s| s as u64)
 }
 
 /// Header and claims, not verified.

@@ -50,7 +50,8 @@ impl World {
         let form = form(&request.body);
         let grant = value(&form, "grant_type").unwrap_or("").to_owned();
         let app = self.client(tenant, request, &form)?;
-        if grant != "urn:ietf:params:oauth:grant-type:device_code" {
+        let devices = matches!(grant.as_str(), "device_code" | "urn:ietf:params:oauth:grant-type:device_code");
+        if !devices {
             self.refuse_loops(&app, &grant, &form)?;
         }
         let challenges = wants_challenges(&form)?;
@@ -58,7 +59,8 @@ impl World {
             "client_credentials" => self.client_credentials(alias, &app, &form, challenges),
             "authorization_code" => self.redeem(&app, &form, challenges),
             "refresh_token" => self.refresh(&app, &form, challenges),
-            "urn:ietf:params:oauth:grant-type:device_code" => self.poll_device(&app, &form, challenges, trace),
+            // MSAL for Node sends the short name.
+            _ if devices => self.poll_device(&app, &form, challenges, trace),
             "urn:ietf:params:oauth:grant-type:jwt-bearer" => self.on_behalf_of(alias, &app, &form, challenges),
             other => {
                 let text = format!("The app requested an unsupported grant type '{other}'.");

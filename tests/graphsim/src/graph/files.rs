@@ -12,6 +12,7 @@ use crate::clock::{DAY, Millis, iso, parse_iso};
 use crate::http::{Answer, Request};
 use crate::oracle::{Rule, What};
 use crate::quickxor::quick_xor;
+use crate::settings::Relaxation;
 use crate::world::{Caller, Trace, World};
 
 /// Every range but the last is a multiple of this.
@@ -454,7 +455,7 @@ impl World {
     }
 
     fn take_range(&mut self, request: &Request, token: &str) -> Outcome {
-        let now = self.now();
+        let (now, uneven) = (self.now(), self.relaxed(Relaxation::UnevenRanges));
         let session = self.files.sessions.get_mut(token).expect("looked up by the caller");
         let given = request.header("content-range").and_then(content_range);
         let (first, last, total) = given.ok_or_else(|| invalid("Content-Range must be `bytes a-b/total`."))?;
@@ -474,7 +475,7 @@ impl World {
             let text = "The uploaded fragment overlaps with data that has already been received, or is out of order.";
             return Err(Refusal::new(416, "invalidRange", text).inner(inner));
         }
-        if last + 1 != total && !length.is_multiple_of(RANGE_UNIT) {
+        if last + 1 != total && !length.is_multiple_of(RANGE_UNIT) && !uneven {
             return Err(invalid("A range must be a multiple of 327680 bytes."));
         }
         session.total = Some(total);
@@ -508,8 +509,12 @@ impl World {
 }
 
 impl Session {
+    /// With an end, once the total is known: so OneDrive tells it (OneDrive/onedrive-api-docs#75).
     fn missing(&self) -> Vec<String> {
-        vec![format!("{}-", self.held.len())]
+        match self.total {
+            Some(total) => vec![format!("{}-{}", self.held.len(), total - 1)],
+            None => vec![format!("{}-", self.held.len())],
+        }
     }
 }
 

@@ -291,12 +291,17 @@ impl World {
             return Err(Refusal::new(413, "RequestEntityTooLarge", "The request is larger than 4 MB."));
         }
         let media = request.media();
-        let json = if media == "application/json" && !request.body.is_empty() {
+        // A file may be JSON, or may be said to be; it is bytes all the same.
+        let file = row.template.ends_with("/content");
+        let mut json = if media == "application/json" && !request.body.is_empty() && !file {
             serde_json::from_slice(&request.body)
                 .map_err(|e| Refusal::bad(format!("Unable to read JSON request payload: {e}.")))?
         } else {
             Value::Null
         };
+        if row.template.ends_with("/sendMail") {
+            uncapitalise(&mut json);
+        }
         if let Some(contract) = contract {
             self.oracle.validated += 1;
             if let Some(complaint) = contract.request(row.template, row.method, &media, request, &json) {
@@ -431,6 +436,18 @@ impl World {
     }
 }
 
+/// Parameters of an action may begin with a capital: the SDKs write those of sendMail so, as the metadata does.
+fn uncapitalise(json: &mut Value) {
+    if let Some(object) = json.as_object_mut() {
+        let renamed = std::mem::take(object).into_iter().map(|(name, value)| match name.as_str() {
+            "Message" => ("message".to_owned(), value),
+            "SaveToSentItems" => ("saveToSentItems".to_owned(), value),
+            _ => (name, value),
+        });
+        object.extend(renamed);
+    }
+}
+
 /// Only what `$select` names, and what identifies it.
 pub(crate) fn selected(mut value: Value, select: Option<&str>) -> Value {
     let Some(select) = select else { return value };
@@ -493,7 +510,16 @@ pub(crate) fn locate(method: &str, path: &str) -> Option<(&'static Row, Vec<Stri
     let table = TABLE.get_or_init(|| {
         ROWS.iter().map(|row| (row.template.trim_start_matches('/').split('/').collect(), row)).collect()
     });
-    let segments: Vec<String> = path.trim_end_matches('/').split('/').map(decode).collect();
+    let mut segments: Vec<String> = path.trim_end_matches('/').split('/').map(decode).collect();
+    // The SDKs put `root:/a/b:` into one segment, encoded.
+    if let [drives, _, items, item, ..] = segments.as_slice()
+        && drives == "drives"
+        && items == "items"
+        && item.contains(":/")
+    {
+        let parts: Vec<String> = item.split('/').map(str::to_owned).collect();
+        segments.splice(3..4, parts);
+    }
     if let Some((template, params)) = by_path(method, &segments) {
         let row = ROWS.iter().find(|row| row.method == method && row.template == template)?;
         return Some((row, params));
@@ -539,7 +565,7 @@ fn by_path(method: &str, segments: &[String]) -> Option<(String, Vec<String>)> {
     }
     let drive = segments[1].clone();
     let writes = matches!((method, below.as_str()), ("PUT", "/content") | ("POST", "/createUploadSession"));
-    if writes && anchor == 2 {
+    if writes && segments[anchor] == "root:" {
         return Some((format!("/drives/{{drive-id}}/root:/{{item-path}}:{below}"), vec![drive, name]));
     }
     if writes {
