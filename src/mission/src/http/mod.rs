@@ -32,6 +32,7 @@ mod posts;
 mod preferences;
 mod query;
 mod range;
+mod remainder;
 pub(crate) mod reply;
 pub mod routes;
 mod search;
@@ -442,7 +443,7 @@ pub fn router(state: ApiState) -> Router {
         async move { nothing_here(&state, webapp.as_deref(), &asked).await }
     };
     let router = router.method_not_allowed_fallback(fallback.clone()).fallback(fallback.clone());
-    match subpath.is_root() {
+    let router = match subpath.is_root() {
         true => router,
         false => {
             let site =
@@ -450,7 +451,8 @@ pub fn router(state: ApiState) -> Router {
             let elsewhere = move || async move { (StatusCode::FOUND, [(header::LOCATION, site)]) };
             Router::new().nest(subpath.as_str(), router).route("/", axum::routing::get(elsewhere)).fallback(fallback)
         }
-    }
+    };
+    router.layer(axum::middleware::from_fn(remainder::read_on))
 }
 
 async fn dispatch(state: ApiState, route: &'static Route, request: Request) -> Response {

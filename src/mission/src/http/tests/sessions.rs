@@ -137,3 +137,25 @@ async fn who_sends_the_head_of_a_request_forever_loses_the_connection() {
     let end = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer);
     tokio::time::timeout(HEADER_WAIT + Duration::from_secs(5), end).await.expect("the server ends it").unwrap();
 }
+
+#[tokio::test]
+async fn who_is_refused_while_still_sending_gets_the_answer_and_keeps_the_connection() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let site = Site::new().await;
+    let mut stream = tokio::net::TcpStream::connect(site.address).await.unwrap();
+    for path in ["/api/v4/users/me/image", "/api/v4/posts", "/api/v4/no/such/thing"] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Time for the server to refuse what it knows enough of.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(&[b'x'; 60_000]).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            let read = tokio::time::timeout(Duration::from_secs(10), stream.read_buf(&mut answer)).await;
+            assert!(read.expect("an answer").expect("no reset") > 0, "{path}: the connection was closed");
+        }
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 40"), "{path}: {answer}");
+        assert!(!answer.contains("connection: close"), "{path}: {answer}");
+    }
+}
