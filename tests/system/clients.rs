@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
 
 use crate::node::set;
 use crate::world::{Mission, PASSWORD, World, enlist, say};
@@ -18,15 +19,37 @@ async fn official_python_driver_works_at_the_edge_and_sees_the_replica_at_the_hu
     let Ok(python) = std::env::var("HOLDFAST_PYTHON") else {
         return println!("skipped: HOLDFAST_PYTHON is not set; `scripts/test clients` installs the driver and sets it");
     };
-    run(&python, "official.py").await;
+    run(&python, "python/replica.py").await;
 }
 
+/// Both clients over every endpoint of tests/clients/sets.txt, and every answer against Mattermost's description of its API
+/// where that is at hand.
 #[tokio::test(flavor = "multi_thread")]
-async fn official_python_driver_manages_people_bots_and_teams() {
-    let Ok(python) = std::env::var("HOLDFAST_PYTHON") else {
-        return println!("skipped: HOLDFAST_PYTHON is not set; `scripts/test clients` installs the driver and sets it");
+async fn official_clients_use_every_endpoint_of_both_sets_and_are_answered_as_described() {
+    let (Ok(python), Ok(_)) = (std::env::var("HOLDFAST_PYTHON"), std::env::var("HOLDFAST_NODE_MODULES")) else {
+        return println!(
+            "skipped: HOLDFAST_PYTHON or HOLDFAST_NODE_MODULES is not set; `scripts/test clients` installs the clients and sets them"
+        );
     };
-    run(&python, "people.py").await;
+    let mut world = World::start().await;
+    world.edge.stop().await;
+    world.edge.configure(|config| {
+        // The scripts sign in more often than people do, and call back to themselves.
+        set(config, "http", "logins_per_second", 0);
+        let integrations = toml::toml! { allowed_internal = ["127.0.0.1"] };
+        set(config, "core", "integrations", integrations);
+    });
+    world.edge.start().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut traffic = Vec::new();
+    for (client, interpreter, script) in
+        [("python", python.as_str(), "python/main.py"), ("javascript", "node", "javascript/main.mjs")]
+    {
+        let file = dir.path().join(client);
+        run_in(&world, interpreter, script, |command| command.env("HOLDFAST_TRAFFIC", &file)).await;
+        traffic.push(format!("{client}={}", file.display()));
+    }
+    run_in(&world, &python, "python/conformance.py", |command| command.args(traffic)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,10 +59,10 @@ async fn official_javascript_client_works_at_the_edge_and_sees_the_replica_at_th
             "skipped: HOLDFAST_NODE_MODULES is not set; `scripts/test clients` installs the client and sets it"
         );
     }
-    run("node", "official.mjs").await;
+    run("node", "javascript/replica.mjs").await;
 }
 
-/// What the story of tests/clients/story.py is answered at an edge, against the recording of a real server's answers, and
+/// What the story of tests/clients/python/story.py is answered at an edge, against the recording of a real server's answers, and
 /// against Mattermost's description of its API where that is at hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn official_answers_have_the_shapes_that_a_real_server_gives() {
@@ -48,7 +71,7 @@ async fn official_answers_have_the_shapes_that_a_real_server_gives() {
             "skipped: HOLDFAST_PYTHON is not set; `scripts/test clients` installs the libraries and sets it"
         );
     };
-    run(&python, "recorded.py").await;
+    run(&python, "python/recorded.py").await;
 }
 
 /// Mattermost's own web app in Chromium. Its build is nobody's to ship: HOLDFAST_WEBAPP names the directory.
@@ -63,7 +86,7 @@ async fn official_web_app_is_used_in_a_browser() {
     world.edge.stop().await;
     world.edge.configure(|config| set(config, "http", "webapp", webapp.as_str()));
     world.edge.start().await;
-    run_in(&world, "node", "webapp.mjs").await;
+    run_in(&world, "node", "javascript/webapp.mjs", |command| command).await;
 }
 
 /// The same at a hub: its reader sees the age of what the edge wrote, answers while the edge is away, and the answer is
@@ -88,8 +111,8 @@ async fn official_web_app_at_a_hub_shows_how_old_it_is_and_answers_arrive() {
     world.settle(&mission.channels()).await;
     world.edge.stop().await;
 
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/mirror.mjs");
-    let mut command = tokio::process::Command::new("node");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/javascript/mirror.mjs");
+    let mut command = Command::new("node");
     command.arg(path).kill_on_drop(true).stdout(Stdio::piped());
     command.env("HOLDFAST_HUB_URL", format!("http://{}", world.hub.api_address()));
     command.env("HOLDFAST_USER", "hanna").env("HOLDFAST_PASSWORD", PASSWORD);
@@ -112,12 +135,13 @@ async fn official_web_app_at_a_hub_shows_how_old_it_is_and_answers_arrive() {
 }
 
 async fn run(interpreter: &str, script: &str) {
-    run_in(&World::start().await, interpreter, script).await;
+    run_in(&World::start().await, interpreter, script, |command| command).await;
 }
 
-async fn run_in(world: &World, interpreter: &str, script: &str) {
+/// Runs a script of tests/clients; `more` adds arguments and variables.
+async fn run_in(world: &World, interpreter: &str, script: &str, more: impl FnOnce(&mut Command) -> &mut Command) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
-    let mut command = tokio::process::Command::new(interpreter);
+    let mut command = Command::new(interpreter);
     let description = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/mattermost-openapi.yaml");
     if description.exists() {
         command.env("MATTERMOST_OPENAPI", description);
@@ -129,6 +153,7 @@ async fn run_in(world: &World, interpreter: &str, script: &str) {
             .env(format!("HOLDFAST_{side}_ADMIN"), node.admin_name())
             .env(format!("HOLDFAST_{side}_PASSWORD"), PASSWORD);
     }
+    more(&mut command);
     let done = tokio::time::timeout(SCRIPT_TIME_MAX, command.output()).await.expect("it ends").expect("it runs");
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     println!("{out}");

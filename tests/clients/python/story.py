@@ -6,28 +6,15 @@ two it talks to. Times, ids and texts differ between two servers; statuses, erro
 
 import json as json_module
 import random
-import re
-import struct
 import time
-import zlib
 from dataclasses import dataclass, field
 
 import httpx
 
-ID = re.compile(r"[a-z0-9]{26}")
+import pictures
+from description import ID
 
-
-def png(side):
-    """A red square."""
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = (b"\0" + b"\xff\0\0" * side) * side
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-PNG = png(64)
+PNG = pictures.png(64)
 PASSWORD = "Correct-Horse-7"
 
 

@@ -15,59 +15,11 @@ import re
 import sys
 from pathlib import Path
 
+import description
 import story
 
 HERE = Path(__file__).parent
 RECORDED, DIFFERENCES = HERE / "recorded.json", HERE / "differences.json"
-
-
-class Description:
-    """The OpenAPI description of Mattermost's API."""
-
-    def __init__(self, path):
-        import jsonschema
-        import yaml
-
-        self.whole = without_nullable(yaml.load(Path(path).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-        self.validator = jsonschema.Draft202012Validator
-        self.operations = {}
-        for template, operations in self.whole["paths"].items():
-            self.operations[re.sub(r"\{[^}]*\}", "{}", template)] = operations
-
-    def problems(self, step):
-        """What an answer breaks of the description: places and rules, without the values."""
-        operation = self.operations.get(re.sub(r"\{[^}]*\}|/me(?=/|$)", lambda m: "{}" if m[0][0] == "{" else "/{}", step.template))
-        operation = operation or self.operations.get(re.sub(r"\{[^}]*\}", "{}", step.template))
-        if not operation or step.method.lower() not in operation:
-            return []
-        answers = operation[step.method.lower()]["responses"]
-        answer = answers.get(str(step.status)) or answers.get("default")
-        if answer is None:
-            return [f"status {step.status} is not described"]
-        if "$ref" in answer:
-            answer = self.whole["components"]["responses"][answer["$ref"].rsplit("/", 1)[1]]
-        schema = answer.get("content", {}).get("application/json", {}).get("schema")
-        if schema is None or step.body is None:
-            return []
-        document = {"components": self.whole["components"], "allOf": [schema]}
-        found = set()
-        for error in self.validator(document).iter_errors(step.body):
-            place = "".join("[]" if isinstance(part, int) else "{}" if story.ID.fullmatch(part) else f".{part}"
-                            for part in error.absolute_path)
-            found.add(f"${place}: {error.validator}")
-        return sorted(found)
-
-
-def without_nullable(schema):
-    """OpenAPI 3.0 says `nullable`; JSON Schema says it with a type."""
-    if isinstance(schema, list):
-        return [without_nullable(inner) for inner in schema]
-    if not isinstance(schema, dict):
-        return schema
-    schema = {key: without_nullable(inner) for key, inner in schema.items()}
-    if schema.pop("nullable", False) is True and isinstance(schema.get("type"), str):
-        schema["type"] = [schema["type"], "null"]
-    return schema
 
 
 def differences(theirs, ours):
@@ -97,11 +49,15 @@ def parent(place):
     return place.rsplit(".", 1)[0] if "." in place else ""
 
 
+def broken(described, step):
+    return described.problems(step.method, step.template, step.status, step.body)
+
+
 def record(url, described):
     steps = story.tell(url, os.environ["RECORD_ADMIN"], os.environ["RECORD_PASSWORD"])
     kept = {step.name: {
         "status": step.status, "error_id": step.error_id, "shape": step.shape,
-        "openapi": described.problems(step) if described else []} for step in steps}
+        "openapi": broken(described, step) if described else []} for step in steps}
     RECORDED.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     print(f"{len(kept)} steps recorded")
 
@@ -120,7 +76,7 @@ def compare(described, listing):
         found += [(step.name, what) for what in differences(known, step)]
         if described and known["status"] == step.status:
             found += [(step.name, f"OpenAPI: {problem}")
-                      for problem in described.problems(step) if problem not in known["openapi"]]
+                      for problem in broken(described, step) if problem not in known["openapi"]]
     found += [(name, "not told") for name in recorded.keys() - {step.name for step in steps}]
     used, surprises = set(), []
     for name, what in found:
@@ -145,8 +101,7 @@ def compare(described, listing):
 
 
 def main():
-    path = os.environ.get("MATTERMOST_OPENAPI")
-    described = Description(path) if path and Path(path).exists() else None
+    described = description.at_hand()
     if sys.argv[1:2] == ["--record"]:
         record(sys.argv[2], described)
     else:
