@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::{HeaderValue, Response};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::http_date;
 use crate::faults::Failure;
 use crate::graph::Refusal;
+use crate::graph::throttle::{COARSE, ON_ITS_WAY};
 use crate::http::{Answer, Request};
 use crate::openapi::Contract;
 use crate::oracle::{Rule, Seen};
@@ -36,6 +37,9 @@ const BODY_MAX: usize = 70 << 20;
 
 /// Pieces of a slow answer.
 const SLOW_PIECES: usize = 10;
+
+/// Half of an answer has left by then.
+const TRUNCATED_AFTER: Duration = Duration::from_millis(50);
 
 /// A client that does not begin its handshake or its request is let go.
 const IDLE_MAX: Duration = Duration::from_secs(120);
@@ -141,15 +145,16 @@ async fn connection(host: Host, tcp: TcpStream, acceptor: Option<TlsAcceptor>, s
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(IDLE_MAX);
-    let ended = match acceptor {
+    // However it ended: who is cut off on purpose is told by the flag.
+    let _ = match acceptor {
         Some(acceptor) => match tokio::time::timeout(IDLE_MAX, acceptor.accept(tcp)).await {
             Ok(Ok(stream)) => http.serve_connection(TokioIo::new(stream), service).await,
             Ok(Err(_)) | Err(_) => return,
         },
         None => http.serve_connection(TokioIo::new(tcp), service).await,
     };
-    // A body that breaks off ends the connection with an error as well.
-    if ended.is_err() || *cut.lock().unwrap_or_else(PoisonError::into_inner) {
+    // Where half of an answer has left, a reset would take it back.
+    if *cut.lock().unwrap_or_else(PoisonError::into_inner) {
         reset();
     }
 }
@@ -174,8 +179,12 @@ async fn respond(host: Host, request: http::Request<Incoming>, shared: &Shared) 
         }
         Fate::Truncated(answer) => Ok(render(&answer, date_at, |bytes| {
             let half = bytes.slice(..bytes.len() / 2);
-            let pieces = [Ok(Frame::data(half)), Err(io::Error::other("cut off on purpose"))];
-            StreamBody::new(stream::iter(pieces)).boxed()
+            let sent = stream::once(async { Ok(Frame::data(half)) }).chain(stream::once(async {
+                // The half must have left before the connection ends.
+                tokio::time::sleep(TRUNCATED_AFTER).await;
+                Err(io::Error::other("cut off on purpose"))
+            }));
+            BodyExt::boxed(StreamBody::new(SyncStream(Box::pin(sent))))
         })),
         Fate::Slow(answer, over) => Ok(render(&answer, date_at, |bytes| {
             let size = bytes.len().div_ceil(SLOW_PIECES).max(1);
@@ -187,7 +196,7 @@ async fn respond(host: Host, request: http::Request<Incoming>, shared: &Shared) 
                 Some((Ok::<_, io::Error>(Frame::data(piece)), left))
             });
             // The stream is driven by one connection only.
-            StreamBody::new(SyncStream(Box::pin(sent))).boxed()
+            BodyExt::boxed(StreamBody::new(SyncStream(Box::pin(sent))))
         })),
     }
 }
@@ -265,6 +274,7 @@ impl World {
         let failure = chosen.map(|at| self.faults[at].failure.clone());
         let before = self.oracle.effects.len();
         let mut path = request.path.clone();
+        self.notice_impatience(request);
         let answer = |world: &mut Self, path: &mut String| match host {
             Host::Login => world.login(request),
             Host::Graph => {
@@ -293,6 +303,10 @@ impl World {
             Some(Failure::CaptivePortal) => Fate::Answer(html(200, "Welcome! Please accept the terms of use.")),
             Some(Failure::CaptiveRedirect) => Fate::Answer(Answer::redirect(&format!("{}/portal", self.urls.abroad))),
             Some(Failure::Refused { status, retry_after_s, code }) => {
+                if let Some(seconds) = retry_after_s {
+                    let until = at_ms + (seconds * 1000.0) as u64;
+                    self.told_to_wait.insert((request.method.to_string(), request.path.clone()), (at_ms, until));
+                }
                 Fate::Answer(self.refused(host, *status, *retry_after_s, code.as_deref(), request))
             }
             Some(Failure::RefusedAfterCommit { status }) => {
@@ -373,6 +387,20 @@ impl World {
         match retry_after_s {
             Some(seconds) => answer.with("retry-after", seconds.to_string()),
             None => answer,
+        }
+    }
+
+    /// Who was told to wait, by a failure that was asked for, and repeats the same before its time.
+    fn notice_impatience(&mut self, request: &Request) {
+        let key = (request.method.to_string(), request.path.clone());
+        let now = self.now();
+        if let Some((told, until)) = self.told_to_wait.get(&key).copied() {
+            if now > told + ON_ITS_WAY && now + COARSE < until {
+                let text = format!("{} {}, {} ms before its time", key.0, key.1, until - now);
+                self.oracle.violated(now, Rule::RetriedTooEarly, text);
+            } else if now >= until {
+                self.told_to_wait.remove(&key);
+            }
         }
     }
 

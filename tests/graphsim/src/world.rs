@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) oracle: Oracle,
     /// By how much the `Date` of answers is wrong, in milliseconds.
     pub(crate) date_off_ms: i64,
+    /// When a request was told to wait by a failure that was asked for, and until when, by method and path.
+    pub(crate) told_to_wait: BTreeMap<(String, String), (Millis, Millis)>,
     /// Pages of lists that were handed out as `$skiptoken`, by token.
     pub(crate) skips: BTreeMap<String, usize>,
 }
@@ -81,6 +83,7 @@ impl World {
             faults: Vec::new(),
             oracle: Oracle::default(),
             date_off_ms: 0,
+            told_to_wait: BTreeMap::new(),
             skips: BTreeMap::new(),
             rng,
             settings,

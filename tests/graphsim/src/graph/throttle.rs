@@ -16,10 +16,10 @@ use crate::world::{Caller, Trace, World};
 const DEBT_S_MAX: f64 = 300.0;
 
 /// What was sent so soon after a refusal may have been on its way already.
-const ON_ITS_WAY: Millis = 250;
+pub(crate) const ON_ITS_WAY: Millis = 250;
 
 /// Who waits may be so much too early: clocks are coarse.
-const COARSE: Millis = 60;
+pub(crate) const COARSE: Millis = 60;
 
 /// What is left of each scope's allowance.
 #[derive(Default)]

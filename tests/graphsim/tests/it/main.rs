@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 mod clients;
+mod clouds;
 mod directory;
+mod failures;
 mod files;
 mod identity;
+mod limits;
 mod mail;
 mod messages;
 mod world;
