@@ -30,6 +30,7 @@ use crate::graph::throttle::{COARSE, ON_ITS_WAY};
 use crate::http::{Answer, Request};
 use crate::openapi::Contract;
 use crate::oracle::{Rule, Seen};
+use crate::settings::Relaxation;
 use crate::world::{Trace, World};
 
 /// A file of 60 MiB in one range is the most that the services take.
@@ -161,15 +162,20 @@ async fn connection(host: Host, tcp: TcpStream, acceptor: Option<TlsAcceptor>, s
 
 async fn respond(host: Host, request: http::Request<Incoming>, shared: &Shared) -> Result<Response<Sent>, Cut> {
     let (parts, body) = request.into_parts();
+    let slot = Slot::take(shared, host, parts.uri.path());
     // A body that breaks off is thrown away whole: nothing of it is committed.
     let body = Limited::new(body, BODY_MAX).collect().await.map_err(|_| Cut)?.to_bytes();
     let uri = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     let request = Request::new(parts.method, uri, parts.headers, body);
-    let fate = shared.world().fate(host, &request, shared.contract.as_ref());
-    let date_at = {
-        let world = shared.world();
-        world.now().saturating_add_signed(world.date_off_ms)
+    let crowded = slot.as_ref().is_some_and(Slot::crowded);
+    let (fate, date_at, pause_ms) = {
+        let mut world = shared.world();
+        let fate = world.fate(host, &request, shared.contract.as_ref(), crowded);
+        (fate, world.now().saturating_add_signed(world.date_off_ms), world.settings.limits.answer_after_ms)
     };
+    if pause_ms > 0 && host == Host::Graph {
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+    }
     match fate {
         Fate::Answer(answer) => Ok(render(&answer, date_at, whole)),
         Fate::Reset => Err(Cut),
@@ -198,6 +204,37 @@ async fn respond(host: Host, request: http::Request<Incoming>, shared: &Shared) 
             // The stream is driven by one connection only.
             BodyExt::boxed(StreamBody::new(SyncStream(Box::pin(sent))))
         })),
+    }
+}
+
+/// A request to a mailbox, from its head to its answer.
+struct Slot<'a> {
+    shared: &'a Shared,
+    mailbox: String,
+}
+
+impl<'a> Slot<'a> {
+    fn take(shared: &'a Shared, host: Host, path: &str) -> Option<Self> {
+        let mut segments = path.strip_prefix("/v1.0/users/").filter(|_| host == Host::Graph)?.split('/');
+        let (mailbox, what) = (segments.next()?.to_owned(), segments.next()?);
+        if !matches!(what, "messages" | "mailFolders" | "sendMail" | "events" | "calendarView") {
+            return None;
+        }
+        *shared.world().in_flight.entry(mailbox.clone()).or_insert(0) += 1;
+        Some(Self { shared, mailbox })
+    }
+
+    fn crowded(&self) -> bool {
+        let world = self.shared.world();
+        world.in_flight.get(&self.mailbox).is_some_and(|n| *n > world.settings.limits.mailbox_concurrent)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        if let Some(count) = self.shared.world().in_flight.get_mut(&self.mailbox) {
+            *count -= 1;
+        }
     }
 }
 
@@ -268,7 +305,7 @@ impl World {
         None
     }
 
-    fn fate(&mut self, host: Host, request: &Request, contract: Option<&Contract>) -> Fate {
+    fn fate(&mut self, host: Host, request: &Request, contract: Option<&Contract>, crowded: bool) -> Fate {
         let at_ms = self.now();
         let mut chosen = self.failure(host, request);
         let failure = chosen.map(|at| self.faults[at].failure.clone());
@@ -296,6 +333,9 @@ impl World {
             )
         };
         let fate = match &failure {
+            None if crowded && !self.relaxed(Relaxation::Unthrottled) => {
+                Fate::Answer(self.refused(host, 429, Some(0.5), Some("ApplicationThrottled"), request))
+            }
             None | Some(Failure::TlsStall { .. }) => Fate::Answer(answer(self, &mut path)),
             Some(Failure::ResetBefore) => Fate::Reset,
             Some(Failure::Stall { for_ms }) => Fate::ResetAfter(Duration::from_millis(*for_ms)),

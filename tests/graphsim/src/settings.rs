@@ -86,6 +86,8 @@ pub struct Limits {
     pub mailbox_requests_per_10min: f64,
     /// Requests of one app to one mailbox at the same time.
     pub mailbox_concurrent: u32,
+    /// Real milliseconds that Graph takes for each answer; requests to one mailbox overlap by it.
+    pub answer_after_ms: u64,
     /// Resource units of SharePoint per app and minute.
     pub sharepoint_units_per_min: f64,
     /// Resource units of the directory per app and ten seconds.
@@ -111,6 +113,7 @@ impl Default for Limits {
             import_posts_per_s: 5.0,
             mailbox_requests_per_10min: 10_000.0,
             mailbox_concurrent: 4,
+            answer_after_ms: 0,
             sharepoint_units_per_min: 1_200.0,
             directory_units_per_10s: 3_500.0,
             notifications_per_s: 5.0,

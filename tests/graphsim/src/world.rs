@@ -12,7 +12,9 @@ use crate::entra::Entra;
 use crate::faults::FaultRule;
 use crate::graph::directory::Directory;
 use crate::graph::files::Files;
+use crate::graph::lists::Lists;
 use crate::graph::mail::Mail;
+use crate::graph::planner::Planner;
 use crate::graph::teams::Teams;
 use crate::graph::throttle::Throttle;
 use crate::oracle::{Effect, Oracle, What};
@@ -39,6 +41,8 @@ pub(crate) struct World {
     pub(crate) teams: Teams,
     pub(crate) files: Files,
     pub(crate) mail: Mail,
+    pub(crate) lists: Lists,
+    pub(crate) planner: Planner,
     pub(crate) throttle: Throttle,
     pub(crate) faults: Vec<FaultRule>,
     pub(crate) oracle: Oracle,
@@ -46,6 +50,8 @@ pub(crate) struct World {
     pub(crate) date_off_ms: i64,
     /// When a request was told to wait by a failure that was asked for, and until when, by method and path.
     pub(crate) told_to_wait: BTreeMap<(String, String), (Millis, Millis)>,
+    /// Requests to each mailbox that are not answered yet.
+    pub(crate) in_flight: BTreeMap<String, u32>,
     /// Pages of lists that were handed out as `$skiptoken`, by token.
     pub(crate) skips: BTreeMap<String, usize>,
 }
@@ -79,6 +85,9 @@ impl World {
             teams: Teams::default(),
             files: Files::default(),
             mail: Mail::default(),
+            lists: Lists::default(),
+            planner: Planner::default(),
+            in_flight: BTreeMap::new(),
             throttle: Throttle::default(),
             faults: Vec::new(),
             oracle: Oracle::default(),

@@ -626,6 +626,13 @@ fn site_id(world: &World, name: &str) -> Result<String, Refusal> {
     found.ok_or_else(not_found)
 }
 
+/// The id of a site that the caller may use, named by id or by path.
+pub(super) fn open_site(world: &World, call: &Call<'_>, name: &str) -> Result<String, Refusal> {
+    let id = site_id(world, name)?;
+    world.open_drive(call, &world.files.sites[&id].drive)?;
+    Ok(id)
+}
+
 pub(super) fn drive(world: &mut World, call: &Call<'_>) -> Outcome {
     let name = &call.params[0];
     let id = match call.row.template {

@@ -5,7 +5,9 @@ mod batch;
 pub(crate) mod directory;
 pub(crate) mod files;
 mod html;
+pub(crate) mod lists;
 pub(crate) mod mail;
+pub(crate) mod planner;
 pub mod rows;
 pub(crate) mod teams;
 pub(crate) mod throttle;
@@ -142,6 +144,8 @@ fn handler(row: &Row) -> Option<Handler> {
             teams::message
         }
         ("PATCH", "/teams/{team-id}/channels/{channel-id}/messages/{chatMessage-id}/replies/{reply-id}") => teams::edit,
+        ("GET", t) if t.ends_with("/hostedContents") => teams::hosted_contents,
+        ("GET", t) if t.ends_with("/hostedContents/{hostedContent-id}/$value") => teams::hosted_content,
         ("POST", t) if t.ends_with("/softDelete") => teams::soft_delete,
         ("POST", t) if t.ends_with("/undoSoftDelete") => teams::undo_soft_delete,
         ("POST", t) if t.ends_with("/setReaction") => teams::set_reaction,
@@ -187,6 +191,25 @@ fn handler(row: &Row) -> Option<Handler> {
         ("POST", "/users/{user-id}/mailFolders") => mail::create_folder,
         ("GET", "/users/{user-id}/mailFolders/{mailFolder-id}/messages") => mail::messages,
         ("POST", "/users/{user-id}/mailFolders/{mailFolder-id}/messages") => mail::create,
+        ("GET", "/sites/{site-id}/lists") => lists::lists,
+        ("POST", "/sites/{site-id}/lists") => lists::create,
+        ("GET", "/sites/{site-id}/lists/{list-id}") => lists::list,
+        ("GET", "/sites/{site-id}/lists/{list-id}/columns") => lists::columns,
+        ("POST", "/sites/{site-id}/lists/{list-id}/columns") => lists::create_column,
+        ("GET", "/sites/{site-id}/lists/{list-id}/items") => lists::items,
+        ("POST", "/sites/{site-id}/lists/{list-id}/items") => lists::create_item,
+        ("PATCH", "/sites/{site-id}/lists/{list-id}/items/{listItem-id}/fields") => lists::change_item,
+        ("DELETE", "/sites/{site-id}/lists/{list-id}/items/{listItem-id}") => lists::delete_item,
+        (
+            "GET",
+            "/groups/{group-id}/planner/plans"
+            | "/planner/plans/{plannerPlan-id}/buckets"
+            | "/planner/plans/{plannerPlan-id}/tasks",
+        ) => planner::all,
+        ("GET", t) if t.starts_with("/planner/") => planner::one,
+        ("POST", t) if t.starts_with("/planner/") => planner::create,
+        ("PATCH", t) if t.starts_with("/planner/") => planner::change,
+        ("DELETE", t) if t.starts_with("/planner/") => planner::delete,
         ("POST", "/users/{user-id}/events") => mail::create_event,
         ("GET", "/users/{user-id}/events/{event-id}") => mail::event,
         _ => return None,

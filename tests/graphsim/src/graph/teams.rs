@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Call, Outcome, Refusal, html};
@@ -94,6 +95,8 @@ struct Message {
     body: Value,
     content: Value,
     reactions: Vec<(String, String, Millis)>,
+    /// Pictures that stand in the text, by id: type and bytes.
+    hosted: BTreeMap<String, (String, Bytes)>,
 }
 
 impl Place {
@@ -402,7 +405,9 @@ impl World {
             self.count_message(&call.caller.app, &place.name())?;
             (now, user, from)
         };
+        let pictures = pictures(&call.json)?;
         let listed_ms = self.after_lag(self.settings.lag.teams_ms);
+        let graph = self.urls.graph.clone();
         let talk = self.talk_mut(&place);
         let mut id = created;
         if importing {
@@ -414,7 +419,25 @@ impl World {
                 id += 1;
             }
         }
+        let (mut body, mut hosted) = (body, BTreeMap::new());
+        for (temporary, kind, bytes) in pictures {
+            let name = data_encoding::BASE64URL_NOPAD.encode(format!("id={id},url={temporary}").as_bytes());
+            let at = match (&place, reply_to) {
+                (Place::Channel { team, channel }, Some(root)) => {
+                    format!("teams/{team}/channels/{channel}/messages/{root}/replies/{id}")
+                }
+                (Place::Channel { team, channel }, None) => format!("teams/{team}/channels/{channel}/messages/{id}"),
+                (Place::Chat(chat), _) => format!("chats/{chat}/messages/{id}"),
+            };
+            let kept = body["content"].as_str().unwrap_or("").replace(
+                &format!("\"../hostedContents/{temporary}/$value\""),
+                &format!("\"{graph}/v1.0/{at}/hostedContents/{name}/$value\""),
+            );
+            body["content"] = json!(kept);
+            hosted.insert(name, (kind, bytes));
+        }
         let message = Message {
+            hosted,
             reply_to,
             created_ms: id,
             modified_ms: id,
@@ -606,6 +629,30 @@ impl World {
 
 fn list(value: &Value) -> Value {
     if value.is_null() { json!([]) } else { value.clone() }
+}
+
+/// Pictures of a message: temporary id, type, bytes. Each must stand in the text, and each in the text must come along.
+fn pictures(message: &Value) -> Result<Vec<(String, String, Bytes)>, Refusal> {
+    let content = message["body"]["content"].as_str().unwrap_or("");
+    let mut found = Vec::new();
+    for picture in message["hostedContents"].as_array().into_iter().flatten() {
+        let id = picture["@microsoft.graph.temporaryId"].as_str().unwrap_or("");
+        let kind = picture["contentType"].as_str().unwrap_or("");
+        let bytes = picture["contentBytes"].as_str().and_then(|b| data_encoding::BASE64.decode(b.as_bytes()).ok());
+        let (Some(bytes), true) = (bytes, kind.starts_with("image/") && !id.is_empty()) else {
+            return Err(Refusal::bad(
+                "Hosted contents need a temporaryId, contentBytes in base64 and the type of an image.",
+            ));
+        };
+        if !content.contains(&format!("\"../hostedContents/{id}/$value\"")) {
+            return Err(Refusal::bad("A hosted content does not stand in the body."));
+        }
+        found.push((id.to_owned(), kind.to_owned(), Bytes::from(bytes)));
+    }
+    if content.matches("../hostedContents/").count() != found.len() {
+        return Err(Refusal::bad("The body names a hosted content that is not there."));
+    }
+    Ok(found)
 }
 
 /// `.../users('id')` as bindings are written.
@@ -955,6 +1002,28 @@ pub(super) fn message(world: &mut World, call: &Call<'_>) -> Outcome {
     let mut value = world.message_value(&place, id, &message);
     value["@odata.context"] = json!(world.context(call));
     Ok(Answer::json(200, value))
+}
+
+fn hosted(world: &World, call: &Call<'_>) -> Result<BTreeMap<String, (String, Bytes)>, Refusal> {
+    let place = Place::of(call);
+    let id = call.params[2].parse::<u64>().map_err(|_| Refusal::missing("Message not found."))?;
+    let talk = world.seen_talk(&place)?;
+    world.must_be_in(&place, call)?;
+    let message = talk.messages.get(&id).filter(|m| m.deleted_ms.is_none());
+    message.map(|m| m.hosted.clone()).ok_or_else(|| Refusal::missing("Message not found."))
+}
+
+pub(super) fn hosted_contents(world: &mut World, call: &Call<'_>) -> Outcome {
+    let values =
+        hosted(world, call)?.into_keys().map(|id| json!({ "id": id, "contentBytes": null, "contentType": null }));
+    let values = values.collect();
+    world.page(call, values, 100)
+}
+
+pub(super) fn hosted_content(world: &mut World, call: &Call<'_>) -> Outcome {
+    let found = hosted(world, call)?.remove(&call.params[3]);
+    let (kind, bytes) = found.ok_or_else(|| Refusal::missing("Hosted content not found."))?;
+    Ok(Answer::bytes(200, &kind, bytes))
 }
 
 pub(super) fn edit(world: &mut World, call: &Call<'_>) -> Outcome {

@@ -151,6 +151,43 @@ async fn a_code_is_redeemed_once_and_using_it_again_ends_what_it_gave() {
 }
 
 #[tokio::test]
+async fn a_code_needs_its_verifier_its_redirect_and_its_ten_minutes() {
+    let world = World::quick().await;
+    let redeem = |code: String, redirect: &'static str, verifier: &'static str| {
+        let world = &world;
+        async move {
+            let got = world
+                .ask_token(&[
+                    ("grant_type", "authorization_code"),
+                    ("client_id", &world.app),
+                    ("client_secret", "s3cret"),
+                    ("code", &code),
+                    ("redirect_uri", redirect),
+                    ("code_verifier", verifier),
+                ])
+                .await;
+            got.json["error_codes"][0].as_u64().unwrap_or(0)
+        }
+    };
+    let (back, verifier) = ("http://localhost:4711/back", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+    let code = world.code("anna", "User.Read").await;
+    assert_eq!(redeem(code, back, "another-verifier-that-is-long-enough-to-be-one").await, 501481);
+    let code = world.code("anna", "User.Read").await;
+    assert_eq!(redeem(code, "http://localhost:4712/back", verifier).await, 500112);
+    let code = world.code("anna", "User.Read").await;
+    world.sim.advance(Duration::from_secs(601));
+    assert_eq!(redeem(code, back, verifier).await, 70008);
+    let code = world.code("anna", "User.Read").await;
+    assert_eq!(redeem(code, back, verifier).await, 0);
+    let query = format!("client_id={}&response_type=code&scope=User.Read&redirect_uri=", world.app);
+    let authorize = format!("{}/{}/oauth2/v2.0/authorize?{query}", world.sim.login_url(), world.sim.tenant());
+    let elsewhere = read(world.http.get(format!("{authorize}https%3A%2F%2Fevil.example%2Fback"))).await;
+    assert!(elsewhere.status == 400 && elsewhere.text.contains("AADSTS50011"), "nothing goes to an unknown redirect");
+    let bare = read(world.http.get(format!("{authorize}http%3A%2F%2Flocalhost%2Fback"))).await;
+    assert!(bare.status == 302 && bare.header("location").contains("AADSTS9002325"), "no code without PKCE");
+}
+
+#[tokio::test]
 async fn scopes_without_consent_and_disabled_users_get_nothing() {
     let world = World::quick().await;
     let signed_in = world.sign_in("anna", "openid offline_access User.Read").await;

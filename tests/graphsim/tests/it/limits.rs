@@ -163,3 +163,17 @@ async fn each_request_of_a_batch_is_throttled_for_itself() {
     assert!(timed > 0);
     world.oracle();
 }
+
+#[tokio::test]
+async fn a_mailbox_takes_four_requests_at_a_time() {
+    let limits = Limits { answer_after_ms: 400, ..Limits::default() };
+    let world = World::start(Settings { limits, ..throttled() }).await;
+    let path = format!("/users/{}/messages", world.anna);
+    let together = (0..6).map(|_| world.get(&path));
+    let mut statuses: Vec<u16> = futures_util::future::join_all(together).await.iter().map(|got| got.status).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 200, 200, 429, 429]);
+    world.sim.advance(Duration::from_secs(1));
+    world.get(&path).await.ok();
+    world.oracle();
+}

@@ -104,3 +104,29 @@ async fn a_reset_after_the_commit_leaves_the_effect_and_no_answer() {
     world.send(&anna, Method::POST, &messages, Some(html("<p>again</p>"))).await.ok();
     assert_eq!(world.oracle().of(What::MessagePosted).count(), 2, "Graph does not notice that it is the same");
 }
+
+#[tokio::test]
+async fn pictures_stand_in_the_text_and_are_read_back() {
+    let world = World::quick().await;
+    let (anna, messages) = (world.user_token("anna").await, format!("{}/messages", world.ops()));
+    let with = |content: &str, bytes: &str| {
+        let mut body = html(content);
+        body["hostedContents"] = json!([{
+            "@microsoft.graph.temporaryId": "1", "contentBytes": bytes, "contentType": "image/png",
+        }]);
+        body
+    };
+    let picture = "<p><img src=\"../hostedContents/1/$value\"></p>";
+    let send = |body| world.send(&anna, Method::POST, &messages, Some(body));
+    assert_eq!(send(with("<p>none</p>", "aGVsbG8=")).await.status, 400, "it does not stand in the text");
+    assert_eq!(send(html(picture)).await.status, 400, "it did not come along");
+    assert_eq!(send(with(picture, "no base64!")).await.status, 400);
+    let posted = send(with(picture, "aGVsbG8=")).await.ok();
+    let content = posted["body"]["content"].as_str().unwrap();
+    let address = content.split("src=\"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(address.starts_with(world.sim.graph_url()), "{content}");
+    assert_eq!(world.get(address).await.text, "hello");
+    let listed = world.get(&format!("{messages}/{}/hostedContents", posted["id"].as_str().unwrap())).await.ok();
+    assert_eq!(listed["value"].as_array().unwrap().len(), 1);
+    world.oracle();
+}

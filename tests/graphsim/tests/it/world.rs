@@ -24,6 +24,8 @@ const ROLES: &[&str] = &[
     "Mail.Send",
     "Mail.ReadWrite",
     "TeamsActivity.Send",
+    "Sites.Manage.All",
+    "Tasks.ReadWrite.All",
     "Calendars.ReadWrite",
 ];
 
