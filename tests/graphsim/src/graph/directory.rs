@@ -289,15 +289,18 @@ impl World {
             ));
         }
         let upto = self.seen_version();
-        let values: Vec<Value> = self
+        let ids: Vec<String> = self
             .directory
             .objects
             .iter()
             .filter(|(_, o)| o.kind == kind && o.created <= upto && o.removed.is_none_or(|r| r.version > upto))
             .filter(|(id, o)| filter.as_ref().is_none_or(|f| f.fits(id, &o.properties)))
-            .map(|(id, o)| self.object_value(id, o, call.query("$select")))
+            .map(|(id, _)| id.clone())
             .collect();
-        self.page(call, values, 999)
+        let select = call.query("$select").map(str::to_owned);
+        self.page_of(call, ids, 999, |world, id| {
+            world.object_value(&id, &world.directory.objects[&id], select.as_deref())
+        })
     }
 
     fn delta(&mut self, call: &Call<'_>, kind: Kind) -> Outcome {

@@ -280,7 +280,8 @@ impl World {
         };
         let template = row.template.to_owned();
         let answered = self.authorised(row, params, request, caller, contract, trace);
-        let answer = answered.unwrap_or_else(|refusal| refusal.answer(self.now(), trace));
+        let mut answer = answered.unwrap_or_else(|refusal| refusal.answer(self.now(), trace));
+        answer.headers.append(&mut self.throttle.told);
         if let Some(contract) = contract {
             self.oracle.validated += 1;
             if let Some(complaint) = contract.answer(row.template, row.method, &answer) {
@@ -399,6 +400,17 @@ impl World {
 
     /// A page of a list, with the link to the next one.
     pub(crate) fn page(&mut self, call: &Call<'_>, values: Vec<Value>, top_max: usize) -> Outcome {
+        self.page_of(call, values, top_max, |_, value| value)
+    }
+
+    /// The same of anything that is shown as a value only where it stands on the page.
+    pub(crate) fn page_of<T>(
+        &mut self,
+        call: &Call<'_>,
+        values: Vec<T>,
+        top_max: usize,
+        shown: impl Fn(&Self, T) -> Value,
+    ) -> Outcome {
         let top = match call.query("$top") {
             Some(text) => {
                 let top: usize = text.parse().map_err(|_| Refusal::bad("Invalid value for $top."))?;
@@ -422,7 +434,7 @@ impl World {
             body["@odata.count"] = json!(total);
         }
         let page: Vec<Value> =
-            values.into_iter().skip(from).take(top).map(|v| selected(v, select.as_deref())).collect();
+            values.into_iter().skip(from).take(top).map(|v| selected(shown(self, v), select.as_deref())).collect();
         if from + page.len() < total {
             let token = self.secret("");
             self.skips.insert(token.clone(), from + page.len());

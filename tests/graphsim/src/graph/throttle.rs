@@ -27,6 +27,8 @@ pub(crate) struct Throttle {
     buckets: BTreeMap<String, Bucket>,
     /// When a scope was told to wait, and until when.
     paused: BTreeMap<String, (Millis, Millis)>,
+    /// What the next answer tells of the limits besides.
+    pub(super) told: Vec<(String, String)>,
     /// Messages of a day by app and channel.
     days: BTreeMap<(String, Millis), u32>,
 }
@@ -45,6 +47,26 @@ struct Draw {
     code: &'static str,
     /// Some services leave the header out at times.
     silent_sometimes: bool,
+}
+
+/// SharePoint tells what is left from four fifths on; the directory tells what a request cost, and from there on the share.
+fn told(draw: &Draw, used: f64, left: f64) -> Vec<(String, String)> {
+    let near = used >= 0.8;
+    match draw.key.split(' ').next() {
+        Some("sharepoint") if near => vec![
+            ("ratelimit-limit".to_owned(), format!("{:.0}", draw.burst)),
+            ("ratelimit-remaining".to_owned(), format!("{:.0}", left.max(0.0))),
+            ("ratelimit-reset".to_owned(), format!("{:.0}", (used * draw.burst / draw.per_s).ceil())),
+        ],
+        Some("directory") => {
+            let mut told = vec![("x-ms-resource-unit".to_owned(), format!("{:.0}", draw.cost))];
+            if near {
+                told.push(("x-ms-throttle-limit-percentage".to_owned(), format!("{:.2}", used.min(1.8))));
+            }
+            told
+        }
+        Some(_) | None => Vec::new(),
+    }
 }
 
 impl World {
@@ -74,6 +96,8 @@ impl World {
             let passed_s = now.saturating_sub(bucket.at_ms) as f64 / 1000.0;
             bucket.level = (bucket.level + passed_s * draw.per_s).min(draw.burst) - draw.cost;
             bucket.at_ms = now;
+            let used = 1.0 - bucket.level / draw.burst;
+            self.throttle.told = told(&draw, used, bucket.level);
             if bucket.level < 0.0 {
                 bucket.level = bucket.level.max(-DEBT_S_MAX * draw.per_s);
                 let seconds = -bucket.level / draw.per_s;
@@ -84,6 +108,12 @@ impl World {
         }
         let Some((seconds, code, silent_sometimes, key)) = wait else { return Ok(()) };
         let refusal = Refusal::new(429, code, "Application is over its limit for this scope.");
+        let refusal = if key.starts_with("directory ") {
+            let scope = format!("Tenant_Application/ReadWrite/{}/{}", caller.app, self.tenant);
+            refusal.with("x-ms-throttle-scope", scope).with("x-ms-throttle-information", "ResourceUnitLimitExceeded")
+        } else {
+            refusal
+        };
         if silent_sometimes && self.rng.random_bool(0.125) {
             return Err(refusal);
         }

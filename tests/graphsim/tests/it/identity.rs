@@ -342,3 +342,24 @@ async fn a_device_waits_is_told_to_slow_down_and_gets_its_tokens_once() {
     world.sim.advance(Duration::from_secs(5));
     assert_eq!(poll().await.code(), "bad_verification_code");
 }
+
+#[tokio::test]
+async fn a_second_factor_is_asked_for_where_a_user_has_one() {
+    let world = World::quick().await;
+    let carla = world.sim.add_user(graphsim::User { mfa: true, ..graphsim::User::new("carla") });
+    let tab = world.sim.tab_token(&carla, &world.app).unwrap();
+    let got = world
+        .ask_token(&[
+            ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+            ("client_id", &world.app),
+            ("client_secret", "s3cret"),
+            ("assertion", &tab),
+            ("scope", "User.Read"),
+            ("requested_token_use", "on_behalf_of"),
+        ])
+        .await;
+    assert_eq!((got.status, got.code()), (400, "interaction_required"));
+    assert_eq!(got.json["error_codes"][0], 50076);
+    let claims: Value = serde_json::from_str(got.json["claims"].as_str().unwrap()).unwrap();
+    assert!(claims["access_token"].is_object());
+}

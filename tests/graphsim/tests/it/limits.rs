@@ -177,3 +177,28 @@ async fn a_mailbox_takes_four_requests_at_a_time() {
     world.get(&path).await.ok();
     world.oracle();
 }
+
+#[tokio::test]
+async fn the_directory_and_sharepoint_tell_of_their_units() {
+    let limits = Limits { directory_units_per_10s: 10.0, sharepoint_units_per_min: 10.0, ..Limits::default() };
+    let world = World::start(Settings { limits, ..throttled() }).await;
+    let user = format!("/users/{}", world.anna);
+    assert_eq!(world.get(&user).await.header("x-ms-resource-unit"), "1");
+    for _ in 0..8 {
+        world.get(&user).await.ok();
+    }
+    let got = world.get(&user).await;
+    assert!(got.header("x-ms-throttle-limit-percentage").parse::<f64>().unwrap() >= 0.8);
+    let got = world.get(&user).await;
+    assert_eq!((got.status, got.code()), (429, "Request_ThrottledTemporarily"));
+    assert!(got.header("x-ms-throttle-scope").starts_with("Tenant_Application/ReadWrite/"));
+    assert!(!got.header("retry-after").is_empty(), "the directory always says when");
+    let root = format!("/drives/{}/root", world.team.drive);
+    assert_eq!(world.get(&root).await.header("ratelimit-limit"), "");
+    for _ in 0..7 {
+        world.get(&root).await.ok();
+    }
+    let got = world.get(&root).await;
+    assert_eq!((got.header("ratelimit-limit"), got.header("ratelimit-remaining")), ("10", "1"));
+    world.oracle();
+}
