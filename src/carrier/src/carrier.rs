@@ -8,6 +8,7 @@ use journal::Journal;
 use keys::{ChunkSecret, InviteBook, NodeKey, PeerName, PeerRegistry, SealingKey};
 use model::{BitsPerSecond, Clock, Epoch, NodeId, Precedence, Seq};
 use telemetry::Metrics;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -222,6 +223,11 @@ impl CarrierHandle {
     /// The emission state.
     pub fn emission(&self) -> Emission {
         *self.shared.emission.borrow()
+    }
+
+    /// The emission state as it changes, for whoever emits by other ways than the links.
+    pub fn emission_changes(&self) -> watch::Receiver<Emission> {
+        self.shared.emission.subscribe()
     }
 
     /// Sets the emission state, durably. When it forbids emission, not one datagram leaves after this returns, whatever

@@ -15,6 +15,7 @@
 
 mod figures;
 mod keyring;
+mod microsoft365;
 mod mirror;
 mod scrub;
 mod site;

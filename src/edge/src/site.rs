@@ -20,6 +20,7 @@ use keys::{
     ChunkSecret, DataKeys, Invite, InviteBook, KeysError, NodeKey, Peer, PeerName, PeerRegistry, ProcessMint,
     SealingKey, TokenError,
 };
+use microsoft::{Graph, GraphSettings};
 use mission::http::{ApiState, HttpSettings};
 use mission::ws::WsHub;
 use mission::{Core, CoreOptions, CoreSettings};
@@ -30,7 +31,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::{figures, mirror, scrub, space};
+use crate::{figures, microsoft365, mirror, scrub, space};
 
 /// Time that the rooms get to finish once asked to. What is acknowledged is durable whatever happens after.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -58,6 +59,8 @@ pub struct SiteConfig {
     pub capture: CaptureSettings,
     /// Section `[carrier]`.
     pub carrier: CarrierSettings,
+    /// Section `[microsoft]`, once read; without it nothing of it runs.
+    pub microsoft: Option<GraphSettings>,
 }
 
 /// What a site gets from the process around it.
@@ -105,6 +108,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The way to Microsoft 365.
+    #[error(transparent)]
+    Microsoft(#[from] microsoft::SettingsError),
     /// A hub without a place to be reached at.
     #[error("a hub needs an address at which edges reach it; nothing was started")]
     NoListener,
@@ -122,6 +128,7 @@ impl StartError {
             Self::Apply(e) => e.next_step().to_owned(),
             Self::Carrier(e) => e.next_step().to_owned(),
             Self::Listen { .. } => "set api.listen to a free address and port of this machine".to_owned(),
+            Self::Microsoft(_) => "correct section [microsoft]; `holdfast config check` tells what is wrong".to_owned(),
             Self::NoListener => "set carrier.listen, e.g. `0.0.0.0:7800`".to_owned(),
         }
     }
@@ -168,6 +175,7 @@ pub struct Site {
     carrier: CarrierHandle,
     applied: ApplyHandle,
     sockets: WsHub,
+    graph: Option<Graph>,
     /// Stops everything.
     stop: CancellationToken,
     tasks: JoinSet<&'static str>,
@@ -264,6 +272,10 @@ impl Site {
             metrics,
             health: health.clone(),
         });
+        let graph = match &config.microsoft {
+            Some(settings) => Some(microsoft365::open(settings, &config, &environment, &carrier_handle)?),
+            None => None,
+        };
         let listener = TcpListener::bind(config.api_listen)
             .await
             .map_err(|source| StartError::Listen { address: config.api_listen, source })?;
@@ -281,6 +293,7 @@ impl Site {
             carrier: carrier_handle,
             applied,
             sockets,
+            graph,
             stop,
             tasks: JoinSet::new(),
             config,
@@ -303,6 +316,9 @@ impl Site {
         if is_hub {
             let (core, journal, carrier) = (site.core.clone(), site.journal.clone(), site.carrier.clone());
             site.spawn("mirror", mirror::keep(node, core, journal, carrier, state.clone(), site.stop.child_token()));
+        }
+        if let Some(graph) = site.graph.clone() {
+            site.spawn("microsoft", graph.keep_reach(site.stop.child_token()));
         }
         let stop = site.stop.child_token();
         site.spawn("api", async move {
@@ -371,6 +387,11 @@ impl Site {
     /// The links.
     pub fn carrier(&self) -> &CarrierHandle {
         &self.carrier
+    }
+
+    /// The way to Microsoft 365, where section `[microsoft]` is there.
+    pub fn graph(&self) -> Option<&Graph> {
+        self.graph.as_ref()
     }
 
     /// What ended here of what peers sent.

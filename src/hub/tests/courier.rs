@@ -37,6 +37,7 @@ fn config(dir: &Path, name: &str) -> SiteConfig {
         http: mission::http::HttpSettings::default(),
         journal: journal::JournalSettings::default(),
         scrub: journal::ScrubSettings::default(),
+        microsoft: None,
         data_keys,
         capture: CaptureSettings {
             release: vec![ReleaseRule {

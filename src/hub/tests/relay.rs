@@ -33,6 +33,7 @@ fn config(dir: &Path, name: &str, carrier: CarrierSettings) -> SiteConfig {
         http: mission::http::HttpSettings::default(),
         journal: journal::JournalSettings::default(),
         scrub: journal::ScrubSettings::default(),
+        microsoft: None,
         data_keys,
         capture: CaptureSettings {
             release: vec![ReleaseRule {

@@ -30,6 +30,7 @@ fn config(dir: &Path, name: &str) -> SiteConfig {
         journal: journal::JournalSettings::default(),
         scrub: journal::ScrubSettings::default(),
         data_keys: data_keys(dir),
+        microsoft: None,
         capture: CaptureSettings {
             release: vec![ReleaseRule {
                 label: "mission".parse().unwrap(),

@@ -21,6 +21,9 @@ pub trait Budget: Send + Sync {
     /// # Errors
     /// When nothing may leave at all; then nothing of the piece was or will be sent.
     fn take(&self, precedence: Precedence, bytes: u64) -> BoxFuture<'_, Result<u64, HeldBecause>>;
+
+    /// Completes when nothing may leave any more; what is under way is dropped then. Cancel-safe.
+    fn forbidden(&self) -> BoxFuture<'_, HeldBecause>;
 }
 
 /// Why nothing was sent.

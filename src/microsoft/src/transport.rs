@@ -125,6 +125,11 @@ impl Transport {
         let mut response = tokio::select! {
             answered = client.execute(request) => answered.map_err(|e| lost(&e, &progress))?,
             () = progress.stalled() => return Err(Lost::Unknown("no answer came".to_owned())),
+            held = self.environment.budget.forbidden() => {
+                // With the client go its idle connections, so that none is closed later by a packet of this node.
+                self.leave_connections();
+                return Err(Lost::Unknown(held.to_string()));
+            }
         };
         self.note_skew(response.headers());
         let status = response.status();

@@ -36,7 +36,7 @@ use crate::layout::Layout;
 use crate::links::{self, LinkChange, LinkTest, LinkTested, Links};
 use crate::rotation::{KeyList, Rewriting, Rotated, Rotation};
 use crate::simulate::{self, Forecast, LinkSpec, SimulateRequest, Start};
-use crate::status::{self, DiskFacts, Equation, InboundFacts, LinkFacts, NodeFacts, PeerFacts, Status};
+use crate::status::{self, DiskFacts, Equation, InboundFacts, LinkFacts, MicrosoftFacts, NodeFacts, PeerFacts, Status};
 use crate::upkeep::{Upkeep, UpkeepDone};
 use crate::why::{self, Destination, Live, Why};
 use crate::{lock, observe, offline, secrets, upkeep};
@@ -186,6 +186,15 @@ impl Node {
             data_keys,
             capture: settings.capture.clone(),
             carrier: settings.carrier.clone(),
+            microsoft: settings.microsoft.as_ref().map(microsoft::MicrosoftSettings::read).transpose().map_err(
+                |e| {
+                    Failure::with(
+                        Exit::Config,
+                        e.to_string(),
+                        "correct the section; docs/configuration.md has every key",
+                    )
+                },
+            )?,
         };
         let started = match settings.node.role {
             Role::Edge => Site::start(config, environment).await.map(|site| Self::Edge(Box::new(site))),
@@ -227,6 +236,7 @@ struct Running {
     invites: Option<Arc<InviteBook>>,
     core: mission::Core,
     journal: journal::Journal,
+    graph: Option<microsoft::Graph>,
     rotation: Rotation,
     /// Somebody asked over the admin socket that the node stops.
     stop_asked: CancellationToken,
@@ -327,6 +337,7 @@ impl Running {
             },
             core: site.core().clone(),
             journal: site.journal().clone(),
+            graph: site.graph().cloned(),
             rotation,
             stop_asked: CancellationToken::new(),
             carrier: site.carrier().clone(),
@@ -654,6 +665,7 @@ impl Control for Running {
             emission: self.carrier.emission(),
             peers: facts?,
             transit: self.carrier.transit(),
+            microsoft: self.graph.as_ref().map(|graph| MicrosoftFacts::new(&graph.reach().borrow())),
             capture_pending_rows: Some(outbox.rows),
             disk: DiskFacts {
                 journal_bytes: stats.bytes,

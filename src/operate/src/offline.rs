@@ -477,6 +477,7 @@ pub fn status(layout: &Layout, settings: &Settings) -> Result<Status, Failure> {
         emission: Emission::load(layout.data()),
         peers: registry.list().into_iter().map(facts).collect(),
         transit: Vec::new(),
+        microsoft: None,
         capture_pending_rows: None,
         disk,
         problems: Vec::new(),

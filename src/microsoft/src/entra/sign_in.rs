@@ -89,6 +89,7 @@ impl Entra {
         let timer = &self.0.environment.timer;
         let ends = timer.now() + code.expires_in;
         let mut interval = code.interval;
+        let mut proof = Proof::None;
         loop {
             timer.until(timer.now() + interval).await;
             if timer.now() >= ends {
@@ -103,8 +104,8 @@ impl Entra {
                 ("device_code", code.device_code.0.clone()),
                 ("claims", challenge::merged(None)),
             ];
-            match self.grant(form, Proof::None, PRECEDENCE).await {
-                Ok(granted) => return self.welcome(granted, None, true).await,
+            match self.grant_to_person(form, &mut proof).await {
+                Ok(granted) => return self.welcome(granted, None, proof).await,
                 Err(NoToken::Refused(refusal)) if refusal.error == "authorization_pending" => {}
                 Err(NoToken::Refused(refusal)) if refusal.error == "slow_down" => interval += SLOW_DOWN,
                 // The link may come back before the code ends.
@@ -170,8 +171,9 @@ impl Entra {
             ("scope", self.delegated_scope()),
             ("claims", challenge::merged(None)),
         ];
-        let granted = self.grant(form, Proof::None, PRECEDENCE).await?;
-        self.welcome(granted, Some(begun.nonce.clone()), true).await
+        let mut proof = Proof::None;
+        let granted = self.grant_to_person(form, &mut proof).await?;
+        self.welcome(granted, Some(begun.nonce.clone()), proof).await
     }
 
     /// Exchanges the token that the Teams tab shows for one that acts for its user at Graph, and keeps what renews it.
@@ -196,11 +198,23 @@ impl Entra {
             ("claims", challenge::merged(None)),
         ];
         let granted = self.grant(form, Proof::Credential, PRECEDENCE).await?;
-        self.keep(granted, identity, false).await
+        self.keep(granted, identity, Proof::Credential).await
+    }
+
+    /// Asks as a public client first, and with proof where the registration does not allow that. Entra tells which before it
+    /// looks at the code.
+    async fn grant_to_person(&self, form: Vec<(&'static str, String)>, proof: &mut Proof) -> Result<Granted, NoToken> {
+        match self.grant(form.clone(), *proof, PRECEDENCE).await {
+            Err(NoToken::Refused(refusal)) if refusal.code == Some(PROOF_WANTED) && *proof == Proof::None => {
+                *proof = Proof::Credential;
+                self.grant(form, *proof, PRECEDENCE).await
+            }
+            other => other,
+        }
     }
 
     /// Who signed in? Keeps what renews their sign-in.
-    async fn welcome(&self, granted: Granted, nonce: Option<String>, public: bool) -> Result<SignedIn, NoToken> {
+    async fn welcome(&self, granted: Granted, nonce: Option<String>, proof: Proof) -> Result<SignedIn, NoToken> {
         let Some(token) = &granted.id_token else {
             return Err(NoToken::Broken("no id token in it".to_owned()));
         };
@@ -210,10 +224,10 @@ impl Entra {
             VerifyError::Invalid(why) => NoToken::Broken(format!("the id token is not accepted: {why}")),
             VerifyError::NoKeys(why) => NoToken::Broken(format!("the id token cannot be checked: {why}")),
         })?;
-        self.keep(granted, &identity, public).await
+        self.keep(granted, &identity, proof).await
     }
 
-    async fn keep(&self, granted: Granted, identity: &Identity, public: bool) -> Result<SignedIn, NoToken> {
+    async fn keep(&self, granted: Granted, identity: &Identity, proof: Proof) -> Result<SignedIn, NoToken> {
         let Some(refresh) = granted.refresh_token else {
             let text = "no refresh token was given; consent to offline_access in the registration";
             return Err(refused_here(Advice::AskAPerson, "no_refresh_token", text));
@@ -224,7 +238,7 @@ impl Entra {
             username: identity.username.clone().unwrap_or_default(),
             renewed: self.0.environment.clock.now(),
             refresh_token: Sensitive(refresh),
-            public,
+            public: proof == Proof::None,
         };
         let failed = |e| NoToken::Broken(format!("the sign-in could not be kept: {e}; sign in again"));
         self.0.book.put(&signed_in).map_err(failed)?;
@@ -241,6 +255,9 @@ impl Entra {
         BASE64URL_NOPAD.encode(&bytes)
     }
 }
+
+/// "The request body must contain client_assertion or client_secret".
+const PROOF_WANTED: u32 = 7000218;
 
 /// Longest life of a device code that is waited for.
 const CODE_SECONDS_MAX: u64 = 1800;

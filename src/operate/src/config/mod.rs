@@ -55,6 +55,8 @@ pub struct Settings {
     /// What wraps the keys that seal the log.
     #[serde(default)]
     pub keys: keys::KeysSettings,
+    /// The way to Microsoft 365; without the section nothing of it runs.
+    pub microsoft: Option<microsoft::MicrosoftSettings>,
 }
 
 /// Section `[node]`.
@@ -237,6 +239,9 @@ fn check(settings: &Settings, at: &dyn Fn(&str, String) -> Problem) -> Vec<Probl
     if let Some((key, message)) = crate::secrets::check(&settings.keys) {
         problems.push(at(key, message));
     }
+    if let Some(Err(e)) = settings.microsoft.as_ref().map(microsoft::MicrosoftSettings::read) {
+        problems.push(at(&format!("microsoft.{}", e.key), e.problem));
+    }
     problems
 }
 
@@ -294,6 +299,27 @@ mod tests {
     fn a_web_certificate_without_its_key_is_told() {
         let found = problems("[carrier]\nhttps_certificate = \"/etc/holdfast/https.crt\"\n");
         assert!(found[0].message.contains("needs its key"), "{}", found[0].message);
+    }
+
+    #[test]
+    fn what_is_wrong_on_the_way_to_microsoft_is_told_before_anything_starts() {
+        let ids = "[microsoft]\ntenant = \"11111111-2222-4333-8444-555555555555\"\nclient = \"66666666-2222-4333-8444-555555555555\"\n";
+        for (rest, said) in [
+            ("[microsoft]\ntenant = \"example.org\"\nclient = \"x\"\n".to_owned(), "is no id"),
+            (format!("{ids}secret_file = \"/nowhere/secret\"\n"), "cannot be read"),
+            (format!("{ids}cloud = \"other\"\n"), "needed with cloud"),
+            (format!("{ids}login = \"http://login.example\"\n"), "a URL that begins with https://"),
+            (format!("{ids}login = \"https://login.example/tenant\"\n"), "only scheme, host and port"),
+            (format!("{ids}certificate_file = \"/etc/x.pem\"\n"), "needed beside certificate_file"),
+            (format!("{ids}probe_seconds = 1\n"), "at least 10"),
+        ] {
+            let found = problems(&rest);
+            assert!(found[0].message.contains(said), "{rest}: {}", found[0].message);
+        }
+        let settings = parse(Path::new("holdfast.toml"), &format!("{NODE}{ids}")).unwrap();
+        let read = settings.microsoft.unwrap().read().unwrap();
+        assert_eq!(read.hosts.graph.as_str(), "https://graph.microsoft.com/");
+        assert_eq!(read.hosts.default_scope(), "https://graph.microsoft.com/.default");
     }
 
     #[test]

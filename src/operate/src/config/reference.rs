@@ -21,7 +21,7 @@ pub struct Section {
 impl Section {
     fn header(&self) -> String {
         match self.shape {
-            Shape::One | Shape::Named => format!("[{}]", self.name),
+            Shape::One | Shape::Named | Shape::Optional => format!("[{}]", self.name),
             Shape::List => format!("[[{}]]", self.name),
         }
     }
@@ -36,6 +36,8 @@ pub enum Shape {
     Named,
     /// As a list, in order: `[[capture.release]]`.
     List,
+    /// Once or not at all; what it is about does not run without it.
+    Optional,
 }
 
 /// The part of a section's name that the operator chooses.
@@ -552,6 +554,93 @@ pub const SECTIONS: &[Section] = &[
             },
         ],
     },
+    Section {
+        name: "microsoft",
+        shape: Shape::Optional,
+        help: "The way to Entra ID and Microsoft 365. Without this section nothing of it runs and nothing is sent there.",
+        keys: &[
+            Key {
+                name: "tenant",
+                default: Required("\"11111111-2222-3333-4444-555555555555\""),
+                help: "Id of the tenant (directory id).",
+            },
+            Key {
+                name: "client",
+                default: Required("\"66666666-7777-8888-9999-000000000000\""),
+                help: "Application (client) id of the registration in Entra.",
+            },
+            Key {
+                name: "cloud",
+                default: Is("\"global\""),
+                help: "`global` (with GCC), `usgov-l4` (GCC High), `usgov-l5` (DoD), `china`, or `other`, for which every host below is set.",
+            },
+            Key {
+                name: "login",
+                default: Unset("\"https://login.example.ic.gov\""),
+                help: "Where to sign in, in place of the cloud's. No host is derived from another.",
+            },
+            Key {
+                name: "issuer",
+                default: Unset("\"https://login.example.ic.gov\""),
+                help: "Base of the issuer that tokens and the tenant's discovery name, in place of the cloud's.",
+            },
+            Key {
+                name: "graph",
+                default: Unset("\"https://graph.example.ic.gov\""),
+                help: "Microsoft Graph, in place of the cloud's.",
+            },
+            Key {
+                name: "resource",
+                default: Unset("\"https://graph.example.ic.gov\""),
+                help: "What a token for Graph is asked for: the scope is this and `/.default`.",
+            },
+            Key {
+                name: "teams",
+                default: Unset("\"https://teams.example.ic.gov\""),
+                help: "The Teams client, for links, in place of the cloud's.",
+            },
+            Key {
+                name: "secret_file",
+                default: Unset("\"/run/credentials/holdfast/entra-secret\""),
+                help: "File with the client secret. Either this or a certificate; with neither only people sign in.",
+            },
+            Key {
+                name: "certificate_file",
+                default: Unset("\"/etc/holdfast/entra.crt\""),
+                help: "File with the certificate (PEM) that was uploaded to the registration. Better than a secret.",
+            },
+            Key {
+                name: "key_file",
+                default: Unset("\"/etc/holdfast/entra.key\""),
+                help: "File with its RSA key (PEM).",
+            },
+            Key {
+                name: "roots_file",
+                default: Unset("\"/etc/holdfast/roots.pem\""),
+                help: "Certification authorities (PEM) that are believed on this way, and no others; the operating system's when absent.",
+            },
+            Key {
+                name: "proxy",
+                default: Unset("\"http://proxy.example.org:3128\""),
+                help: "HTTP proxy on the way. Proxies of the environment are not heeded.",
+            },
+            Key {
+                name: "rate",
+                default: Unset("\"256kbit/s\""),
+                help: "Ceiling of what is sent to Microsoft, most urgent first; none when absent. It is not part of `carrier.rate`.",
+            },
+            Key {
+                name: "probe_seconds",
+                default: Is("60"),
+                help: "Seconds between two probes while the state stays, 10 or more; about 6 KB each. Seldom while calls show the same.",
+            },
+            Key {
+                name: "keys_stale_hours",
+                default: Is("168"),
+                help: "Hours for which Entra's last signing keys are believed, after their first day, while Entra is not reachable: so long the Teams tab signs people in.",
+            },
+        ],
+    },
 ];
 
 /// Names that may stand directly in the section `path` (empty for the top): keys and the next part of sections.
@@ -607,7 +696,7 @@ pub fn template(role: Role, chosen: &[Chosen]) -> String {
         let _ = match section.shape {
             Shape::One => writeln!(file, "[{}]", section.name),
             Shape::List if chosen_here => writeln!(file, "[[{}]]", section.name),
-            Shape::List | Shape::Named => writeln!(file, "# {}", section.header()),
+            Shape::List | Shape::Named | Shape::Optional => writeln!(file, "# {}", section.header()),
         };
         for key in section.keys {
             comment(&mut file, key.help);
@@ -716,6 +805,28 @@ mod tests {
         let spelt_out = parse(Path::new("f"), &spelt_out).unwrap_or_else(|e| panic!("{e:#?}"));
         let absent = parse(Path::new("f"), NODE).unwrap();
         assert_eq!(format!("{spelt_out:#?}"), format!("{absent:#?}"));
+    }
+
+    #[test]
+    fn the_documented_defaults_of_an_optional_section_are_the_real_ones() {
+        for section in SECTIONS.iter().filter(|s| s.shape == Shape::Optional) {
+            let mut least = format!("{NODE}[{}]\n", section.name);
+            let mut spelt_out = least.clone();
+            for key in section.keys {
+                match key.default {
+                    Required(value) => {
+                        let _ = writeln!(least, "{} = {value}", key.name);
+                        let _ = writeln!(spelt_out, "{} = {value}", key.name);
+                    }
+                    Is(value) => {
+                        let _ = writeln!(spelt_out, "{} = {value}", key.name);
+                    }
+                    Unset(_) => {}
+                }
+            }
+            let read = |text: &str| parse(Path::new("f"), text).unwrap_or_else(|e| panic!("{e:#?}"));
+            assert_eq!(format!("{:#?}", read(&spelt_out)), format!("{:#?}", read(&least)), "[{}]", section.name);
+        }
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub(crate) fn edge_with_backlog() -> Status {
             inbound: Some(InboundFacts { stored: 500, applied: 498, held: 1, quarantined: 1 }),
         }],
         transit: Vec::new(),
+        microsoft: None,
         capture_pending_rows: Some(7),
         disk: DiskFacts {
             journal_bytes: 1_288_490_188,

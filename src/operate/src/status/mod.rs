@@ -2,6 +2,8 @@
 
 mod render;
 
+use std::collections::BTreeMap;
+
 use model::{Precedence, UnixMillis};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +39,9 @@ pub struct Status {
     /// What it carries on for others, by destination; empty when it does not run.
     #[serde(default)]
     pub transit: Vec<carrier::TransitStatus>,
+    /// The way to Microsoft 365; `None` without section `[microsoft]`, or when the node does not run.
+    #[serde(default)]
+    pub microsoft: Option<MicrosoftFacts>,
     /// Committed in the mission core and not yet in the journal; `None` when it does not run.
     pub capture_pending_rows: Option<u64>,
     /// Disk use.
@@ -90,6 +95,57 @@ pub struct LinkFacts {
     pub down_bits_per_second: u64,
     /// Smoothed round trip; `None` without a connection.
     pub round_trip_ms: Option<u64>,
+}
+
+/// The way to Microsoft 365.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MicrosoftFacts {
+    /// Delivery may run.
+    pub delivers: bool,
+    /// Entra ID.
+    pub entra: MicrosoftDestination,
+    /// Microsoft Graph.
+    pub graph: MicrosoftDestination,
+    /// Services behind Graph that fail: until when their calls are held back.
+    pub held_services: BTreeMap<String, UnixMillis>,
+    /// Why the application gets no token, if it does not.
+    pub sign_in: Option<String>,
+    /// By how many seconds Microsoft's clock is ahead of this node's; `None` before it answered.
+    pub clock_ahead_seconds: Option<i64>,
+}
+
+/// Entra ID or Microsoft Graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MicrosoftDestination {
+    /// `down`, `probing`, `degraded` or `up`.
+    pub state: String,
+    /// Since when.
+    pub since: UnixMillis,
+    /// When the real service last answered.
+    pub last_good: Option<UnixMillis>,
+    /// Why it is not up.
+    pub why: Option<String>,
+}
+
+impl MicrosoftFacts {
+    /// As probes and calls have shown it.
+    pub fn new(reach: &microsoft::Reach) -> Self {
+        let of = |seen: &microsoft::reach::Destination| MicrosoftDestination {
+            state: seen.state.as_str().to_owned(),
+            since: seen.since,
+            last_good: seen.last_good,
+            why: seen.why.clone(),
+        };
+        let held = reach.services.iter().filter_map(|(name, service)| Some(((*name).to_owned(), service.held_until?)));
+        Self {
+            delivers: reach.may_deliver(),
+            entra: of(&reach.entra),
+            graph: of(&reach.graph),
+            held_services: held.collect(),
+            sign_in: reach.sign_in.clone(),
+            clock_ahead_seconds: reach.clock_ahead_seconds,
+        }
+    }
 }
 
 /// `accepted = applied + held + quarantined + expired + superseded + withheld + purged`, at every moment.

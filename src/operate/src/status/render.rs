@@ -2,7 +2,7 @@
 
 use telemetry::{Check, Grade};
 
-use super::{Equation, LinkFacts, PeerFacts, Status};
+use super::{Equation, LinkFacts, MicrosoftFacts, PeerFacts, Status};
 use crate::show;
 
 /// Height of the smallest terminal.
@@ -17,6 +17,7 @@ pub fn render(status: &Status) -> String {
     let mut lines = head(status);
     let problems = problems(status);
     let mut tail = transit(status);
+    tail.extend(status.microsoft.as_ref().map(microsoft));
     tail.extend(disk(status));
     let room = LINES - lines.len() - problems.len() - tail.len();
     lines.extend(peers(&status.peers, room));
@@ -85,6 +86,14 @@ fn transit(status: &Status) -> Vec<String> {
         ),
         format!("  {} parcels, {} for other nodes held{oldest}", sum(|t| t.held), show::bytes(sum(|t| t.held_bytes))),
     ]
+}
+
+/// One line; why something is not up stands among the problems.
+fn microsoft(facts: &MicrosoftFacts) -> String {
+    let delivery = if facts.delivers { "delivery runs" } else { "delivery waits" };
+    let held: Vec<&str> = facts.held_services.keys().map(String::as_str).collect();
+    let held = if held.is_empty() { String::new() } else { format!(", {} held back", held.join(" and ")) };
+    format!("microsoft 365: entra {}, graph {}, {delivery}{held}", facts.entra.state, facts.graph.state)
 }
 
 fn problems(status: &Status) -> Vec<String> {
