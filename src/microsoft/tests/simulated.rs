@@ -12,8 +12,8 @@ use http::Method;
 use microsoft::entra::Expected;
 use microsoft::graph::{BatchItem, UploadPlan, UploadState};
 use microsoft::{
-    Acting, Advice, Budget, Call, CallBody, Cloud, Credential, Failure, Graph, GraphEnvironment, GraphSettings, HeldBecause,
-    Hosts, NoToken, Retry, Scope, Timer, Vault, entra::VerifyError,
+    Acting, Advice, Budget, Call, CallBody, Cloud, Credential, Failure, Graph, GraphEnvironment, GraphSettings,
+    HeldBecause, Hosts, NoToken, Retry, Scope, Timer, Vault, entra::VerifyError,
 };
 use model::{Clock, Precedence, Sensitive, UnixMillis};
 use rustls_pki_types::CertificateDer;
@@ -492,7 +492,10 @@ async fn a_captive_portal_is_not_reachable_and_delivery_begins_once_it_lets_thro
         let keeping = graph.clone().keep_reach(stop.clone());
         let watching = async {
             let mut reach = graph.reach();
-            reach.wait_for(|r| r.entra.state == MicrosoftReach::Down && r.graph.state == MicrosoftReach::Down).await.unwrap();
+            reach
+                .wait_for(|r| r.entra.state == MicrosoftReach::Down && r.graph.state == MicrosoftReach::Down)
+                .await
+                .unwrap();
             assert!(!reach.borrow().may_deliver());
             let held = graph.call(world.post("Ops", "into the portal")).await;
             assert!(matches!(held, Err(Failure::Held(HeldBecause::Unreachable(_)))), "{portal:?}: {held:?}");
@@ -579,7 +582,8 @@ async fn an_answer_that_is_lost_with_the_last_piece_is_left_to_the_ledger() {
     let world = World::new();
     let graph = world.node();
     world.sim.fail(FaultRule::new(Fault::ResetAfterCommit).at("upload"));
-    let ended = graph.upload(upload_to(&world, "small.bin", None), bytes::Bytes::from(vec![7; 100_000]), |_| Ok(())).await;
+    let ended =
+        graph.upload(upload_to(&world, "small.bin", None), bytes::Bytes::from(vec![7; 100_000]), |_| Ok(())).await;
     assert!(matches!(ended, Err(Failure::Unknown(_))), "{ended:?}");
     assert_eq!(world.count(What::FileWritten), 1);
     world.settle();

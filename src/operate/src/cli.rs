@@ -73,6 +73,9 @@ pub enum Verb {
     /// Carry the backlog by hand: on a stick or disk, sealed for the node that it is for. Needs a running node.
     #[command(subcommand)]
     Courier(Courier),
+    /// Microsoft 365: who has signed in at this node. Needs a running node with section [microsoft].
+    #[command(subcommand)]
+    M365(M365),
     /// Remove a spilled post or file here and wherever it went. Shows first what would go; needs a running node.
     Purge(Purge),
     /// The configuration file.
@@ -370,6 +373,31 @@ pub enum Link {
     },
     /// Show what may leave.
     Status(Format),
+}
+
+/// `m365`
+#[derive(Debug, Subcommand)]
+pub enum M365 {
+    /// Sign somebody in, so that this node may act for them: prints a code to be entered on any machine, or an address.
+    SignIn {
+        /// In a browser on this machine, where the tenant forbids codes.
+        #[arg(long)]
+        browser: bool,
+        /// How to print: one object a line, first the code or address, then who signed in.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// List who has signed in.
+    People(Format),
+    /// Forget somebody's sign-in. Entra itself is not told.
+    SignOut {
+        /// Entra's id of the person, as `people` shows it.
+        #[arg(value_name = "ID")]
+        oid: String,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 /// `courier`

@@ -34,6 +34,7 @@ use crate::config::{self, Role, Settings};
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
 use crate::links::{self, LinkChange, LinkTest, LinkTested, Links};
+use crate::m365::{M365Answer, M365Ask, SignIns};
 use crate::rotation::{KeyList, Rewriting, Rotated, Rotation};
 use crate::simulate::{self, Forecast, LinkSpec, SimulateRequest, Start};
 use crate::status::{self, DiskFacts, Equation, InboundFacts, LinkFacts, MicrosoftFacts, NodeFacts, PeerFacts, Status};
@@ -237,6 +238,7 @@ struct Running {
     core: mission::Core,
     journal: journal::Journal,
     graph: Option<microsoft::Graph>,
+    sign_ins: SignIns,
     rotation: Rotation,
     /// Somebody asked over the admin socket that the node stops.
     stop_asked: CancellationToken,
@@ -338,6 +340,7 @@ impl Running {
             core: site.core().clone(),
             journal: site.journal().clone(),
             graph: site.graph().cloned(),
+            sign_ins: SignIns::default(),
             rotation,
             stop_asked: CancellationToken::new(),
             carrier: site.carrier().clone(),
@@ -867,6 +870,10 @@ impl Control for Running {
         let failed = |e: apply::PurgeError| Failure::new(chain(&e), e.next_step());
         let purges = self.applied.purges().map_err(failed)?.into_iter().map(|status| self.purge_view(status));
         Ok(Purges { schema: Purges::SCHEMA.to_owned(), purges: purges.collect() })
+    }
+
+    async fn m365(&self, ask: M365Ask) -> Result<M365Answer, Failure> {
+        self.sign_ins.answer(self.graph.as_ref(), ask).await
     }
 
     async fn courier(&self, ask: CourierAsk) -> Result<CourierAnswer, Failure> {

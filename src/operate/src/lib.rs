@@ -26,6 +26,7 @@ pub mod exit;
 pub mod layout;
 pub mod links;
 pub mod lock;
+pub mod m365;
 pub mod observe;
 pub mod offline;
 pub mod output;

@@ -32,6 +32,8 @@ pub struct DeviceCode {
     /// For how long the code is good.
     pub expires_in: Duration,
     interval: Duration,
+    /// By the timer.
+    ends: Duration,
     device_code: Sensitive<String>,
 }
 
@@ -51,7 +53,7 @@ struct DeviceAnswer {
 pub struct BrowserSignIn {
     /// Where the browser begins.
     pub url: Url,
-    redirect: Url,
+    redirect: String,
     state: String,
     nonce: String,
     verifier: Sensitive<String>,
@@ -71,11 +73,13 @@ impl Entra {
         }
         let broken = |_| NoToken::Broken("no device code in it".to_owned());
         let answer: DeviceAnswer = serde_json::from_slice(&came.body).map_err(broken)?;
+        let expires_in = Duration::from_secs(answer.expires_in.min(CODE_SECONDS_MAX));
         Ok(DeviceCode {
             user_code: answer.user_code,
             verification_uri: answer.verification_uri,
             message: answer.message,
-            expires_in: Duration::from_secs(answer.expires_in.min(CODE_SECONDS_MAX)),
+            expires_in,
+            ends: self.0.environment.timer.now() + expires_in,
             interval: Duration::from_secs(answer.interval.unwrap_or(5).clamp(1, 60)),
             device_code: Sensitive(answer.device_code),
         })
@@ -87,12 +91,11 @@ impl Entra {
     /// When the code expires or they decline.
     pub async fn await_device(&self, code: &DeviceCode) -> Result<SignedIn, NoToken> {
         let timer = &self.0.environment.timer;
-        let ends = timer.now() + code.expires_in;
         let mut interval = code.interval;
         let mut proof = Proof::None;
         loop {
             timer.until(timer.now() + interval).await;
-            if timer.now() >= ends {
+            if timer.now() >= code.ends {
                 return Err(refused_here(
                     Advice::AskAPerson,
                     "expired_token",
@@ -116,32 +119,35 @@ impl Entra {
         }
     }
 
-    /// Begins a sign-in in a browser that comes back to `redirect`, an address of this machine.
+    /// Begins a sign-in in a browser that comes back to `redirect`, such as `http://localhost:1234`: the registration names it without
+    /// port, and compares the rest letter by letter.
     ///
     /// # Errors
     /// When Entra is not reachable.
-    pub async fn begin_browser(&self, redirect: &Url) -> Result<BrowserSignIn, NoToken> {
+    pub async fn begin_browser(&self, redirect: &str) -> Result<BrowserSignIn, NoToken> {
         let mut url = self.endpoints(PRECEDENCE).await?.authorize;
         let (state, nonce, verifier) = (self.unguessable(), self.unguessable(), self.unguessable());
         url.query_pairs_mut()
             .append_pair("client_id", &self.client())
             .append_pair("response_type", "code")
             .append_pair("response_mode", "query")
-            .append_pair("redirect_uri", redirect.as_str())
+            .append_pair("redirect_uri", redirect)
             .append_pair("scope", &self.delegated_scope())
             .append_pair("state", &state)
             .append_pair("nonce", &nonce)
             .append_pair("code_challenge", &BASE64URL_NOPAD.encode(&Sha256::digest(verifier.as_bytes())))
             .append_pair("code_challenge_method", "S256")
             .append_pair("prompt", "select_account");
-        Ok(BrowserSignIn { url, redirect: redirect.clone(), state, nonce, verifier: Sensitive(verifier) })
+        Ok(BrowserSignIn { url, redirect: redirect.to_owned(), state, nonce, verifier: Sensitive(verifier) })
     }
 
     /// Ends a sign-in with what the browser came back with: the address that it asked for at `redirect`.
     ///
     /// # Errors
     /// When it is not the answer to this sign-in, or the person declined.
-    pub async fn finish_browser(&self, begun: &BrowserSignIn, came_back: &Url) -> Result<SignedIn, NoToken> {
+    pub async fn finish_browser(&self, begun: &BrowserSignIn, came_back: &str) -> Result<SignedIn, NoToken> {
+        let other = |_| refused_here(Advice::AskAPerson, "no_answer", "what came back is no address; begin again");
+        let came_back: Url = came_back.parse().map_err(other)?;
         let field =
             |name: &str| came_back.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
         if field("state").as_deref() != Some(begun.state.as_str()) {
@@ -166,7 +172,7 @@ impl Entra {
         let form = vec![
             ("grant_type", "authorization_code".to_owned()),
             ("code", code),
-            ("redirect_uri", begun.redirect.as_str().to_owned()),
+            ("redirect_uri", begun.redirect.clone()),
             ("code_verifier", begun.verifier.0.clone()),
             ("scope", self.delegated_scope()),
             ("claims", challenge::merged(None)),

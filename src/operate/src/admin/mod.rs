@@ -30,6 +30,7 @@
 //!  POST   /v1/purge              PurgeRequest                             -> {"ids"}
 //!  GET    /v1/purges             Purges
 //!  POST   /v1/courier            CourierAsk                               -> CourierAnswer
+//!  POST   /v1/m365               M365Ask                                  -> M365Answer
 //! ```
 //!
 //! A refusal has a status of 400 or above and the body [`Refusal`].
@@ -43,6 +44,7 @@ use serde::{Deserialize, Serialize};
 use crate::backlog::Backlog;
 use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest, LinkTested, Links};
+use crate::m365::{M365Answer, M365Ask};
 use crate::rotation::{KeyList, Rewriting, Rotated};
 use crate::simulate::{Forecast, SimulateRequest};
 use crate::status::Status;
@@ -197,6 +199,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Makes parcels for a medium, or takes one in.
     fn courier(&self, ask: CourierAsk) -> impl Future<Output = Result<CourierAnswer, Failure>> + Send;
+
+    /// Signs somebody in to Microsoft 365, or tells who is. Cancel-safe.
+    fn m365(&self, ask: M365Ask) -> impl Future<Output = Result<M365Answer, Failure>> + Send;
 
     /// Enrols this node at the hub that issued the token. Not cancel-safe: it may have enrolled when dropped, and
     /// can then be repeated with the same token.

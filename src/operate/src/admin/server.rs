@@ -20,6 +20,7 @@ use super::{
 };
 use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest};
+use crate::m365::M365Ask;
 use crate::simulate::SimulateRequest;
 use crate::upkeep::Upkeep;
 
@@ -172,6 +173,10 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
             })
             .layer(DefaultBodyLimit::max(PARCEL_BODY_BYTES_MAX)),
         )
+        .route(
+            "/v1/m365",
+            post(|State(c): State<Arc<C>>, body: Body<M365Ask>| with(body, |b| async move { answer(c.m365(b).await) })),
+        )
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control)
 }
@@ -292,6 +297,9 @@ mod tests {
         }
         async fn courier(&self, _: CourierAsk) -> Result<crate::admin::CourierAnswer, Failure> {
             Ok(crate::admin::CourierAnswer::Noted)
+        }
+        async fn m365(&self, _: M365Ask) -> Result<crate::m365::M365Answer, Failure> {
+            Ok(crate::m365::M365Answer::Waiting)
         }
         fn stop(&self) {
             *self.stopped.lock().unwrap() = true;

@@ -11,6 +11,7 @@ mod init;
 mod journal;
 mod keys;
 mod link;
+mod m365;
 mod purge;
 mod simulate;
 mod status;
@@ -46,6 +47,7 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::File(verb) => file::run(&layout, verb),
         Verb::Journal(verb) => journal::run(&layout, verb),
         Verb::Link(verb) => link::run(&layout, verb),
+        Verb::M365(verb) => m365::run(&layout, verb),
         Verb::Courier(verb) => courier::run(&layout, verb),
         Verb::Purge(purge) => purge::run(&layout, purge),
         Verb::Config(verb) => config::run(&layout, verb),
@@ -62,7 +64,7 @@ pub(crate) fn run(cli: Cli) -> Done {
 
 /// Does this verb print JSON, errors too?
 pub(crate) fn wants_json(verb: &Verb) -> bool {
-    use crate::cli::{Config, Courier, Enroll, File, Journal, JournalHold, Keys, Link, PurgeVerb, Quarantine};
+    use crate::cli::{Config, Courier, Enroll, File, Journal, JournalHold, Keys, Link, M365, PurgeVerb, Quarantine};
     match verb {
         Verb::Status(format)
         | Verb::Backlog(format)
@@ -86,6 +88,7 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
             ),
         )
         | Verb::Link(Link::Status(format) | Link::List(format) | Link::Test { format, .. })
+        | Verb::M365(M365::SignIn { format, .. } | M365::People(format) | M365::SignOut { format, .. })
         | Verb::Courier(Courier::Export { format, .. } | Courier::Import { format, .. })
         | Verb::Config(Config::Check(format))
         | Verb::Keys(Keys::List(format) | Keys::Rotate { format, .. })
@@ -161,6 +164,8 @@ mod tests {
             ("journal show x", Exit::Failed),
             ("purge ybndrfg8ejkmcpqxot1uwisza3 --reason spill --yes", Exit::NotRunning),
             ("purge status", Exit::NotRunning),
+            ("m365 people", Exit::NotRunning),
+            ("m365 sign-in --json", Exit::NotRunning),
             ("purge --reason spill", Exit::Usage),
             ("hub", Exit::Config),
         ] {
