@@ -52,7 +52,8 @@ impl Timer for Hands {
     }
 
     fn until(&self, at: Duration) -> BoxFuture<'_, ()> {
-        self.0.fetch_max(at.as_micros() as u64, Ordering::SeqCst);
+        // Up, or a moment between two microseconds is never reached.
+        self.0.fetch_max(at.as_nanos().div_ceil(1000) as u64, Ordering::SeqCst);
         Box::pin(tokio::task::yield_now())
     }
 }
@@ -213,7 +214,7 @@ impl World {
 /// The OpenAPI subset lies beside the project where the project is worked on.
 fn subset() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/graph-openapi-subset.yaml");
-    let named = std::env::var_os("HOLDFAST_GRAPH_OPENAPI").map_or(beside, PathBuf::from);
+    let named = std::env::var_os("HOLDFAST_GRAPH_SUBSET").map_or(beside, PathBuf::from);
     if !named.exists() {
         eprintln!("{} is absent: requests are not held against the OpenAPI subset", named.display());
         return None;
@@ -543,7 +544,8 @@ async fn a_large_file_crosses_resets_and_a_restart_and_is_written_once() {
     // Pieces of 640 KiB: what 256 kbit/s carry in half a minute.
     world.settings.rate = Some("256kbit/s".parse().unwrap());
     let content: bytes::Bytes = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    for (skip, fault) in [(0, Fault::ResetBefore), (1, Fault::ResetAfterCommit), (2, Fault::Truncated)] {
+    let busy = Fault::Refused { status: 503, retry_after_s: Some(0.5), code: None };
+    for (skip, fault) in [(0, Fault::ResetBefore), (1, Fault::Truncated), (3, busy)] {
         world.sim.fail(FaultRule::new(fault).at("upload").after(skip));
     }
     // The node is stopped in the middle: its ledger kept the state.
@@ -636,4 +638,59 @@ async fn every_page_comes_once_and_no_link_leads_away() {
     let bad = Call::get("/../../users", Scope::Directory, Precedence::Routine);
     assert!(matches!(graph.call(bad).await, Err(Failure::Broken(_))));
     world.settle();
+}
+
+/// What was logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_secret_reaches_a_log_an_error_or_the_recorder() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("microsoft=trace")
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let world = World::new();
+    let recorded: Arc<Mutex<Vec<String>>> = Arc::default();
+    let mut environment = world.environment();
+    let keep = Arc::clone(&recorded);
+    environment.recorder = Some(Arc::new(move |request| keep.lock().unwrap().push(format!("{request:?}"))));
+    let graph = Graph::new(&world.settings, environment).unwrap();
+    world.sign_in(&graph).await;
+    world.sim.fail(FaultRule::new(Fault::ResetAfterCommit).on("POST", "/messages"));
+    let lost = graph.call(world.post("Ops", "words of the mission")).await.unwrap_err();
+    world.sim.fail(FaultRule::new(Fault::ResetBefore).at("upload"));
+    let mut states = Vec::new();
+    let content = bytes::Bytes::from(vec![1; 400_000]);
+    graph
+        .upload(upload_to(&world, "a.bin", None), content, |p| {
+            states.push(format!("{p:?}"));
+            Ok(())
+        })
+        .await
+        .unwrap();
+    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("client_request_id") && logged.contains("request_id"), "{logged}");
+    assert!(!recorded.lock().unwrap().is_empty());
+    let all = [logged.clone(), format!("{lost:?} {lost}"), recorded.lock().unwrap().concat(), states.concat()].concat();
+    let upload = world.sim.upload_url().trim_start_matches("https://");
+    for secret in [SECRET, "eyJ", "Bearer", upload] {
+        assert!(!all.contains(secret), "{secret} in {all}");
+    }
+    assert!(!logged.contains("words of the mission") && !logged.contains(&world.ada), "{logged}");
 }

@@ -641,6 +641,128 @@ pub const SECTIONS: &[Section] = &[
             },
         ],
     },
+    Section {
+        name: "microsoft.target",
+        shape: Shape::List,
+        help: "Where mission activity goes in Microsoft 365: once for each destination. Nothing goes but what its labels, teams and channels name.",
+        keys: &[
+            Key {
+                name: "name",
+                default: Required("\"archive\""),
+                help: "Names it in the ledger, in status and in metrics: 1 to 32 of a-z, 0-9 and -. Renamed, it is another target.",
+            },
+            Key {
+                name: "kind",
+                default: Required("\"sharepoint-archive\""),
+                help: "`sharepoint-archive` (files and a record for each channel and day) or `teams-delegated` (posts of one service account, with author and time in the text).",
+            },
+            Key {
+                name: "labels",
+                default: Is("[]"),
+                help: "Release labels that it may carry. None: nothing is released.",
+            },
+            Key {
+                name: "teams",
+                default: Is("[]"),
+                help: "Team names; `*` stands for any characters. None: nothing is released.",
+            },
+            Key {
+                name: "channels",
+                default: Is("[]"),
+                help: "Channel names as in the URL; `*` stands for any characters. Direct and group messages go to no target.",
+            },
+            Key { name: "precedences", default: Is("[]"), help: "Classes that go; all when empty." },
+            Key {
+                name: "required",
+                default: Is("true"),
+                help: "The journal keeps what this target has not finished with.",
+            },
+            Key { name: "drive", default: Unset("\"b!x\""), help: "Id of the drive, for `sharepoint-archive`." },
+            Key {
+                name: "folder",
+                default: Unset("\"Holdfast\""),
+                help: "Folder in the drive, for `sharepoint-archive`.",
+            },
+            Key {
+                name: "team",
+                default: Unset("\"11111111-2222-3333-4444-555555555555\""),
+                help: "Id of the team, for kinds that write to Teams.",
+            },
+            Key {
+                name: "channel",
+                default: Unset("\"19:x@thread.tacv2\""),
+                help: "Id of the channel, for kinds that write to Teams.",
+            },
+            Key {
+                name: "account",
+                default: Unset("\"66666666-7777-8888-9999-000000000000\""),
+                help: "Object id of the user who posts, for `teams-delegated`: somebody who signed in with `holdfast m365 sign-in`.",
+            },
+            Key {
+                name: "gather_seconds",
+                default: Is("60"),
+                help: "Seconds for which changes of a record or digest are gathered before it is written.",
+            },
+        ],
+    },
+    Section {
+        name: "microsoft.directory",
+        shape: Shape::Optional,
+        help: "People and groups of Entra as accounts and members here.",
+        keys: &[
+            Key { name: "enabled", default: Is("false"), help: "Whether the sync runs." },
+            Key {
+                name: "people",
+                default: Is("\"of-groups\""),
+                help: "Who gets an account: `of-groups` (members of the groups below) or `all`.",
+            },
+            Key { name: "guests", default: Is("false"), help: "Whether people of other organisations get one." },
+            Key { name: "interval_minutes", default: Is("15"), help: "Minutes between two rounds, 1 or more." },
+            Key {
+                name: "disabled_grace_minutes",
+                default: Is("0"),
+                help: "Minutes after which a sign-in that Entra blocks ends the account here.",
+            },
+            Key {
+                name: "gone_grace_hours",
+                default: Is("24"),
+                help: "Hours after which somebody who was deleted, or is in no followed group any longer, loses the account.",
+            },
+            Key {
+                name: "gone",
+                default: Is("\"disable\""),
+                help: "What becomes of it then: `disable` (what they wrote stays) or `keep`.",
+            },
+            Key {
+                name: "most_at_once_percent",
+                default: Is("10"),
+                help: "No more than so many percent of the accounts end or lose places at once without an operator.",
+            },
+            Key { name: "most_at_once_least", default: Is("5"), help: "So many may, whatever the percentage says." },
+        ],
+    },
+    Section {
+        name: "microsoft.directory.groups",
+        shape: Shape::List,
+        help: "Groups that are followed, and where they lead.",
+        keys: &[
+            Key {
+                name: "id",
+                default: Required("\"11111111-2222-3333-4444-555555555555\""),
+                help: "Object id of the group.",
+            },
+            Key {
+                name: "team",
+                default: Unset("\"operations\""),
+                help: "Team that its members join, by its name in URLs; without, the group only says who gets an account.",
+            },
+            Key {
+                name: "channels",
+                default: Is("[]"),
+                help: "Channels of the team that they join besides its standard ones.",
+            },
+        ],
+    },
 ];
 
 /// Names that may stand directly in the section `path` (empty for the top): keys and the next part of sections.
@@ -765,10 +887,27 @@ mod tests {
         assert_eq!(std::fs::read_to_string(file).unwrap(), manual(), "run the tests once with HOLDFAST_UPDATE_DOCS=1");
     }
 
+    /// The section with what it requires.
+    fn required(name: &str) -> String {
+        let section = SECTIONS.iter().find(|s| s.name == name).unwrap();
+        let mut text = format!("{}\n", section.header());
+        for key in section.keys {
+            if let Required(value) = key.default {
+                let _ = writeln!(text, "{} = {value}", key.name);
+            }
+        }
+        text
+    }
+
     /// serde names the keys that a struct has when it meets one that it has not.
     fn keys_of_struct(section: &str, header: &str) -> Vec<String> {
         let open = if section.is_empty() { String::new() } else { format!("{header}\n") };
-        let node = if section == "node" { "" } else { NODE };
+        // Of what lies below the section [microsoft] serde speaks only once that has what it requires.
+        let node = match section {
+            "node" => String::new(),
+            _ if section.starts_with("microsoft.") => format!("{NODE}{}", required("microsoft")),
+            _ => NODE.to_owned(),
+        };
         let text = match section {
             "" => "not-a-key = 1\n".to_owned(),
             _ => format!("{node}{open}not-a-key = 1\n"),
@@ -810,18 +949,12 @@ mod tests {
     #[test]
     fn the_documented_defaults_of_an_optional_section_are_the_real_ones() {
         for section in SECTIONS.iter().filter(|s| s.shape == Shape::Optional) {
-            let mut least = format!("{NODE}[{}]\n", section.name);
+            let above = if section.name == "microsoft" { String::new() } else { required("microsoft") };
+            let least = format!("{NODE}{above}{}", required(section.name));
             let mut spelt_out = least.clone();
             for key in section.keys {
-                match key.default {
-                    Required(value) => {
-                        let _ = writeln!(least, "{} = {value}", key.name);
-                        let _ = writeln!(spelt_out, "{} = {value}", key.name);
-                    }
-                    Is(value) => {
-                        let _ = writeln!(spelt_out, "{} = {value}", key.name);
-                    }
-                    Unset(_) => {}
+                if let Is(value) = key.default {
+                    let _ = writeln!(spelt_out, "{} = {value}", key.name);
                 }
             }
             let read = |text: &str| parse(Path::new("f"), text).unwrap_or_else(|e| panic!("{e:#?}"));
