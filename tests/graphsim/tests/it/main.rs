@@ -12,4 +12,5 @@ mod identity;
 mod limits;
 mod mail;
 mod messages;
+mod process;
 mod world;
