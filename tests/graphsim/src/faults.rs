@@ -54,6 +54,8 @@ pub enum Failure {
         /// Such as 503 or 504.
         status: u16,
     },
+    /// Links to the next page and to the next delta lead to a host that is none of Microsoft's. A client must not follow them.
+    ForeignLink,
     /// A portal's page with 200 for everything.
     CaptivePortal,
     /// A portal's redirect to its own host.

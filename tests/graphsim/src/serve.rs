@@ -27,7 +27,7 @@ use crate::clock::http_date;
 use crate::faults::Failure;
 use crate::graph::Refusal;
 use crate::graph::throttle::{COARSE, ON_ITS_WAY};
-use crate::http::{Answer, Request};
+use crate::http::{Answer, Body, Request};
 use crate::openapi::Contract;
 use crate::oracle::{Rule, Seen};
 use crate::settings::Relaxation;
@@ -366,6 +366,18 @@ impl World {
                 answer(self, &mut path);
                 Fate::ResetAfter(Duration::from_millis(*for_ms))
             }
+            Some(Failure::ForeignLink) => {
+                let mut answer = answer(self, &mut path);
+                if let Body::Json(value) = &mut answer.body {
+                    for name in ["@odata.nextLink", "@odata.deltaLink"] {
+                        if let Some(link) = value[name].as_str().map(|l| l.replace(&self.urls.graph, &self.urls.abroad))
+                        {
+                            value[name] = json!(link);
+                        }
+                    }
+                }
+                Fate::Answer(answer)
+            }
             Some(Failure::Truncated) => Fate::Truncated(answer(self, &mut path)),
             Some(Failure::SlowBody { over_ms }) => {
                 let answer = answer(self, &mut path);
@@ -446,9 +458,9 @@ impl World {
 
     /// A host that is nobody's: whoever brings a token here leaks it.
     fn abroad(&mut self, request: &Request) -> Answer {
-        if request.headers.contains_key("authorization")
-            || String::from_utf8_lossy(&request.body).contains("client_secret")
-        {
+        let sent = String::from_utf8_lossy(&request.body);
+        let secrets = ["client_secret", "client_assertion", "refresh_token", "device_code", "assertion"];
+        if request.headers.contains_key("authorization") || secrets.iter().any(|name| sent.contains(name)) {
             let (now, text) = (self.now(), format!("{} {}", request.method, request.path));
             self.oracle.violated(now, Rule::TokenAbroad, text);
         }

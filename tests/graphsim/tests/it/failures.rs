@@ -166,3 +166,18 @@ async fn a_token_at_a_host_that_is_nobodys_is_told() {
     let broken: Vec<Rule> = world.sim.oracle().violations.iter().map(|v| v.rule).collect();
     assert_eq!(broken, [Rule::TokenAbroad]);
 }
+
+#[tokio::test]
+async fn a_link_may_lead_abroad_and_who_follows_it_with_a_token_is_told_of() {
+    let world = World::quick().await;
+    world.sim.fail(FaultRule::new(Failure::ForeignLink).on("GET", "/users"));
+    let page = world.get("/users?$top=1").await.ok();
+    let link = page["@odata.nextLink"].as_str().unwrap().to_owned();
+    assert!(link.starts_with(world.sim.abroad_url()), "{link}");
+    world.oracle();
+    world.get(&link).await;
+    assert_eq!(world.sim.oracle().violations[0].rule, Rule::TokenAbroad);
+    assert!(
+        world.get("/users?$top=1").await.ok()["@odata.nextLink"].as_str().unwrap().starts_with(world.sim.graph_url())
+    );
+}
