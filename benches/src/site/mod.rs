@@ -126,8 +126,12 @@ async fn measure(bench: &mut Bench<CoreSummary>, target: Arc<Target>) -> Result<
     tell(&format!("{name}: {} users, {SOCKETS_EACH} sockets each", target.users.len()));
     let crowd = Crowd::gather(Arc::clone(&target), SOCKETS_EACH).await?;
     let rows = |bench: &mut Bench<CoreSummary>, deed: Deed, pace: &str, timings: &Timings| {
-        let params: [(&str, Value); 3] =
-            [("posts", target.plan.posts.into()), ("deed", deed.name().into()), ("pace", pace.into())];
+        let params: [(&str, Value); 4] = [
+            ("posts", target.plan.posts.into()),
+            ("users", target.plan.users.into()),
+            ("deed", deed.name().into()),
+            ("pace", pace.into()),
+        ];
         let failed = (timings.failed > 0).then(|| format!("{} of {} failed", timings.failed, timings.done));
         let rate = Figure::from(timings.per_second);
         bench.figure(CASE, name, &params, failed.into_iter().fold(rate, Figure::noted), "per s");
@@ -143,7 +147,8 @@ async fn measure(bench: &mut Bench<CoreSummary>, target: Arc<Target>) -> Result<
     for (deed, timings) in Deed::ALL.into_iter().zip(&living) {
         rows(bench, deed, "people", timings);
     }
-    let of_sockets: [(&str, Value); 2] = [("posts", target.plan.posts.into()), ("pace", "people".into())];
+    let of_sockets: [(&str, Value); 3] =
+        [("posts", target.plan.posts.into()), ("users", target.plan.users.into()), ("pace", "people".into())];
     bench.row(CASE, name, &of_sockets, open as f64, "sockets");
     bench.row(CASE, name, &of_sockets, (after - before) as f64 / span.as_secs_f64(), "frames/s");
     let mut created = 0.0;

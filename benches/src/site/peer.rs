@@ -7,7 +7,7 @@
 //! | `HOLDFAST_MATTERMOST_POSTGRES` | its database for `psql`, such as `postgres://postgres@127.0.0.1:5439/mm`. Without it the posts go through the API, fewer of them |
 //!
 //! Users, team and channels are made through the API; the posts, what is counted of them and their threads are copied into the
-//! tables that the server keeps. They stay there; a server that is not to keep them is one of your own.
+//! tables that the server keeps. They stay there, as does a higher limit of members of a team; measure a server of your own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -33,6 +33,12 @@ const PASSWORD: &str = "Correct-Horse-7";
 
 /// Posts that are written through the API where there is no way to the database: some minutes.
 const POSTS_BY_API_MAX: u64 = 20_000;
+
+/// Of the addresses of users that a corpus has.
+const DOMAIN: &str = "@bench.invalid";
+
+/// More than any corpus has.
+const TEAM_MEMBERS_MAX: u32 = 10_000;
 
 /// Calls at once while the corpus is made.
 const AT_ONCE: usize = 8;
@@ -108,24 +114,33 @@ impl Given {
 
     async fn fill(&self, api: &Api, admin: &User, plan: Plan) -> Result<Filled, Error> {
         let now = WallClock.now().0;
-        let mission = Mission::new(plan, now - 60_000);
-        // Users of an earlier corpus have their names already.
+        let end = now - 60_000;
+        // Names of an earlier corpus are taken.
         let mark = now / 1_000 % 1_000_000;
-        let names: Vec<String> = mission.names().iter().map(|name| format!("{name}-{mark}")).collect();
-        tell(&format!("mattermost: {} users in {} channels", plan.users, plan.channels));
+        // A fresh server lets 50 into a team.
+        let patch = json!({"TeamSettings": {"MaxUsersPerTeam": TEAM_MEMBERS_MAX}});
+        api.call(admin, Method::PUT, "/config/patch", Some(&patch)).await?;
+        self.retire(api, admin).await?;
         let body = json!({"name": format!("bench-{mark}"), "display_name": "Bench", "type": "O"});
         let team = api.post(admin, "/teams", body).await?;
-        let made = futures_util::stream::iter(&names).map(|name| {
-            let (admin, team) = (admin, &team);
-            async move {
-                let body = json!({"username": name, "email": format!("{name}@bench.invalid"), "password": PASSWORD});
-                let id = api.post(admin, "/users", body).await?;
-                let member = json!({"team_id": team, "user_id": id});
-                api.call(admin, Method::POST, &format!("/teams/{team}/members"), Some(&member)).await?;
-                Ok::<_, Error>(id)
-            }
-        });
-        let ids: Vec<String> = collected(made).await?;
+        let (mut ids, mut names) = (Vec::new(), Vec::new());
+        for name in Mission::new(plan, end).names() {
+            let name = format!("{name}-{mark}");
+            let body = json!({"username": name, "email": format!("{name}{DOMAIN}"), "password": PASSWORD});
+            let id = match api.post(admin, "/users", body).await {
+                // Without a licence a server takes some 250, its administrator included.
+                Err(error) if error.to_string().contains("user_limits.exceeded") && !ids.is_empty() => break,
+                made => made?,
+            };
+            let member = json!({"team_id": team, "user_id": id});
+            api.call(admin, Method::POST, &format!("/teams/{team}/members"), Some(&member)).await?;
+            ids.push(id);
+            names.push(name);
+        }
+        // Users are named one after the other, so fewer of them have the same names.
+        let plan = Plan { users: ids.len(), ..plan };
+        let mission = Mission::new(plan, end);
+        tell(&format!("mattermost: {} users in {} channels", plan.users, plan.channels));
         let mut channels = Vec::new();
         for n in 0..plan.channels {
             let body =
@@ -145,6 +160,24 @@ impl Given {
             None => say(api, mission, &channels, &names).await?,
         }
         Ok(Filled { plan, team, channels, names })
+    }
+}
+
+impl Given {
+    /// Deactivates the users of earlier corpora: the server counts who is active.
+    async fn retire(&self, api: &Api, admin: &User) -> Result<(), Error> {
+        loop {
+            let page = api.call(admin, Method::GET, "/users?active=true&per_page=200&sort=create_at", None).await?;
+            let users: Vec<Value> = serde_json::from_slice(&page)?;
+            let ours = |user: &&Value| user["email"].as_str().is_some_and(|email| email.ends_with(DOMAIN));
+            let ids: Vec<&str> = users.iter().filter(ours).filter_map(|user| user["id"].as_str()).collect();
+            if ids.is_empty() {
+                return Ok(());
+            }
+            for id in ids {
+                api.call(admin, Method::DELETE, &format!("/users/{id}"), None).await?;
+            }
+        }
     }
 }
 
