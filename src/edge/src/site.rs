@@ -304,6 +304,8 @@ impl Site {
         site.spawn("capture", capture.run(site.stop.child_token()));
         site.spawn("receipts", pass_on_finals(site.applied.clone(), site.carrier.clone(), site.stop.child_token()));
         site.spawn("requests", pass_on_requests(site.core.clone(), site.carrier.clone(), site.stop.child_token()));
+        let metrics = Arc::clone(&site.environment.metrics);
+        site.spawn("pushes", site.core.clone().keep_pushing(metrics, site.stop.child_token()));
         site.spawn("times", site.core.clone().keep_times(site.stop.child_token()));
         site.spawn("figures", figures::keep(site.sources(), site.stop.child_token()));
         let environment = site.environment.clone();

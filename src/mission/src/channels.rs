@@ -1313,6 +1313,7 @@ pub(crate) fn mark_read(tx: &mut Tx<'_>, user: Id, channels: &[Id]) -> rusqlite:
         if run(&tx.db, sql, [channel.as_str(), user.as_str()])? > 0 {
             let last = count(&tx.db, "SELECT last_post_at FROM channels WHERE id = ?1", [channel.as_str()])?;
             times.insert(*channel, last);
+            tx.clear_pushes(user, *channel)?;
         }
     }
     Ok(times)

@@ -21,6 +21,7 @@ use crate::error::AppError;
 use crate::events::{Broadcast, EventSink};
 use crate::integrations::IntegrationSettings;
 use crate::members::ChannelMembers;
+use crate::push::PushSettings;
 use crate::requests::FileOutlookOf;
 use crate::rows::{count, exists, get, put_version, run};
 use crate::schema;
@@ -78,6 +79,8 @@ pub struct CoreSettings {
     pub multifactor: bool,
     /// Hooks, commands and other integrations.
     pub integrations: IntegrationSettings,
+    /// Notifications to mobile devices.
+    pub push: PushSettings,
 }
 
 impl Default for CoreSettings {
@@ -96,6 +99,7 @@ impl Default for CoreSettings {
             users_may_create_tokens: true,
             multifactor: true,
             integrations: IntegrationSettings::default(),
+            push: PushSettings::default(),
         }
     }
 }
@@ -192,6 +196,7 @@ pub(crate) struct Inner {
     pub(crate) file_outlook: OnceLock<FileOutlookOf>,
     pub(crate) file_requests_changed: watch::Sender<u64>,
     pub(crate) due_changed: watch::Sender<u64>,
+    pub(crate) push_changed: watch::Sender<u64>,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
     pub(crate) outbox_changed: watch::Sender<u64>,
@@ -270,6 +275,7 @@ impl Core {
             file_outlook: OnceLock::new(),
             file_requests_changed: watch::Sender::new(0),
             due_changed: watch::Sender::new(0),
+            push_changed: watch::Sender::new(0),
             writer: Mutex::new(Writer { db, last_at, last_change, members: ChannelMembers::default() }),
             readers: Mutex::new(Vec::new()),
             outbox_changed: watch::Sender::new(0),

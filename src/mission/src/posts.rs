@@ -379,6 +379,7 @@ impl Tx<'_> {
             }
             let followers = followers_to_notify(&self.db, c, row, &counted.mentioned)?;
             add_followers(&mut broadcast.per_user, &followers);
+            self.note_pushes(c, row, &counted.mentioned, &followers)?;
         }
         self.tell(broadcast);
         if !late {

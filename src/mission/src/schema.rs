@@ -27,6 +27,7 @@ const STEPS: &[&str] = &[
     ENTRA,
     DIRECTORY,
     ENROLMENTS,
+    PUSHES,
 ];
 
 /// The version that this program writes.
@@ -319,6 +320,9 @@ CREATE TABLE enrolments (
     STRICT, WITHOUT ROWID;
 CREATE INDEX enrolments_user ON enrolments (user_id);
 ";
+
+/// Notifications that wait, and those that devices show.
+const PUSHES: &str = crate::push::TABLES;
 
 /// Posts of this node that have not ended at the other sites.
 const UNDELIVERED: &str = "

@@ -291,17 +291,6 @@ impl Core {
         })
     }
 
-    /// Ties the session to a mobile device.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn set_device(&self, by: &Session, device_id: &str) -> AppResult<()> {
-        self.write(|tx| {
-            run(&tx.db, "UPDATE sessions SET device_id = ?2 WHERE id = ?1", [by.id.as_str(), device_id])?;
-            Ok(())
-        })
-    }
-
     /// Notes activity and prolongs the session; writes at most every five minutes.
     ///
     /// # Errors

@@ -57,6 +57,7 @@ pub(crate) struct Node {
     tag: u8,
     mint: Arc<TestMint>,
     next_seq: AtomicU64,
+    settings: CoreSettings,
 }
 
 /// One entry as it travels, with the bytes of a file.
@@ -73,6 +74,7 @@ fn options(
     clock: &Arc<TestClock>,
     mint: &Arc<TestMint>,
     events: &Arc<Recorder>,
+    settings: &CoreSettings,
 ) -> CoreOptions {
     CoreOptions {
         dir: dir.to_owned(),
@@ -82,27 +84,33 @@ fn options(
         clock: clock.clone(),
         hybrid: Arc::new(HybridClock::default()),
         events: events.clone(),
-        settings: CoreSettings { open_registration: true, ..CoreSettings::default() },
+        settings: settings.clone(),
     }
 }
 
 impl Node {
     pub(crate) fn new(tag: u8) -> Self {
+        Self::with(tag, CoreSettings::default())
+    }
+
+    /// With these settings, but that everybody may register.
+    pub(crate) fn with(tag: u8, settings: CoreSettings) -> Self {
+        let settings = CoreSettings { open_registration: true, ..settings };
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock::default());
         clock.0.store(START, Ordering::SeqCst);
         let mint = Arc::new(TestMint(tag, AtomicU64::new(0)));
         let events = Arc::new(Recorder::default());
-        let core = Core::open(options(dir.path(), tag, &clock, &mint, &events)).unwrap();
-        Self { core, clock, events, dir, tag, mint, next_seq: AtomicU64::new(1) }
+        let core = Core::open(options(dir.path(), tag, &clock, &mint, &events, &settings)).unwrap();
+        Self { core, clock, events, dir, tag, mint, next_seq: AtomicU64::new(1), settings }
     }
 
     /// Closes the store and opens it again.
     pub(crate) fn reopened(self) -> Self {
-        let Self { core, clock, events, dir, tag, mint, next_seq } = self;
+        let Self { core, clock, events, dir, tag, mint, next_seq, settings } = self;
         drop(core);
-        let core = Core::open(options(dir.path(), tag, &clock, &mint, &events)).unwrap();
-        Self { core, clock, events, dir, tag, mint, next_seq }
+        let core = Core::open(options(dir.path(), tag, &clock, &mint, &events, &settings)).unwrap();
+        Self { core, clock, events, dir, tag, mint, next_seq, settings }
     }
 
     pub(crate) fn id(&self) -> NodeId {

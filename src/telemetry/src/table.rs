@@ -107,6 +107,8 @@ metrics! {
 
     mission_objects: Gauge [object: ObjectCount] "Objects in the mission core.",
     mission_websocket_connections: Gauge [] "Clients connected to the event stream.",
+    mission_pushes_sent_total: Counter [] "Notifications to mobile devices that the push proxy took.",
+    mission_pushes_dropped_total: Counter [] "Notifications to mobile devices that waited too long or that the push proxy refused.",
     mission_http_requests_total: Counter [kind: RequestKind, status: StatusClass] "Requests answered by the mission core.",
     mission_http_body_bytes_total: Counter [direction: Direction] "Bytes of HTTP bodies: up is what clients received, down is what they sent.",
 

@@ -44,7 +44,7 @@ fn config(call: &Call) -> Value {
         "SqlSettings": { "DriverName": "sqlite3", "DataSource": MASKED },
         "EmailSettings": {
             "EnableSignInWithEmail": true, "EnableSignInWithUsername": true, "SendEmailNotifications": false,
-            "SendPushNotifications": false, "EnableEmailInvitations": false, "RequireEmailVerification": false,
+            "SendPushNotifications": core.push.proxy.is_some(), "EnableEmailInvitations": false, "RequireEmailVerification": false,
         },
         "PluginSettings": { "Enable": false },
         "LdapSettings": { "Enable": false },

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{BUILD_NUMBER, HttpSettings, VERSION};
 use crate::Core;
+use crate::push::sign::Signer;
 
 /// Both views of the configuration, made once: it does not change while the process runs.
 #[derive(Debug)]
@@ -28,6 +29,15 @@ impl ClientConfig {
         map.insert("EnablePostUsernameOverride", integrations.username_override.to_string());
         map.insert("EnablePostIconOverride", integrations.icon_override.to_string());
         map.insert("EnableUserAccessTokens", core.settings().users_may_create_tokens.to_string());
+        if core.settings().push.proxy.is_some() {
+            map.insert("SendPushNotifications", "true".to_owned());
+            // Devices show only what this key has signed.
+            let key = Signer::of(core).map(|signer| signer.public_key()).unwrap_or_else(|error| {
+                tracing::error!(%error, "there is no key for notifications; devices will show none");
+                String::new()
+            });
+            map.insert("AsymmetricSigningPublicKey", key);
+        }
         let full = to_json(&map);
         let hash = blake3::hash(full.as_bytes()).to_hex();
         // Clients fetch the configuration again when the hash differs from the one they know.

@@ -30,6 +30,7 @@ mod picture;
 mod pictures;
 mod posts;
 mod preferences;
+mod push;
 mod query;
 mod range;
 mod remainder;

@@ -13,7 +13,7 @@ use super::reply::Reply;
 use super::unlicensed::{self, Refusal};
 use super::{
     accounts, admin, bookmarks, bots, categories, channels, drafts, emoji, enroll, files, integrations, pictures,
-    posts, preferences, search, system, tab, teams, threads, uploads, users,
+    posts, preferences, push, search, system, tab, teams, threads, uploads, users,
 };
 use crate::error::AppResult;
 
@@ -235,6 +235,10 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/users/login/type", Anyone, users::login_type),
     post("/api/v4/users/logout", Anyone, users::logout).noted(),
     put("/api/v4/users/sessions/device", SignedIn, users::set_device),
+    post("/api/v4/notifications/ack", SignedIn, push::ack),
+    // The push proxy's API, for listed addresses.
+    stream(Method::POST, "/api/v1/send_push", Anyone, push::relay_push),
+    stream(Method::POST, "/api/v1/ack", Anyone, push::relay_receipt),
     get("/api/v4/users/{user_id}/sessions", Own, users::sessions),
     post("/api/v4/users/{user_id}/sessions/revoke", Own, users::revoke_session).noted(),
     post("/api/v4/users/{user_id}/sessions/revoke/all", Own, users::revoke_all_sessions).noted(),

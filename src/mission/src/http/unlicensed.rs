@@ -142,7 +142,6 @@ pub(crate) static REFUSED: &[Route] = &[
     row(Method::GET, "/api/v4/ldap/groups", SystemAdmin, LDAP),
     row(Method::POST, "/api/v4/ldap/groups/{remote_id}/link", SystemAdmin, LDAP),
     row(Method::DELETE, "/api/v4/ldap/groups/{remote_id}/link", SystemAdmin, LDAP),
-    row(Method::POST, "/api/v4/notifications/ack", SignedIn, off(501, "api.push_notification.disabled.app_error")),
     row(Method::GET, "/api/v4/plugins", SignedIn, PLUGINS),
     row(Method::GET, "/api/v4/plugins/statuses", SignedIn, PLUGINS),
     row(Method::GET, "/api/v4/plugins/marketplace", SignedIn, PLUGINS),

@@ -74,7 +74,8 @@ impl Allowed {
         self.names.iter().any(|name| name == host)
     }
 
-    fn has_address(&self, address: IpAddr) -> bool {
+    /// Is the address listed, by itself or by its network?
+    pub(crate) fn has_address(&self, address: IpAddr) -> bool {
         // What is written as IPv6 and means IPv4 goes by the rule for IPv4.
         let address = address.to_canonical();
         self.networks.iter().any(|(network, bits)| prefix(*network, *bits) == prefix(address, *bits))

@@ -233,6 +233,9 @@ fn check(settings: &Settings, at: &dyn Fn(&str, String) -> Problem) -> Vec<Probl
         let problem = format!("`{entry}` is neither a name, nor an address, nor a network as 10.1.0.0/16");
         problems.push(at("core.integrations.allowed_internal", problem));
     }
+    if let Err((key, problem)) = settings.core.push.check() {
+        problems.push(at(key, problem));
+    }
     if let Some((key, message)) = settings.scrub.problem() {
         problems.push(at(key, message.to_owned()));
     }

@@ -188,6 +188,28 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        name: "core.push",
+        shape: Shape::One,
+        help: "Notifications to mobile devices, by way of a push proxy. They hold ids and counts, never content; devices ask this site for that.",
+        keys: &[
+            Key {
+                name: "proxy",
+                default: Unset("\"https://push.example\""),
+                help: "URL of a push proxy: Mattermost's own program, or a Holdfast that relays to one. Without it nothing is sent.",
+            },
+            Key {
+                name: "stale_after_minutes",
+                default: Is("60"),
+                help: "What waited longer than this, because the proxy was not reached, is dropped.",
+            },
+            Key {
+                name: "relay_for",
+                default: Is("[]"),
+                help: "Addresses and networks of other sites that may send their notifications by way of this one, e.g. `\"10.1.2.0/24\"`.",
+            },
+        ],
+    },
+    Section {
         name: "http",
         shape: Shape::One,
         help: "The API.",

@@ -35,6 +35,9 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     // Login
     ("POST /api/v4/users/login", "", r#"{"login_id":"author","password":"{password}"}"#),
     ("POST /api/v4/users/login/type", "", r#"{"login_id":"author"}"#),
+    ("POST /api/v4/notifications/ack", "", r#"{"id":"x","platform":"android","type":"message"}"#),
+    ("POST /api/v1/send_push", "", r#"{"server_id":"x","device_id":"x"}"#),
+    ("POST /api/v1/ack", "", r#"{"id":"x","platform":"android","type":"message"}"#),
     ("PUT /api/v4/users/sessions/device", "", r#"{"device_id":"android:1"}"#),
     ("POST /api/v4/users/{user_id}/sessions/revoke", "", r#"{"session_id":"{session_id}"}"#),
     ("POST /api/v4/users/{user_id}/tokens", "", r#"{"description":"script"}"#),
@@ -190,6 +193,10 @@ const ANSWERS: &[(&str, u16)] = &[
     // There are no other ways to sign in, no jobs, and no log or settings that a client could change.
     ("PUT /api/v4/users/{user_id}/auth", 501),
     ("POST /api/v4/config/reload", 501),
+    // No push proxy is configured, and nobody is listed.
+    ("POST /api/v4/notifications/ack", 501),
+    ("POST /api/v1/send_push", 403),
+    ("POST /api/v1/ack", 403),
     ("GET /api/v4/logs", 501),
     ("POST /api/v4/logs/query", 501),
     ("GET /api/v4/logs/download", 501),
