@@ -1,5 +1,7 @@
 //! The client against the simulator of Entra and Graph: what was committed is asked of the simulator, not of the client.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "what fails here fails the test; what is skipped is said")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};

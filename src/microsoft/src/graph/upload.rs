@@ -264,19 +264,14 @@ impl Graph {
         match came.status.as_u16() {
             429 | 509 => {
                 let until = place.done(self.now(), Outcome::TooFast { retry_after: wait, jitter });
-                Err(Failure::Throttled { until: self.wall(until.unwrap_or_default()) })
+                self.soon(until).map(|()| None)
             }
             500 | 502..=504 => {
                 let until = place.done(self.now(), Outcome::Ailing { retry_after: wait, jitter });
                 if came.status == StatusCode::SERVICE_UNAVAILABLE {
                     self.0.transport.leave_connections();
                 }
-                match until {
-                    Some(until) if until > self.now() + super::WAIT_INSIDE_MAX => {
-                        Err(Failure::Throttled { until: self.wall(until) })
-                    }
-                    Some(_) | None => Ok(None),
-                }
+                self.soon(until).map(|()| None)
             }
             _ => {
                 place.done(self.now(), Outcome::Answered);
@@ -287,22 +282,36 @@ impl Graph {
 
     /// Asks which range is next.
     async fn expected(&self, create: &Call, session: &Session) -> Result<Next, Failure> {
-        let place = self.turn(&pacing(create, Method::GET), true).await?;
-        let came = self.anonymous(Method::GET, session, None, create.precedence).await.map_err(|lost| match lost {
-            Lost::NotSent(held) => Failure::Held(held),
-            Lost::Unknown(why) => Failure::Held(HeldBecause::Unreachable(why)),
-            Lost::TooLarge(_) => Failure::Broken("the answer about an upload is too large".to_owned()),
-        })?;
-        let wait = retry_after(&came.headers, self.0.environment.clock.now());
-        let passing = came.status.as_u16() == 429 || came.status.is_server_error();
-        if passing {
-            let jitter = self.0.environment.fraction();
-            let until = place.done(self.now(), Outcome::Ailing { retry_after: wait, jitter });
-            return Err(Failure::Throttled { until: self.wall(until.unwrap_or(Duration::ZERO)) });
+        for _ in 0..FAULTS_MAX {
+            let place = self.turn(&pacing(create, Method::GET), true).await?;
+            let came =
+                self.anonymous(Method::GET, session, None, create.precedence).await.map_err(|lost| match lost {
+                    Lost::NotSent(held) => Failure::Held(held),
+                    Lost::Unknown(why) => Failure::Held(HeldBecause::Unreachable(why)),
+                    Lost::TooLarge(_) => Failure::Broken("the answer about an upload is too large".to_owned()),
+                })?;
+            let wait = retry_after(&came.headers, self.0.environment.clock.now());
+            if came.status.as_u16() == 429 || came.status.is_server_error() {
+                let jitter = self.0.environment.fraction();
+                self.soon(place.done(self.now(), Outcome::Ailing { retry_after: wait, jitter }))?;
+                continue;
+            }
+            place.done(self.now(), Outcome::Answered);
+            let next = answered(came, wait)?;
+            return next.ok_or_else(|| Failure::Broken("the other side does not say which range is next".to_owned()));
         }
-        place.done(self.now(), Outcome::Answered);
-        let next = answered(came, wait)?;
-        next.ok_or_else(|| Failure::Broken("the other side does not say which range is next".to_owned()))
+        let why = "the other side does not say how far the file is".to_owned();
+        Err(Failure::Held(HeldBecause::Unreachable(why)))
+    }
+
+    /// Is a pause short enough to be waited for here?
+    fn soon(&self, until: Option<Duration>) -> Result<(), Failure> {
+        match until {
+            Some(until) if until > self.now() + super::WAIT_INSIDE_MAX => {
+                Err(Failure::Throttled { until: self.wall(until) })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// A request to an upload address: never with a token.
