@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::{Environment, SiteConfig};
 
 /// Files of `microsoft` lie below this name in the data directory.
-const DIR: &str = "microsoft";
+pub(crate) const DIR: &str = "microsoft";
 
 /// Largest piece at once; TCP cuts it as it likes.
 const PIECE_BYTES: usize = 16 * 1024;

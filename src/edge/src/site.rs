@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use apply::targets::{TargetError, Targets, TargetsHandle, TargetsOptions};
 use apply::{Apply, ApplyError, ApplyHandle, ApplyOptions};
 use capture::{Capture, CaptureOptions, CaptureSettings};
 use carrier::{
@@ -20,7 +21,7 @@ use keys::{
     ChunkSecret, DataKeys, Invite, InviteBook, KeysError, NodeKey, Peer, PeerName, PeerRegistry, ProcessMint,
     SealingKey, TokenError,
 };
-use microsoft::{Graph, GraphSettings};
+use microsoft::{Graph, GraphSettings, TokioTimer};
 use mission::http::{ApiState, HttpSettings};
 use mission::ws::WsHub;
 use mission::{Core, CoreOptions, CoreSettings};
@@ -108,6 +109,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// What goes to Microsoft 365.
+    #[error(transparent)]
+    Targets(#[from] TargetError),
     /// The way to Microsoft 365.
     #[error(transparent)]
     Microsoft(#[from] microsoft::SettingsError),
@@ -128,6 +132,7 @@ impl StartError {
             Self::Apply(e) => e.next_step().to_owned(),
             Self::Carrier(e) => e.next_step().to_owned(),
             Self::Listen { .. } => "set api.listen to a free address and port of this machine".to_owned(),
+            Self::Targets(e) => e.next_step().to_owned(),
             Self::Microsoft(_) => "correct section [microsoft]; `holdfast config check` tells what is wrong".to_owned(),
             Self::NoListener => "set carrier.listen, e.g. `0.0.0.0:7800`".to_owned(),
         }
@@ -176,6 +181,7 @@ pub struct Site {
     applied: ApplyHandle,
     sockets: WsHub,
     graph: Option<Graph>,
+    targets: Option<TargetsHandle>,
     /// Stops everything.
     stop: CancellationToken,
     tasks: JoinSet<&'static str>,
@@ -276,6 +282,23 @@ impl Site {
             Some(settings) => Some(microsoft365::open(settings, &config, &environment, &carrier_handle)?),
             None => None,
         };
+        let configured = config.microsoft.as_ref().map_or(&[][..], |settings| &settings.targets);
+        apply::targets::forget_unconfigured(&journal, configured)?;
+        let targets = match &graph {
+            Some(graph) if !configured.is_empty() => Some(Targets::new(TargetsOptions {
+                journal: journal.clone(),
+                core: core.clone(),
+                graph: graph.clone(),
+                settings: configured.to_vec(),
+                dir: config.data_dir.join(microsoft365::DIR),
+                clock: Arc::clone(&environment.clock),
+                timer: Arc::new(TokioTimer::start()),
+                metrics: Arc::clone(&environment.metrics),
+                health: environment.health.clone(),
+            })?),
+            Some(_) | None => None,
+        };
+        let (targets, targets_handle) = targets.unzip();
         let listener = TcpListener::bind(config.api_listen)
             .await
             .map_err(|source| StartError::Listen { address: config.api_listen, source })?;
@@ -294,6 +317,7 @@ impl Site {
             applied,
             sockets,
             graph,
+            targets: targets_handle,
             stop,
             tasks: JoinSet::new(),
             config,
@@ -321,6 +345,9 @@ impl Site {
         }
         if let Some(graph) = site.graph.clone() {
             site.spawn("microsoft", graph.keep_reach(site.stop.child_token()));
+        }
+        if let Some(targets) = targets {
+            site.spawn("targets", targets.run(site.stop.child_token()));
         }
         let stop = site.stop.child_token();
         site.spawn("api", async move {
@@ -389,6 +416,11 @@ impl Site {
     /// The links.
     pub fn carrier(&self) -> &CarrierHandle {
         &self.carrier
+    }
+
+    /// What goes to Microsoft 365, where a target is configured.
+    pub fn targets(&self) -> Option<&TargetsHandle> {
+        self.targets.as_ref()
     }
 
     /// The way to Microsoft 365, where section `[microsoft]` is there.

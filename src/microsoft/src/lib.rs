@@ -20,6 +20,7 @@
 //! Not here: what is written into Teams, SharePoint or mailboxes, and the ledger of it (the modules of the targets); what
 //! the budget is made of (`edge`). Start reading at [`Graph::call`].
 
+pub mod activity;
 pub mod cloud;
 pub mod directory;
 pub mod drive;
@@ -27,6 +28,7 @@ pub mod entra;
 pub mod environment;
 pub mod graph;
 pub mod html;
+pub mod mail;
 pub mod names;
 pub mod package;
 pub mod quickxor;

@@ -118,6 +118,8 @@ pub struct GraphSettings {
     pub probe_every: Duration,
     /// How long the last signing keys are believed while Entra is not reachable.
     pub keys_stale_max: Duration,
+    /// Where mission activity goes.
+    pub targets: Vec<TargetSettings>,
 }
 
 /// What is wrong with the section. Nothing was started.
@@ -144,7 +146,9 @@ impl MicrosoftSettings {
         if self.probe_seconds < PROBE_SECONDS_MIN {
             return wrong("probe_seconds", format!("at least {PROBE_SECONDS_MIN}: probes are not to be felt"));
         }
+        self.check_targets()?;
         Ok(GraphSettings {
+            targets: self.target.clone(),
             cloud: self.cloud,
             hosts: self.hosts()?,
             tenant: guid("tenant", &self.tenant)?,
@@ -156,6 +160,22 @@ impl MicrosoftSettings {
             probe_every: Duration::from_secs(self.probe_seconds.into()),
             keys_stale_max: Duration::from_secs(u64::from(self.keys_stale_hours) * 3600),
         })
+    }
+
+    fn check_targets(&self) -> Result<(), SettingsError> {
+        let mut names = std::collections::BTreeSet::new();
+        for target in &self.target {
+            if let Some((key, problem)) = target.problem(self.cloud) {
+                return wrong("target", format!("{key}: {problem}"));
+            }
+            if !names.insert(&target.name) {
+                return wrong(
+                    "target",
+                    format!("name: `{}` is there twice; each target has its own ledger", target.name),
+                );
+            }
+        }
+        Ok(())
     }
 
     fn hosts(&self) -> Result<Hosts, SettingsError> {

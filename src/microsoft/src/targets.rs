@@ -40,6 +40,13 @@ pub struct TargetSettings {
     pub channel: Option<String>,
     /// Object id of the user who posts, for `teams-delegated` and the posts of `teams-digest`; who signed in for it.
     pub account: Option<String>,
+    /// Mailbox that sends, for `mail`: its address or the object id of its user.
+    pub mailbox: Option<String>,
+    /// Whom it goes to: addresses for `mail`, object ids of users for the notices of `teams-digest`.
+    #[serde(default)]
+    pub recipients: Vec<String>,
+    /// Where a click on a notice of `teams-digest` leads: a deep link of Teams, `https://teams.microsoft.com/l/entity/...`.
+    pub link: Option<String>,
     /// Seconds for which changes of a record or digest are gathered before it is written.
     #[serde(default = "gather_seconds")]
     pub gather_seconds: u32,
@@ -61,6 +68,10 @@ pub enum TargetKind {
     SharepointArchive,
     /// Posts of one service account, with the author and the time in the text.
     TeamsDelegated,
+    /// One post that sums up, by the service account where there is one, and a notice to those it concerns.
+    TeamsDigest,
+    /// A letter that sums up.
+    Mail,
 }
 
 impl TargetKind {
@@ -69,6 +80,8 @@ impl TargetKind {
         match self {
             Self::SharepointArchive => "sharepoint-archive",
             Self::TeamsDelegated => "teams-delegated",
+            Self::TeamsDigest => "teams-digest",
+            Self::Mail => "mail",
         }
     }
 }
@@ -93,12 +106,28 @@ impl TargetSettings {
         };
         match self.kind {
             TargetKind::SharepointArchive => needs("drive", &self.drive),
-            TargetKind::TeamsDelegated if cloud == Cloud::China => {
+            TargetKind::TeamsDelegated | TargetKind::TeamsDigest if cloud == Cloud::China => {
                 Some(("kind", "the cloud in China offers nothing of Teams; use sharepoint-archive".to_owned()))
             }
             TargetKind::TeamsDelegated => needs("team", &self.team)
                 .or_else(|| needs("channel", &self.channel))
                 .or_else(|| needs("account", &self.account)),
+            TargetKind::TeamsDigest if self.account.is_none() && self.recipients.is_empty() => Some((
+                "recipients",
+                format!("the target `{}` needs recipients of notices, or an account that posts", self.name),
+            )),
+            TargetKind::TeamsDigest => {
+                let post = self
+                    .account
+                    .as_ref()
+                    .and_then(|_| needs("team", &self.team).or_else(|| needs("channel", &self.channel)));
+                let link = if self.recipients.is_empty() { None } else { needs("link", &self.link) };
+                post.or(link)
+            }
+            TargetKind::Mail if self.recipients.is_empty() => {
+                Some(("recipients", format!("the target `{}` of kind mail needs somebody to write to", self.name)))
+            }
+            TargetKind::Mail => needs("mailbox", &self.mailbox),
         }
     }
 }

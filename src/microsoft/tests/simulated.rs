@@ -134,6 +134,7 @@ impl World {
         let channels = vec!["Ops".to_owned(), "Log".to_owned()];
         let team = sim.add_team(Team { display_name: "Alpha".to_owned(), members, channels, ..Team::default() });
         let settings = GraphSettings {
+            targets: Vec::new(),
             cloud: Cloud::Other,
             hosts: Hosts {
                 login: sim.login_url().parse().unwrap(),

@@ -387,6 +387,40 @@ pub enum M365 {
         #[command(flatten)]
         format: Format,
     },
+    /// Show what would go to which target, in how many requests and how long, before anything goes.
+    Plan(Format),
+    /// Show how every target is: the equation, and what it waits for.
+    Targets(Format),
+    /// List what a target could not show, what it was not given, and what was given up.
+    Missing {
+        /// Of this target; of all when absent.
+        target: Option<String>,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Try again what was given up.
+    Retry {
+        /// Of this target.
+        target: String,
+        /// Only this one, as `missing` numbers it.
+        #[arg(long, value_name = "ID")]
+        item: Option<i64>,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Put away what was given up. It stays counted as quarantined.
+    Skip {
+        /// Of this target.
+        target: String,
+        /// Only this one, as `missing` numbers it.
+        #[arg(long, value_name = "ID")]
+        item: Option<i64>,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
     /// List who has signed in.
     People(Format),
     /// Forget somebody's sign-in. Entra itself is not told.

@@ -38,6 +38,7 @@ use crate::m365::{M365Answer, M365Ask, SignIns};
 use crate::rotation::{KeyList, Rewriting, Rotated, Rotation};
 use crate::simulate::{self, Forecast, LinkSpec, SimulateRequest, Start};
 use crate::status::{self, DiskFacts, Equation, InboundFacts, LinkFacts, MicrosoftFacts, NodeFacts, PeerFacts, Status};
+use crate::targets::{self, TargetsAnswer, TargetsAsk};
 use crate::upkeep::{Upkeep, UpkeepDone};
 use crate::why::{self, Destination, Live, Why};
 use crate::{lock, observe, offline, secrets, upkeep};
@@ -238,6 +239,7 @@ struct Running {
     core: mission::Core,
     journal: journal::Journal,
     graph: Option<microsoft::Graph>,
+    targets: Option<apply::targets::TargetsHandle>,
     sign_ins: SignIns,
     rotation: Rotation,
     /// Somebody asked over the admin socket that the node stops.
@@ -340,6 +342,7 @@ impl Running {
             core: site.core().clone(),
             journal: site.journal().clone(),
             graph: site.graph().cloned(),
+            targets: site.targets().cloned(),
             sign_ins: SignIns::default(),
             rotation,
             stop_asked: CancellationToken::new(),
@@ -870,6 +873,10 @@ impl Control for Running {
         let failed = |e: apply::PurgeError| Failure::new(chain(&e), e.next_step());
         let purges = self.applied.purges().map_err(failed)?.into_iter().map(|status| self.purge_view(status));
         Ok(Purges { schema: Purges::SCHEMA.to_owned(), purges: purges.collect() })
+    }
+
+    fn targets(&self, ask: TargetsAsk) -> Result<TargetsAnswer, Failure> {
+        targets::answer(self.targets.as_ref(), ask)
     }
 
     async fn m365(&self, ask: M365Ask) -> Result<M365Answer, Failure> {

@@ -37,6 +37,7 @@ pub mod simulate;
 #[cfg(test)]
 mod snapshot;
 pub mod status;
+pub mod targets;
 #[cfg(test)]
 mod units;
 pub mod upkeep;

@@ -369,7 +369,7 @@ impl Runner {
     }
 
     /// Empties the rows of what an order names. Says whether there were any.
-    pub(super) async fn purge_records(&mut self, _item: &Item, order: &PurgeState) -> Result<bool, TargetError> {
+    pub(super) async fn purge_records(&mut self, order: &PurgeState) -> Result<bool, TargetError> {
         let (target, posts, files) = (self.target.name.clone(), order.posts.clone(), order.files.clone());
         let due = self.shared.now().0;
         self.shared

@@ -22,7 +22,7 @@ use std::path::Path;
 
 use model::{EntryId, Epoch, Id, Kind, LocalPos, NodeId, Outcome, Precedence, Seq, UnixMillis, Version};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::remote::Remote;
 use super::route::{Missing, Why};
@@ -61,6 +61,15 @@ CREATE TABLE missing (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE posted (
     destination TEXT NOT NULL, hour INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (destination, hour)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE digests (
+    target TEXT NOT NULL, number INTEGER NOT NULL, state INTEGER NOT NULL, done INTEGER NOT NULL,
+    tries INTEGER NOT NULL, looks INTEGER NOT NULL, due INTEGER NOT NULL, at INTEGER NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (target, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE digest_rows (
+    target TEXT NOT NULL, number INTEGER NOT NULL, post TEXT NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL,
+    PRIMARY KEY (target, number, post)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE records (
     target TEXT NOT NULL, lane TEXT NOT NULL, day TEXT NOT NULL, post TEXT NOT NULL, at INTEGER NOT NULL, body TEXT NOT NULL,
@@ -108,7 +117,7 @@ impl LedgerError {
 }
 
 /// Where an item stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum State {
@@ -221,7 +230,7 @@ pub struct Item {
 }
 
 /// The terms of the equation of a target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the terms of the equation")]
 pub struct Terms {
     pub accepted: u64,
@@ -396,6 +405,10 @@ impl Ledger {
                 params![target, due.0],
             )?;
             tx.execute("UPDATE days SET sending = 0 WHERE target = ?1", [target])?;
+            tx.execute(
+                "UPDATE digests SET state = 3, looks = 0, due = ?2 WHERE target = ?1 AND state = 2",
+                params![target, due.0],
+            )?;
             Ok(n as u64)
         })
     }

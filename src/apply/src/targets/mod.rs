@@ -17,6 +17,7 @@
 //! Start reading at [`Targets::run`]; one target is in `runner`, its book in `ledger`.
 
 mod archive;
+mod digest;
 pub mod item;
 pub mod ledger;
 pub mod plan;
@@ -37,12 +38,12 @@ use microsoft::targets::TargetSettings;
 use microsoft::{Graph, Timer};
 use mission::{Core, StoreError};
 use model::{Clock, UnixMillis};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use telemetry::{Health, Metrics, PeerName, Term, Verdict};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use ledger::{Item, Ledger, LedgerError, Terms};
 use plan::{Plan, TargetPlan};
@@ -113,6 +114,27 @@ impl TargetError {
     }
 }
 
+/// Name of the journal's consumer of a target.
+fn consumer_of(target: &str) -> String {
+    format!("{CHECK}:{target}")
+}
+
+/// Targets that are not configured any more let go of the journal: otherwise it would keep for ever what they have not
+/// finished with. Their ledgers stay, and one that is configured again goes on where it was, as far as the journal holds it.
+///
+/// # Errors
+/// When the journal does not take it.
+pub fn forget_unconfigured(journal: &Journal, configured: &[TargetSettings]) -> Result<(), TargetError> {
+    for consumer in journal.consumers() {
+        let Some(name) = consumer.strip_prefix("m365:") else { continue };
+        if !configured.iter().any(|target| target.name == name) {
+            info!(target = name, "this target is not configured any more; the journal waits for it no longer");
+            journal.remove_consumer(&consumer)?;
+        }
+    }
+    Ok(())
+}
+
 /// What all targets share.
 struct Shared {
     options: TargetsOptions,
@@ -177,7 +199,7 @@ pub struct Targets {
 pub struct TargetsHandle(Arc<Shared>);
 
 /// How a target is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TargetStatus {
     /// Its name.
     pub name: String,
@@ -196,7 +218,7 @@ pub struct TargetStatus {
 }
 
 /// An item as an operator sees it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ItemView {
     /// What names it to `retry` and `skip`.
     pub id: i64,
@@ -366,6 +388,11 @@ impl TargetsHandle {
             });
         }
         Ok(all)
+    }
+
+    /// Names of the configured targets.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.options.settings.iter().map(|target| target.name.as_str())
     }
 
     /// What would go where, and how long it takes under Microsoft's limits. Sends nothing. Touches the disk.

@@ -68,6 +68,8 @@ pub enum Missing {
     Delete,
     /// A reaction, where the kind of target has none.
     Reaction,
+    /// The bytes of a file, where the kind of target carries none; its name and size are told.
+    FileBytes,
 }
 
 impl Why {
@@ -94,6 +96,7 @@ impl Missing {
             Self::Edit => "edit",
             Self::Delete => "delete",
             Self::Reaction => "reaction",
+            Self::FileBytes => "file-bytes",
         }
     }
 }
@@ -148,6 +151,9 @@ pub fn route(target: &TargetSettings, header: &Header, event: &Event, place: Opt
         }
         Event::Post(s) => take(s.root_id, s.delete_at.0 != 0),
         Event::Reaction(s) => take(Some(s.post_id), s.delete_at.0 != 0),
+        Event::File(_) if matches!(target.kind, TargetKind::Mail | TargetKind::TeamsDigest) => {
+            Route::Missing(Missing::FileBytes)
+        }
         // A file that no post shows was never sent by its author.
         Event::File(s) if s.post_id.is_none() => Route::Withhold(Why::NoMessage),
         Event::File(s) => take(s.post_id, false),

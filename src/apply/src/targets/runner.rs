@@ -92,7 +92,7 @@ pub(super) enum Load {
 
 impl Runner {
     pub(super) fn new(shared: Arc<Shared>, target: TargetSettings) -> Result<Self, TargetError> {
-        let consumer = shared.options.journal.consumer(&format!("m365:{}", target.name), target.required)?;
+        let consumer = shared.options.journal.consumer(&super::consumer_of(&target.name), target.required)?;
         let taken;
         {
             let now = shared.now();
@@ -137,6 +137,7 @@ impl Runner {
         let next = match self.target.kind {
             TargetKind::SharepointArchive => self.step_archive(now).await?,
             TargetKind::TeamsDelegated => self.step_items(now, None).await?,
+            TargetKind::TeamsDigest | TargetKind::Mail => self.step_digest(now).await?,
         };
         let (ledger_target, consumer) = (self.target.name.clone(), self.consumer.clone());
         let low = self.shared.ledger(move |ledger| ledger.low_water(&ledger_target)).await?;
@@ -244,11 +245,18 @@ impl Runner {
                     if kinds.is_some_and(|kinds| !kinds.contains(&head.kind)) {
                         continue;
                     }
-                    let mut item = head;
+                    let urgency = head.precedence;
+                    let (mut item, mut waits) = (head, false);
                     while let Some(before) = ledger.before(&target, &item)? {
+                        // Something less urgent is fetched out of its turn; what is as urgent comes in its own, so that a file does
+                        // not pull its post past those before it.
+                        waits = before.precedence <= urgency || before.state == State::Gathered;
+                        if waits {
+                            break;
+                        }
                         item = before;
                     }
-                    if item.state == State::Gathered {
+                    if waits {
                         continue;
                     }
                     if item.due <= now {
@@ -480,8 +488,11 @@ impl Runner {
                 removed = true;
             }
         }
-        if self.target.kind == TargetKind::SharepointArchive {
-            removed |= self.purge_records(&item, &order).await?;
+        match self.target.kind {
+            TargetKind::SharepointArchive => removed |= self.purge_records(&order).await?,
+            // Letters and notices went to people.
+            TargetKind::TeamsDigest | TargetKind::Mail => removed |= self.purge_digests(&order).await?,
+            TargetKind::TeamsDelegated => {}
         }
         let target = self.target.name.clone();
         let version = order.version;
@@ -602,8 +613,10 @@ impl Runner {
 
     async fn uploaded(&mut self, item: &Item, own: Remote) -> Result<(), TargetError> {
         match self.target.kind {
-            TargetKind::TeamsDelegated => self.went_on(item, &item.object, own, None).await,
             TargetKind::SharepointArchive => self.archived_file(item, own).await,
+            TargetKind::TeamsDelegated | TargetKind::TeamsDigest | TargetKind::Mail => {
+                self.went_on(item, &item.object, own, None).await
+            }
         }
     }
 
@@ -834,7 +847,7 @@ impl Runner {
         self.shared.ledger(move |ledger| ledger.again(row, due, false, reason)).await
     }
 
-    fn channel(&self) -> ChannelOf {
+    pub(super) fn channel(&self) -> ChannelOf {
         channel_of_target(&self.target)
     }
 
@@ -868,6 +881,10 @@ fn destination(target: &TargetSettings) -> String {
     match target.kind {
         TargetKind::SharepointArchive => format!("{}/{}", own(&target.drive), own(&target.folder)),
         TargetKind::TeamsDelegated => format!("{}/{}", own(&target.team), own(&target.channel)),
+        TargetKind::TeamsDigest if target.account.is_some() => {
+            format!("{}/{} and {} people", own(&target.team), own(&target.channel), target.recipients.len())
+        }
+        TargetKind::TeamsDigest | TargetKind::Mail => target.recipients.join(", "),
     }
 }
 
@@ -1089,6 +1106,7 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
         }
     }
     let mut posts: u32 = 0;
+    let mut lines: u32 = 0;
     let mut records: BTreeMap<String, u64> = BTreeMap::new();
     for (id, lane, kind) in open {
         *plan.lanes.entry(lane.clone()).or_default() += 1;
@@ -1109,6 +1127,10 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
                 plan.requests += 1;
                 plan.bytes += REQUEST_BYTES + file_bytes(shared, id)?;
             }
+            (TargetKind::TeamsDigest | TargetKind::Mail, _) => {
+                lines += 1;
+                plan.bytes += body + 100;
+            }
             (TargetKind::SharepointArchive, _) => {
                 *records.entry(lane).or_default() += body + 200;
                 plan.bytes += body + 200;
@@ -1116,7 +1138,27 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
         }
     }
     plan.requests += super::archive::documents_for(&records);
+    let digests = super::digest::digests_for(lines);
+    plan.requests += u64::from(digests) * super::digest::steps_of(target);
+    let gathered = Duration::from_secs(target.gather_seconds.into());
     let limits = match target.kind {
+        TargetKind::Mail => {
+            let mailbox = target.mailbox.as_deref().unwrap_or_default();
+            let call = microsoft::mail::find(mailbox, "", model::Precedence::Routine);
+            let send = Call { path: "/sendMail".to_owned(), method: http::Method::POST, ..call };
+            shared.options.graph.time_for(&send, digests) + gathered
+        }
+        TargetKind::TeamsDigest => {
+            let notice = microsoft::activity::Notice {
+                topic: String::new(),
+                preview: String::new(),
+                link: String::new(),
+                chain: 0,
+            };
+            let call = microsoft::activity::notify("", &notice, model::Precedence::Routine);
+            let notices = digests.saturating_mul(u32::try_from(target.recipients.len()).unwrap_or(u32::MAX));
+            shared.options.graph.time_for(&call, notices) + gathered
+        }
         TargetKind::TeamsDelegated => {
             let post = channel_of_target(target).post(None, &Default::default(), model::Precedence::Routine);
             shared.options.graph.time_for(&post, posts)
@@ -1125,7 +1167,7 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
             let folder = Folder { drive: target.drive.clone().unwrap_or_default(), place: Place::Path(Vec::new()) };
             let put = folder.put("x", Bytes::new(), "text/html", OnConflict::Replace, model::Precedence::Routine);
             let requests = u32::try_from(plan.requests).unwrap_or(u32::MAX);
-            shared.options.graph.time_for(&put, requests) + Duration::from_secs(target.gather_seconds.into())
+            shared.options.graph.time_for(&put, requests) + gathered
         }
     };
     let rate = shared.options.graph.settings().rate.map(|rate| rate.0 / 8);

@@ -20,6 +20,8 @@ pub(crate) fn entry_id(n: u64) -> EntryId {
 pub(crate) fn target(kind: TargetKind) -> TargetSettings {
     let destination = match kind {
         TargetKind::SharepointArchive => "drive = \"drive-1\"\nfolder = \"Holdfast\"",
+        TargetKind::TeamsDigest => "recipients = [\"oid-2\"]\nlink = \"https://teams.example/l/x\"",
+        TargetKind::Mail => "mailbox = \"box\"\nrecipients = [\"ops@contoso.example\"]",
         TargetKind::TeamsDelegated => "team = \"team-1\"\nchannel = \"19:c@thread.tacv2\"\naccount = \"oid-1\"",
     };
     let text = format!(

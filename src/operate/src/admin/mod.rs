@@ -30,6 +30,7 @@
 //!  POST   /v1/purge              PurgeRequest                             -> {"ids"}
 //!  GET    /v1/purges             Purges
 //!  POST   /v1/courier            CourierAsk                               -> CourierAnswer
+//!  POST   /v1/m365/targets       TargetsAsk                               -> TargetsAnswer
 //!  POST   /v1/m365               M365Ask                                  -> M365Answer
 //! ```
 //!
@@ -48,6 +49,7 @@ use crate::m365::{M365Answer, M365Ask};
 use crate::rotation::{KeyList, Rewriting, Rotated};
 use crate::simulate::{Forecast, SimulateRequest};
 use crate::status::Status;
+use crate::targets::{TargetsAnswer, TargetsAsk};
 use crate::upkeep::{Upkeep, UpkeepDone};
 use crate::why::Why;
 use apply::{Holdings, PurgeDone};
@@ -202,6 +204,12 @@ pub trait Control: Send + Sync + 'static {
 
     /// Signs somebody in to Microsoft 365, or tells who is. Cancel-safe.
     fn m365(&self, ask: M365Ask) -> impl Future<Output = Result<M365Answer, Failure>> + Send;
+
+    /// What goes to Microsoft 365, or a change to it. Touches the disk.
+    ///
+    /// # Errors
+    /// When no target is configured, or a store fails.
+    fn targets(&self, ask: TargetsAsk) -> Result<TargetsAnswer, Failure>;
 
     /// Enrols this node at the hub that issued the token. Not cancel-safe: it may have enrolled when dropped, and
     /// can then be repeated with the same token.

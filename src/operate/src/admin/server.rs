@@ -22,6 +22,7 @@ use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest};
 use crate::m365::M365Ask;
 use crate::simulate::SimulateRequest;
+use crate::targets::TargetsAsk;
 use crate::upkeep::Upkeep;
 
 /// The largest request is a user with a long password.
@@ -174,6 +175,10 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
             .layer(DefaultBodyLimit::max(PARCEL_BODY_BYTES_MAX)),
         )
         .route(
+            "/v1/m365/targets",
+            post(|State(c): State<Arc<C>>, body: Body<TargetsAsk>| with(body, |b| blocking(move || c.targets(b)))),
+        )
+        .route(
             "/v1/m365",
             post(|State(c): State<Arc<C>>, body: Body<M365Ask>| with(body, |b| async move { answer(c.m365(b).await) })),
         )
@@ -300,6 +305,9 @@ mod tests {
         }
         async fn m365(&self, _: M365Ask) -> Result<crate::m365::M365Answer, Failure> {
             Ok(crate::m365::M365Answer::Waiting)
+        }
+        fn targets(&self, _: TargetsAsk) -> Result<crate::targets::TargetsAnswer, Failure> {
+            Ok(crate::targets::TargetsAnswer::Status(Vec::new()))
         }
         fn stop(&self) {
             *self.stopped.lock().unwrap() = true;

@@ -245,8 +245,6 @@ fn check(settings: &Settings, at: &dyn Fn(&str, String) -> Problem) -> Vec<Probl
     if let Some(section) = &settings.microsoft {
         let read = [section.read().err(), section.directory.read().err()];
         problems.extend(read.into_iter().flatten().map(|e| at(&format!("microsoft.{}", e.key), e.problem)));
-        let targets = section.target.iter().filter_map(|target| target.problem(section.cloud));
-        problems.extend(targets.map(|(key, message)| at("microsoft.target", format!("{key}: {message}"))));
     }
     problems
 }

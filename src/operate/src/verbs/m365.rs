@@ -11,12 +11,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::block_on;
+use super::{block_on, targets};
 use crate::admin::client;
 use crate::cli::M365;
 use crate::exit::{Done, Exit, Failure};
 use crate::layout::Layout;
 use crate::m365::{Code, M365Answer, M365Ask, Person};
+use crate::targets::TargetsAsk;
 use crate::{output, show};
 
 pub(super) fn run(layout: &Layout, verb: M365) -> Done {
@@ -31,6 +32,15 @@ pub(super) fn run(layout: &Layout, verb: M365) -> Done {
             } else {
                 output::line(format!("{} has signed in ({})", person.username, person.oid));
             }
+        }
+        M365::Plan(format) => return targets::plan(layout, format.json),
+        M365::Targets(format) => return targets::status(layout, format.json),
+        M365::Missing { target, format } => return targets::missing(layout, target, format.json),
+        M365::Retry { target, item, format } => {
+            return targets::change(layout, &TargetsAsk::Retry { target, item }, format.json);
+        }
+        M365::Skip { target, item, format } => {
+            return targets::change(layout, &TargetsAsk::Skip { target, item }, format.json);
         }
         M365::People(format) => {
             let M365Answer::People(people) = block_on(ask(layout.data(), &M365Ask::People))? else { return Err(odd()) };

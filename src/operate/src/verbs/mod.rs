@@ -15,6 +15,7 @@ mod m365;
 mod purge;
 mod simulate;
 mod status;
+mod targets;
 mod upkeep;
 mod user;
 mod why;
@@ -88,7 +89,16 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
             ),
         )
         | Verb::Link(Link::Status(format) | Link::List(format) | Link::Test { format, .. })
-        | Verb::M365(M365::SignIn { format, .. } | M365::People(format) | M365::SignOut { format, .. })
+        | Verb::M365(
+            M365::SignIn { format, .. }
+            | M365::Plan(format)
+            | M365::Targets(format)
+            | M365::Missing { format, .. }
+            | M365::Retry { format, .. }
+            | M365::Skip { format, .. }
+            | M365::People(format)
+            | M365::SignOut { format, .. },
+        )
         | Verb::Courier(Courier::Export { format, .. } | Courier::Import { format, .. })
         | Verb::Config(Config::Check(format))
         | Verb::Keys(Keys::List(format) | Keys::Rotate { format, .. })
@@ -165,6 +175,8 @@ mod tests {
             ("purge ybndrfg8ejkmcpqxot1uwisza3 --reason spill --yes", Exit::NotRunning),
             ("purge status", Exit::NotRunning),
             ("m365 people", Exit::NotRunning),
+            ("m365 plan", Exit::NotRunning),
+            ("m365 retry archive --item 3 --json", Exit::NotRunning),
             ("m365 sign-in --json", Exit::NotRunning),
             ("purge --reason spill", Exit::Usage),
             ("hub", Exit::Config),

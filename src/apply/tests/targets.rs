@@ -1,0 +1,727 @@
+//! Targets against the simulator of Entra and Graph, in its virtual time: what the oracle lists as committed is compared with
+//! what was written in the mission core.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use apply::targets::{Targets, TargetsHandle, TargetsOptions};
+use futures_util::future::BoxFuture;
+use graphsim::{App, Effect, Failure, FaultRule, Lag, Sim, Team, TeamMade, Time, User, What};
+use journal::{AtRest, Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk};
+use microsoft::targets::TargetSettings;
+use microsoft::{Budget, Graph, GraphEnvironment, HeldBecause, MicrosoftSettings, Timer, Vault};
+use mission::types::{ClientInfo, Login, NewPost, NewTeam, PostPatch, Session};
+use mission::{Core, CoreOptions, CoreSettings};
+use model::event::PurgeState;
+use model::{
+    Clock, Event, Hlc, HybridClock, Id, IdMint, Kind, Label, NodeId, ObjectRef, Precedence, Sensitive, SourcePosition,
+    UnixMillis, Version,
+};
+use telemetry::{Health, Metrics};
+use tokio_util::sync::CancellationToken;
+
+/// 23 November 2026.
+const START: i64 = 1_795_392_000_000;
+const NODE: NodeId = NodeId([7; 16]);
+
+/// Time that moves when somebody waits, and never by itself.
+struct Virtual(AtomicI64);
+
+impl Clock for Virtual {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+impl Timer for Virtual {
+    fn now(&self) -> Duration {
+        Duration::from_millis((Clock::now(self).0 - START + 1_000_000) as u64)
+    }
+
+    fn until(&self, at: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.0.fetch_max(at.as_millis() as i64 + START - 1_000_000 + 1, Ordering::SeqCst);
+        })
+    }
+}
+
+struct Mint(AtomicU64);
+
+impl IdMint for Mint {
+    fn mint(&self) -> Id {
+        let n = self.0.fetch_add(1, Ordering::SeqCst);
+        Id::from_block((u128::from(n) * 0x9E37_79B9_7F4A_7C15_F39C).to_be_bytes())
+    }
+}
+
+struct Open;
+
+impl Budget for Open {
+    fn take(&self, _: Precedence, bytes: u64) -> BoxFuture<'_, Result<u64, HeldBecause>> {
+        Box::pin(async move { Ok(bytes) })
+    }
+
+    fn forbidden(&self) -> BoxFuture<'_, HeldBecause> {
+        Box::pin(std::future::pending())
+    }
+}
+
+struct Plain;
+
+impl Vault for Plain {
+    fn seal(&self, plain: &[u8]) -> Vec<u8> {
+        plain.to_vec()
+    }
+
+    fn open(&self, sealed: &[u8]) -> Option<Sensitive<Vec<u8>>> {
+        Some(Sensitive(sealed.to_vec()))
+    }
+}
+
+struct World {
+    sim: Sim,
+    clock: Arc<Virtual>,
+    dir: tempfile::TempDir,
+    core: Core,
+    journal: Journal,
+    graph: Graph,
+    alice: Session,
+    channel: Id,
+    team: TeamMade,
+    settings: Vec<TargetSettings>,
+    requests: Arc<Mutex<Vec<String>>>,
+    account: String,
+}
+
+fn subset() -> Option<PathBuf> {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/data/graph-openapi-subset.yaml");
+    let path = std::env::var_os("HOLDFAST_GRAPH_SUBSET").map_or(beside, PathBuf::from);
+    path.exists().then_some(path)
+}
+
+impl World {
+    async fn new(seed: u64, kinds: &[&str]) -> Self {
+        let clock = Arc::new(Virtual(AtomicI64::new(START)));
+        let source = Arc::clone(&clock);
+        let sim = Sim::start(graphsim::Settings {
+            time: Time::Given(Arc::new(move || Clock::now(&*source).0 as u64)),
+            subset: subset(),
+            lag: Lag { directory_ms: 0, ..Lag::default() },
+            ..graphsim::Settings::seeded(seed)
+        })
+        .unwrap();
+        let app = App::new("Holdfast")
+            .secret("s3cret")
+            .application(&[
+                "Files.ReadWrite.All",
+                "Sites.ReadWrite.All",
+                "Mail.Send",
+                "Mail.ReadWrite",
+                "TeamsActivity.Send",
+            ])
+            .delegated(&[
+                "User.Read",
+                "ChannelMessage.Send",
+                "ChannelMessage.Read.All",
+                "ChannelMessage.ReadWrite",
+                "Files.Read.All",
+            ]);
+        let app = sim.add_app(app).unwrap();
+        let account = sim.add_user(User::new("holdfast"));
+        let teams_app = graphsim::TeamsApp { installed_for: BTreeSet::from([account.clone()]), ..Default::default() };
+        sim.change_app(&app, |app| app.teams_app = Some(teams_app));
+        let members = BTreeSet::from([account.clone()]);
+        let channels = vec!["Ops".to_owned()];
+        let team = sim.add_team(Team { display_name: "Bravo".into(), members, channels, ..Team::default() });
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [("ca.pem", sim.ca_pem()), ("secret", "s3cret")] {
+            std::fs::File::create(dir.path().join(name)).unwrap().write_all(text.as_bytes()).unwrap();
+        }
+        let mut text = format!(
+            "cloud = \"global\"\nlogin = \"{login}\"\nissuer = \"{login}\"\ngraph = \"{graph}\"\nresource = \"{graph}\"\n\
+             tenant = \"{tenant}\"\nclient = \"{app}\"\nsecret_file = \"{dir}/secret\"\nroots_file = \"{dir}/ca.pem\"\n",
+            login = sim.login_url(),
+            graph = sim.graph_url(),
+            tenant = sim.tenant(),
+            dir = dir.path().display(),
+        );
+        for kind in kinds {
+            text.push_str(&format!(
+                "[[target]]\nname = \"{kind}\"\nkind = \"{kind}\"\nlabels = [\"mission\"]\nteams = [\"alpha\"]\nchannels = [\"*\"]\n"
+            ));
+            text.push_str(&match *kind {
+                "sharepoint-archive" => format!("drive = \"{}\"\nfolder = \"Holdfast\"\n", team.drive),
+                "mail" => "mailbox = \"holdfast@contoso.example\"\nrecipients = [\"holdfast@contoso.example\"]\n".to_owned(),
+                "teams-digest" => {
+                    let channel = &team.channels["Ops"];
+                    format!(
+                        "team = \"{}\"\nchannel = \"{channel}\"\naccount = \"{account}\"\nrecipients = [\"{account}\"]\n\
+                         link = \"https://teams.microsoft.com/l/entity/app/holdfast\"\n",
+                        team.id
+                    )
+                }
+                _ => {
+                    let channel = &team.channels["Ops"];
+                    format!("team = \"{}\"\nchannel = \"{channel}\"\naccount = \"{account}\"\n", team.id)
+                }
+            });
+        }
+        let settings: MicrosoftSettings = toml::from_str(&text).unwrap();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        let random_state = AtomicU64::new(seed | 1);
+        let environment = GraphEnvironment {
+            clock: clock.clone(),
+            timer: clock.clone(),
+            random: Arc::new(move |buf: &mut [u8]| {
+                for byte in buf {
+                    let n = random_state.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::SeqCst);
+                    *byte = (n ^ (n >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9).to_be_bytes()[1];
+                }
+            }),
+            metrics: Arc::new(Metrics::new()),
+            health: Health::new(clock.clone()),
+            budget: Arc::new(Open),
+            vault: Arc::new(Plain),
+            dir: dir.path().join("microsoft"),
+            recorder: Some(Arc::new(move |r| seen.lock().unwrap().push(format!("{} {}", r.method, r.path)))),
+        };
+        let graph = Graph::new(&settings.read().unwrap(), environment).unwrap();
+        if kinds.iter().any(|kind| kind.starts_with("teams-")) {
+            let code = graph.entra().device_code().await.unwrap();
+            sim.answer_device(&code.user_code, &account, false).unwrap();
+            graph.entra().await_device(&code).await.unwrap();
+        }
+        let core = Core::open(CoreOptions {
+            dir: dir.path().join("core"),
+            node: NODE,
+            node_name: "alpha".to_owned(),
+            mint: Arc::new(Mint(AtomicU64::new(1))),
+            clock: clock.clone(),
+            hybrid: Arc::new(HybridClock::default()),
+            events: Arc::new(mission::ws::WsHub::new(CancellationToken::new())),
+            settings: CoreSettings::default(),
+        })
+        .unwrap();
+        core.operator_creates_user("alice", "alice@example.org", "password-1", true).unwrap();
+        let login = Login { login_id: "alice".to_owned(), password: "password-1".to_owned(), ..Login::default() };
+        let (_, session) = core.login(&login, &ClientInfo::default()).unwrap();
+        let alice = core.session(&session.token).unwrap();
+        let new =
+            NewTeam { name: "alpha".into(), display_name: "alpha".into(), kind: "O".into(), ..NewTeam::default() };
+        let mission_team = core.create_team(&alice, &new).unwrap();
+        let alice = core.session(&session.token).unwrap();
+        let channel = core.channel_by_name(&alice, mission_team.id, "town-square", false).unwrap().id;
+        let journal = open_journal(&dir, &clock);
+        let settings = settings.target;
+        Self { sim, clock, dir, core, journal, graph, alice, channel, team, settings, requests, account }
+    }
+
+    fn say(&self, text: &str, root: Option<Id>) -> Id {
+        self.tick();
+        let new = NewPost {
+            channel_id: self.channel.to_string(),
+            message: text.to_owned(),
+            root_id: root.map_or_else(String::new, |id| id.to_string()),
+            ..NewPost::default()
+        };
+        self.core.create_post(&self.alice, &new, true).unwrap().id
+    }
+
+    fn share(&self, text: &str, name: &str, bytes: &[u8]) -> (Id, Id) {
+        self.tick();
+        let mut upload = self.core.begin_upload(&self.alice, self.channel, name).unwrap();
+        upload.write_all(bytes).unwrap();
+        let file = upload.finish().unwrap().id;
+        let new = NewPost {
+            channel_id: self.channel.to_string(),
+            message: text.to_owned(),
+            file_ids: vec![file.to_string()],
+            ..NewPost::default()
+        };
+        (self.core.create_post(&self.alice, &new, true).unwrap().id, file)
+    }
+
+    fn edit(&self, post: Id, text: &str) {
+        self.tick();
+        let patch = PostPatch { message: Some(text.to_owned()), ..PostPatch::default() };
+        self.core.patch_post(&self.alice, post, &patch).unwrap();
+    }
+
+    fn tick(&self) {
+        self.clock.0.fetch_add(10, Ordering::SeqCst);
+    }
+
+    /// Puts what waits in the outbox into the journal, as capture does.
+    fn capture(&self, label: &str) {
+        let rows = self.core.outbox_read(Hlc::ZERO, usize::MAX).unwrap();
+        let mut tickets = Vec::new();
+        for row in &rows {
+            let priority = if let Event::Post(post) = &row.event {
+                post.priority.as_ref().map_or("", |p| p.priority.as_str())
+            } else {
+                ""
+            };
+            let precedence = match (row.event.kind(), priority) {
+                (Kind::File, _) => Precedence::Deferred,
+                (Kind::Purge, _) | (_, "urgent") => Precedence::Flash,
+                _ => Precedence::Routine,
+            };
+            let object = row.event.object().key();
+            tickets.push(self.journal.append_own(Draft {
+                source: SourcePosition(row.at),
+                follows: None,
+                stream: row.event.stream(),
+                causes: Vec::new(),
+                needs: row.event.needs().iter().map(ObjectRef::key).collect(),
+                precedence,
+                captured: row.at,
+                origin_time: row.origin_time,
+                expiry: None,
+                supersedes: None,
+                label: label.parse::<Label>().unwrap(),
+                kind: row.event.kind(),
+                mint_salt: 1,
+                body: wire::encode_event(&row.event, NODE, 1),
+                object: Some(object),
+                chunks: None,
+            }));
+        }
+        for ticket in tickets {
+            ticket.wait().unwrap();
+        }
+        if let Some(last) = rows.last() {
+            self.core.outbox_ack(last.at).unwrap();
+        }
+    }
+
+    fn targets(&self) -> (Targets, TargetsHandle) {
+        Targets::new(TargetsOptions {
+            journal: self.journal.clone(),
+            core: self.core.clone(),
+            graph: self.graph.clone(),
+            settings: self.settings.clone(),
+            dir: self.dir.path().join("ledger"),
+            clock: self.clock.clone(),
+            timer: self.clock.clone(),
+            metrics: Arc::new(Metrics::new()),
+            health: Health::new(self.clock.clone()),
+        })
+        .unwrap()
+    }
+
+    /// Delivers until nothing is left to do, and looks at the equation at every step.
+    async fn deliver(&self) -> TargetsHandle {
+        let (mut targets, handle) = self.targets();
+        self.drive(&mut targets, &handle, usize::MAX).await;
+        for status in handle.status().unwrap() {
+            assert_eq!((status.terms.held, status.dead), (0, 0), "{status:?} {:?}", handle.dead(None, 9));
+        }
+        handle
+    }
+
+    /// At most so many steps. Says whether nothing was left to do.
+    async fn drive(&self, targets: &mut Targets, handle: &TargetsHandle, steps: usize) -> bool {
+        let mut slow = 0;
+        for _ in 0..steps {
+            for status in handle.status().unwrap() {
+                assert!(status.terms.hold(), "{status:?}");
+            }
+            match targets.step().await.unwrap() {
+                None => return true,
+                Some(at) if at > Clock::now(&*self.clock) => {
+                    self.clock.0.store(at.0, Ordering::SeqCst);
+                    slow += 1;
+                    assert!(slow < 50_000, "it waits and waits: {:?}", handle.status());
+                }
+                Some(_) => {}
+            }
+        }
+        false
+    }
+
+    fn posted(&self) -> Vec<Effect> {
+        self.sim.oracle().of(What::MessagePosted).cloned().collect()
+    }
+
+    /// Each reference that a posted message holds, with how often it was posted.
+    fn references(&self) -> BTreeMap<String, usize> {
+        let mut all = BTreeMap::new();
+        for effect in self.posted() {
+            let text = effect.detail["sent"]["content"].as_str().unwrap().to_owned();
+            let (_, rest) = text.rsplit_once("ref ").expect("every message has a reference");
+            let reference: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
+            *all.entry(reference).or_default() += 1;
+        }
+        all
+    }
+
+    fn record(&self) -> String {
+        let path = "/Holdfast/alpha/town-square/2026-11-23.html";
+        let bytes = self.sim.file(&self.team.drive, path).expect("the record of the day");
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    fn check_rules(&self) {
+        let oracle = self.sim.oracle();
+        assert!(oracle.violations.is_empty(), "{:#?}", oracle.violations);
+        if self.sim.validates() {
+            assert!(oracle.validated > 0);
+        }
+    }
+}
+
+fn open_journal(dir: &tempfile::TempDir, clock: &Arc<Virtual>) -> Journal {
+    let options = JournalOptions {
+        dir: dir.path().join("journal"),
+        node: NODE,
+        disk: Arc::new(StdDisk),
+        clock: clock.clone(),
+        settings: JournalSettings::default(),
+        index: IndexPlace::Memory,
+        at_rest: AtRest::Plain,
+    };
+    Journal::open(options).unwrap().0
+}
+
+const BOTH: &[&str] = &["sharepoint-archive", "teams-delegated"];
+
+#[tokio::test]
+async fn posts_replies_edits_reactions_files_and_removals_arrive_at_each_target() {
+    let world = World::new(1, BOTH).await;
+    let root = world.say("**bold** plan", None);
+    let reply = world.say("reply", Some(root));
+    let gone = world.say("to be removed", None);
+    world.core.save_reaction(&world.alice, world.alice.user_id, root, "+1").unwrap();
+    let (_, file) = world.share("see this", "plan.bin", b"0123456789");
+    world.capture("mission");
+    world.deliver().await;
+    world.edit(reply, "reply, corrected");
+    world.core.delete_post(&world.alice, gone).unwrap();
+    world.core.delete_reaction(&world.alice, world.alice.user_id, root, "+1").unwrap();
+    world.capture("mission");
+    let handle = world.deliver().await;
+
+    let oracle = world.sim.oracle();
+    let references = world.references();
+    assert_eq!(references.len(), 5, "{references:?}");
+    assert!(references.values().all(|n| *n == 1), "{references:?}");
+    let replied = oracle
+        .of(What::MessagePosted)
+        .find(|e| e.detail["sent"]["content"].as_str().unwrap().contains("reply"))
+        .unwrap();
+    let first = oracle.of(What::MessagePosted).next().unwrap();
+    assert_eq!(replied.detail["replyToId"], first.detail["id"]);
+    assert!(first.detail["sent"]["content"].as_str().unwrap().contains("<strong>bold</strong>"));
+    assert_eq!(first.user.as_deref(), Some(world.account.as_str()));
+    assert_eq!(oracle.of(What::MessageEdited).count(), 1);
+    assert_eq!(oracle.of(What::MessageDeleted).count(), 1);
+    assert_eq!((oracle.of(What::ReactionSet).count(), oracle.of(What::ReactionUnset).count()), (1, 1));
+    let files: Vec<_> =
+        oracle.of(What::FileWritten).filter(|e| e.detail["path"].as_str().unwrap().contains(file.as_str())).collect();
+    assert_eq!(files.len(), 2, "one in the channel's folder, one in the archive");
+
+    let record = world.record();
+    for text in ["<strong>bold</strong>", "reply, corrected", "until ", "<em>deleted ", "plan.bin</a>", "in reply to"] {
+        assert!(record.contains(text), "{text} is missing in {record}");
+    }
+    assert!(!record.contains("to be removed") && !record.contains("👍"), "{record}");
+    for status in handle.status().unwrap() {
+        assert!(status.terms.applied >= 8, "{status:?}");
+    }
+    world.check_rules();
+}
+
+#[tokio::test]
+async fn nothing_leaves_without_label_or_mapping() {
+    let mut world = World::new(2, BOTH).await;
+    world.say("not released", None);
+    world.capture("local");
+    world.settings[0].channels = vec!["intel-*".to_owned()];
+    world.settings[1].teams = Vec::new();
+    world.say("not mapped", None);
+    world.capture("mission");
+    let handle = world.deliver().await;
+    for status in handle.status().unwrap() {
+        assert_eq!(status.terms.applied, 0, "{status:?}");
+        assert!(status.withheld["label"] > 0 && status.withheld["unmapped"] > 0, "{status:?}");
+    }
+    assert!(world.requests.lock().unwrap().is_empty());
+}
+
+/// A reset after the commit leaves an outcome that only the service knows; a restart forgets what was in memory.
+#[tokio::test]
+async fn resets_after_commit_and_restarts_leave_nothing_missing_and_nothing_doubled() {
+    let seeds = std::env::var("HOLDFAST_SEEDS").map_or(4, |n| n.parse().unwrap());
+    for seed in 0..seeds {
+        let world = World::new(seed, BOTH).await;
+        for failure in [
+            Failure::ResetAfterCommit,
+            Failure::ResetBefore,
+            Failure::Truncated,
+            Failure::RefusedAfterCommit { status: 503 },
+            Failure::Refused { status: 429, retry_after_s: Some(1.5), code: None },
+            Failure::Html { status: 502 },
+        ] {
+            world.sim.fail(FaultRule::new(failure).at("graph").times(u32::MAX).chance(0.07));
+        }
+        let mut posts = Vec::new();
+        let mut files = Vec::new();
+        for n in 0..6 {
+            let root = world.say(&format!("post {n}"), None);
+            let reply = world.say(&format!("reply {n}"), Some(root));
+            posts.extend([root, reply]);
+            if n % 3 == 0 {
+                world.edit(root, &format!("post {n}, edited"));
+                let (post, file) = world.share("file", &format!("f{n}.bin"), &[n as u8; 500]);
+                posts.push(post);
+                files.push(file);
+            }
+            if n % 2 == 0 {
+                world.core.save_reaction(&world.alice, world.alice.user_id, root, "+1").unwrap();
+            }
+        }
+        world.capture("mission");
+        // Restarts after a varying number of steps.
+        let mut steps = 3;
+        let handle = loop {
+            let (mut targets, handle) = world.targets();
+            if world.drive(&mut targets, &handle, steps).await {
+                break handle;
+            }
+            steps = (steps * 3 + seed as usize) % 17 + 1;
+        };
+        for status in handle.status().unwrap() {
+            assert_eq!((status.terms.held, status.dead), (0, 0), "seed {seed}: {status:?} {:?}", handle.dead(None, 9));
+        }
+        let expected: BTreeSet<String> = posts.iter().chain(&files).map(|id| format!("{id}.1")).collect();
+        let references = world.references();
+        assert_eq!(references.keys().cloned().collect::<BTreeSet<_>>(), expected, "seed {seed}");
+        assert!(references.values().all(|n| *n == 1), "seed {seed}: {references:?}");
+        // In order: each channel's messages as they were written, within a class.
+        let order: Vec<String> =
+            world.posted().iter().map(|e| e.detail["sent"]["content"].as_str().unwrap().to_owned()).collect();
+        let at = |id: &Id| order.iter().position(|text| text.contains(id.as_str())).unwrap();
+        assert!(posts.windows(2).all(|two| at(&two[0]) < at(&two[1])), "seed {seed}");
+        let oracle = world.sim.oracle();
+        for file in &files {
+            let written =
+                oracle.of(What::FileWritten).filter(|e| e.detail["path"].as_str().unwrap().contains(file.as_str()));
+            assert_eq!(written.count(), 2, "seed {seed}: once in each folder");
+        }
+        let record = world.record();
+        assert!(posts.iter().all(|id| record.contains(&format!("id=\"{id}\""))), "seed {seed}");
+        assert!(record.contains("post 3, edited") && record.contains("👍"), "seed {seed}");
+        world.check_rules();
+    }
+}
+
+/// The worst moment, at each request in turn: committed, and nobody was told.
+#[tokio::test]
+async fn a_reset_after_the_commit_of_any_request_changes_nothing() {
+    for kinds in [&["sharepoint-archive"][..], &["teams-delegated"], &["mail"], &["teams-digest"]] {
+        let mut resets = 0;
+        for skip in 0.. {
+            let world = World::new(100 + skip, kinds).await;
+            world.sim.fail(FaultRule::new(Failure::ResetAfterCommit).at("graph").after(skip as u32));
+            let root = world.say("post", None);
+            world.say("reply", Some(root));
+            world.share("file", "f.bin", b"bytes");
+            world.core.save_reaction(&world.alice, world.alice.user_id, root, "+1").unwrap();
+            world.capture("mission");
+            world.deliver().await;
+            world.edit(root, "post, edited");
+            world.capture("mission");
+            world.deliver().await;
+            let oracle = world.sim.oracle();
+            let mut once = BTreeMap::<String, usize>::new();
+            for effect in &oracle.effects {
+                let path = effect.detail["path"].as_str().filter(|path| path.ends_with("f.bin"));
+                let key = if effect.what == What::MessagePosted {
+                    effect.detail["sent"]["content"].to_string()
+                } else if effect.what == What::MailSent {
+                    effect.detail.to_string()
+                } else if let (What::FileWritten, Some(path)) = (effect.what, path) {
+                    path.to_owned()
+                } else {
+                    continue;
+                };
+                *once.entry(key).or_default() += 1;
+            }
+            assert!(once.values().all(|n| *n == 1), "{kinds:?} {skip}: {once:#?}");
+            let count = |what| oracle.of(what).count();
+            match kinds[0] {
+                "sharepoint-archive" => assert!(world.record().contains("post, edited")),
+                "teams-delegated" => assert_eq!(count(What::MessagePosted), 4, "{skip}"),
+                "mail" => assert_eq!(count(What::MailSent), 2, "{skip}"),
+                _ => assert_eq!(count(What::MessagePosted), 2, "{skip}"),
+            }
+            world.check_rules();
+            let reset = oracle.requests.iter().filter(|r| r.failure.is_some()).count();
+            resets += reset;
+            if reset == 0 {
+                break;
+            }
+        }
+        println!("{kinds:?}: {resets} requests were cut off after their commit, one in each run");
+        assert!(resets >= 2, "{kinds:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_digest_tells_by_letter_and_by_post_with_notices() {
+    let world = World::new(9, &["mail", "teams-digest"]).await;
+    for n in 0..5 {
+        world.say(&format!("message {n}"), None);
+    }
+    let gone = world.say("regretted", None);
+    world.core.delete_post(&world.alice, gone).unwrap();
+    world.share("with a file", "plan.bin", b"0123456789");
+    world.capture("mission");
+    let handle = world.deliver().await;
+    let oracle = world.sim.oracle();
+    let letters: Vec<_> = oracle.of(What::MailSent).collect();
+    assert_eq!((letters.len(), oracle.of(What::NotificationSent).count()), (1, 1));
+    let [post] = &world.posted()[..] else { panic!() };
+    for text in [letters[0].detail.to_string(), post.detail.to_string()] {
+        assert!(text.contains("message 0") && text.contains("message 4") && text.contains("plan.bin"), "{text}");
+        assert!(!text.contains("regretted"));
+    }
+    for status in handle.status().unwrap() {
+        assert_eq!(status.missing["file-bytes"], 1, "{status:?}");
+    }
+    world.check_rules();
+}
+
+#[tokio::test]
+async fn what_was_removed_before_it_went_out_never_goes_and_a_flash_overtakes() {
+    let world = World::new(5, &["teams-delegated"]).await;
+    let gone = world.say("regretted", None);
+    for n in 0..5 {
+        world.say(&format!("routine {n}"), None);
+    }
+    world.core.delete_post(&world.alice, gone).unwrap();
+    world.tick();
+    let urgent: NewPost = serde_json::from_value(serde_json::json!({
+        "channel_id": world.channel, "message": "contact", "metadata": { "priority": { "priority": "urgent" } },
+    }))
+    .unwrap();
+    world.core.create_post(&world.alice, &urgent, true).unwrap();
+    world.capture("mission");
+    world.deliver().await;
+    let texts: Vec<String> =
+        world.posted().iter().map(|e| e.detail["sent"]["content"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(texts.len(), 6);
+    assert!(texts[0].contains("contact"), "{}", texts[0]);
+    assert!(texts.iter().all(|text| !text.contains("regretted")));
+    assert_eq!(world.posted()[0].detail["importance"], "high");
+    world.check_rules();
+}
+
+#[tokio::test]
+async fn a_purge_reaches_messages_files_and_records() {
+    let world = World::new(6, BOTH).await;
+    let (post, file) = world.share("spilled text", "spilled.bin", b"spilled bytes");
+    world.say("harmless", None);
+    world.capture("mission");
+    world.deliver().await;
+    assert!(world.record().contains("spilled text"));
+    world.tick();
+    let order = Event::Purge(PurgeState {
+        version: Version { at: Hlc((Clock::now(&*world.clock).0 as u64) << 16), by: NODE },
+        id: Id::from_block([9; 16]),
+        at: Clock::now(&*world.clock),
+        by: "duty officer".to_owned(),
+        reason: "spilled".to_owned(),
+        posts: vec![post],
+        files: vec![file],
+        entries: Vec::new(),
+        keep_files: false,
+        everywhere_used: false,
+        label: None,
+        channel_id: None,
+    });
+    let at = Hlc(u64::MAX >> 1);
+    world
+        .journal
+        .append_own(Draft {
+            source: SourcePosition(at),
+            follows: None,
+            stream: order.stream(),
+            causes: Vec::new(),
+            needs: Vec::new(),
+            precedence: Precedence::Flash,
+            captured: at,
+            origin_time: Clock::now(&*world.clock),
+            expiry: None,
+            supersedes: None,
+            label: "mission".parse().unwrap(),
+            kind: Kind::Purge,
+            mint_salt: 1,
+            body: wire::encode_event(&order, NODE, 1),
+            object: None,
+            chunks: None,
+        })
+        .wait()
+        .unwrap();
+    let handle = world.deliver().await;
+    let record = world.record();
+    assert!(
+        !record.contains("spilled") && record.contains("harmless") && record.contains("removed by order"),
+        "{record}"
+    );
+    let oracle = world.sim.oracle();
+    assert_eq!(oracle.of(What::MessageDeleted).count(), 2, "the post, and the message that shows the file");
+    assert_eq!(
+        oracle.of(What::ItemDeleted).count(),
+        3,
+        "the file in both folders, and the document with its older versions"
+    );
+    for status in handle.status().unwrap() {
+        assert_eq!(status.missing["purge-rest"], 1, "what the recycle bin keeps is told: {status:?}");
+    }
+    let ledger = world.dir.path().join("ledger");
+    for file in std::fs::read_dir(ledger).unwrap().map(Result::unwrap) {
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert!(!bytes.windows(12).any(|w| w == b"spilled text"), "{:?}", file.path());
+    }
+}
+
+#[tokio::test]
+async fn a_day_of_3000_messages_takes_what_the_plan_said_and_is_never_refused_for_speed() {
+    let world = World::new(8, &["teams-delegated"]).await;
+    let messages = std::env::var("HOLDFAST_DAY_MESSAGES").map_or(3_000, |n| n.parse().unwrap());
+    for n in 0..messages {
+        world.say(&format!("message {n}"), None);
+    }
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    let plan = handle.plan().unwrap();
+    assert!(world.requests.lock().unwrap().is_empty(), "a plan sends nothing");
+    assert_eq!(plan.targets[0].requests, messages as u64);
+    let began = Clock::now(&*world.clock).0;
+    let mut left = true;
+    while left {
+        left = match targets.step().await.unwrap() {
+            None => false,
+            Some(at) => {
+                world.clock.0.fetch_max(at.0, Ordering::SeqCst);
+                true
+            }
+        };
+    }
+    let took = (Clock::now(&*world.clock).0 - began) as f64 / 1_000.0;
+    println!("{messages} messages: planned {:.0} s, took {took:.0} s of virtual time", plan.seconds);
+    assert!((took / plan.seconds - 1.0).abs() < 0.2, "planned {} s, took {took} s", plan.seconds);
+    let oracle = world.sim.oracle();
+    assert_eq!(oracle.of(What::MessagePosted).count(), messages);
+    assert_eq!(oracle.requests.iter().filter(|r| r.status == 429).count(), 0);
+    assert_eq!(handle.status().unwrap()[0].terms.applied, messages as u64);
+    world.check_rules();
+}
