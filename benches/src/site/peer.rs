@@ -34,6 +34,9 @@ const PASSWORD: &str = "Correct-Horse-7";
 /// Posts that are written through the API where there is no way to the database: some minutes.
 const POSTS_BY_API_MAX: u64 = 20_000;
 
+/// Users in one answer, as many as there may be.
+const PAGE: usize = 200;
+
 /// Of the addresses of users that a corpus has.
 const DOMAIN: &str = "@bench.invalid";
 
@@ -166,18 +169,20 @@ impl Given {
 impl Given {
     /// Deactivates the users of earlier corpora: the server counts who is active.
     async fn retire(&self, api: &Api, admin: &User) -> Result<(), Error> {
-        loop {
-            let page = api.call(admin, Method::GET, "/users?active=true&per_page=200&sort=create_at", None).await?;
-            let users: Vec<Value> = serde_json::from_slice(&page)?;
+        let mut retired = Vec::new();
+        for page in 0.. {
+            let path = format!("/users?active=true&per_page={PAGE}&page={page}");
+            let users: Vec<Value> = serde_json::from_slice(&api.call(admin, Method::GET, &path, None).await?)?;
             let ours = |user: &&Value| user["email"].as_str().is_some_and(|email| email.ends_with(DOMAIN));
-            let ids: Vec<&str> = users.iter().filter(ours).filter_map(|user| user["id"].as_str()).collect();
-            if ids.is_empty() {
-                return Ok(());
-            }
-            for id in ids {
-                api.call(admin, Method::DELETE, &format!("/users/{id}"), None).await?;
+            retired.extend(users.iter().filter(ours).filter_map(|user| user["id"].as_str().map(str::to_owned)));
+            if users.len() < PAGE {
+                break;
             }
         }
+        for id in retired {
+            api.call(admin, Method::DELETE, &format!("/users/{id}"), None).await?;
+        }
+        Ok(())
     }
 }
 
