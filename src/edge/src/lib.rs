@@ -13,6 +13,7 @@
 //! An edge dials the hubs in its registry. A hub is the same site with a listener and an enrolment desk; see the room
 //! `hub`. Not here: any behaviour of its own.
 
+mod directory;
 mod figures;
 mod keyring;
 mod microsoft365;

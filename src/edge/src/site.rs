@@ -21,6 +21,7 @@ use keys::{
     ChunkSecret, DataKeys, Invite, InviteBook, KeysError, NodeKey, Peer, PeerName, PeerRegistry, ProcessMint,
     SealingKey, TokenError,
 };
+use microsoft::directory::SyncHandle;
 use microsoft::{Graph, GraphSettings, TokioTimer};
 use mission::http::{ApiState, HttpSettings};
 use mission::ws::WsHub;
@@ -32,7 +33,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::{figures, microsoft365, mirror, scrub, space};
+use crate::{directory, figures, microsoft365, mirror, scrub, space};
 
 /// Time that the rooms get to finish once asked to. What is acknowledged is durable whatever happens after.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -62,6 +63,8 @@ pub struct SiteConfig {
     pub carrier: CarrierSettings,
     /// Section `[microsoft]`, once read; without it nothing of it runs.
     pub microsoft: Option<GraphSettings>,
+    /// Section `[microsoft.directory]`, once read; without it, or without the way, no account follows a directory.
+    pub directory: Option<microsoft::directory::Rules>,
 }
 
 /// What a site gets from the process around it.
@@ -182,6 +185,7 @@ pub struct Site {
     sockets: WsHub,
     graph: Option<Graph>,
     targets: Option<TargetsHandle>,
+    directory: Option<SyncHandle>,
     /// Stops everything.
     stop: CancellationToken,
     tasks: JoinSet<&'static str>,
@@ -318,6 +322,7 @@ impl Site {
             sockets,
             graph,
             targets: targets_handle,
+            directory: None,
             stop,
             tasks: JoinSet::new(),
             config,
@@ -342,6 +347,11 @@ impl Site {
         if is_hub {
             let (core, journal, carrier) = (site.core.clone(), site.journal.clone(), site.carrier.clone());
             site.spawn("mirror", mirror::keep(node, core, journal, carrier, state.clone(), site.stop.child_token()));
+        }
+        if let (Some(graph), Some(rules)) = (site.graph.clone(), site.config.directory.clone()) {
+            let (sync, handle) = directory::open(graph, rules, site.core.clone(), &site.environment);
+            site.directory = Some(handle);
+            site.spawn("directory", sync.run(site.stop.child_token()));
         }
         if let Some(graph) = site.graph.clone() {
             site.spawn("microsoft", graph.keep_reach(site.stop.child_token()));
@@ -426,6 +436,11 @@ impl Site {
     /// The way to Microsoft 365, where section `[microsoft]` is there.
     pub fn graph(&self) -> Option<&Graph> {
         self.graph.as_ref()
+    }
+
+    /// The directory sync, where it is on.
+    pub fn directory(&self) -> Option<&SyncHandle> {
+        self.directory.as_ref()
     }
 
     /// What ended here of what peers sent.

@@ -38,6 +38,7 @@ fn config(dir: &Path, name: &str) -> SiteConfig {
         journal: journal::JournalSettings::default(),
         scrub: journal::ScrubSettings::default(),
         microsoft: None,
+        directory: None,
         data_keys,
         capture: CaptureSettings {
             release: vec![ReleaseRule {

@@ -34,6 +34,7 @@ fn config(dir: &Path, name: &str, carrier: CarrierSettings) -> SiteConfig {
         journal: journal::JournalSettings::default(),
         scrub: journal::ScrubSettings::default(),
         microsoft: None,
+        directory: None,
         data_keys,
         capture: CaptureSettings {
             release: vec![ReleaseRule {

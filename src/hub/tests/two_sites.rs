@@ -31,6 +31,7 @@ fn config(dir: &Path, name: &str) -> SiteConfig {
         scrub: journal::ScrubSettings::default(),
         data_keys: data_keys(dir),
         microsoft: None,
+        directory: None,
         capture: CaptureSettings {
             release: vec![ReleaseRule {
                 label: "mission".parse().unwrap(),

@@ -142,6 +142,7 @@ impl MicrosoftSettings {
     /// # Errors
     /// When a value is missing or of no use, or a file cannot be read.
     pub fn read(&self) -> Result<GraphSettings, SettingsError> {
+        self.directory.read()?;
         let proxy = self.proxy.as_deref().map(|text| base("proxy", text, &["http", "https"])).transpose()?;
         if self.probe_seconds < PROBE_SECONDS_MIN {
             return wrong("probe_seconds", format!("at least {PROBE_SECONDS_MIN}: probes are not to be felt"));
@@ -176,6 +177,15 @@ impl MicrosoftSettings {
             }
         }
         Ok(())
+    }
+
+    /// The rules of the directory sync; `None` where it is off.
+    ///
+    /// # Errors
+    /// When a value is of no use.
+    pub fn directory_rules(&self) -> Result<Option<crate::directory::Rules>, SettingsError> {
+        let rules = self.directory.read()?;
+        Ok(self.directory.enabled.then_some(rules))
     }
 
     fn hosts(&self) -> Result<Hosts, SettingsError> {

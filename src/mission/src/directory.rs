@@ -119,6 +119,22 @@ impl Core {
         })
     }
 
+    /// Which of these places are not here, or are archived.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn directory_absent(&self, places: &BTreeSet<DirectoryPlace>) -> AppResult<BTreeSet<DirectoryPlace>> {
+        self.read(|db| {
+            let mut absent = BTreeSet::new();
+            for place in places {
+                if ground(db, place)?.is_none() {
+                    absent.insert(place.clone());
+                }
+            }
+            Ok(absent)
+        })
+    }
+
     /// Everything that the directory sync keeps, by name.
     ///
     /// # Errors
@@ -254,18 +270,7 @@ impl Round {
         if let Some(found) = self.found.get(place) {
             return Ok(*found);
         }
-        let (DirectoryPlace::Team(team) | DirectoryPlace::Channel { team, .. }) = place;
-        let team = get(db, "SELECT * FROM teams WHERE name = ?1 AND delete_at = 0", [team], team_row)?;
-        let found = match (team, place) {
-            (None, _) => None,
-            (Some(team), DirectoryPlace::Team(_)) => Some(Ground { team: team.team.id, channel: None }),
-            (Some(team), DirectoryPlace::Channel { channel: name, .. }) => {
-                let team = team.team.id;
-                let sql = "SELECT * FROM channels WHERE team_id = ?1 AND name = ?2 AND delete_at = 0";
-                let found = get(db, sql, params![team.as_str(), name], channel)?;
-                found.map(|c| Ground { team, channel: Some(c.id) })
-            }
-        };
+        let found = ground(db, place)?;
         self.found.insert(place.clone(), found);
         Ok(found)
     }
@@ -323,6 +328,17 @@ impl Round {
         self.done.left += 1;
         Ok(())
     }
+}
+
+fn ground(db: &Connection, place: &DirectoryPlace) -> AppResult<Option<Ground>> {
+    let (DirectoryPlace::Team(team) | DirectoryPlace::Channel { team, .. }) = place;
+    let Some(team) = get(db, "SELECT * FROM teams WHERE name = ?1 AND delete_at = 0", [team], team_row)? else {
+        return Ok(None);
+    };
+    let team = team.team.id;
+    let DirectoryPlace::Channel { channel: name, .. } = place else { return Ok(Some(Ground { team, channel: None })) };
+    let sql = "SELECT * FROM channels WHERE team_id = ?1 AND name = ?2 AND delete_at = 0";
+    Ok(get(db, sql, params![team.as_str(), name], channel)?.map(|c| Ground { team, channel: Some(c.id) }))
 }
 
 fn channel_text(ground: Ground) -> String {

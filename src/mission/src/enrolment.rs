@@ -9,7 +9,7 @@ use rusqlite::params;
 use crate::audits::Noted;
 use crate::core::{Core, random_id};
 use crate::error::{AppError, AppResult};
-use crate::rows::{get, id, run};
+use crate::rows::{all, get, id, run, user};
 use crate::sessions::token_hash;
 use crate::types::User;
 use crate::users::{hash_password, require_user};
@@ -79,6 +79,15 @@ impl Core {
         let extra = format!("link for {}", enrolment.username);
         self.note_audit(&Noted { by: None, action: "holdfast directory enroll", extra: &extra, address: "" })?;
         Ok(enrolment)
+    }
+
+    /// People of a directory with an active account who have no password here.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn without_password(&self) -> AppResult<Vec<User>> {
+        let sql = "SELECT * FROM users WHERE entra <> '' AND password = '' AND delete_at = 0 ORDER BY username";
+        self.read(|db| Ok(all(db, sql, [], user)?))
     }
 
     /// Whose password the link sets.

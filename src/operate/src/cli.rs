@@ -76,6 +76,9 @@ pub enum Verb {
     /// Microsoft 365: who has signed in at this node. Needs a running node with section [microsoft].
     #[command(subcommand)]
     M365(M365),
+    /// People and groups of Entra ID as accounts, and passwords that people set here before departure. Needs a running node.
+    #[command(subcommand)]
+    Directory(Directory),
     /// Remove a spilled post or file here and wherever it went. Shows first what would go; needs a running node.
     Purge(Purge),
     /// The configuration file.
@@ -373,6 +376,66 @@ pub enum Link {
     },
     /// Show what may leave.
     Status(Format),
+}
+
+/// `directory`
+#[derive(Debug, Subcommand)]
+pub enum Directory {
+    /// How the sync stands.
+    Status(Format),
+    /// Ask Entra now for what changed.
+    Sync {
+        /// Read everything anew and compare.
+        #[arg(long)]
+        whole: bool,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// What would happen to accounts, and who is held because they are many at once.
+    Plan(Format),
+    /// Carry out what is held.
+    Apply {
+        /// Let those go whom `plan` shows as held.
+        #[arg(long, required = true)]
+        accept: bool,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// What is known of somebody.
+    Show {
+        /// User principal name, mail nickname, address or object id.
+        who: String,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Make links with which people set a password at this node, each good once. Whoever has a link becomes the person.
+    #[command(group(clap::ArgGroup::new("whom").required(true)))]
+    Enroll {
+        /// Name of the account here; it may have a password already.
+        #[arg(group = "whom")]
+        user: Option<String>,
+        /// Members of a followed group, by its name or id, who have no password here.
+        #[arg(long, group = "whom", value_name = "GROUP")]
+        group: Option<String>,
+        /// Everybody from the directory who has no password here.
+        #[arg(long, group = "whom")]
+        all: bool,
+        /// Address of the site as people reach it; `http.site_url` unless given.
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+        /// Hours for which the links are good.
+        #[arg(long, default_value_t = 72, value_parser = clap::value_parser!(u32).range(1..=720))]
+        valid_hours: u32,
+        /// Write a sheet to be printed and cut (HTML, readable by the owner alone) instead of printing codes here.
+        #[arg(long, value_name = "FILE")]
+        sheet: Option<PathBuf>,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 /// `m365`

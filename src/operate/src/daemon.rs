@@ -31,6 +31,7 @@ use crate::admin::{
 };
 use crate::backlog::{self, Backlog, Eta, FrameRate, Meter, Parts, PeerBacklog, Progress, remaining};
 use crate::config::{self, Role, Settings};
+use crate::directory::{self, DirectoryAnswer, DirectoryAsk};
 use crate::exit::{Done, Exit, Failure, chain};
 use crate::layout::Layout;
 use crate::links::{self, LinkChange, LinkTest, LinkTested, Links};
@@ -177,6 +178,9 @@ impl Node {
         data_keys: DataKeys,
         environment: Environment,
     ) -> Result<Self, Failure> {
+        let wrong = |e: microsoft::SettingsError| {
+            Failure::with(Exit::Config, e.to_string(), "correct the section; docs/configuration.md has every key")
+        };
         let config = SiteConfig {
             data_dir: layout.data().to_owned(),
             name: settings.node.name.clone(),
@@ -188,15 +192,16 @@ impl Node {
             data_keys,
             capture: settings.capture.clone(),
             carrier: settings.carrier.clone(),
-            microsoft: settings.microsoft.as_ref().map(microsoft::MicrosoftSettings::read).transpose().map_err(
-                |e| {
-                    Failure::with(
-                        Exit::Config,
-                        e.to_string(),
-                        "correct the section; docs/configuration.md has every key",
-                    )
-                },
-            )?,
+            microsoft: settings
+                .microsoft
+                .as_ref()
+                .map(microsoft::MicrosoftSettings::read)
+                .transpose()
+                .map_err(wrong)?,
+            directory: match &settings.microsoft {
+                Some(section) => section.directory_rules().map_err(wrong)?,
+                None => None,
+            },
         };
         let started = match settings.node.role {
             Role::Edge => Site::start(config, environment).await.map(|site| Self::Edge(Box::new(site))),
@@ -240,6 +245,7 @@ struct Running {
     journal: journal::Journal,
     graph: Option<microsoft::Graph>,
     targets: Option<apply::targets::TargetsHandle>,
+    directory: Option<microsoft::directory::SyncHandle>,
     sign_ins: SignIns,
     rotation: Rotation,
     /// Somebody asked over the admin socket that the node stops.
@@ -343,6 +349,7 @@ impl Running {
             journal: site.journal().clone(),
             graph: site.graph().cloned(),
             targets: site.targets().cloned(),
+            directory: site.directory().cloned(),
             sign_ins: SignIns::default(),
             rotation,
             stop_asked: CancellationToken::new(),
@@ -877,6 +884,10 @@ impl Control for Running {
 
     fn targets(&self, ask: TargetsAsk) -> Result<TargetsAnswer, Failure> {
         targets::answer(self.targets.as_ref(), ask)
+    }
+
+    async fn directory(&self, ask: DirectoryAsk) -> Result<DirectoryAnswer, Failure> {
+        directory::answer(&self.core, self.directory.as_ref(), ask).await
     }
 
     async fn m365(&self, ask: M365Ask) -> Result<M365Answer, Failure> {

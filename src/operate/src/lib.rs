@@ -22,6 +22,7 @@ pub mod config;
 mod daemon;
 pub mod demo;
 pub mod destroy;
+pub mod directory;
 pub mod exit;
 pub mod layout;
 pub mod links;

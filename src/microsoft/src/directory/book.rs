@@ -140,7 +140,7 @@ pub struct BadRecord {
 }
 
 /// What happens next to accounts. Nothing of it was done yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// New accounts.
     pub create: Vec<Planned>,
@@ -157,17 +157,17 @@ pub struct Plan {
 }
 
 /// One person in a [`Plan`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Planned {
     /// `entra:{tid}:{oid}`.
     pub key: String,
     /// User principal name, as far as it is known.
     pub name: String,
     /// Why, for what ends.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<Why>,
     /// When, for what waits.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<UnixMillis>,
 }
 
@@ -179,7 +179,7 @@ impl Plan {
 }
 
 /// What is known of one person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersonView {
     /// `entra:{tid}:{oid}`.
     pub key: String,

@@ -80,7 +80,7 @@ impl Done {
 }
 
 /// How the sync stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncStatus {
     /// How much is known.
     pub sizes: Sizes,
@@ -111,7 +111,7 @@ pub enum Ask {
 }
 
 /// What came of an [`Ask`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// What changed.
     pub done: Done,

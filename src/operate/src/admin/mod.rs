@@ -30,6 +30,7 @@
 //!  POST   /v1/purge              PurgeRequest                             -> {"ids"}
 //!  GET    /v1/purges             Purges
 //!  POST   /v1/courier            CourierAsk                               -> CourierAnswer
+//!  POST   /v1/directory          DirectoryAsk                             -> DirectoryAnswer
 //!  POST   /v1/m365/targets       TargetsAsk                               -> TargetsAnswer
 //!  POST   /v1/m365               M365Ask                                  -> M365Answer
 //! ```
@@ -43,6 +44,7 @@ use model::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use crate::backlog::Backlog;
+use crate::directory::{DirectoryAnswer, DirectoryAsk};
 use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest, LinkTested, Links};
 use crate::m365::{M365Answer, M365Ask};
@@ -201,6 +203,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Makes parcels for a medium, or takes one in.
     fn courier(&self, ask: CourierAsk) -> impl Future<Output = Result<CourierAnswer, Failure>> + Send;
+
+    /// The directory sync, and links for local passwords. A round that has begun goes on when this is dropped.
+    fn directory(&self, ask: DirectoryAsk) -> impl Future<Output = Result<DirectoryAnswer, Failure>> + Send;
 
     /// Signs somebody in to Microsoft 365, or tells who is. Cancel-safe.
     fn m365(&self, ask: M365Ask) -> impl Future<Output = Result<M365Answer, Failure>> + Send;

@@ -18,6 +18,7 @@ use super::{
     AcceptRequest, Control, CourierAsk, EmissionChange, FileRequest, HoldChange, InviteRequest, JoinRequest,
     NewPassword, NewUser, PurgeRequest, Refusal, RemoveRequest, SOCKET, WhyRequest,
 };
+use crate::directory::DirectoryAsk;
 use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest};
 use crate::m365::M365Ask;
@@ -179,6 +180,12 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
             post(|State(c): State<Arc<C>>, body: Body<TargetsAsk>| with(body, |b| blocking(move || c.targets(b)))),
         )
         .route(
+            "/v1/directory",
+            post(|State(c): State<Arc<C>>, body: Body<DirectoryAsk>| {
+                with(body, |b| async move { answer(c.directory(b).await) })
+            }),
+        )
+        .route(
             "/v1/m365",
             post(|State(c): State<Arc<C>>, body: Body<M365Ask>| with(body, |b| async move { answer(c.m365(b).await) })),
         )
@@ -302,6 +309,9 @@ mod tests {
         }
         async fn courier(&self, _: CourierAsk) -> Result<crate::admin::CourierAnswer, Failure> {
             Ok(crate::admin::CourierAnswer::Noted)
+        }
+        async fn directory(&self, _: DirectoryAsk) -> Result<crate::directory::DirectoryAnswer, Failure> {
+            Ok(crate::directory::DirectoryAnswer::Links(Vec::new()))
         }
         async fn m365(&self, _: M365Ask) -> Result<crate::m365::M365Answer, Failure> {
             Ok(crate::m365::M365Answer::Waiting)

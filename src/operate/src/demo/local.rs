@@ -87,6 +87,7 @@ fn config(dir: &Path, side: Side, rate: BitsPerSecond) -> Result<SiteConfig, Dem
         scrub: journal::ScrubSettings::default(),
         data_keys: keyring.map_err(failed("keyring"))?.data_keys(),
         microsoft: None,
+        directory: None,
         capture: CaptureSettings { release: vec![release], directory: true, ..CaptureSettings::default() },
         carrier: CarrierSettings {
             listen: (side == Side::Hub).then_some(any_port),

@@ -3,6 +3,7 @@
 mod backlog;
 mod config;
 mod courier;
+mod directory;
 mod enroll;
 mod export;
 mod file;
@@ -49,6 +50,7 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Journal(verb) => journal::run(&layout, verb),
         Verb::Link(verb) => link::run(&layout, verb),
         Verb::M365(verb) => m365::run(&layout, verb),
+        Verb::Directory(verb) => directory::run(&layout, verb),
         Verb::Courier(verb) => courier::run(&layout, verb),
         Verb::Purge(purge) => purge::run(&layout, purge),
         Verb::Config(verb) => config::run(&layout, verb),
@@ -65,7 +67,9 @@ pub(crate) fn run(cli: Cli) -> Done {
 
 /// Does this verb print JSON, errors too?
 pub(crate) fn wants_json(verb: &Verb) -> bool {
-    use crate::cli::{Config, Courier, Enroll, File, Journal, JournalHold, Keys, Link, M365, PurgeVerb, Quarantine};
+    use crate::cli::{
+        Config, Courier, Directory, Enroll, File, Journal, JournalHold, Keys, Link, M365, PurgeVerb, Quarantine,
+    };
     match verb {
         Verb::Status(format)
         | Verb::Backlog(format)
@@ -89,6 +93,14 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
             ),
         )
         | Verb::Link(Link::Status(format) | Link::List(format) | Link::Test { format, .. })
+        | Verb::Directory(
+            Directory::Status(format)
+            | Directory::Sync { format, .. }
+            | Directory::Plan(format)
+            | Directory::Apply { format, .. }
+            | Directory::Show { format, .. }
+            | Directory::Enroll { format, .. },
+        )
         | Verb::M365(
             M365::SignIn { format, .. }
             | M365::Plan(format)
@@ -177,6 +189,9 @@ mod tests {
             ("m365 people", Exit::NotRunning),
             ("m365 plan", Exit::NotRunning),
             ("m365 retry archive --item 3 --json", Exit::NotRunning),
+            ("directory status", Exit::NotRunning),
+            ("directory plan --json", Exit::NotRunning),
+            ("directory enroll --all --url https://site.example", Exit::NotRunning),
             ("m365 sign-in --json", Exit::NotRunning),
             ("purge --reason spill", Exit::Usage),
             ("hub", Exit::Config),

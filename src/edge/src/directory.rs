@@ -1,0 +1,83 @@
+//! The directory sync's accounts: what the room `microsoft` decides, as the mission core carries it out.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use microsoft::Graph;
+use microsoft::directory::{Batch, DirectorySync, Done, Place, Rules, Sink, SinkError, SyncHandle, SyncOptions};
+use mission::error::AppError;
+use mission::{Core, DirectoryBatch, DirectoryPerson, DirectoryPlace};
+use model::Guid;
+
+use crate::Environment;
+
+/// The sync of this node, and what asks it.
+pub(crate) fn open(graph: Graph, rules: Rules, core: Core, environment: &Environment) -> (DirectorySync, SyncHandle) {
+    let tenant = Guid(*graph.settings().tenant.as_bytes());
+    let Environment { clock, metrics, health } = environment.clone();
+    DirectorySync::new(SyncOptions { graph, sink: Arc::new(Accounts(core)), rules, tenant, clock, metrics, health })
+}
+
+/// The core as the sync sees it.
+pub(crate) struct Accounts(pub(crate) Core);
+
+impl Sink for Accounts {
+    fn load(&self) -> Result<Vec<(String, Vec<u8>)>, SinkError> {
+        self.0.directory_kept().map_err(|e| SinkError(e.to_string()))
+    }
+
+    fn absent(&self, places: &BTreeSet<Place>) -> Result<BTreeSet<Place>, SinkError> {
+        let places = places.iter().map(theirs).collect();
+        Ok(self.0.directory_absent(&places).map_err(failed)?.into_iter().map(ours).collect())
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<Done, SinkError> {
+        let people = batch.people.iter().map(|(key, wanted)| DirectoryPerson {
+            key: *key,
+            alias: wanted.alias.clone(),
+            email: wanted.email.clone(),
+            first_name: wanted.first_name.clone(),
+            last_name: wanted.last_name.clone(),
+            position: wanted.position.clone(),
+            locale: wanted.locale.clone(),
+            active: wanted.active,
+            places: wanted.places.iter().map(theirs).collect(),
+        });
+        let batch = DirectoryBatch { people: people.collect(), keep: batch.keep.clone() };
+        let done = self.0.apply_directory(&batch).map_err(failed)?;
+        Ok(Done {
+            created: done.created,
+            changed: done.changed,
+            disabled: done.disabled,
+            restored: done.restored,
+            joined: done.joined,
+            left: done.left,
+            full: done.missing.into_iter().map(ours).collect(),
+        })
+    }
+}
+
+fn failed(error: AppError) -> SinkError {
+    SinkError(match error.detailed_error.is_empty() {
+        true => error.message.into_owned(),
+        false => format!("{} ({})", error.message, error.detailed_error),
+    })
+}
+
+fn theirs(place: &Place) -> DirectoryPlace {
+    let team = place.team.clone();
+    match place.channel.clone() {
+        None => DirectoryPlace::Team(team),
+        Some(channel) => DirectoryPlace::Channel { team, channel },
+    }
+}
+
+fn ours(place: DirectoryPlace) -> Place {
+    match place {
+        DirectoryPlace::Team(team) => Place { team, channel: None },
+        DirectoryPlace::Channel { team, channel } => Place { team, channel: Some(channel) },
+    }
+}
+
+#[cfg(test)]
+mod tests;
