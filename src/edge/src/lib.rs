@@ -21,6 +21,7 @@ mod mirror;
 mod scrub;
 mod site;
 mod space;
+mod tab;
 
 pub use figures::{Equation, FigureError};
 pub use keyring::open_keyring;

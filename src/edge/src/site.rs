@@ -22,8 +22,8 @@ use keys::{
     SealingKey, TokenError,
 };
 use microsoft::directory::SyncHandle;
-use microsoft::{Graph, GraphSettings, TokioTimer};
-use mission::http::{ApiState, HttpSettings};
+use microsoft::{Graph, GraphSettings, PackageError, TokioTimer};
+use mission::http::HttpSettings;
 use mission::ws::WsHub;
 use mission::{Core, CoreOptions, CoreSettings};
 use model::{Clock, Entry, EntryId, Epoch, HybridClock, Id, NodeId, Outcome, Precedence, RangeSet, Sensitive};
@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::{directory, figures, microsoft365, mirror, scrub, space};
+use crate::{directory, figures, microsoft365, mirror, scrub, space, tab};
 
 /// Time that the rooms get to finish once asked to. What is acknowledged is durable whatever happens after.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
@@ -118,6 +118,9 @@ pub enum StartError {
     /// The way to Microsoft 365.
     #[error(transparent)]
     Microsoft(#[from] microsoft::SettingsError),
+    /// The tab in Teams and Outlook.
+    #[error(transparent)]
+    Tab(#[from] PackageError),
     /// A hub without a place to be reached at.
     #[error("a hub needs an address at which edges reach it; nothing was started")]
     NoListener,
@@ -137,6 +140,10 @@ impl StartError {
             Self::Listen { .. } => "set api.listen to a free address and port of this machine".to_owned(),
             Self::Targets(e) => e.next_step().to_owned(),
             Self::Microsoft(_) => "correct section [microsoft]; `holdfast config check` tells what is wrong".to_owned(),
+            Self::Tab(_) => {
+                "correct section [microsoft.app] and http.site_url; `holdfast config check` tells what is wrong"
+                    .to_owned()
+            }
             Self::NoListener => "set carrier.listen, e.g. `0.0.0.0:7800`".to_owned(),
         }
     }
@@ -342,7 +349,8 @@ impl Site {
         let stop = site.stop.child_token();
         let (journal, carrier) = (site.journal.clone(), site.carrier.clone());
         site.spawn("scrub", scrub::keep(journal, site.config.scrub, carrier, site.environment.clone(), stop));
-        let state = ApiState::new(site.core.clone(), site.sockets.clone(), site.config.http.clone())
+        let http = site.config.http.clone();
+        let state = tab::api(&site.core, &site.sockets, http, site.graph.as_ref())?
             .with_metrics(Arc::clone(&site.environment.metrics));
         if is_hub {
             let (core, journal, carrier) = (site.core.clone(), site.journal.clone(), site.carrier.clone());

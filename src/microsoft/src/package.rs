@@ -112,7 +112,6 @@ pub struct TeamsApp {
 
 /// Why there can be no package. Nothing was written.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum PackageError {
     /// The site has no address that Teams would open.
     #[error("http.site_url is `{0}`; Teams opens only https addresses with a name that its clients can resolve")]
@@ -163,6 +162,11 @@ impl TeamsApp {
     /// Id of the Teams app.
     pub fn id(&self) -> Uuid {
         self.settings.id.unwrap_or_else(|| self.derived_id("teams app"))
+    }
+
+    /// File with the library of the host applications.
+    pub fn library(&self) -> &std::path::Path {
+        &self.settings.library
     }
 
     /// The same for the same site always.

@@ -12,6 +12,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::cloud::{Cloud, Hosts};
+use crate::package::AppSettings;
 use crate::targets::TargetSettings;
 
 /// Section `[microsoft]`. Without the section nothing of this room runs.
@@ -47,6 +48,8 @@ pub struct MicrosoftSettings {
     pub proxy: Option<String>,
     /// Ceiling of what is sent to Microsoft.
     pub rate: Option<BitsPerSecond>,
+    /// The tab in Teams and Outlook; without the section there is none.
+    pub app: Option<AppSettings>,
     /// Seconds between probes while the state does not change.
     #[serde(default = "probe_seconds")]
     pub probe_seconds: u32,
@@ -114,6 +117,8 @@ pub struct GraphSettings {
     pub proxy: Option<Url>,
     /// Ceiling of what is sent.
     pub rate: Option<BitsPerSecond>,
+    /// The tab in Teams and Outlook.
+    pub app: Option<AppSettings>,
     /// Between probes while the state does not change.
     pub probe_every: Duration,
     /// How long the last signing keys are believed while Entra is not reachable.
@@ -158,6 +163,7 @@ impl MicrosoftSettings {
             roots: self.roots_file.as_deref().map(|path| certificates("roots_file", path)).transpose()?,
             proxy,
             rate: self.rate,
+            app: self.app.clone(),
             probe_every: Duration::from_secs(self.probe_seconds.into()),
             keys_stale_max: Duration::from_secs(u64::from(self.keys_stale_hours) * 3600),
         })

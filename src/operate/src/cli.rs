@@ -84,6 +84,9 @@ pub enum Verb {
     /// The configuration file.
     #[command(subcommand)]
     Config(Config),
+    /// The site as a tab in Teams and Outlook.
+    #[command(subcommand)]
+    Teams(Teams),
     /// The keys that seal the journal on disk.
     #[command(subcommand)]
     Keys(Keys),
@@ -98,6 +101,20 @@ pub enum Verb {
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+    },
+}
+
+/// `teams`
+#[derive(Debug, Subcommand)]
+pub enum Teams {
+    /// Write the app's package, and print what has to be registered in Entra for it.
+    Package {
+        /// Where the package goes.
+        #[arg(long, default_value = "holdfast-teams.zip", value_name = "FILE")]
+        output: std::path::PathBuf,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
     },
 }
 

@@ -10,6 +10,7 @@ pub mod reference;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use microsoft::PackageError;
 use serde::Deserialize;
 
 pub use problem::{Problem, Source};
@@ -243,10 +244,33 @@ fn check(settings: &Settings, at: &dyn Fn(&str, String) -> Problem) -> Vec<Probl
         problems.push(at(key, message));
     }
     if let Some(section) = &settings.microsoft {
-        let read = [section.read().err(), section.directory.read().err()];
-        problems.extend(read.into_iter().flatten().map(|e| at(&format!("microsoft.{}", e.key), e.problem)));
+        let read = section.read();
+        let directory = section.directory.read().err();
+        let wrong = [read.as_ref().err(), directory.as_ref()];
+        problems.extend(wrong.into_iter().flatten().map(|e| at(&format!("microsoft.{}", e.key), e.problem.clone())));
+        problems.extend(read.ok().and_then(|read| check_app(&read, settings.http.site_url.as_deref(), at)));
     }
     problems
+}
+
+/// The tab in Teams and Outlook.
+fn check_app(
+    read: &microsoft::GraphSettings,
+    site_url: Option<&str>,
+    at: &dyn Fn(&str, String) -> Problem,
+) -> Option<Problem> {
+    let app = read.app.clone()?;
+    if !app.library.is_file() {
+        let problem =
+            format!("{} is no file; it is part of the npm package @microsoft/teams-js", app.library.display());
+        return Some(at("microsoft.app.library", problem));
+    }
+    let problem = microsoft::TeamsApp::new(app, read.client, site_url.unwrap_or_default()).err()?;
+    let key = match &problem {
+        PackageError::Setting { key, .. } => format!("microsoft.app.{key}"),
+        PackageError::Site(_) => "http.site_url".to_owned(),
+    };
+    Some(at(&key, problem.to_string()))
 }
 
 #[cfg(test)]
@@ -324,6 +348,30 @@ mod tests {
         let read = settings.microsoft.unwrap().read().unwrap();
         assert_eq!(read.hosts.graph.as_str(), "https://graph.microsoft.com/");
         assert_eq!(read.hosts.default_scope(), "https://graph.microsoft.com/.default");
+    }
+
+    #[test]
+    fn what_teams_would_not_open_is_told_before_anything_starts() {
+        let with = |site: &str, more: &str, library: &str| {
+            format!(
+                "[http]\n{site}\n[microsoft]\ntenant = \"11111111-2222-4333-8444-555555555555\"\n\
+                 client = \"66666666-2222-4333-8444-555555555555\"\n[microsoft.app]\nlibrary = \"{library}\"\n\
+                 developer = \"Task Force\"\nwebsite = \"https://example.org\"\nprivacy = \"https://example.org/p\"\n\
+                 terms = \"https://example.org/t\"\n{more}\n"
+            )
+        };
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let site = "site_url = \"https://chat.example.org\"";
+        for (rest, said) in [
+            (with(site, "", "/nowhere/teams.js"), "/nowhere/teams.js is no file"),
+            (with("", "", file), "Teams opens only https addresses"),
+            (with("site_url = \"https://192.0.2.1\"", "", file), "Teams opens only https addresses"),
+            (with(site, "version = \"1\"", file), "no version such as 1.0.0"),
+        ] {
+            let found = problems(&rest);
+            assert!(found[0].message.contains(said), "{rest}: {}", found[0].message);
+        }
+        assert!(parse(Path::new("f"), &format!("{NODE}{}", with(site, "", file))).is_ok());
     }
 
     #[test]

