@@ -69,11 +69,11 @@ impl Proxy {
 }
 
 impl Core {
-    /// Sends notifications to mobile devices until `stop`; returns at once where no push proxy is configured.
+    /// Sends notifications to mobile devices until `stop`; none where no push proxy is configured.
     ///
     /// Cancel-safe: what was handed over and not noted is handed over again.
     pub async fn keep_pushing(self, metrics: Arc<Metrics>, stop: CancellationToken) {
-        let Some(proxy) = Proxy::of(&self) else { return };
+        let Some(proxy) = Proxy::of(&self) else { return stop.cancelled().await };
         let mut changed = self.0.push_changed.subscribe();
         let mut retry = RETRY_MIN;
         loop {
