@@ -143,6 +143,8 @@ impl World {
             roots: Some(certificates(sim.ca_pem())),
             proxy: None,
             rate: None,
+            targets: Vec::new(),
+            app: None,
             probe_every: Duration::from_secs(60),
             keys_stale_max: Duration::from_secs(3600),
         };
