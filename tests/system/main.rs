@@ -29,5 +29,6 @@ mod relay;
 mod simulate;
 mod storage;
 mod surface;
+mod tab;
 mod upkeep;
 mod world;

@@ -149,6 +149,7 @@ impl World {
             roots: Some(vec![CertificateDer::from_pem_slice(sim.ca_pem().as_bytes()).unwrap()]),
             proxy: None,
             rate: None,
+            app: None,
             probe_every: Duration::from_millis(100),
             keys_stale_max: Duration::from_secs(3600),
         };

@@ -684,8 +684,12 @@ fn page(state: &ApiState, status: StatusCode) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
-    let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'self'");
+    let ancestors = state.frame_ancestors();
+    if ancestors.is_empty() {
+        headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    }
+    let policy = format!("default-src 'none'; frame-ancestors 'self' {ancestors}");
+    let policy = HeaderValue::from_str(policy.trim_end()).unwrap_or(HeaderValue::from_static("frame-ancestors 'self'"));
     headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     response
 }

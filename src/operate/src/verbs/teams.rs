@@ -27,13 +27,14 @@ pub(super) fn run(layout: &Layout, Teams::Package { output: path, format }: Team
     let app = app_of(&settings)?;
     let failed = |e: &std::io::Error| Failure::io("writing", &path, e);
     let opened = OpenOptions::new().write(true).create_new(true).open(&path);
-    let mut file = opened.map_err(|e| match e.kind() {
-        std::io::ErrorKind::AlreadyExists => Failure::new(
+    let exists = || {
+        Failure::new(
             format!("{} exists; nothing was written", path.display()),
             "name a file that does not exist, or move that one away",
-        ),
-        _ => failed(&e),
-    })?;
+        )
+    };
+    let mut file =
+        opened.map_err(|e| if e.kind() == std::io::ErrorKind::AlreadyExists { exists() } else { failed(&e) })?;
     file.write_all(&app.zip()).and_then(|()| file.sync_all()).map_err(|e| failed(&e))?;
     let registration = app.registration();
     match format.json {

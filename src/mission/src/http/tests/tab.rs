@@ -56,6 +56,10 @@ async fn the_page_may_be_framed_by_the_hosts_and_loads_nothing_from_elsewhere() 
     let html = std::str::from_utf8(&page.body).unwrap();
     assert!(html.contains("data-hosts=\"[&quot;https://teams.example&quot;]\""), "{html}");
     assert!(html.contains("<h1>Test site</h1>") && !html.contains("=\"http"), "{html}");
+    // Where the tab leads to.
+    let front = site.get("/", &[]).await;
+    assert_eq!(front.header("x-frame-options"), "");
+    assert!(front.header("content-security-policy").ends_with("https://teams.example"));
     let plain = site.get("/holdfast/tab", &[]).await;
     assert!(plain.cookies().is_empty(), "no browser takes such a cookie without TLS");
 
