@@ -306,8 +306,10 @@ pub(crate) fn unreact(call: &Call) -> AppResult<Reply> {
     Reply::ok()
 }
 
+/// `null` for none, as in the original.
 pub(crate) fn reactions(call: &Call) -> AppResult<Reply> {
-    Reply::json(&call.core().reactions(call.session()?, call.id("post_id")?)?)
+    let reactions = call.core().reactions(call.session()?, call.id("post_id")?)?;
+    Reply::json(&Some(reactions).filter(|reactions| !reactions.is_empty()))
 }
 
 pub(crate) fn reactions_of_posts(call: &Call) -> AppResult<Reply> {

@@ -363,6 +363,16 @@ async fn a_post_is_edited_answered_reacted_to_pinned_and_deleted() {
     assert_eq!(site.post("/api/v4/reactions", &bob, foreign).await.status, 403);
     let mine = format!("/api/v4/users/me/posts/{}/reactions/%2B1", post["id"].as_str().unwrap());
     assert_eq!(site.request(&Method::DELETE, &mine, &bob, "").await.status, 200);
+    assert_eq!(site.get(&format!("{path}/reactions"), &bob).await.text(), "null", "as the real server has it");
+
+    let none = "x".repeat(26);
+    let by_ids = site.post("/api/v4/posts/ids", &bob, json!([post["id"], none]).to_string()).await;
+    assert_eq!(
+        (by_ids.status, &by_ids.json[0]["id"], by_ids.json.as_array().map(Vec::len)),
+        (200, &post["id"], Some(1))
+    );
+    let by_ids = site.post("/api/v4/posts/ids", &bob, json!([none]).to_string()).await;
+    assert_eq!((by_ids.status, by_ids.id()), (404, "app.post.get.app_error"));
 
     assert_eq!(site.post(&format!("{path}/pin"), &bob, "").await.status, 200);
     let pinned = site.get(&format!("/api/v4/channels/{}/pinned", world.channel), &bob).await.json;
