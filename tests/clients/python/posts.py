@@ -33,6 +33,8 @@ def writing(scene):
     same("delete_post", ann.posts.delete_post(gone["id"])["status"], "OK")
     same("its event", ears.hear("post_deleted")["post"]["id"], gone["id"])
     refused("get_post of a deleted one", ResourceNotFound, lambda: ann.posts.get_post(gone["id"]))
+    left, = ben.posts.get_posts_by_ids([gone["id"]])
+    same("get_posts_by_ids of a deleted one has no text", (left["delete_at"] > 0, left["message"]), (True, ""))
     refused("create_post in no channel", NotEnoughPermissions, lambda: ann.posts.create_post("x" * 26, "m"))
     refused("create_post that is too long", InvalidOrMissingParameters,
             lambda: ann.posts.create_post(scene.channel, "x" * 17000))
@@ -61,6 +63,7 @@ def reading(scene):
     refused("get_posts_for_channel of a stranger", NotEnoughPermissions,
             lambda: scene.someone("eve").posts.get_posts_for_channel(channel))
     same("get_posts_by_ids", {p["id"] for p in ben.posts.get_posts_by_ids(ids[:2])}, set(ids[:2]))
+    refused("get_posts_by_ids of none", ResourceNotFound, lambda: ben.posts.get_posts_by_ids(["x" * 26]))
 
     ben.channels.view_channel("me", channel)
     new = ann.posts.create_post(channel, "Entry 6")["id"]
@@ -71,7 +74,7 @@ def reading(scene):
 def reactions(scene):
     ann, ben = scene.ann, scene.ben
     post = ann.posts.create_post(scene.channel, "Who is there?")["id"]
-    same("get_reactions of none", ben.reactions.get_reactions(post) or [], [])
+    same("get_reactions of none is null", ben.reactions.get_reactions(post), None)
     ears = Ears(ann)
     made = ben.reactions.save_reaction({"user_id": ben.client.userid, "post_id": post, "emoji_name": "wave"})
     same("save_reaction", (made["emoji_name"], made["create_at"] > 0), ("wave", True))
