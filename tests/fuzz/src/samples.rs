@@ -11,8 +11,8 @@ use keys::{NodeKey, SealingKey};
 use link::{Lane, Now, ReceiverState, SenderState, Session, SessionConfig};
 use model::event::{AcknowledgementState, BookmarkState, FileState, FileStub, PostState, ReactionState, UserState};
 use model::{
-    ChunkName, Disk as _, EntraKey, Entry, EntryId, Epoch, Event, Guid, Header, Hlc, Id, LocalPos, Manifest, NodeId, OpenMode, Outcome,
-    Outgoing, Precedence, Seq, SourcePosition, UnixMillis, Version,
+    ChunkName, Disk as _, EntraKey, Entry, EntryId, Epoch, Event, Guid, Header, Hlc, Id, LocalPos, Manifest, NodeId,
+    OpenMode, Outcome, Outgoing, Precedence, Seq, SourcePosition, UnixMillis, Version,
 };
 use simkit::{PretendDisk, VirtualClock};
 use wire::chunk::{Namer, build_manifest};
