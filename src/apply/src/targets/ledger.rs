@@ -177,7 +177,7 @@ pub enum As {
     Item {
         /// Unplaced or planned.
         state: State,
-        /// Ordering domain; empty while unplaced.
+        /// Ordering domain; the channel's id while unplaced.
         lane: String,
         /// What it is about.
         object: String,
@@ -363,6 +363,14 @@ impl Ledger {
     /// Items whose channel was not known when they were read, oldest first.
     pub fn unplaced(&self, target: &str, max: usize) -> Result<Vec<Item>, LedgerError> {
         self.items("target = ?1 AND state = 0 ORDER BY pos LIMIT ?2", params![target, max as i64])
+    }
+
+    /// Channels of these.
+    pub fn unplaced_channels(&self, target: &str) -> Result<BTreeSet<String>, LedgerError> {
+        let sql = "SELECT DISTINCT lane FROM items WHERE target = ?1 AND state = 0";
+        let mut statement = self.db.prepare_cached(sql)?;
+        let channels = statement.query_map([target], |r| r.get(0))?.collect::<Result<_, _>>()?;
+        Ok(channels)
     }
 
     /// The item's channel is known now, or its end is.

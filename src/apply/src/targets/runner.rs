@@ -3,7 +3,7 @@
 //! A step makes at most one request that changes something. Before it the ledger says `sending`; after it what stands there.
 //! Steps of one target follow each other, so nothing of it is ever under way twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -160,6 +160,7 @@ impl Runner {
                 let now = shared.now();
                 let mut read = Vec::new();
                 let mut orders = Vec::new();
+                let mut waiting = shared.lock().unplaced_channels(&target.name)?;
                 for one in &listed {
                     let header = &one.entry.header;
                     let as_what = match wire::decode_event(&one.entry) {
@@ -174,7 +175,10 @@ impl Runner {
                                 deletes: false,
                             })
                         }
-                        Ok(event) => as_what(shared, &target, header, &event, now)?,
+                        Ok(event) => {
+                            let found = as_what(shared, &target, header, &event, now)?;
+                            in_turn(found, channel_of(&event), &mut waiting)
+                        }
                     };
                     read.push(Read {
                         id: header.id,
@@ -207,6 +211,7 @@ impl Runner {
                 let items = shared.lock().unplaced(&target.name, BATCH)?;
                 let now = shared.now();
                 let mut left = false;
+                let mut waiting = BTreeSet::new();
                 for item in items {
                     let listed = shared.options.journal.show(Which::Id(item.id))?;
                     let event = listed.as_ref().and_then(|l| wire::decode_event(&l.entry).ok());
@@ -217,7 +222,7 @@ impl Runner {
                     let is_open = matches!(&placed, As::Item { state: State::Unplaced, .. });
                     let placed = match is_open && now.0 - item.at.0 > PLACE_WITHIN_MS {
                         true => As::Withheld(Why::UnknownChannel),
-                        false => placed,
+                        false => in_turn(placed, event.as_ref().and_then(channel_of), &mut waiting),
                     };
                     left |= matches!(&placed, As::Item { state: State::Unplaced, .. });
                     shared.lock().place(&target.name, &item, &placed)?;
@@ -962,6 +967,24 @@ fn planned(taken: &Taken) -> As {
     }
 }
 
+/// Behind something whose channel was not known, what follows in that channel waits too, although the channel has become
+/// known meanwhile: else a reply or reaction would come before its post. `waiting` are the channels that something waits for.
+fn in_turn(found: As, channel: Option<Id>, waiting: &mut BTreeSet<String>) -> As {
+    let (As::Item { state, object, .. }, Some(channel)) = (&found, channel) else { return found };
+    let channel = channel.to_string();
+    if *state == State::Unplaced {
+        waiting.insert(channel);
+        return found;
+    }
+    match waiting.contains(&channel) {
+        true => {
+            let object = object.clone();
+            As::Item { state: State::Unplaced, lane: channel, object, post: None, deletes: false }
+        }
+        false => found,
+    }
+}
+
 /// What becomes of an entry at a target, as far as is known now.
 fn as_what(
     shared: &Shared,
@@ -985,7 +1008,10 @@ fn as_what(
         Route::Take(taken) => planned(&taken),
         Route::Withhold(why) => As::Withheld(why),
         Route::Missing(what) => As::Missing(what),
-        Route::Unplaced => As::Item { state: State::Unplaced, lane: String::new(), object, post: None, deletes: false },
+        Route::Unplaced => {
+            let lane = channel_of(event).map_or_else(String::new, |channel| channel.to_string());
+            As::Item { state: State::Unplaced, lane, object, post: None, deletes: false }
+        }
         // Not of here: an order is taken in as one.
         Route::Purge => As::Ended(Outcome::Quarantined),
     })
@@ -1180,4 +1206,26 @@ fn file_bytes(shared: &Shared, id: model::EntryId) -> Result<u64, TargetError> {
         Ok(Event::File(state)) => state.stub.size,
         Ok(_) | Err(_) => 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_in_a_channel_waits_behind_what_was_read_before_the_channel_was_known() {
+        let [new, known] = [1, 2].map(|n| Id::from_block([n; 16]));
+        let item = |state| As::Item { state, lane: "a/b".into(), object: "x".into(), post: None, deletes: false };
+        let state_of = |found: As| match found {
+            As::Item { state, .. } => state,
+            As::Ended(_) | As::Withheld(_) | As::Missing(_) => panic!("it ended"),
+        };
+        let mut waiting = BTreeSet::new();
+        assert_eq!(state_of(in_turn(item(State::Unplaced), Some(new), &mut waiting)), State::Unplaced);
+        assert_eq!(state_of(in_turn(item(State::Planned), Some(new), &mut waiting)), State::Unplaced);
+        assert_eq!(state_of(in_turn(item(State::Planned), Some(known), &mut waiting)), State::Planned);
+        assert_eq!(state_of(in_turn(item(State::Planned), None, &mut waiting)), State::Planned);
+        assert!(matches!(in_turn(As::Withheld(Why::Label), Some(new), &mut waiting), As::Withheld(Why::Label)));
+        assert_eq!(waiting, BTreeSet::from([new.to_string()]));
+    }
 }
