@@ -399,6 +399,11 @@ impl Node {
         self.command(args).output().expect("the binary runs")
     }
 
+    /// Begins a verb that goes on for a while; its output can be read meanwhile.
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::piped()).spawn().expect("the binary runs")
+    }
+
     /// Tries to start a second process beside the running one.
     pub(crate) async fn run_a_second(&self) -> Output {
         let mut command = tokio::process::Command::from(self.command(&[self.role.verb()]));
