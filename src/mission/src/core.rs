@@ -360,10 +360,11 @@ impl Core {
             sessions_ended: Vec::new(),
             late_threads: BTreeMap::new(),
             outbox_rows: 0,
+            pushes_noted: false,
         };
         let value = f(&mut tx)?;
         tx.tell_late_threads()?;
-        let Tx { db, last_at, last_change, broadcasts, sessions_ended, outbox_rows, .. } = tx;
+        let Tx { db, last_at, last_change, broadcasts, sessions_ended, outbox_rows, pushes_noted, .. } = tx;
         db.commit()?;
         writer.last_at = last_at;
         writer.last_change = last_change;
@@ -375,6 +376,9 @@ impl Core {
         }
         if outbox_rows > 0 {
             self.0.outbox_changed.send_modify(|n| *n += outbox_rows);
+        }
+        if pushes_noted {
+            self.0.push_changed.send_modify(|n| *n += 1);
         }
         Ok(value)
     }
@@ -430,6 +434,8 @@ pub(crate) struct Tx<'a> {
     /// Threads that got late replies, with their channels.
     pub(crate) late_threads: BTreeMap<Id, Id>,
     outbox_rows: u64,
+    /// Notifications changed; whoever sends them is told after the commit, or would look before there is something.
+    pub(crate) pushes_noted: bool,
 }
 
 impl Tx<'_> {

@@ -118,6 +118,10 @@ pub(crate) fn render(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> rusql
         }
         let mut props = row.props_map();
         integrations::hide_actions(&mut props);
+        if row.delete_at > 0 {
+            // What an integration said is in the props.
+            props.retain(|key, _| key == "deleteBy");
+        }
         if row.arrived_at > 0 {
             let origin = node_name(core, db, row.origin)?;
             let late = json!({ "late": true, "origin": origin, "arrived_at": row.arrived_at });
@@ -139,7 +143,7 @@ pub(crate) fn render(core: &Inner, db: &Connection, rows: Vec<PostRow>) -> rusql
             message: if row.delete_at == 0 { row.message } else { String::new() },
             kind: row.kind,
             props,
-            hashtags: row.hashtags,
+            hashtags: if row.delete_at == 0 { row.hashtags } else { String::new() },
             file_ids: if row.delete_at == 0 { row.file_ids } else { Vec::new() },
             pending_post_id: String::new(),
             has_reactions: !metadata.reactions.is_empty(),
@@ -379,7 +383,7 @@ impl Tx<'_> {
             }
             let followers = followers_to_notify(&self.db, c, row, &counted.mentioned)?;
             add_followers(&mut broadcast.per_user, &followers);
-            self.note_pushes(c, row, &counted.mentioned, &followers)?;
+            self.note_pushes(c, row, &counted.mentioned)?;
         }
         self.tell(broadcast);
         if !late {

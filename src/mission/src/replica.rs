@@ -31,7 +31,7 @@ use crate::posts::{is_join_leave, node_name, post_row_by_id};
 use crate::rows::{ChannelRow, PostRow, TeamRow, all, exists, get, id_array, node, run, text, to_json, user};
 use crate::teams::{member_of_team, team_member_ids, team_row_by_id};
 use crate::types::{FileInfo, Priority, Reaction, Team};
-use crate::users::{new_row, user_row_by_id};
+use crate::users::{new_row, user_row_by_entra, user_row_by_id};
 
 /// Access to replication, from [`Core::replica`].
 #[derive(Clone)]
@@ -457,8 +457,14 @@ impl Tx<'_> {
         u.position.clone_from(&s.position);
         u.locale.clone_from(&s.locale);
         u.is_bot = s.is_bot;
-        // A node that knows nothing of Entra leaves it out; whoever once had a key keeps it.
-        row.entra = s.entra.or(row.entra);
+        // Who somebody is in Entra lets them in at the tab: it comes with the account and never to one that is there, nor to a
+        // second one, or a node in wrong hands could open anybody's account to a person of its own.
+        if fresh || was_placeholder {
+            row.entra = match s.entra {
+                Some(key) if user_row_by_entra(&self.db, key)?.is_none() => Some(key),
+                Some(_) | None => None,
+            };
+        }
         self.put_user(&row)?;
         if s.delete_at.0 > 0 {
             run(&self.db, "DELETE FROM sessions WHERE user_id = ?1", [s.id.as_str()])?;
@@ -1241,17 +1247,23 @@ mod tests {
         let (a, b, alice, _, _) = pair();
         let (tid, oid) = ("00112233-4455-6677-8899-aabbccddeeff", "ffeeddcc-bbaa-9988-7766-554433221100");
         assert_eq!(b.core.user_by_entra(tid, oid).unwrap_err().status_code, 404);
-        let linked: Result<(), StoreError> = a.core.write(|tx| {
-            let mut row = user_row_by_id(&tx.db, alice.user_id)?.unwrap();
-            let before = row.version;
-            row.entra = format!("entra:{tid}:{oid}").parse().ok();
-            Ok(tx.save_user(&mut row, Some(before))?)
-        });
-        linked.unwrap();
+        let person = crate::DirectoryPerson {
+            key: format!("entra:{tid}:{oid}").parse().unwrap(),
+            alias: "dora".to_owned(),
+            email: "dora@example.org".to_owned(),
+            first_name: "Dora".to_owned(),
+            last_name: String::new(),
+            position: String::new(),
+            locale: "en".to_owned(),
+            active: true,
+            places: BTreeSet::new(),
+        };
+        a.core.apply_directory(&crate::DirectoryBatch { people: vec![person], keep: Vec::new() }).unwrap();
+        let dora = a.core.user_by_entra(tid, oid).unwrap().id;
         let sent = a.drain();
         b.apply(&sent);
         let there = b.core.user_by_entra(&tid.to_uppercase(), oid).unwrap();
-        assert_eq!((there.id, there.auth_data.as_deref()), (alice.user_id, Some(oid)));
+        assert_eq!((there.id, there.auth_data.as_deref()), (dora, Some(oid)));
         assert_eq!(there.auth_service, "office365", "no password here: the account is Entra's alone");
         for (tid, oid) in [(oid, tid), ("", ""), ("' OR 1=1 --", oid)] {
             assert_eq!(b.core.user_by_entra(tid, oid).unwrap_err().status_code, 404);
@@ -1265,6 +1277,27 @@ mod tests {
         let incoming = Incoming { id: next, event: Event::User(state), content: None };
         assert!(applied(&b.core.replica().apply(vec![incoming]).unwrap()));
         assert_eq!(b.core.user_by_entra(tid, oid).unwrap().position, "mechanic");
+
+        // A node in wrong hands says that alice is somebody of its own, and that somebody of its own is dora.
+        let known = b.core.read(|db| user_row_by_id(db, alice.user_id)).unwrap().unwrap();
+        let (mine, later) = ("99999999-4455-6677-8899-aabbccddeeff", model::Hlc(known.version.at.0 + (1 << 30)));
+        let state = |user: Id, create_at: i64, key: &str| {
+            let Some(Event::User(mut state)) = sent.last().map(|s| s.event.clone()) else { panic!("a user") };
+            (state.id, state.create_at, state.entra) = (user, UnixMillis(create_at), key.parse().ok());
+            state.username = format!("u{create_at}");
+            state.version.at = later;
+            Event::User(state)
+        };
+        let forged = [
+            state(alice.user_id, known.user.create_at, &format!("entra:{tid}:{mine}")),
+            state("00000000000000000000000009".parse().unwrap(), 1, &format!("entra:{tid}:{oid}")),
+        ];
+        for (n, event) in forged.into_iter().enumerate() {
+            let id = EntryId { seq: model::Seq::new(id.seq.get() + 2 + n as u64).unwrap(), ..id };
+            assert!(applied(&b.core.replica().apply(vec![Incoming { id, event, content: None }]).unwrap()));
+        }
+        assert_eq!(b.core.user_by_entra(tid, mine).unwrap_err().status_code, 404, "no key to an account that is there");
+        assert_eq!(b.core.user_by_entra(tid, oid).unwrap().id, dora, "no second account for a key");
     }
 
     /// One thing that someone does at one of two nodes.

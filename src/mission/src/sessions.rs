@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::access::{may, require, require_self};
 use crate::core::{Core, random_id};
 use crate::error::{AppError, AppResult};
+use crate::push::DEVICE_ID_BYTES_MAX;
 use crate::rows::{UserRow, all, get, id, run, team_member, to_json, user_row};
 use crate::types::{ClientInfo, Login, Session, StringMap, User, UserAccessToken};
 use crate::users::{password_matches, require_user};
@@ -69,6 +70,9 @@ impl Core {
         };
         if login.password.is_empty() {
             return refuse("api.user.login.blank_pwd.app_error", "Password field must not be blank.", 400);
+        }
+        if login.device_id.len() > DEVICE_ID_BYTES_MAX {
+            return Err(AppError::body_param("login", "device_id"));
         }
         let sql = "SELECT * FROM users WHERE (?1 <> '' AND id = ?1) OR (?1 = '' AND (username = ?2 OR email = ?2))
                    ORDER BY password = '' LIMIT 1";

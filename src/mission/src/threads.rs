@@ -361,6 +361,12 @@ fn hears(db: &Connection, user: Id) -> rusqlite::Result<bool> {
     exists(db, sql, [user.as_str()])
 }
 
+/// Who follows the post's thread and could hear of it, whatever they want to hear.
+pub(crate) fn followers_with_sessions(db: &Connection, c: &Channel, row: &PostRow) -> rusqlite::Result<Vec<Id>> {
+    let Some(thread) = row.root_id else { return Ok(Vec::new()) };
+    Ok(listening_followers(db, c.id, thread)?.into_iter().map(|follower| follower.user).collect())
+}
+
 fn listening_followers(db: &Connection, channel: Id, thread: Id) -> rusqlite::Result<Vec<Follower>> {
     // In this order: followers are few, members may be many.
     let sql = "SELECT t.user_id, t.last_viewed, t.unread_mentions FROM thread_members t

@@ -455,7 +455,7 @@ impl Core {
     }
 
     /// As [`Core::user`], by what Entra calls them: claims `tid` and `oid`. Where two nodes made accounts for one person before
-    /// they met, an active one goes before a deactivated one, and the older before the newer.
+    /// they met, it is at each node the one that it knew first.
     ///
     /// # Errors
     /// 404 when nobody has that key, also for texts that are no GUIDs.

@@ -33,6 +33,7 @@ use crate::error::{AppError, AppResult};
 use crate::outgoing::address::{Allowed, target};
 use crate::posts::{is_join_leave, post_row_by_id};
 use crate::rows::{PostRow, all, count, get, id, nth_id, run, text};
+use crate::threads::followers_with_sessions;
 use crate::types::{Channel, Session, StringMap};
 
 /// What an operator sets about notifications to mobile devices, the table `[core.push]`.
@@ -197,13 +198,7 @@ fn is_wanted(own: &StringMap, here: &StringMap, kind: &str, mentioned: bool, fol
 
 impl Tx<'_> {
     /// Notes for whom a new post is to be shown on their devices.
-    pub(crate) fn note_pushes(
-        &mut self,
-        c: &Channel,
-        row: &PostRow,
-        mentioned: &BTreeSet<Id>,
-        followers: &[Id],
-    ) -> rusqlite::Result<()> {
+    pub(crate) fn note_pushes(&mut self, c: &Channel, row: &PostRow, mentioned: &BTreeSet<Id>) -> rusqlite::Result<()> {
         if self.core.settings.push.proxy.is_none() || row.kind.starts_with("system_") || is_join_leave(&row.kind) {
             return Ok(());
         }
@@ -219,6 +214,7 @@ impl Tx<'_> {
         let with_devices = all(&self.db, sql, params![c.id.as_str(), row.user_id.as_str(), self.now], |r| {
             Ok((nth_id(r, 0)?, props(r, 1)?, props(r, 2)?))
         })?;
+        let followers = followers_with_sessions(&self.db, c, row)?;
         let mut noted = false;
         for (user, own, here) in with_devices {
             let status = lock(&self.core.statuses).get(&user).map_or("offline".to_owned(), |s| s.status.clone());
@@ -232,9 +228,7 @@ impl Tx<'_> {
             run(&self.db, sql, params![user.as_str(), c.id.as_str(), row.id.as_str(), WAITS, self.now])?;
             noted = true;
         }
-        if noted {
-            self.core.push_changed.send_modify(|n| *n += 1);
-        }
+        self.pushes_noted |= noted;
         Ok(())
     }
 
@@ -246,9 +240,7 @@ impl Tx<'_> {
         let of = [user.as_str(), channel.as_str()];
         run(&self.db, "DELETE FROM pushes WHERE user_id = ?1 AND channel_id = ?2 AND state = 0", of)?;
         let sql = "UPDATE pushes SET state = ?3, at = ?4 WHERE user_id = ?1 AND channel_id = ?2 AND state = ?5";
-        if run(&self.db, sql, params![user.as_str(), channel.as_str(), CLEAR, self.now, SHOWN])? > 0 {
-            self.core.push_changed.send_modify(|n| *n += 1);
-        }
+        self.pushes_noted |= run(&self.db, sql, params![user.as_str(), channel.as_str(), CLEAR, self.now, SHOWN])? > 0;
         Ok(())
     }
 }
@@ -391,4 +383,4 @@ impl Core {
 }
 
 /// Longest id of a device, as the original's column.
-const DEVICE_ID_BYTES_MAX: usize = 512;
+pub(crate) const DEVICE_ID_BYTES_MAX: usize = 512;

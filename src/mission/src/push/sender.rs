@@ -61,6 +61,11 @@ impl Proxy {
             body,
         };
         let answered = self.outgoing.send(call).await?;
+        let waits = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&answered.status);
+        if answered.status.is_client_error() && !waits {
+            // It is about this one and not about the proxy: nothing else is to wait behind it.
+            return Ok(ProxyAnswer { status: "FAIL".to_owned(), error: answered.status.to_string() });
+        }
         if answered.status != StatusCode::OK {
             return Err(OutgoingError::Failed(format!("the push proxy answered {}", answered.status)));
         }

@@ -113,6 +113,60 @@ async fn a_device_gets_ids_and_a_count_signed_and_is_cleared_when_the_channel_wa
 }
 
 #[tokio::test]
+async fn an_idle_sender_hears_of_the_one_post_that_there_is() {
+    let mut tasks = JoinSet::new();
+    let (address, asked) = server(answer(r#"{"status":"OK"}"#), &mut tasks).await;
+    let world = world(address);
+    let stop = tokio_util::sync::CancellationToken::new();
+    tasks.spawn(world.node.core.clone().keep_pushing(Arc::new(Metrics::default()), stop.clone()));
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    world.mention();
+    world.node.advance(60_000);
+    let sent = async {
+        while bodies(&asked).is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), sent).await.expect("it is sent");
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn a_notification_that_is_refused_holds_up_no_other() {
+    let mut tasks = JoinSet::new();
+    let refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let (address, asked) = server(refusal, &mut tasks).await;
+    let world = world(address);
+    let metrics = Metrics::default();
+    world.mention();
+    assert_eq!(world.push(&metrics).await.unwrap(), None, "the proxy is there");
+    assert_eq!(bodies(&asked).len(), 1);
+    world.push(&metrics).await.unwrap();
+    assert_eq!(bodies(&asked).len(), 0, "and is not asked again");
+    let login = crate::types::Login {
+        login_id: "bob".to_owned(),
+        password: crate::testkit::PASSWORD.to_owned(),
+        device_id: "x".repeat(20_000),
+        ..crate::types::Login::default()
+    };
+    let refused = world.node.core.login(&login, &crate::types::ClientInfo::default()).unwrap_err();
+    assert_eq!(refused.status_code, 400, "no device has such an id");
+}
+
+#[tokio::test]
+async fn followers_of_a_thread_are_told_whatever_their_desktop_does() {
+    let world = world(nobody().await);
+    let root = world.node.say(&world.alice, world.channel, None, "root");
+    world.node.say(&world.bob, world.channel, Some(root.id), "I follow now");
+    let quiet = [("desktop", "none"), ("push", "mention"), ("push_threads", "all")];
+    let props = quiet.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    let patch = crate::types::UserPatch { notify_props: Some(props), ..crate::types::UserPatch::default() };
+    world.node.core.patch_user(&world.bob, world.bob.user_id, &patch).unwrap();
+    let reply = world.node.say(&world.alice, world.channel, Some(root.id), "no name in here");
+    assert_eq!(world.rows(), [(reply.id.to_string(), WAITS)]);
+}
+
+#[tokio::test]
 async fn what_is_read_at_once_never_leaves() {
     let mut tasks = JoinSet::new();
     let (address, asked) = server(answer(r#"{"status":"OK"}"#), &mut tasks).await;
