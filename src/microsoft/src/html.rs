@@ -63,14 +63,18 @@ fn halves(text: &str) -> (String, String) {
     let cut = nearest(&|c| c == '\n').filter(close).or_else(|| nearest(&char::is_whitespace).filter(close));
     let cut = cut.or_else(|| nearest(&|_| true)).unwrap_or(text.len());
     let (first, second) = text.split_at(cut);
-    match open_fence(first) {
-        None => (first.to_owned(), second.to_owned()),
-        Some(fence) => {
-            let close: String = fence.trim_start().chars().take_while(|c| matches!(c, '`' | '~')).collect();
-            let gap = if first.ends_with('\n') { "" } else { "\n" };
-            (format!("{first}{gap}{close}"), format!("{fence}\n{second}"))
-        }
+    let whole = || (first.to_owned(), second.to_owned());
+    let Some(fence) = open_fence(first) else { return whole() };
+    let indent = &fence[..fence.len() - fence.trim_start().len()];
+    let mark: String = fence.trim_start().chars().take_while(|c| matches!(c, '`' | '~')).collect();
+    // Of the opening line only what is rendered: somebody's long info line would make the second half as long as the whole.
+    let opening = format!("{indent}{mark}{}", language(&fence.trim_start()[mark.len()..]).unwrap_or_default());
+    let gap = if first.ends_with('\n') { "" } else { "\n" };
+    // Each half is at most 15/16 of the whole, so that splitting ends.
+    if opening.len() + 1 > text.len() / 16 || gap.len() + mark.len() > text.len() / 16 {
+        return whole();
     }
+    (format!("{first}{gap}{mark}"), format!("{opening}\n{second}"))
 }
 
 /// The opening line of the code fence that is not closed at the end of the text.
@@ -427,6 +431,28 @@ mod tests {
             proptest::prop_assert_eq!(joined, text);
             proptest::prop_assert!(all.iter().all(|part| units(&render(part)) <= 400));
         }
+
+        #[test]
+        fn code_in_parts_fits_and_leaves_out_nothing(
+            pieces in proptest::collection::vec("```|````|~~~|[a-c]{1,60}|[\"]{1,200}|\n| ", 1..60),
+        ) {
+            let text: String = pieces.concat();
+            let quotes = |text: &str| text.matches('"').count();
+            let all = parts(&text, 400);
+            proptest::prop_assert_eq!(all.iter().map(|part| quotes(part)).sum::<usize>(), quotes(&text));
+            let fits = |part: &String| units(&render(part)) <= 400 || part.chars().count() < 2;
+            proptest::prop_assert!(all.iter().all(fits));
+        }
+    }
+
+    /// The cut fell right behind the opening line, which was put before the second half again: that was the whole once more,
+    /// and the node ended with its stack at every start.
+    #[test]
+    fn splitting_ends_however_long_the_opening_line_of_a_code_block_is() {
+        let text = format!("```{}\n{}", "a".repeat(300), "\"".repeat(2_100));
+        let all = parts(&text, 12_500);
+        assert!(all.len() > 1 && all.iter().all(|part| units(&render(part)) <= 12_500));
+        assert_eq!(all.iter().map(|part| part.matches('"').count()).sum::<usize>(), 2_100);
     }
 
     #[test]
