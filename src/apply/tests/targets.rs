@@ -455,6 +455,55 @@ async fn nothing_leaves_without_label_or_mapping() {
     assert!(world.requests.lock().unwrap().is_empty());
 }
 
+/// What an offline node had taken in went out by the mapping of that time, after the operator had corrected it.
+#[tokio::test]
+async fn a_mapping_that_was_narrowed_holds_for_what_was_taken_in_before() {
+    // Steps until it is taken in, and until it is gathered.
+    for (kinds, steps) in
+        [(&["teams-delegated"][..], 1), (&["sharepoint-archive", "mail", "teams-digest"], 1), (&["sharepoint-archive", "mail"], 2)]
+    {
+        let mut world = World::new(21, kinds).await;
+        let post = world.say("not for them", None);
+        world.core.save_reaction(&world.alice, world.alice.user_id, post, "+1").unwrap();
+        world.share("nor this", "spilled.bin", b"bytes");
+        world.capture("mission");
+        let (mut targets, handle) = world.targets();
+        world.drive(&mut targets, &handle, steps).await;
+        drop(targets);
+        assert!(world.requests.lock().unwrap().is_empty());
+        for target in &mut world.settings {
+            target.channels = vec!["intel-*".to_owned()];
+        }
+        let (_, handle) = world.targets();
+        assert_eq!(handle.plan().unwrap().targets[0].lanes, BTreeMap::new(), "{kinds:?}: the plan knows it");
+        let handle = world.deliver().await;
+        for status in handle.status().unwrap() {
+            assert_eq!(status.terms.applied, 0, "{kinds:?} {steps}: {status:?}");
+        }
+        let changing = |r: &&String| !r.starts_with("GET");
+        assert_eq!(world.requests.lock().unwrap().iter().filter(changing).count(), 0, "{kinds:?} {steps}");
+    }
+}
+
+/// What was told can still be taken back.
+#[tokio::test]
+async fn a_removal_passes_a_mapping_that_was_narrowed() {
+    let mut world = World::new(22, BOTH).await;
+    let post = world.say("told too much", None);
+    world.capture("mission");
+    world.deliver().await;
+    for target in &mut world.settings {
+        target.channels = vec!["intel-*".to_owned()];
+    }
+    world.core.delete_post(&world.alice, post).unwrap();
+    world.say("never told", None);
+    world.capture("mission");
+    world.deliver().await;
+    assert_eq!(world.posted().len(), 1);
+    assert_eq!(world.sim.oracle().of(What::MessageDeleted).count(), 1);
+    assert!(!world.record().contains("told too much"));
+}
+
 /// A reset after the commit leaves an outcome that only the service knows; a restart forgets what was in memory.
 #[tokio::test]
 async fn resets_after_commit_and_restarts_leave_nothing_missing_and_nothing_doubled() {

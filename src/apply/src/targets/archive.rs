@@ -103,6 +103,16 @@ impl Row {
         }
     }
 
+    /// Somebody reacts, or does so no longer.
+    fn react(&mut self, emoji: &str, author: &str, present: bool) {
+        let who = self.reactions.entry(emoji.to_owned()).or_default();
+        match present {
+            true => who.insert(author.to_owned()),
+            false => who.remove(author),
+        };
+        self.reactions.retain(|_, who| !who.is_empty());
+    }
+
     fn html(&self, id: &str, roots: &BTreeMap<String, (i64, String)>) -> String {
         let mut out = String::new();
         let class = if self.root.is_empty() { "post" } else { "reply" };
@@ -237,6 +247,10 @@ impl Runner {
         for item in items {
             match self.load(&item).await? {
                 Load::Loaded(loaded) => {
+                    if let Some(why) = loaded.withheld() {
+                        self.withheld(&item, why).await?;
+                        continue;
+                    }
                     let (target, gather_ms) = (self.target.name.clone(), i64::from(self.target.gather_seconds) * 1_000);
                     let due = now.0 + if item.precedence <= Precedence::Immediate { URGENT_MS } else { gather_ms };
                     self.shared
@@ -428,12 +442,7 @@ fn gather_one(
         let place = match event {
             Event::Post(state) => Some(take_post(tx, target, item, state, author, due)?),
             Event::Reaction(state) => change_row(tx, target, state.post_id, due, |row| {
-                let who = row.reactions.entry(state.emoji_name.clone()).or_default();
-                match state.delete_at.0 {
-                    0 => who.insert(author.to_owned()),
-                    _ => who.remove(author),
-                };
-                row.reactions.retain(|_, who| !who.is_empty());
+                row.react(&state.emoji_name, author, state.delete_at.0 == 0);
             })?,
             Event::User(_)
             | Event::Team(_)
@@ -461,6 +470,55 @@ fn gather_one(
             params![item.row, State::Gathered as i64, day, generation, lane],
         )?;
         ledger::put_remote(tx, target, &item.object, Some(version), &Remote::default())
+    })
+}
+
+/// Takes an item out of the rows again that the mapping does not let go any more. Says that it is out.
+pub(super) fn drop_gathered(
+    ledger: &mut Ledger,
+    target: &str,
+    item: &Item,
+    event: &Event,
+    author: &str,
+) -> Result<bool, LedgerError> {
+    let due = item.due.0;
+    ledger.with(|tx| {
+        match event {
+            // An earlier state of it may have been shown. It goes as well: which words of the row that was, nothing tells.
+            Event::Post(state) => {
+                let place: Option<(String, String)> = tx
+                    .query_row(
+                        "DELETE FROM records WHERE target = ?1 AND post = ?2 RETURNING lane, day",
+                        params![target, state.id.as_str()],
+                        |r| Ok((r.get(0)?, r.get(1)?)),
+                    )
+                    .optional()?;
+                if let Some((lane, day)) = place {
+                    touch(tx, target, &lane, &day, due)?;
+                    // Never written and nothing left in it: there is no document.
+                    tx.execute(
+                        "DELETE FROM days WHERE target = ?1 AND lane = ?2 AND day = ?3 AND written = 0 AND item = '' AND NOT EXISTS
+                            (SELECT 1 FROM records r WHERE r.target = ?1 AND r.lane = ?2 AND r.day = ?3)",
+                        params![target, lane, day],
+                    )?;
+                }
+            }
+            Event::Reaction(state) => {
+                change_row(tx, target, state.post_id, due, |row| row.react(&state.emoji_name, author, false))?;
+            }
+            Event::User(_)
+            | Event::Team(_)
+            | Event::TeamMember(_)
+            | Event::Channel(_)
+            | Event::ChannelMember(_)
+            | Event::File(_)
+            | Event::Purge(_)
+            | Event::Acknowledgement(_)
+            | Event::Bookmark(_)
+            | Event::Emoji(_) => return Ok(false),
+        }
+        ledger::forget(tx, target, &item.object)?;
+        Ok(true)
     })
 }
 

@@ -142,6 +142,10 @@ impl Runner {
         for item in items {
             match self.load(&item).await? {
                 Load::Loaded(loaded) => {
+                    if let Some(why) = loaded.withheld() {
+                        self.withheld(&item, why).await?;
+                        continue;
+                    }
                     let (target, gather_ms) = (self.target.name.clone(), i64::from(self.target.gather_seconds) * 1_000);
                     let due = now.0 + if item.precedence <= Precedence::Immediate { URGENT_MS } else { gather_ms };
                     self.shared
@@ -453,6 +457,29 @@ fn gather_one(
             params![item.row, State::Gathered as i64, number.to_string()],
         )?;
         ledger::put_remote(tx, target, &item.object, Some(event.version()), &Remote::default())
+    })
+}
+
+/// Takes a line out again that the mapping does not let go any more, unless some of its digest may have gone out. Says
+/// whether it is out.
+pub(super) fn drop_gathered(ledger: &mut Ledger, target: &str, item: &Item, event: &Event) -> Result<bool, LedgerError> {
+    let Event::Post(state) = event else { return Ok(false) };
+    let Ok(number) = item.request.parse::<i64>() else { return Ok(false) };
+    ledger.with(|tx| {
+        let is_open: bool = tx.query_row(
+            "SELECT EXISTS (SELECT 1 FROM digests WHERE target = ?1 AND number = ?2 AND state IN (?3, ?4) AND done = 0)",
+            params![target, number, OPEN, READY],
+            |r| r.get(0),
+        )?;
+        if !is_open {
+            return Ok(false);
+        }
+        tx.execute(
+            "DELETE FROM digest_rows WHERE target = ?1 AND number = ?2 AND post = ?3",
+            params![target, number, state.id.as_str()],
+        )?;
+        ledger::forget(tx, target, &item.object)?;
+        Ok(true)
     })
 }
 

@@ -450,6 +450,11 @@ impl Ledger {
         )
     }
 
+    /// What is in a record or digest that is not written yet, the latest first.
+    pub fn gathered(&self, target: &str) -> Result<Vec<Item>, LedgerError> {
+        self.items("target = ?1 AND state = 4 ORDER BY pos DESC", params![target])
+    }
+
     /// Is a later state of the same object open that says it is gone?
     pub fn goes_later(&self, target: &str, item: &Item) -> Result<bool, LedgerError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM items WHERE target = ?1 AND object = ?2 AND pos > ?3 AND deletes = 1
@@ -880,6 +885,12 @@ pub(super) fn note_missing(tx: &Transaction<'_>, target: &str, what: &str) -> Re
 pub(super) fn end(tx: &Transaction<'_>, target: &str, row: i64, outcome: Outcome) -> Result<(), LedgerError> {
     let n = tx.execute("DELETE FROM items WHERE id = ?1", [row])?;
     count(tx, target, outcome.as_str(), n as i64)
+}
+
+/// Nothing of the object is known at the target any more.
+pub(super) fn forget(tx: &Transaction<'_>, target: &str, object: &str) -> Result<(), LedgerError> {
+    tx.execute("DELETE FROM objects WHERE target = ?1 AND object = ?2", params![target, object])?;
+    Ok(())
 }
 
 pub(super) fn put_remote(

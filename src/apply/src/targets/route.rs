@@ -119,6 +119,24 @@ pub fn channel_of(event: &Event) -> Option<Id> {
     }
 }
 
+/// Does it say that something is no longer there?
+pub fn takes_back(event: &Event) -> bool {
+    match event {
+        Event::Post(s) => s.delete_at.0 != 0,
+        Event::Reaction(s) => s.delete_at.0 != 0,
+        Event::User(_)
+        | Event::Team(_)
+        | Event::TeamMember(_)
+        | Event::Channel(_)
+        | Event::ChannelMember(_)
+        | Event::File(_)
+        | Event::Purge(_)
+        | Event::Acknowledgement(_)
+        | Event::Bookmark(_)
+        | Event::Emoji(_) => false,
+    }
+}
+
 /// Where an entry goes. `place` is what is known of its channel.
 pub fn route(target: &TargetSettings, header: &Header, event: &Event, place: Option<&ChannelPlace>) -> Route {
     if matches!(event, Event::Purge(_)) {

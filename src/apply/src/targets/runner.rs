@@ -19,14 +19,14 @@ use microsoft::targets::{TargetKind, TargetSettings};
 use microsoft::teams::{ChannelOf, Message, MessageOf, holds_marker, marker, posted};
 use microsoft::{Answer, Call, Failure, names};
 use model::event::{FileState, PurgeState};
-use model::{Event, Id, Kind, LocalPos, Outcome, UnixMillis, Version};
+use model::{Event, Header, Id, Kind, LocalPos, Outcome, UnixMillis, Version};
 use tracing::{debug, info, warn};
 
 use super::item::{After, LOOK_AGAIN_MS, LOOKS, SETTLE_MS, after};
 use super::ledger::{As, Item, Read, Standing, State};
 use super::plan::TargetPlan;
 use super::remote::{Remote, RemoteFile};
-use super::route::{Missing, Route, Taken, Why, channel_of, file_key, object_key, post_key, route};
+use super::route::{Missing, Route, Taken, Why, channel_of, file_key, object_key, post_key, route, takes_back};
 use super::teams::{Facts, Work, hash, next, part};
 use super::{Shared, TargetError};
 
@@ -79,6 +79,16 @@ pub(super) struct Loaded {
     post: Option<Remote>,
     files: Vec<(Id, Remote)>,
     anybody_reacts: bool,
+    /// The mapping as it is now does not let it go any more.
+    withheld: Option<Why>,
+}
+
+impl Loaded {
+    /// Why it is not to be told, unless it takes back something that was.
+    pub(super) fn withheld(&self) -> Option<Why> {
+        let takes_back = takes_back(&self.event) && self.own.version.is_some();
+        self.withheld.filter(|_| !takes_back)
+    }
 }
 
 /// What became of looking at an item.
@@ -93,6 +103,7 @@ pub(super) enum Load {
 impl Runner {
     pub(super) fn new(shared: Arc<Shared>, target: TargetSettings) -> Result<Self, TargetError> {
         let consumer = shared.options.journal.consumer(&super::consumer_of(&target.name), target.required)?;
+        drop_withheld(&shared, &target)?;
         let taken;
         {
             let now = shared.now();
@@ -302,6 +313,10 @@ impl Runner {
         if item.state != State::Planned {
             return self.settle(&item, Some((&loaded, &work))).await;
         }
+        // Mappings are narrowed because something must not go: what was taken in before is held to them too.
+        if let Some(why) = loaded.withheld.filter(|_| work.tells()) {
+            return self.withheld(&item, why).await;
+        }
         self.perform(&item, &loaded, work).await
     }
 
@@ -320,7 +335,7 @@ impl Runner {
 
     /// Reads everything that the item's next step depends on.
     pub(super) async fn load(&self, item: &Item) -> Result<Load, TargetError> {
-        let (target, item) = (self.target.name.clone(), item.clone());
+        let (target, item) = (self.target.clone(), item.clone());
         self.shared.blocking(move |shared| load(shared, &target, &item)).await
     }
 
@@ -825,6 +840,12 @@ impl Runner {
             .await
     }
 
+    /// It was taken in, and the mapping does not let it go any more.
+    pub(super) async fn withheld(&mut self, item: &Item, why: Why) -> Result<(), TargetError> {
+        let (target, item) = (self.target.name.clone(), item.clone());
+        self.shared.ledger(move |ledger| ledger.place(&target, &item, &As::Withheld(why))).await
+    }
+
     async fn missing(&mut self, item: &Item, what: Missing, version: Version) -> Result<(), TargetError> {
         let (target, item) = (self.target.name.clone(), item.clone());
         self.shared.ledger(move |ledger| ledger.missing(&target, &item, what, version)).await
@@ -985,11 +1006,37 @@ fn in_turn(found: As, channel: Option<Id>, waiting: &mut BTreeSet<String>) -> As
     }
 }
 
+/// What was gathered and is not written yet is held to the mapping as it is now: it may have been narrowed before the start.
+fn drop_withheld(shared: &Shared, target: &TargetSettings) -> Result<(), TargetError> {
+    let gathered = shared.lock().gathered(&target.name)?;
+    for item in gathered {
+        let Some(listed) = shared.options.journal.show(Which::Id(item.id))? else { continue };
+        let Ok(event) = wire::decode_event(&listed.entry) else { continue };
+        // What takes something back may go.
+        if takes_back(&event) {
+            continue;
+        }
+        let Some(why) = withheld(shared, target, &listed.entry.header, &event)? else { continue };
+        let author = author_of(shared, &event);
+        let mut ledger = shared.lock();
+        let is_out = match target.kind {
+            TargetKind::SharepointArchive => super::archive::drop_gathered(&mut ledger, &target.name, &item, &event, &author)?,
+            TargetKind::TeamsDigest | TargetKind::Mail => super::digest::drop_gathered(&mut ledger, &target.name, &item, &event)?,
+            TargetKind::TeamsDelegated => false,
+        };
+        if is_out {
+            info!(target = target.name, object = item.object, why = why.as_str(), "what was gathered is withheld");
+            ledger.place(&target.name, &item, &As::Withheld(why))?;
+        }
+    }
+    Ok(())
+}
+
 /// What becomes of an entry at a target, as far as is known now.
 fn as_what(
     shared: &Shared,
     target: &TargetSettings,
-    header: &model::Header,
+    header: &Header,
     event: &Event,
     now: UnixMillis,
 ) -> Result<As, TargetError> {
@@ -1006,6 +1053,12 @@ fn as_what(
     }
     Ok(match route {
         Route::Take(taken) => planned(&taken),
+        // What was told can be taken back, however the mapping was narrowed since.
+        Route::Withhold(_) if takes_back(event) && shared.lock().standing(&target.name, &object)?.version.is_some() => {
+            let lane = place.map_or_else(String::new, |p| format!("{}/{}", p.team.unwrap_or_default(), p.name));
+            let post = if let Event::Reaction(s) = event { Some(s.post_id) } else { None };
+            planned(&Taken { lane, object, post, deletes: matches!(event, Event::Post(_)) })
+        }
         Route::Withhold(why) => As::Withheld(why),
         Route::Missing(what) => As::Missing(what),
         Route::Unplaced => {
@@ -1017,7 +1070,17 @@ fn as_what(
     })
 }
 
-fn load(shared: &Shared, target: &str, item: &Item) -> Result<Load, TargetError> {
+/// Why the mapping as it is now does not let an entry go that was taken in.
+fn withheld(shared: &Shared, target: &TargetSettings, header: &Header, event: &Event) -> Result<Option<Why>, TargetError> {
+    let place = channel_of(event).map(|channel| shared.options.core.channel_place(channel)).transpose()?.flatten();
+    Ok(match route(target, header, event, place.as_ref()) {
+        Route::Withhold(why) => Some(why),
+        Route::Take(_) | Route::Missing(_) | Route::Unplaced | Route::Purge => None,
+    })
+}
+
+fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load, TargetError> {
+    let target = settings.name.as_str();
     let entry = match shared.options.journal.show(Which::Id(item.id))? {
         Some(listed) => Arc::unwrap_or_clone(listed.entry),
         None => {
@@ -1033,20 +1096,8 @@ fn load(shared: &Shared, target: &str, item: &Item) -> Result<Load, TargetError>
     let Ok(event) = wire::decode_event(&entry) else {
         return Ok(Load::Dead("its content cannot be read".to_owned()));
     };
-    let author = match &event {
-        Event::Post(s) => author(shared, s.user_id),
-        Event::Reaction(s) => author(shared, s.user_id),
-        Event::File(s) => author(shared, s.user_id),
-        Event::User(_)
-        | Event::Team(_)
-        | Event::TeamMember(_)
-        | Event::Channel(_)
-        | Event::ChannelMember(_)
-        | Event::Purge(_)
-        | Event::Acknowledgement(_)
-        | Event::Bookmark(_)
-        | Event::Emoji(_) => String::new(),
-    };
+    let author = author_of(shared, &event);
+    let withheld = withheld(shared, settings, &entry.header, &event)?;
     let mut ledger = shared.lock();
     let own = ledger.standing(target, &item.object)?;
     if ledger.is_purged(target, &item.object)? && item.kind != Kind::Purge {
@@ -1078,11 +1129,29 @@ fn load(shared: &Shared, target: &str, item: &Item) -> Result<Load, TargetError>
         false
     };
     drop(ledger);
-    Ok(Load::Loaded(Box::new(Loaded { event, author, own, post, files, anybody_reacts })))
+    Ok(Load::Loaded(Box::new(Loaded { event, author, own, post, files, anybody_reacts, withheld })))
+}
+
+/// Name of who wrote, reacted or shared.
+fn author_of(shared: &Shared, event: &Event) -> String {
+    match event {
+        Event::Post(s) => author(shared, s.user_id),
+        Event::Reaction(s) => author(shared, s.user_id),
+        Event::File(s) => author(shared, s.user_id),
+        Event::User(_)
+        | Event::Team(_)
+        | Event::TeamMember(_)
+        | Event::Channel(_)
+        | Event::ChannelMember(_)
+        | Event::Purge(_)
+        | Event::Acknowledgement(_)
+        | Event::Bookmark(_)
+        | Event::Emoji(_) => String::new(),
+    }
 }
 
 /// A person's name as readers at the enterprise know it.
-pub(super) fn author(shared: &Shared, user: Id) -> String {
+fn author(shared: &Shared, user: Id) -> String {
     let Ok(user) = shared.options.core.user(user) else { return "unknown".to_owned() };
     let name = format!("{} {}", user.first_name, user.last_name);
     match name.trim() {
@@ -1109,13 +1178,25 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
         ..TargetPlan::default()
     };
     let mut open = Vec::new();
+    let items;
     let mut from = {
         let ledger = shared.lock();
-        for item in ledger.open_items(&target.name, ITEMS_MAX)? {
-            open.push((item.id, item.lane, item.kind));
-        }
+        items = ledger.open_items(&target.name, ITEMS_MAX)?;
         ledger.taken(&target.name)?
     };
+    for item in items {
+        let why = match shared.options.journal.show(Which::Id(item.id))? {
+            Some(listed) if matches!(item.state, State::Unplaced | State::Planned) => match wire::decode_event(&listed.entry) {
+                Ok(event) if !takes_back(&event) => withheld(shared, target, &listed.entry.header, &event)?,
+                Ok(_) | Err(_) => None,
+            },
+            Some(_) | None => None,
+        };
+        match why {
+            Some(why) => *plan.withheld.entry(why.as_str().to_owned()).or_default() += 1,
+            None => open.push((item.id, item.lane, item.kind)),
+        }
+    }
     let head = shared.options.journal.head();
     while from < head && open.len() < ITEMS_MAX {
         let listed = shared.options.journal.list(from..head, BATCH)?;

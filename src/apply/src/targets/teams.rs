@@ -79,6 +79,17 @@ pub enum Work {
     Upload,
 }
 
+impl Work {
+    /// Would it tell readers something, rather than take something back?
+    pub fn tells(&self) -> bool {
+        match self {
+            Self::Post { .. } | Self::Edit { .. } | Self::Upload | Self::React { present: true, .. } => true,
+            Self::Nothing | Self::Missing(_) | Self::Remove { .. } | Self::RemoveFile(_) => false,
+            Self::React { present: false, .. } => false,
+        }
+    }
+}
+
 /// The next step towards the entry's state.
 pub fn next(facts: &Facts<'_>) -> Work {
     match facts.event {
