@@ -673,6 +673,51 @@ async fn what_was_removed_before_it_went_out_never_goes_and_a_flash_overtakes() 
     world.check_rules();
 }
 
+/// The post was superseded by its removal, and the bytes of its file went up all the same, as a message of their own.
+#[tokio::test]
+async fn a_file_whose_post_was_removed_before_it_went_out_stays_here() {
+    let world = World::new(23, BOTH).await;
+    let (post, file) = world.share("regretted", "regretted.bin", b"regretted bytes");
+    world.core.delete_post(&world.alice, post).unwrap();
+    world.say("other", None);
+    world.capture("mission");
+    let handle = world.deliver().await;
+    assert_eq!(world.posted().len(), 1, "{:?}", world.references());
+    assert!(!world.requests.lock().unwrap().iter().any(|r| r.contains(file.as_str())));
+    for status in handle.status().unwrap() {
+        assert!(status.terms.superseded >= 1, "{status:?}");
+    }
+    world.check_rules();
+}
+
+/// Removed while nobody knew whether the upload had arrived: what arrived goes again.
+#[tokio::test]
+async fn a_file_that_arrived_unseen_goes_with_its_post() {
+    for kind in BOTH {
+        let world = World::new(24, &[kind]).await;
+        world.sim.fail(FaultRule::new(Failure::ResetAfterCommit).on("PUT", "f.bin"));
+        let (post, file) = world.share("regretted", "f.bin", b"bytes");
+        world.capture("mission");
+        let (mut targets, handle) = world.targets();
+        let written = || {
+            let oracle = world.sim.oracle();
+            oracle.of(What::FileWritten).any(|e| e.detail["path"].as_str().unwrap().contains(file.as_str()))
+        };
+        while !written() {
+            assert!(!world.drive(&mut targets, &handle, 1).await, "{kind}");
+        }
+        world.core.delete_post(&world.alice, post).unwrap();
+        world.capture("mission");
+        while !world.drive(&mut targets, &handle, 100).await {}
+        let oracle = world.sim.oracle();
+        assert_eq!(oracle.of(What::ItemDeleted).count(), 1, "{kind}: the file");
+        let shown = oracle.of(What::MessagePosted).count() - oracle.of(What::MessageDeleted).count();
+        assert_eq!(shown, 0, "{kind}");
+        assert_eq!(handle.status().unwrap()[0].terms.held, 0, "{kind}");
+        world.check_rules();
+    }
+}
+
 #[tokio::test]
 async fn a_purge_reaches_messages_files_and_records() {
     let world = World::new(6, BOTH).await;

@@ -27,7 +27,7 @@ use super::TargetError;
 use super::item::{After, after};
 use super::ledger::{self, Item, Ledger, LedgerError, State};
 use super::remote::Remote;
-use super::route::Missing;
+use super::route::{Missing, takes_back};
 use super::runner::{Load, Next, Runner};
 use super::teams::{size, time};
 
@@ -359,6 +359,8 @@ impl Runner {
     /// The bytes are in the drive: the record is to link to them.
     pub(super) async fn archived_file(&mut self, item: &Item, own: Remote) -> Result<(), TargetError> {
         let version = match self.load(item).await? {
+            // Its post was removed meanwhile: it goes again.
+            Load::Loaded(loaded) if loaded.withdrawn => return self.went_on(item, &item.object, own, None).await,
             Load::Loaded(loaded) => loaded.event.version(),
             Load::Ends(outcome) => return self.ended(item, outcome, None).await,
             Load::Dead(reason) => return self.dead(item, &reason).await,
@@ -469,7 +471,8 @@ fn gather_one(
             "UPDATE items SET state = ?2, request = ?3, looks = ?4, lane = ?5 WHERE id = ?1",
             params![item.row, State::Gathered as i64, day, generation, lane],
         )?;
-        ledger::put_remote(tx, target, &item.object, Some(version), &Remote::default())
+        let withdrawn = matches!(event, Event::Post(_)) && takes_back(event);
+        ledger::put_remote(tx, target, &item.object, Some(version), &Remote { withdrawn, ..Remote::default() })
     })
 }
 

@@ -455,11 +455,11 @@ impl Ledger {
         self.items("target = ?1 AND state = 4 ORDER BY pos DESC", params![target])
     }
 
-    /// Is a later state of the same object open that says it is gone?
-    pub fn goes_later(&self, target: &str, item: &Item) -> Result<bool, LedgerError> {
+    /// Is a state of the object open, later than `pos`, that says it is gone?
+    pub fn goes_later(&self, target: &str, object: &str, pos: LocalPos) -> Result<bool, LedgerError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM items WHERE target = ?1 AND object = ?2 AND pos > ?3 AND deletes = 1
                    AND state BETWEEN 1 AND 4)";
-        Ok(self.db.query_row(sql, params![target, item.object, item.pos.0 as i64], |r| r.get(0))?)
+        Ok(self.db.query_row(sql, params![target, object, pos.0 as i64], |r| r.get(0))?)
     }
 
     /// A request is about to be made.
@@ -510,10 +510,16 @@ impl Ledger {
     }
 
     /// It cannot be expressed at the target.
-    pub fn missing(&mut self, target: &str, item: &Item, what: Missing, version: Version) -> Result<(), LedgerError> {
-        let standing = self.standing(target, &item.object)?;
+    pub fn missing(
+        &mut self,
+        target: &str,
+        item: &Item,
+        what: Missing,
+        version: Version,
+        remote: &Remote,
+    ) -> Result<(), LedgerError> {
         self.write(|tx| {
-            put_remote(tx, target, &item.object, Some(version), &standing.remote)?;
+            put_remote(tx, target, &item.object, Some(version), remote)?;
             note_missing(tx, target, what.as_str())?;
             end(tx, target, item.row, Outcome::Quarantined)
         })

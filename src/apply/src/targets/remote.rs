@@ -16,6 +16,8 @@ pub struct Remote {
     pub reactions: Vec<String>,
     /// It was removed there.
     pub gone: bool,
+    /// Its author removed it, whether or not anything of it stands there.
+    pub withdrawn: bool,
 }
 
 /// One message.
@@ -43,6 +45,11 @@ pub struct RemoteFile {
 }
 
 impl Remote {
+    /// Did nothing of it ever arrive there, as far as is known?
+    pub fn is_nowhere(&self) -> bool {
+        self.parts.is_empty() && self.file.is_none() && !self.gone
+    }
+
     /// Id of the message to which replies of this thread go.
     pub fn thread(&self) -> Option<&str> {
         match self.root.as_str() {

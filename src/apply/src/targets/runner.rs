@@ -79,6 +79,8 @@ pub(super) struct Loaded {
     post: Option<Remote>,
     files: Vec<(Id, Remote)>,
     anybody_reacts: bool,
+    /// Of a file: its post was removed, or is about to be.
+    pub(super) withdrawn: bool,
     /// The mapping as it is now does not let it go any more.
     withheld: Option<Why>,
 }
@@ -328,6 +330,8 @@ impl Runner {
             own: &loaded.own.remote,
             post: loaded.post.as_ref(),
             files: &loaded.files,
+            // What may be there is looked for as what it was to be.
+            withdrawn: loaded.withdrawn && item.state == State::Planned,
             anybody_reacts: loaded.anybody_reacts,
             cloud: self.shared.options.graph.settings().cloud,
         }
@@ -345,9 +349,15 @@ impl Runner {
         match work {
             Work::Nothing => {
                 let version = loaded.event.version();
+                if let Event::Post(state) = &loaded.event {
+                    own.withdrawn = state.delete_at.0 != 0;
+                }
                 self.ended(item, Outcome::Applied, Some((version, own))).await
             }
-            Work::Missing(what) => self.missing(item, what, loaded.event.version()).await,
+            Work::Missing(what) => {
+                own.withdrawn |= matches!(loaded.event, Event::Post(_)) && takes_back(&loaded.event);
+                self.missing(item, what, loaded.event.version(), own).await
+            }
             Work::Post { thread, content, part: n, marker: _ } => {
                 let call = channel.post(thread.as_deref(), &content, item.precedence);
                 match self.send(item, call).await? {
@@ -812,7 +822,7 @@ impl Runner {
         self.shared.rests(&self.target.name, Some((reason, next_step)));
     }
 
-    async fn went_on(
+    pub(super) async fn went_on(
         &mut self,
         item: &Item,
         object: &str,
@@ -846,9 +856,15 @@ impl Runner {
         self.shared.ledger(move |ledger| ledger.place(&target, &item, &As::Withheld(why))).await
     }
 
-    async fn missing(&mut self, item: &Item, what: Missing, version: Version) -> Result<(), TargetError> {
+    async fn missing(
+        &mut self,
+        item: &Item,
+        what: Missing,
+        version: Version,
+        own: Remote,
+    ) -> Result<(), TargetError> {
         let (target, item) = (self.target.name.clone(), item.clone());
-        self.shared.ledger(move |ledger| ledger.missing(&target, &item, what, version)).await
+        self.shared.ledger(move |ledger| ledger.missing(&target, &item, what, version, &own)).await
     }
 
     pub(super) async fn dead(&mut self, item: &Item, reason: &str) -> Result<(), TargetError> {
@@ -1106,16 +1122,26 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
     if own.version.is_some_and(|version| version >= event.version()) {
         return Ok(Load::Ends(Outcome::Superseded));
     }
-    // Nobody is to read in Teams what its author removed before it went out.
-    if own.remote == Remote::default() && item.state == State::Planned && ledger.goes_later(target, item)? {
+    let post = item.post.map(|post| ledger.standing(target, &post_key(post))).transpose()?.map(|s| s.remote);
+    let withdrawn = match item.post.filter(|_| item.kind == Kind::File) {
+        Some(id) => {
+            post.as_ref().is_some_and(|post| post.gone || post.withdrawn)
+                || ledger.goes_later(target, &post_key(id), item.pos)?
+        }
+        None => false,
+    };
+    let is_new = own.remote.is_nowhere() && item.state == State::Planned;
+    // Nobody is to find at the enterprise what its author removed before it went out.
+    if is_new && (withdrawn || ledger.goes_later(target, &item.object, item.pos)?) {
         return Ok(Load::Ends(Outcome::Superseded));
     }
-    let is_new = own.remote == Remote::default() && item.state == State::Planned;
     if is_new && entry.header.expiry.is_some_and(|expiry| expiry <= shared.now()) {
         return Ok(Load::Ends(Outcome::Expired));
     }
-    let post = item.post.map(|post| ledger.standing(target, &post_key(post))).transpose()?.map(|s| s.remote);
     let mut files = Vec::new();
+    if let Event::File(state) = &event {
+        files.push((state.stub.id, own.remote.clone()));
+    }
     if let Event::Post(state) = &event
         && state.delete_at.0 != 0
     {
@@ -1129,7 +1155,7 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
         false
     };
     drop(ledger);
-    Ok(Load::Loaded(Box::new(Loaded { event, author, own, post, files, anybody_reacts, withheld })))
+    Ok(Load::Loaded(Box::new(Loaded { event, author, own, post, files, anybody_reacts, withdrawn, withheld })))
 }
 
 /// Name of who wrote, reacted or shared.

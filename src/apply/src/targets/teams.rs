@@ -28,8 +28,10 @@ pub struct Facts<'a> {
     pub own: &'a Remote,
     /// Of the post that it belongs to: the root of a reply, the post of a reaction or file.
     pub post: Option<&'a Remote>,
-    /// Of a removed post: its files.
+    /// Of a removed post: its files; of a file: itself.
     pub files: &'a [(Id, Remote)],
+    /// For a file: its post was removed, or is about to be.
+    pub withdrawn: bool,
     /// For a reaction: whether anybody shows it once this one is counted.
     pub anybody_reacts: bool,
     /// Decides what can be changed and removed.
@@ -107,7 +109,10 @@ pub fn next(facts: &Facts<'_>) -> Work {
             Work::React { emoji: emoji.to_owned(), present: facts.anybody_reacts }
         }
         Event::File(state) => {
-            if facts.own.gone || facts.post.is_some_and(|post| post.gone) {
+            if facts.withdrawn {
+                return remove_files(facts);
+            }
+            if facts.own.gone {
                 return Work::Nothing;
             }
             let Some(file) = &facts.own.file else { return Work::Upload };
@@ -148,8 +153,12 @@ pub fn remove(facts: &Facts<'_>) -> Work {
     if !facts.own.gone && !facts.own.parts.is_empty() {
         return if can_remove { Work::Remove { file: None } } else { Work::Missing(Missing::Delete) };
     }
+    remove_files(facts)
+}
+
+fn remove_files(facts: &Facts<'_>) -> Work {
     for (id, file) in facts.files.iter().filter(|(_, file)| !file.gone) {
-        if !file.parts.is_empty() && can_remove {
+        if !file.parts.is_empty() && facts.cloud == Cloud::Global {
             return Work::Remove { file: Some(*id) };
         }
         if file.file.is_some() {
@@ -160,7 +169,7 @@ pub fn remove(facts: &Facts<'_>) -> Work {
 }
 
 fn write(facts: &Facts<'_>, state: &PostState) -> Work {
-    if facts.own.gone {
+    if facts.own.gone && !facts.own.parts.is_empty() {
         // Restored after it was removed: Teams' own undo would bring the old text back; it is written anew below a note.
         return Work::Missing(Missing::Edit);
     }
@@ -263,6 +272,7 @@ mod tests {
             own,
             post,
             files: &[],
+            withdrawn: false,
             anybody_reacts: true,
             cloud: Cloud::Global,
         }
@@ -374,10 +384,15 @@ mod tests {
         assert!(content.html.contains("plan &lt;1&gt;.pdf"));
         own.parts = vec![part("f".to_owned(), &content.html)];
         assert_eq!(next(&facts(&event, &own, Some(&post))), Work::Nothing);
+        let only = [(id(9), own.clone())];
+        let withdrawn = |own: &Remote, files: &[(Id, Remote)]| {
+            next(&Facts { withdrawn: true, files, ..facts(&event, own, Some(&post)) })
+        };
+        assert_eq!(withdrawn(&own, &only), Work::Remove { file: Some(id(9)) });
+        assert_eq!(withdrawn(&Remote::default(), &[(id(9), Remote::default())]), Work::Nothing, "never uploaded then");
         let mut gone = post_state(1, "");
         gone.delete_at = UnixMillis(9);
         let gone = Event::Post(gone);
-        let post = Remote { gone: true, ..post };
         let mut files = vec![(id(9), own)];
         let work = |files: &[(Id, Remote)]| next(&Facts { files, ..facts(&gone, &post, None) });
         assert_eq!(work(&files), Work::Remove { file: Some(id(9)) });
