@@ -690,6 +690,25 @@ async fn a_file_whose_post_was_removed_before_it_went_out_stays_here() {
     world.check_rules();
 }
 
+/// Its origin had lost the bytes: the item waited for them for ever, and every later file of the channel behind it.
+#[tokio::test]
+async fn a_file_without_bytes_is_told_as_missing_and_holds_up_no_other() {
+    let world = World::new(25, BOTH).await;
+    let (_, lost) = world.share("lost at its origin", "lost.bin", b"lost bytes");
+    world.share("whole", "whole.bin", b"whole bytes");
+    world.capture("mission");
+    let db = rusqlite::Connection::open(world.dir.path().join("core/core.sqlite3")).unwrap();
+    db.execute("UPDATE files SET hash = '' WHERE id = ?1", [lost.as_str()]).unwrap();
+    drop(db);
+    let handle = world.deliver().await;
+    for status in handle.status().unwrap() {
+        assert_eq!(status.missing["file-bytes"], 1, "{status:?}");
+    }
+    let oracle = world.sim.oracle();
+    let written = oracle.of(What::FileWritten).filter(|e| e.detail["path"].as_str().unwrap().ends_with("whole.bin"));
+    assert_eq!(written.count(), 2);
+}
+
 /// Removed while nobody knew whether the upload had arrived: what arrived goes again.
 #[tokio::test]
 async fn a_file_that_arrived_unseen_goes_with_its_post() {

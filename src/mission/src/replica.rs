@@ -261,6 +261,25 @@ impl Replica {
             .collect()
     }
 
+    /// How an entry of another node ended here; `None` while it has not.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn outcome(&self, id: EntryId) -> Result<Option<Outcome>, StoreError> {
+        let sql = "SELECT outcome, ranges FROM received WHERE origin = ?1 AND epoch = ?2";
+        let raw: Vec<(u8, Vec<u8>)> = self.core.read(|db| {
+            all(db, sql, params![id.origin.0, id.epoch.0], |r| Ok((r.get(0)?, r.get(1)?))).map_err(StoreError::from)
+        })?;
+        for (outcome, bytes) in raw {
+            let damaged = || StoreError("the ledger of received entries is damaged".to_owned());
+            let ranges: RangeSet = minicbor::decode(&bytes).map_err(|_| damaged())?;
+            if ranges.contains(id.seq.get()) {
+                return Outcome::from_number(outcome).map(Some).ok_or_else(damaged);
+            }
+        }
+        Ok(None)
+    }
+
     /// The entries kept aside, oldest first.
     ///
     /// # Errors

@@ -421,14 +421,36 @@ impl Ledger {
         })
     }
 
-    /// The first item of each lane and class, most urgent and oldest first.
+    /// The first item of each lane and class, most urgent and oldest first. Files are not among them: none waits for another.
     pub fn heads(&self, target: &str) -> Result<Vec<Item>, LedgerError> {
         // SQLite takes the bare columns from the row that has the minimum.
         let sql = format!(
-            "SELECT {COLUMNS}, min(pos) FROM items WHERE target = ?1 AND state BETWEEN 1 AND 3
+            "SELECT {COLUMNS}, min(pos) FROM items WHERE target = ?1 AND state BETWEEN 1 AND 3 AND kind <> ?2
              GROUP BY precedence, lane ORDER BY precedence, pos"
         );
-        self.query(&sql, params![target])
+        self.query(&sql, params![target, Kind::File as i64])
+    }
+
+    /// The first file that is due and whose post and earlier states have ended, most urgent and oldest first; else the moment
+    /// when one will be due.
+    pub fn next_file(
+        &self,
+        target: &str,
+        now: UnixMillis,
+    ) -> Result<(Option<Item>, Option<UnixMillis>), LedgerError> {
+        let found = self.items(
+            "target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND due <= ?3 AND NOT EXISTS (
+                SELECT 1 FROM items b WHERE b.target = ?1 AND b.state BETWEEN 1 AND 4 AND b.pos < items.pos
+                AND b.object IN (items.object, 'post:' || items.post))
+             ORDER BY precedence, pos LIMIT 1",
+            params![target, Kind::File as i64, now.0],
+        )?;
+        let due: Option<i64> = self.db.query_row(
+            "SELECT min(due) FROM items WHERE target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND due > ?3",
+            params![target, Kind::File as i64, now.0],
+            |r| r.get(0),
+        )?;
+        Ok((found.into_iter().next(), due.map(UnixMillis)))
     }
 
     /// The oldest open item that must end before this one: an earlier state of the same object, or the post that it needs.
@@ -1001,6 +1023,27 @@ mod tests {
         assert_eq!(ledger.recover("t", UnixMillis(NOW.0 + 5)).unwrap(), 1);
         let item = ledger.heads("t").unwrap().remove(0);
         assert_eq!((item.state, item.request.as_str(), item.due.0), (State::Unknown, "request-1", NOW.0 + 5));
+    }
+
+    #[test]
+    fn a_file_that_waits_for_its_bytes_or_its_post_holds_up_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        let file = |n, object, post| Read { kind: Kind::File, ..read(n, Precedence::Deferred, object, post) };
+        let all = [
+            read(1, Precedence::Routine, &super::super::route::post_key(id(1)), None),
+            file(2, "file:a", Some(id(1))),
+            file(3, "file:b", Some(id(2))),
+            file(4, "file:c", Some(id(3))),
+        ];
+        ledger.take_in("t", LocalPos(5), &all, NOW).unwrap();
+        assert_eq!(ledger.heads("t").unwrap().len(), 1);
+        let (next, due) = ledger.next_file("t", NOW).unwrap();
+        let next = next.unwrap();
+        assert_eq!((next.pos.0, due), (3, None), "the first waits for its post");
+        ledger.again(next.row, UnixMillis(NOW.0 + 10), false, "its bytes are not here yet").unwrap();
+        let (next, due) = ledger.next_file("t", NOW).unwrap();
+        assert_eq!((next.unwrap().pos.0, due), (4, Some(UnixMillis(NOW.0 + 10))));
     }
 
     #[test]

@@ -36,6 +36,8 @@ const BATCH: usize = 256;
 const PLACE_WITHIN_MS: i64 = 24 * 3_600_000;
 /// Between looks for a channel, and for the bytes of a file.
 const NOT_HERE_YET_MS: i64 = 10_000;
+/// Longest wait between looks for the bytes of a file.
+const BYTES_AGAIN_MS_MAX: i64 = 5 * 60_000;
 /// Pages of 50 messages in which one is looked for.
 const PAGES_MAX: u32 = 40;
 /// Clocks of the service and of this node may differ by so much.
@@ -259,7 +261,14 @@ impl Runner {
             .shared
             .ledger(move |ledger| {
                 let mut earliest: Option<UnixMillis> = None;
-                for head in ledger.heads(&target)? {
+                let mut heads = ledger.heads(&target)?;
+                if kinds.is_none_or(|kinds| kinds.contains(&Kind::File)) {
+                    let (file, due) = ledger.next_file(&target, now)?;
+                    earliest = due;
+                    heads.extend(file);
+                    heads.sort_by_key(|item| (item.precedence, item.pos));
+                }
+                for head in heads {
                     if kinds.is_some_and(|kinds| !kinds.contains(&head.kind)) {
                         continue;
                     }
@@ -548,8 +557,14 @@ impl Runner {
         mut own: Remote,
     ) -> Result<(), TargetError> {
         let Some(local) = self.local(state.stub.id).await? else {
-            // Its bytes are on their way, or stay with their origin until somebody asks for them.
-            return self.again_at(item, NOT_HERE_YET_MS, "its bytes are not here yet").await;
+            if state.content.is_none() || self.is_quarantined(item).await? {
+                return self.missing(item, Missing::FileBytes, state.version, own).await;
+            }
+            // Its bytes are on their way, or stay with their origin until somebody asks for them: the longer that takes, the
+            // more rarely they are looked for.
+            let waited = self.shared.now().0 - item.at.0;
+            let wait = (waited / 8).clamp(NOT_HERE_YET_MS, BYTES_AGAIN_MS_MAX);
+            return self.again_at(item, wait, "its bytes are not here yet").await;
         };
         let name = file_name(state);
         let written = if local.bytes <= SMALL_BYTES_MAX {
@@ -656,6 +671,16 @@ impl Runner {
                 let Some(path) = shared.options.core.file_path(file)? else { return Ok(None) };
                 let bytes = std::fs::metadata(&path)?.len();
                 Ok(Some(Local { path, bytes }))
+            })
+            .await
+    }
+
+    /// Did the mission core keep the entry aside? Its bytes never come then.
+    async fn is_quarantined(&self, item: &Item) -> Result<bool, TargetError> {
+        let id = item.id;
+        self.shared
+            .blocking(move |shared| {
+                Ok(shared.options.core.replica().outcome(id)? == Some(Outcome::Quarantined))
             })
             .await
     }
