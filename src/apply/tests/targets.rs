@@ -377,6 +377,12 @@ impl World {
     }
 }
 
+/// Every file below a folder.
+fn walk(dir: &std::path::Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
 fn open_journal(dir: &tempfile::TempDir, clock: &Arc<Virtual>) -> Journal {
     let options = JournalOptions {
         dir: dir.path().join("journal"),
@@ -707,6 +713,33 @@ async fn a_file_without_bytes_is_told_as_missing_and_holds_up_no_other() {
     let oracle = world.sim.oracle();
     let written = oracle.of(What::FileWritten).filter(|e| e.detail["path"].as_str().unwrap().ends_with("whole.bin"));
     assert_eq!(written.count(), 2);
+}
+
+/// One blob that was gone failed every step of its target, and nothing behind it went out.
+#[tokio::test]
+async fn a_file_that_cannot_be_read_here_is_given_up_and_the_rest_goes_on() {
+    let world = World::new(26, BOTH).await;
+    let mut damaged = BTreeSet::new();
+    // One that is put at once, one that is uploaded in pieces.
+    for (name, bytes) in [("small.bin", vec![1; 1_000]), ("large.bin", vec![2; 5 << 20])] {
+        world.share("damaged", name, &bytes);
+        let blobs = walk(&world.dir.path().join("core/files"));
+        let blob = blobs.into_iter().find(|path| !damaged.contains(path)).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&blob).unwrap().set_len(10).unwrap();
+        damaged.insert(blob);
+    }
+    world.share("whole", "whole.bin", b"whole bytes");
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    world.drive(&mut targets, &handle, usize::MAX).await;
+    for status in handle.status().unwrap() {
+        assert_eq!((status.terms.held, status.dead), (0, 2), "{status:?}");
+    }
+    let dead = handle.dead(None, 9).unwrap();
+    assert!(dead.iter().all(|item| item.reason.contains("cannot be read on this node")), "{dead:?}");
+    let oracle = world.sim.oracle();
+    let written: Vec<_> = oracle.of(What::FileWritten).map(|e| e.detail["path"].as_str().unwrap()).collect();
+    assert_eq!(written.iter().filter(|path| path.ends_with(".bin")).count(), 2, "{written:?}");
 }
 
 /// Removed while nobody knew whether the upload had arrived: what arrived goes again.

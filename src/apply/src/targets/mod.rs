@@ -97,9 +97,6 @@ pub enum TargetError {
     /// The mission core could not be read.
     #[error("the mission core could not be read; what goes to Microsoft 365 waits in the journal")]
     Core(#[from] StoreError),
-    /// The bytes of a file could not be read.
-    #[error("reading a file failed: {0}; its item waits")]
-    File(#[from] std::io::Error),
 }
 
 impl TargetError {
@@ -109,7 +106,7 @@ impl TargetError {
             Self::Ledger(e) => e.next_step(),
             Self::Read(e) => e.next_step(),
             Self::Journal(e) => e.next_step(),
-            Self::Core(_) | Self::File(_) => "check the disk that holds the data directory",
+            Self::Core(_) => "check the disk that holds the data directory",
         }
     }
 }

@@ -4,9 +4,9 @@
 //! Steps of one target follow each other, so nothing of it is ever under way twice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read as _, Seek, SeekFrom};
+use std::io::{ErrorKind, Read as _, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +38,8 @@ const PLACE_WITHIN_MS: i64 = 24 * 3_600_000;
 const NOT_HERE_YET_MS: i64 = 10_000;
 /// Longest wait between looks for the bytes of a file.
 const BYTES_AGAIN_MS_MAX: i64 = 5 * 60_000;
+/// Wait before a file is read again that the disk did not give.
+const UNREADABLE_MS: i64 = 5 * 60_000;
 /// Pages of 50 messages in which one is looked for.
 const PAGES_MAX: u32 = 40;
 /// Clocks of the service and of this node may differ by so much.
@@ -556,7 +558,12 @@ impl Runner {
         folder: &Folder,
         mut own: Remote,
     ) -> Result<(), TargetError> {
-        let Some(local) = self.local(state.stub.id).await? else {
+        let local = match self.local(state).await? {
+            Local::Here(local) => Some(local),
+            Local::NotHere => None,
+            Local::Unreadable(why) => return self.unreadable(item, why).await,
+        };
+        let Some(local) = local else {
             if state.content.is_none() || self.is_quarantined(item).await? {
                 return self.missing(item, Missing::FileBytes, state.version, own).await;
             }
@@ -568,11 +575,17 @@ impl Runner {
         };
         let name = file_name(state);
         let written = if local.bytes <= SMALL_BYTES_MAX {
-            let bytes = Bytes::from(tokio::fs::read(&local.path).await?);
+            let bytes = match tokio::fs::read(&local.path).await {
+                Ok(bytes) => Bytes::from(bytes),
+                Err(e) => return self.unreadable(item, e).await,
+            };
             let call = folder.put(&name, bytes, "application/octet-stream", OnConflict::Fail, item.precedence);
             self.send(item, call).await?.and_then(|answer| drive::item_of(&answer))
         } else {
-            self.upload_in_pieces(item, folder, &name, &local).await?
+            match self.upload_in_pieces(item, folder, &name, &local).await? {
+                Ok(done) => done,
+                Err(unreadable) => return self.unreadable(item, unreadable).await,
+            }
         };
         match written {
             Ok(found) => {
@@ -591,8 +604,8 @@ impl Runner {
         item: &Item,
         folder: &Folder,
         name: &str,
-        local: &Local,
-    ) -> Result<Result<DriveItem, Failure>, TargetError> {
+        local: &LocalFile,
+    ) -> Result<Result<Result<DriveItem, Failure>, std::io::Error>, TargetError> {
         let (target, object) = (self.target.name.clone(), item.object.clone());
         let (row, request, now) = (item.row, self.request_id(item), self.shared.now());
         let resume = self
@@ -603,7 +616,9 @@ impl Runner {
             })
             .await?;
         let plan = UploadPlan { create: folder.begin_upload(name, item.precedence), resume: resume.map(UploadState) };
-        let source = FileSource { path: local.path.clone(), bytes: local.bytes };
+        let unreadable = Arc::new(Mutex::new(None));
+        let source =
+            FileSource { path: local.path.clone(), bytes: local.bytes, unreadable: Arc::clone(&unreadable) };
         let (shared, target, object) = (Arc::clone(&self.shared), self.target.name.clone(), item.object.clone());
         let mut kept: Option<UploadState> = None;
         let keep = move |progress: microsoft::graph::UploadProgress<'_>| {
@@ -619,7 +634,25 @@ impl Runner {
             let (target, object) = (self.target.name.clone(), item.object.clone());
             self.shared.ledger(move |ledger| ledger.keep_upload(&target, &object, None)).await?;
         }
-        Ok(done)
+        let unreadable = unreadable.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(unreadable.map_or(Ok(done), Err))
+    }
+
+    /// The bytes of this file cannot be read here. Others can.
+    async fn unreadable(&mut self, item: &Item, why: std::io::Error) -> Result<(), TargetError> {
+        let reason = format!("its bytes cannot be read on this node: {why}");
+        if matches!(why.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) {
+            return self.dead(item, &reason).await;
+        }
+        self.shared.rests(&self.target.name, Some((&reason, Some("check the disk that holds the data directory"))));
+        let (row, due) = (item.row, UnixMillis(self.shared.now().0 + UNREADABLE_MS));
+        let (is_unknown, looks) = (item.state == State::Unknown, item.looks);
+        self.shared
+            .ledger(move |ledger| match is_unknown {
+                true => ledger.unknown(row, due, looks, &reason),
+                false => ledger.again(row, due, true, &reason),
+            })
+            .await
     }
 
     /// The name is taken: by the same bytes, which settles it, or by something else.
@@ -628,7 +661,7 @@ impl Runner {
         item: &Item,
         folder: &Folder,
         name: &str,
-        local: &Local,
+        local: &LocalFile,
         mut own: Remote,
     ) -> Result<(), TargetError> {
         let found = match self.shared.options.graph.call(folder.find(name, item.precedence)).await {
@@ -648,7 +681,10 @@ impl Runner {
             }
         };
         let path = local.path.clone();
-        let ours = tokio::task::spawn_blocking(move || hash_of_file(&path)).await.expect("hashing does not panic")?;
+        let ours = match tokio::task::spawn_blocking(move || hash_of_file(&path)).await.expect("hashing does not panic") {
+            Ok(ours) => ours,
+            Err(e) => return self.unreadable(item, e).await,
+        };
         if there.size == local.bytes && drive::hash_of(&there).is_none_or(|theirs| theirs == ours) {
             own.file = Some(remote_file(folder, &there));
             return self.uploaded(item, own).await;
@@ -665,12 +701,20 @@ impl Runner {
         }
     }
 
-    pub(super) async fn local(&self, file: Id) -> Result<Option<Local>, TargetError> {
+    /// Where the bytes of a file are, whole.
+    async fn local(&self, state: &FileState) -> Result<Local, TargetError> {
+        let (file, size) = (state.stub.id, state.stub.size);
         self.shared
             .blocking(move |shared| {
-                let Some(path) = shared.options.core.file_path(file)? else { return Ok(None) };
-                let bytes = std::fs::metadata(&path)?.len();
-                Ok(Some(Local { path, bytes }))
+                let Some(path) = shared.options.core.file_path(file)? else { return Ok(Local::NotHere) };
+                Ok(match std::fs::metadata(&path).map(|facts| facts.len()) {
+                    Ok(bytes) if bytes == size => Local::Here(LocalFile { path, bytes }),
+                    Ok(bytes) => {
+                        let why = format!("{bytes} bytes of {size}");
+                        Local::Unreadable(std::io::Error::new(ErrorKind::UnexpectedEof, why))
+                    }
+                    Err(e) => Local::Unreadable(e),
+                })
             })
             .await
     }
@@ -710,7 +754,11 @@ impl Runner {
                     Ok(folder) => folder,
                     Err(failure) => return self.look_later(item, &failure).await,
                 };
-                let Some(local) = self.local(state.stub.id).await? else { return self.again_soon(item).await };
+                let local = match self.local(state).await? {
+                    Local::Here(local) => local,
+                    Local::NotHere => return self.again_soon(item).await,
+                    Local::Unreadable(why) => return self.unreadable(item, why).await,
+                };
                 let own = loaded.own.remote.clone();
                 self.compare(item, &folder, &file_name(state), &local, own).await
             }
@@ -955,8 +1003,17 @@ fn destination(target: &TargetSettings) -> String {
     }
 }
 
+/// Whether the bytes of a file are on this node's disk.
+enum Local {
+    Here(LocalFile),
+    /// They are on their way, or stay elsewhere.
+    NotHere,
+    /// They should be here.
+    Unreadable(std::io::Error),
+}
+
 /// A file on this node's disk.
-pub(super) struct Local {
+struct LocalFile {
     path: PathBuf,
     bytes: u64,
 }
@@ -964,6 +1021,8 @@ pub(super) struct Local {
 struct FileSource {
     path: PathBuf,
     bytes: u64,
+    /// What reading it failed with, if it did: else that looks as if Graph were not reached.
+    unreadable: Arc<Mutex<Option<std::io::Error>>>,
 }
 
 impl UploadSource for FileSource {
@@ -981,7 +1040,12 @@ impl UploadSource for FileSource {
                 file.read_exact(&mut bytes)?;
                 Ok(Bytes::from(bytes))
             };
-            tokio::task::spawn_blocking(read).await.expect("reading a file does not panic")
+            let read = tokio::task::spawn_blocking(read).await.expect("reading a file does not panic");
+            read.map_err(|e| {
+                let told = std::io::Error::new(e.kind(), e.to_string());
+                *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                told
+            })
         })
     }
 }
