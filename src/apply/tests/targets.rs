@@ -715,6 +715,46 @@ async fn a_file_without_bytes_is_told_as_missing_and_holds_up_no_other() {
     assert_eq!(written.count(), 2);
 }
 
+/// Without the permission to read, an item whose answer was lost was looked for every 15 s for ever.
+#[tokio::test]
+async fn what_nobody_may_look_for_is_sent_again() {
+    for kind in ["teams-delegated", "mail", "teams-digest"] {
+        let world = World::new(27, &[kind]).await;
+        world.sim.fail(FaultRule::new(Failure::ResetAfterCommit).at("graph"));
+        let refused = Failure::Refused { status: 403, retry_after_s: None, code: None };
+        world.sim.fail(FaultRule::new(refused).on("GET", "messages").at("graph").times(u32::MAX));
+        world.say("told twice", None);
+        world.capture("mission");
+        world.deliver().await;
+        let oracle = world.sim.oracle();
+        let told = oracle.of(What::MessagePosted).count() + oracle.of(What::MailSent).count();
+        assert_eq!(told, 2, "{kind}: once before the answer was lost, once after nobody could look");
+        assert!(world.clock.0.load(Ordering::SeqCst) - START < 10 * 60_000, "{kind}");
+    }
+}
+
+/// A reply whose thread was gone was looked for for ever: 404 is an answer.
+#[tokio::test]
+async fn a_reply_is_not_looked_for_for_ever_in_a_thread_that_is_gone() {
+    let world = World::new(28, &["teams-delegated"]).await;
+    let root = world.say("root", None);
+    world.capture("mission");
+    world.deliver().await;
+    world.say("reply", Some(root));
+    world.say("what comes after", None);
+    world.sim.fail(FaultRule::new(Failure::ResetBefore).on("POST", "replies"));
+    let gone = Failure::Refused { status: 404, retry_after_s: None, code: None };
+    for method in ["GET", "POST"] {
+        world.sim.fail(FaultRule::new(gone.clone()).on(method, "replies").times(u32::MAX));
+    }
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    assert!(world.drive(&mut targets, &handle, 2_000).await);
+    let status = &handle.status().unwrap()[0];
+    assert_eq!((status.terms.held, status.dead), (0, 1), "{status:?}");
+    assert_eq!(world.posted().len(), 2);
+}
+
 /// One blob that was gone failed every step of its target, and nothing behind it went out.
 #[tokio::test]
 async fn a_file_that_cannot_be_read_here_is_given_up_and_the_rest_goes_on() {

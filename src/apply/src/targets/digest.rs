@@ -27,7 +27,7 @@ use super::item::{After, LOOK_AGAIN_MS, LOOKS, SETTLE_MS, after};
 use super::ledger::{self, Item, Ledger, LedgerError, State};
 use super::remote::Remote;
 use super::route::Missing;
-use super::runner::{Load, Next, Runner};
+use super::runner::{Load, MAY_NOT_LOOK, Next, Runner, may_not_look};
 use super::teams::{size, time};
 
 /// Items gathered in one step.
@@ -237,7 +237,20 @@ impl Runner {
                         .keep_digest(&digest, UnixMillis(now.0 + LOOK_AGAIN_MS), UNKNOWN, "not there yet")
                         .await;
                 }
-                Err(failure) => return self.digest_failed(digest, &failure, true, UNKNOWN, now).await,
+                Err(failure) => match may_not_look(&failure) {
+                    None => return self.digest_failed(digest, &failure, true, UNKNOWN, now).await,
+                    // Nobody may look for it: after as many tries it is sent again.
+                    Some(refused) => {
+                        self.shared.rests(&self.target.name, Some((&refused, Some(MAY_NOT_LOOK))));
+                        digest.looks += 1;
+                        let (state, due) = match digest.looks >= LOOKS {
+                            true => (READY, now),
+                            false => (UNKNOWN, UnixMillis(now.0 + LOOK_AGAIN_MS)),
+                        };
+                        digest.looks %= LOOKS;
+                        return self.keep_digest(&digest, due, state, &refused).await;
+                    }
+                },
             }
         }
         let (call, repeatable): (Call, bool) = match step {

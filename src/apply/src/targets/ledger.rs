@@ -569,6 +569,24 @@ impl Ledger {
         })
     }
 
+    /// A look got no answer: looked for again at `due`. `counts`: it was refused.
+    pub fn look_again(
+        &mut self,
+        row: i64,
+        due: UnixMillis,
+        looks: u32,
+        counts: bool,
+        reason: &str,
+    ) -> Result<(), LedgerError> {
+        self.write(|tx| {
+            tx.execute(
+                "UPDATE items SET state = 3, due = ?2, looks = ?3, tries = tries + ?4, reason = ?5 WHERE id = ?1",
+                params![row, due.0, looks, counts, reason],
+            )?;
+            Ok(())
+        })
+    }
+
     /// Given up until somebody says otherwise. `content` is the encoded entry.
     pub fn dead(
         &mut self,
@@ -581,8 +599,9 @@ impl Ledger {
         self.write(|tx| {
             count(tx, target, Outcome::Quarantined.as_str(), 1)?;
             tx.execute(
-                "UPDATE items SET state = 5, reason = ?2, content = ?3, at = ?4 WHERE id = ?1",
-                params![item.row, reason, content, now.0],
+                "UPDATE items SET state = 5, reason = ?2, content = ?3, at = ?4, looks = ?5 WHERE id = ?1",
+                // Tried again it is looked for first, if it may be there.
+                params![item.row, reason, content, now.0, item.state == State::Unknown],
             )?;
             Ok(())
         })
@@ -602,7 +621,8 @@ impl Ledger {
     pub fn retry(&mut self, target: &str, row: Option<i64>) -> Result<u64, LedgerError> {
         self.write(|tx| {
             let n = tx.execute(
-                "UPDATE items SET state = 1, tries = 0, looks = 0, due = 0 WHERE target = ?1 AND state = 5 AND ?2 IN (id, -1)",
+                "UPDATE items SET state = CASE WHEN looks = 0 THEN 1 ELSE 3 END, tries = 0, looks = 0, due = 0
+                 WHERE target = ?1 AND state = 5 AND ?2 IN (id, -1)",
                 params![target, row.unwrap_or(-1)],
             )?;
             count(tx, target, Outcome::Quarantined.as_str(), -(n as i64))?;
@@ -1023,6 +1043,19 @@ mod tests {
         assert_eq!(ledger.recover("t", UnixMillis(NOW.0 + 5)).unwrap(), 1);
         let item = ledger.heads("t").unwrap().remove(0);
         assert_eq!((item.state, item.request.as_str(), item.due.0), (State::Unknown, "request-1", NOW.0 + 5));
+    }
+
+    #[test]
+    fn what_died_while_nobody_knew_whether_it_arrived_is_looked_for_when_it_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        ledger.take_in("t", LocalPos(2), &[read(1, Precedence::Routine, "post:a", None)], NOW).unwrap();
+        let row = ledger.heads("t").unwrap().remove(0).row;
+        ledger.unknown(row, NOW, 0, "no answer").unwrap();
+        let item = ledger.heads("t").unwrap().remove(0);
+        ledger.dead("t", &item, "looking for it is refused", b"entry", NOW).unwrap();
+        ledger.retry("t", None).unwrap();
+        assert_eq!(ledger.heads("t").unwrap()[0].state, State::Unknown);
     }
 
     #[test]

@@ -46,6 +46,13 @@ const PAGES_MAX: u32 = 40;
 const SKEW_MS: i64 = 10 * 60_000;
 /// Round trip that a plan reckons with where none was measured.
 const ROUND_TRIP: Duration = Duration::from_millis(250);
+/// What a look said that found nothing.
+const NOT_THERE: &str = "it was not there";
+/// What to do where reading is not permitted.
+pub(super) const MAY_NOT_LOOK: &str =
+    "give ChannelMessage.Read.All, Mail.Read or Files.ReadWrite.All; until then what got no answer may be there twice";
+/// What to do where a look is refused for another reason.
+const LOOK_REFUSED: &str = "look for it by hand, then `holdfast m365 skip` or `retry`";
 /// Bytes that a request costs besides its text: headers, JSON, the author's line.
 const REQUEST_BYTES: u64 = 1_500;
 
@@ -671,14 +678,9 @@ impl Runner {
         let there = match found {
             Ok(there) => there,
             Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => {
-                let looks = item.looks + 1;
-                return self.not_found(item, looks).await;
+                return self.not_found(item, NOT_THERE).await;
             }
-            Err(failure) => {
-                let due = due_after(&failure, self.shared.now());
-                let (row, reason) = (item.row, failure.to_string());
-                return self.shared.ledger(move |ledger| ledger.unknown(row, due, 0, &reason)).await;
-            }
+            Err(failure) => return self.look_failed(item, &failure).await,
         };
         let path = local.path.clone();
         let ours = match tokio::task::spawn_blocking(move || hash_of_file(&path)).await.expect("hashing does not panic") {
@@ -744,15 +746,15 @@ impl Runner {
                         let posted = Some((self.destination(), self.shared.now()));
                         self.went_on(item, &item.object, own, posted).await
                     }
-                    Ok(None) => self.not_found(item, item.looks + 1).await,
-                    Err(failure) => self.look_later(item, &failure).await,
+                    Ok(None) => self.not_found(item, NOT_THERE).await,
+                    Err(failure) => self.look_failed(item, &failure).await,
                 }
             }
             Some((loaded, Work::Upload)) => {
                 let Event::File(state) = &loaded.event else { return self.again_soon(item).await };
                 let folder = match self.folder_for(item).await {
                     Ok(folder) => folder,
-                    Err(failure) => return self.look_later(item, &failure).await,
+                    Err(failure) => return self.look_failed(item, &failure).await,
                 };
                 let local = match self.local(state).await? {
                     Local::Here(local) => local,
@@ -801,8 +803,8 @@ impl Runner {
                     .await
             }
             Ok(None) if item.looks + 1 >= LOOKS => self.ended(item, Outcome::Purged, None).await,
-            Ok(None) => self.not_found(item, item.looks + 1).await,
-            Err(failure) => self.look_later(item, &failure).await,
+            Ok(None) => self.not_found(item, NOT_THERE).await,
+            Err(failure) => self.look_failed(item, &failure).await,
         }
     }
 
@@ -811,7 +813,11 @@ impl Runner {
         let mut pages = self.shared.options.graph.pages(self.channel().newest(thread, item.precedence));
         for _ in 0..PAGES_MAX {
             let Some(page) = pages.next().await else { return Ok(None) };
-            let page = page?;
+            let page = match page {
+                // The thread is gone, and what was a reply in it.
+                Err(Failure::Refused(refusal)) if thread.is_some() && refusal.status.as_u16() == 404 => return Ok(None),
+                page => page?,
+            };
             let mut all_older = !page.value.is_empty();
             for value in page.value {
                 let message: Message =
@@ -830,24 +836,44 @@ impl Runner {
         Ok(None)
     }
 
-    async fn not_found(&mut self, item: &Item, looks: u32) -> Result<(), TargetError> {
-        let now = self.shared.now();
-        let row = item.row;
+    /// A look found nothing, or nobody may look: after [`LOOKS`] of them it is sent again.
+    async fn not_found(&mut self, item: &Item, why: &'static str) -> Result<(), TargetError> {
+        let (now, row, looks) = (self.shared.now(), item.row, item.looks + 1);
         self.shared
             .ledger(move |ledger| match looks >= LOOKS {
-                true => ledger.again(row, now, true, "it was not there; sent again"),
+                true => ledger.again(row, now, true, &format!("{why}; sent again")),
                 false => {
                     let due = UnixMillis(now.0 + LOOK_AGAIN_MS);
-                    ledger.unknown(row, due, looks, "not there yet; looked for once more")
+                    ledger.unknown(row, due, looks, &format!("{why}; looked for once more"))
                 }
             })
             .await
     }
 
-    async fn look_later(&mut self, item: &Item, failure: &Failure) -> Result<(), TargetError> {
-        let due = due_after(failure, self.shared.now());
-        let (row, looks, reason) = (item.row, item.looks, failure.to_string());
-        self.shared.ledger(move |ledger| ledger.unknown(row, due, looks, &reason)).await
+    /// A look got no answer, or a refusal.
+    async fn look_failed(&mut self, item: &Item, failure: &Failure) -> Result<(), TargetError> {
+        if let Some(refused) = may_not_look(failure) {
+            self.shared.rests(&self.target.name, Some((&refused, Some(MAY_NOT_LOOK))));
+            return self.not_found(item, "nobody may look for it").await;
+        }
+        let (row, looks) = (item.row, item.looks);
+        match after(failure, true, item.tries + 1, self.shared.now()) {
+            After::Again { at, counts, reason } => {
+                self.shared.ledger(move |ledger| ledger.look_again(row, at, looks, counts, &reason)).await
+            }
+            After::Look { at, reason } => {
+                self.shared.ledger(move |ledger| ledger.look_again(row, at, looks, true, &reason)).await
+            }
+            After::Rest { at, reason, next_step } => {
+                self.rest(at, &reason, next_step.as_deref());
+                self.shared.ledger(move |ledger| ledger.look_again(row, at, looks, false, &reason)).await
+            }
+            After::Dead { reason } => {
+                let reason = format!("it may be there, and looking for it is refused: {reason}");
+                self.shared.rests(&self.target.name, Some((&reason, Some(LOOK_REFUSED))));
+                self.dead(item, &reason).await
+            }
+        }
     }
 
     /// Notes that a request is about to be made, durably, and makes it.
@@ -1275,12 +1301,14 @@ fn author(shared: &Shared, user: Id) -> String {
     }
 }
 
-/// When something that failed while it was only looked at is looked at again.
-fn due_after(failure: &Failure, now: UnixMillis) -> UnixMillis {
-    match after(failure, true, 3, now) {
-        After::Again { at, .. } | After::Rest { at, .. } | After::Look { at, .. } => at,
-        After::Dead { .. } => UnixMillis(now.0 + LOOK_AGAIN_MS),
+/// What was said when reading is not permitted.
+pub(super) fn may_not_look(failure: &Failure) -> Option<String> {
+    if let Failure::Refused(refusal) = failure
+        && refusal.status.as_u16() == 403
+    {
+        return Some(format!("403 {} for a look at what may have been sent", refusal.code));
     }
+    None
 }
 
 /// What would go to one target.
