@@ -755,6 +755,56 @@ async fn a_reply_is_not_looked_for_for_ever_in_a_thread_that_is_gone() {
     assert_eq!(world.posted().len(), 2);
 }
 
+/// A consent that was withdrawn gave up the backlog, item by item.
+#[tokio::test]
+async fn a_permission_that_was_withdrawn_lets_the_target_rest() {
+    for kind in BOTH {
+        let world = World::new(29, &[kind]).await;
+        let refused = Failure::Refused { status: 403, retry_after_s: None, code: None };
+        for method in ["POST", "PUT", "GET"] {
+            world.sim.fail(FaultRule::new(refused.clone()).on(method, "").at("graph").times(u32::MAX));
+        }
+        for n in 0..20 {
+            world.say(&format!("message {n}"), None);
+            world.share("with a file", &format!("f{n}.bin"), b"bytes");
+        }
+        world.capture("mission");
+        let (mut targets, handle) = world.targets();
+        assert!(!world.drive(&mut targets, &handle, 300).await);
+        let status = &handle.status().unwrap()[0];
+        assert!(status.dead <= 1 && status.waits_for.as_deref().unwrap().starts_with("403"), "{status:?}");
+        // The one that was given up on trial is taken up again as the next is refused as well.
+        while handle.status().unwrap()[0].dead > 0 {
+            assert!(!world.drive(&mut targets, &handle, 1).await);
+        }
+        world.sim.heal();
+        assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+        let status = &handle.status().unwrap()[0];
+        assert_eq!((status.terms.held, status.dead), (0, 0), "{kind}: {status:?}");
+    }
+}
+
+/// A message that alone is refused is given up, and what follows goes out.
+#[tokio::test]
+async fn one_item_that_is_not_permitted_is_given_up_alone() {
+    let world = World::new(30, &["teams-delegated"]).await;
+    let first = world.say("first", None);
+    world.capture("mission");
+    world.deliver().await;
+    let refused = Failure::Refused { status: 403, retry_after_s: None, code: None };
+    world.sim.fail(FaultRule::new(refused).on("PATCH", "").at("graph").times(u32::MAX));
+    world.edit(first, "first, edited");
+    for n in 0..5 {
+        world.say(&format!("message {n}"), None);
+    }
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    assert!(world.drive(&mut targets, &handle, 2_000).await);
+    let status = &handle.status().unwrap()[0];
+    assert_eq!((status.terms.held, status.dead), (0, 1), "{status:?}");
+    assert_eq!(world.posted().len(), 6);
+}
+
 /// One blob that was gone failed every step of its target, and nothing behind it went out.
 #[tokio::test]
 async fn a_file_that_cannot_be_read_here_is_given_up_and_the_rest_goes_on() {

@@ -24,7 +24,7 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::TargetError;
-use super::item::{After, after};
+use super::item::{After, FORBIDDEN, after};
 use super::ledger::{self, Item, Ledger, LedgerError, State};
 use super::remote::Remote;
 use super::route::{Missing, takes_back};
@@ -319,6 +319,10 @@ impl Runner {
             After::Rest { at, reason, next_step } => {
                 self.rest(at, &reason, next_step.as_deref());
                 (at, false, reason)
+            }
+            After::Forbidden { at, reason } => {
+                self.rest(at, &reason, Some(FORBIDDEN));
+                (at, true, reason)
             }
             // A document is never given up: others' words are in it. Somebody has to correct what is wrong.
             After::Dead { reason } => {

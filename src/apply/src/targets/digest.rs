@@ -23,7 +23,7 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::TargetError;
-use super::item::{After, LOOK_AGAIN_MS, LOOKS, SETTLE_MS, after};
+use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, SETTLE_MS, after};
 use super::ledger::{self, Item, Ledger, LedgerError, State};
 use super::remote::Remote;
 use super::route::Missing;
@@ -323,6 +323,10 @@ impl Runner {
             }
             After::Rest { at, reason, next_step } => {
                 self.rest(at, &reason, next_step.as_deref());
+                self.keep_digest(&digest, at, state, &reason).await
+            }
+            After::Forbidden { at, reason } => {
+                self.rest(at, &reason, Some(FORBIDDEN));
                 self.keep_digest(&digest, at, state, &reason).await
             }
             // Many items are in it: somebody corrects what is wrong, and it goes on.

@@ -12,7 +12,7 @@
 //! - A refusal that may pass is tried [`TRIES_MAX`] times; nothing that is our own state of connection counts as a try.
 
 use microsoft::{Advice, Failure};
-use model::UnixMillis;
+use model::{Kind, UnixMillis};
 
 /// Tries of a request that the service refuses, before somebody has to look: with the waits of [`wait_ms`] some two hours.
 pub const TRIES_MAX: u32 = 12;
@@ -29,6 +29,9 @@ pub const LOOK_AGAIN_MS: i64 = 15_000;
 const REST_MS: i64 = 5_000;
 /// The target rests for so long when somebody has to sign in or correct the configuration.
 const SIGN_IN_REST_MS: i64 = 5 * 60_000;
+/// What to do after [`After::Forbidden`].
+pub const FORBIDDEN: &str =
+    "give the application or the account what docs/microsoft365-targets.md names for this kind of target, then wait or restart";
 /// Full, locked: it passes when somebody makes room.
 const PARK_MS: i64 = 5 * 60_000;
 
@@ -52,6 +55,13 @@ pub enum After {
         reason: String,
         /// What somebody should do, if it does not pass by itself.
         next_step: Option<String>,
+    },
+    /// Nothing was done, for want of a permission: nearly always for any item, so the target rests until then.
+    Forbidden {
+        /// When it goes on.
+        at: UnixMillis,
+        /// What was said.
+        reason: String,
     },
     /// It may have been done: it is looked for at that moment.
     Look {
@@ -106,7 +116,7 @@ pub fn after(failure: &Failure, repeatable: bool, tries: u32, now: UnixMillis) -
                     reason,
                     next_step: Some("make room in the drive, or unlock it".to_owned()),
                 },
-                401 => After::Rest { at: at(REST_MS), reason, next_step: None },
+                401..=403 => After::Forbidden { at: at(SIGN_IN_REST_MS), reason },
                 429 | 500..=599 => maybe_done(reason),
                 _ => After::Dead { reason },
             }
@@ -114,7 +124,76 @@ pub fn after(failure: &Failure, repeatable: bool, tries: u32, now: UnixMillis) -
     }
 }
 
+/// Whether one item is refused for want of a permission, or every one: whom to rest for. Pure.
+///
+/// After some refusals of one item it alone is given up and the next of its kind is tried. Is that refused as well, the first
+/// is taken up again: a permission that was withdrawn gives up nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Given up on trial: the row, and its kind.
+    on_trial: Option<(i64, Kind)>,
+    /// Others went through where one was refused: such a one needs no second try.
+    is_single: bool,
+}
+
+/// What follows a refusal for want of a permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The target rests. With a row that was given up on trial and is taken up again.
+    Rest(Option<i64>),
+    /// The item is given up, and the next is tried at once.
+    GiveUp,
+}
+
+/// Refusals of one item before it is given up on trial.
+const REFUSALS_MAX: u32 = 3;
+
+impl Refusals {
+    /// An item was refused, for the time `tries`. `others`: more items of its kind wait.
+    pub fn refused(&mut self, row: i64, kind: Kind, tries: u32, others: bool) -> Verdict {
+        if let Some((before, of)) = self.on_trial
+            && of == kind
+        {
+            *self = Self::default();
+            return Verdict::Rest(Some(before));
+        }
+        if others && (self.is_single || tries >= REFUSALS_MAX) {
+            self.on_trial = Some((row, kind));
+            return Verdict::GiveUp;
+        }
+        Verdict::Rest(None)
+    }
+
+    /// An item of this kind went through.
+    pub fn went_through(&mut self, kind: Kind) {
+        if self.on_trial.is_some_and(|(_, of)| of == kind) {
+            *self = Self { on_trial: None, is_single: true };
+        }
+    }
+}
+
 /// Wait after so many tries.
 fn wait_ms(tries: u32) -> i64 {
     (WAIT_MS_FIRST << tries.saturating_sub(1).min(16)).min(WAIT_MS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permission_that_was_withdrawn_gives_up_nothing_and_one_refused_item_only_itself() {
+        let mut refusals = Refusals::default();
+        let post = |refusals: &mut Refusals, row, tries| refusals.refused(row, Kind::Post, tries, true);
+        assert_eq!(refusals.refused(1, Kind::Post, 9, false), Verdict::Rest(None), "alone it waits");
+        assert_eq!(post(&mut refusals, 1, 1), Verdict::Rest(None));
+        assert_eq!(post(&mut refusals, 1, 3), Verdict::GiveUp);
+        refusals.went_through(Kind::File);
+        assert_eq!(post(&mut refusals, 2, 1), Verdict::Rest(Some(1)), "files say nothing of posts");
+        assert_eq!(post(&mut refusals, 1, 1), Verdict::Rest(None));
+        assert_eq!(post(&mut refusals, 1, 3), Verdict::GiveUp);
+        refusals.went_through(Kind::Post);
+        assert_eq!(post(&mut refusals, 5, 1), Verdict::GiveUp, "another such one costs no rest");
+        assert_eq!(post(&mut refusals, 6, 1), Verdict::Rest(Some(5)));
+    }
 }

@@ -477,6 +477,12 @@ impl Ledger {
         self.items("target = ?1 AND state = 4 ORDER BY pos DESC", params![target])
     }
 
+    /// Does another item of the same kind wait for its turn?
+    pub fn has_others(&self, target: &str, item: &Item) -> Result<bool, LedgerError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM items WHERE target = ?1 AND kind = ?2 AND state = 1 AND id <> ?3)";
+        Ok(self.db.query_row(sql, params![target, item.kind as i64, item.row], |r| r.get(0))?)
+    }
+
     /// Is a state of the object open, later than `pos`, that says it is gone?
     pub fn goes_later(&self, target: &str, object: &str, pos: LocalPos) -> Result<bool, LedgerError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM items WHERE target = ?1 AND object = ?2 AND pos > ?3 AND deletes = 1

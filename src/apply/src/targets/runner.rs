@@ -22,7 +22,7 @@ use model::event::{FileState, PurgeState};
 use model::{Event, Header, Id, Kind, LocalPos, Outcome, UnixMillis, Version};
 use tracing::{debug, info, warn};
 
-use super::item::{After, LOOK_AGAIN_MS, LOOKS, SETTLE_MS, after};
+use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, Refusals, SETTLE_MS, Verdict, after};
 use super::ledger::{As, Item, Read, Standing, State};
 use super::plan::TargetPlan;
 use super::remote::{Remote, RemoteFile};
@@ -80,6 +80,8 @@ pub(super) struct Runner {
     place_at: UnixMillis,
     /// Folder of the channel's files, once asked for.
     folder: Option<Folder>,
+    /// Refusals for want of a permission.
+    refusals: Refusals,
 }
 
 /// An entry with everything that its next step depends on.
@@ -139,7 +141,7 @@ impl Runner {
         if taken > head {
             warn!(target = target.name, "the ledger knows more than the journal: the journal is older than the ledger");
         }
-        Ok(Self { shared, target, consumer, taken, rests_until: UnixMillis(0), place_at: UnixMillis(0), folder: None })
+        Ok(Self { shared, target, consumer, taken, rests_until: UnixMillis(0), place_at: UnixMillis(0), folder: None, refusals: Refusals::default() })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -868,6 +870,10 @@ impl Runner {
                 self.rest(at, &reason, next_step.as_deref());
                 self.shared.ledger(move |ledger| ledger.look_again(row, at, looks, false, &reason)).await
             }
+            After::Forbidden { at, reason } => {
+                self.rest(at, &reason, Some(FORBIDDEN));
+                self.shared.ledger(move |ledger| ledger.look_again(row, at, looks, false, &reason)).await
+            }
             After::Dead { reason } => {
                 let reason = format!("it may be there, and looking for it is refused: {reason}");
                 self.shared.rests(&self.target.name, Some((&reason, Some(LOOK_REFUSED))));
@@ -907,11 +913,33 @@ impl Runner {
                 self.shared.rests(&self.target.name, Some((&reason, next_step.as_deref())));
                 self.shared.ledger(move |ledger| ledger.again(row, now, false, &reason)).await
             }
+            After::Forbidden { at, reason } => self.forbidden(item, at, &reason).await,
             After::Look { at, reason } => {
                 info!(object = item.object, "the outcome of a request is not known; it is looked for");
                 self.shared.ledger(move |ledger| ledger.unknown(row, at, 0, &reason)).await
             }
             After::Dead { reason } => self.dead(item, &reason).await,
+        }
+    }
+
+    /// It is not permitted: the item alone, or everything.
+    async fn forbidden(&mut self, item: &Item, at: UnixMillis, reason: &str) -> Result<(), TargetError> {
+        let (target, refused) = (self.target.name.clone(), item.clone());
+        let others = self.shared.ledger(move |ledger| ledger.has_others(&target, &refused)).await?;
+        match self.refusals.refused(item.row, item.kind, item.tries + 1, others) {
+            Verdict::GiveUp => self.dead(item, reason).await,
+            Verdict::Rest(again) => {
+                self.rest(at, reason, Some(FORBIDDEN));
+                let (target, row, reason) = (self.target.name.clone(), item.row, reason.to_owned());
+                self.shared
+                    .ledger(move |ledger| {
+                        if let Some(again) = again {
+                            ledger.retry(&target, Some(again))?;
+                        }
+                        ledger.again(row, at, true, &reason)
+                    })
+                    .await
+            }
         }
     }
 
@@ -929,6 +957,7 @@ impl Runner {
         posted: Option<(String, UnixMillis)>,
     ) -> Result<(), TargetError> {
         self.shared.rests(&self.target.name, None);
+        self.refusals.went_through(item.kind);
         let (target, item, object) = (self.target.name.clone(), item.clone(), object.to_owned());
         self.shared
             .ledger(move |ledger| {
