@@ -805,6 +805,34 @@ async fn one_item_that_is_not_permitted_is_given_up_alone() {
     assert_eq!(world.posted().len(), 6);
 }
 
+/// Somebody has a file or the record of a day open: nothing else of the target went on.
+#[tokio::test]
+async fn what_is_locked_or_refused_waits_alone() {
+    for (status, path) in [(423, "locked.bin"), (423, "2026-11-23.html"), (400, "2026-11-23.html")] {
+        let world = World::new(31, &["sharepoint-archive"]).await;
+        let locked = Failure::Refused { status, retry_after_s: None, code: None };
+        world.sim.fail(FaultRule::new(locked).on("PUT", path).times(u32::MAX));
+        world.share("locked", "locked.bin", b"bytes");
+        world.capture("mission");
+        let (mut targets, handle) = world.targets();
+        assert!(!world.drive(&mut targets, &handle, 40).await, "{path}");
+        world.clock.0.fetch_add(24 * 3_600_000, Ordering::SeqCst);
+        world.say("of the next day", None);
+        world.share("also of the next day", "other.bin", b"bytes");
+        world.capture("mission");
+        assert!(!world.drive(&mut targets, &handle, 60).await, "{path}");
+        let file = |path: &str| world.sim.file(&world.team.drive, path);
+        assert!(file("/Holdfast/alpha/town-square/2026-11-24.html").is_some(), "{status} {path}");
+        let oracle = world.sim.oracle();
+        let others = oracle.of(What::FileWritten).filter(|e| e.detail["path"].as_str().unwrap().ends_with("other.bin"));
+        assert_eq!(others.count(), 1, "{status} {path}");
+        assert!(handle.status().unwrap()[0].terms.held > 0);
+        world.sim.heal();
+        assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+        assert_eq!(handle.status().unwrap()[0].terms.held, 0);
+    }
+}
+
 /// One blob that was gone failed every step of its target, and nothing behind it went out.
 #[tokio::test]
 async fn a_file_that_cannot_be_read_here_is_given_up_and_the_rest_goes_on() {

@@ -24,7 +24,7 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::TargetError;
-use super::item::{After, FORBIDDEN, after};
+use super::item::{After, FORBIDDEN, PARKED, after};
 use super::ledger::{self, Item, Ledger, LedgerError, State};
 use super::remote::Remote;
 use super::route::{Missing, takes_back};
@@ -37,6 +37,11 @@ const DOCUMENT_BYTES_MAX: u64 = 48 * 1024;
 const GATHER_MAX: usize = 64;
 /// Something urgent is written this soon: others that belong to it come along.
 const URGENT_MS: i64 = 2_000;
+
+/// Wait before a document is written again that was refused for good.
+const REFUSED_AGAIN_MS: i64 = 5 * 60_000;
+/// What to do then.
+const REFUSED: &str = "check the drive and the folder that the mapping names, and what lies under the document's name";
 
 /// A post in the record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -324,11 +329,15 @@ impl Runner {
                 self.rest(at, &reason, Some(FORBIDDEN));
                 (at, true, reason)
             }
-            // A document is never given up: others' words are in it. Somebody has to correct what is wrong.
-            After::Dead { reason } => {
-                let at = UnixMillis(now.0 + 5 * 60_000);
-                self.rest(at, &reason, Some("check the drive, the folder and the permissions that the mapping names"));
+            After::Park { at, reason } => {
+                self.shared.rests(&self.target.name, Some((&reason, Some(PARKED))));
                 (at, false, reason)
+            }
+            // A document is never given up: others' words are in it. It waits by itself until somebody corrects what is wrong.
+            After::Dead { reason } => {
+                let reason = format!("{}/{}: {reason}", due.lane, due.day);
+                self.shared.rests(&self.target.name, Some((&reason, Some(REFUSED))));
+                (UnixMillis(now.0 + REFUSED_AGAIN_MS), true, reason)
             }
         };
         let (target, due) = (self.target.name.clone(), due.clone());

@@ -317,6 +317,7 @@ impl Runner {
                 digest.tries += u32::from(counts);
                 self.keep_digest(&digest, at, state, &reason).await
             }
+            After::Park { at, reason } => self.keep_digest(&digest, at, state, &reason).await,
             After::Look { at, reason } => {
                 digest.looks = 0;
                 self.keep_digest(&digest, at, UNKNOWN, &reason).await

@@ -32,6 +32,8 @@ const SIGN_IN_REST_MS: i64 = 5 * 60_000;
 /// What to do after [`After::Forbidden`].
 pub const FORBIDDEN: &str =
     "give the application or the account what docs/microsoft365-targets.md names for this kind of target, then wait or restart";
+/// What to do after [`After::Park`].
+pub const PARKED: &str = "unlock it, or check it in; the rest of the target goes on";
 /// Full, locked: it passes when somebody makes room.
 const PARK_MS: i64 = 5 * 60_000;
 
@@ -59,6 +61,13 @@ pub enum After {
     /// Nothing was done, for want of a permission: nearly always for any item, so the target rests until then.
     Forbidden {
         /// When it goes on.
+        at: UnixMillis,
+        /// What was said.
+        reason: String,
+    },
+    /// Nothing was done for this one thing; others go on.
+    Park {
+        /// When it is tried again.
         at: UnixMillis,
         /// What was said.
         reason: String,
@@ -111,11 +120,8 @@ pub fn after(failure: &Failure, repeatable: bool, tries: u32, now: UnixMillis) -
             match refusal.status.as_u16() {
                 // A member or channel that was added seconds ago is not found yet; a state that moved is read again.
                 404 | 409 | 412 => again(reason),
-                423 | 507 => After::Rest {
-                    at: at(PARK_MS),
-                    reason,
-                    next_step: Some("make room in the drive, or unlock it".to_owned()),
-                },
+                423 => After::Park { at: at(PARK_MS), reason },
+                507 => After::Rest { at: at(PARK_MS), reason, next_step: Some("make room in the drive".to_owned()) },
                 401..=403 => After::Forbidden { at: at(SIGN_IN_REST_MS), reason },
                 429 | 500..=599 => maybe_done(reason),
                 _ => After::Dead { reason },

@@ -22,7 +22,7 @@ use model::event::{FileState, PurgeState};
 use model::{Event, Header, Id, Kind, LocalPos, Outcome, UnixMillis, Version};
 use tracing::{debug, info, warn};
 
-use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, Refusals, SETTLE_MS, Verdict, after};
+use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, PARKED, Refusals, SETTLE_MS, Verdict, after};
 use super::ledger::{As, Item, Read, Standing, State};
 use super::plan::TargetPlan;
 use super::remote::{Remote, RemoteFile};
@@ -863,7 +863,7 @@ impl Runner {
             After::Again { at, counts, reason } => {
                 self.shared.ledger(move |ledger| ledger.look_again(row, at, looks, counts, &reason)).await
             }
-            After::Look { at, reason } => {
+            After::Look { at, reason } | After::Park { at, reason } => {
                 self.shared.ledger(move |ledger| ledger.look_again(row, at, looks, true, &reason)).await
             }
             After::Rest { at, reason, next_step } => {
@@ -912,6 +912,10 @@ impl Runner {
                 self.rests_until = at;
                 self.shared.rests(&self.target.name, Some((&reason, next_step.as_deref())));
                 self.shared.ledger(move |ledger| ledger.again(row, now, false, &reason)).await
+            }
+            After::Park { at, reason } => {
+                self.shared.rests(&self.target.name, Some((&reason, Some(PARKED))));
+                self.shared.ledger(move |ledger| ledger.again(row, at, false, &reason)).await
             }
             After::Forbidden { at, reason } => self.forbidden(item, at, &reason).await,
             After::Look { at, reason } => {
