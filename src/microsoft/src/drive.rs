@@ -1,8 +1,7 @@
 //! Files in OneDrive and SharePoint as calls to Graph, and what their answers say.
 //!
 //! A file has one path that follows from what it is, and is written with the rule `fail`: when nobody knows whether an
-//! upload arrived, what lies under the path is compared by [`crate::quickxor`]. A record that changes is written with
-//! `replace`, which may be repeated.
+//! upload arrived, the path tells. A record that changes is written with `replace`, which may be repeated.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method};
@@ -90,6 +89,11 @@ impl Folder {
         self.call(Method::GET, self.path_of(name), CallBody::None, precedence, Retry::Safe)
     }
 
+    /// Moves what has this name to the recycle bin of its site.
+    pub fn remove_named(&self, name: &str, precedence: Precedence) -> Call {
+        self.call(Method::DELETE, self.path_of(name), CallBody::None, precedence, Retry::Safe)
+    }
+
     /// Moves an item to the recycle bin of its site.
     pub fn remove(&self, item: &str, precedence: Precedence) -> Call {
         let path = format!("/drives/{}/items/{}", in_path(&self.drive), in_path(item));
@@ -133,11 +137,6 @@ pub fn item_of(answer: &Answer) -> Result<DriveItem, Failure> {
         "" => Err(Failure::Broken("an item of a drive without an id".to_owned())),
         _ => Ok(item),
     }
-}
-
-/// The hash of a file, where Graph has made one; see [`crate::quickxor`].
-pub fn hash_of(item: &DriveItem) -> Option<&str> {
-    item.file.as_ref()?.hashes.quick_xor_hash.as_deref()
 }
 
 /// The GUID in an ETag, `"{GUID},n"`, by which messages refer to a file.

@@ -371,9 +371,11 @@ impl Runner {
 
     /// The bytes are in the drive: the record is to link to them.
     pub(super) async fn archived_file(&mut self, item: &Item, own: Remote) -> Result<(), TargetError> {
+        // First of all: whatever becomes of the item, what stands there is known.
+        self.went_on(item, &item.object, own.clone(), None).await?;
         let version = match self.load(item).await? {
             // Its post was removed meanwhile: it goes again.
-            Load::Loaded(loaded) if loaded.withdrawn => return self.went_on(item, &item.object, own, None).await,
+            Load::Loaded(loaded) if loaded.withdrawn => return Ok(()),
             Load::Loaded(loaded) => loaded.event.version(),
             Load::Ends(outcome) => return self.ended(item, outcome, None).await,
             Load::Dead(reason) => return self.dead(item, &reason).await,

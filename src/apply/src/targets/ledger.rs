@@ -501,6 +501,11 @@ impl Ledger {
         })
     }
 
+    /// What stands at the target, or may, of an object.
+    pub fn note(&mut self, target: &str, object: &str, remote: &Remote) -> Result<(), LedgerError> {
+        self.write(|tx| put_remote(tx, target, object, None, remote))
+    }
+
     /// A request did what it should for `object`, and more may be to do for the item.
     pub fn went_on(
         &mut self,

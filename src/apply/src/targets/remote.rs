@@ -1,5 +1,6 @@
 //! What stands at a target of one mission object: ids and addresses, never content.
 
+use microsoft::drive::{Folder, Place};
 use serde::{Deserialize, Serialize};
 
 /// Where an object is at the target. Empty: nowhere.
@@ -12,6 +13,8 @@ pub struct Remote {
     pub parts: Vec<Part>,
     /// The file, for a file.
     pub file: Option<RemoteFile>,
+    /// Where its bytes may be, from before an upload until it is known.
+    pub meant: Option<Meant>,
     /// Reactions that the account shows on it, as the characters that were sent.
     pub reactions: Vec<String>,
     /// It was removed there.
@@ -42,6 +45,38 @@ pub struct RemoteFile {
     pub guid: String,
     /// Its name there.
     pub name: String,
+}
+
+/// Where a file is to be written, or may have been.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meant {
+    drive: String,
+    /// Id of the folder; empty where it is named by `path`.
+    folder: String,
+    /// Names from the root of the drive.
+    path: Vec<String>,
+    /// Its name there.
+    pub name: String,
+}
+
+impl Meant {
+    /// Under this name in the folder.
+    pub fn in_folder(folder: &Folder, name: &str) -> Self {
+        let (id, path) = match &folder.place {
+            Place::Item(id) => (id.clone(), Vec::new()),
+            Place::Path(path) => (String::new(), path.clone()),
+        };
+        Self { drive: folder.drive.clone(), folder: id, path, name: name.to_owned() }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> Folder {
+        let place = match self.folder.as_str() {
+            "" => Place::Path(self.path.clone()),
+            id => Place::Item(id.to_owned()),
+        };
+        Folder { drive: self.drive.clone(), place }
+    }
 }
 
 impl Remote {

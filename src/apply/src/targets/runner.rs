@@ -14,7 +14,6 @@ use futures_util::future::BoxFuture;
 use journal::{Consumer, Which};
 use microsoft::drive::{self, Folder, OnConflict, Place, SMALL_BYTES_MAX};
 use microsoft::graph::{DriveItem, UploadPlan, UploadSource, UploadState};
-use microsoft::quickxor::QuickXor;
 use microsoft::targets::{TargetKind, TargetSettings};
 use microsoft::teams::{ChannelOf, Message, MessageOf, holds_marker, marker, posted};
 use microsoft::{Answer, Call, Failure, names};
@@ -25,7 +24,7 @@ use tracing::{debug, info, warn};
 use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, PARKED, Refusals, SETTLE_MS, Verdict, after};
 use super::ledger::{As, Item, Read, Standing, State};
 use super::plan::TargetPlan;
-use super::remote::{Remote, RemoteFile};
+use super::remote::{Meant, Remote, RemoteFile};
 use super::route::{Missing, Route, Taken, Why, channel_of, file_key, object_key, post_key, route, takes_back};
 use super::teams::{Facts, Work, hash, next, part};
 use super::{Shared, TargetError};
@@ -482,9 +481,13 @@ impl Runner {
             remote.parts.clear();
             return self.went_on(item, &key, remote, None).await;
         }
-        if let Some(file) = remote.file.take() {
-            let folder = Folder { drive: file.drive.clone(), place: Place::Path(Vec::new()) };
-            match self.send(item, folder.remove(&file.item, item.precedence)).await? {
+        let by_id = remote.file.take().map(|file| {
+            let folder = Folder { drive: file.drive, place: Place::Path(Vec::new()) };
+            folder.remove(&file.item, item.precedence)
+        });
+        let by_name = remote.meant.take().map(|meant| meant.folder().remove_named(&meant.name, item.precedence));
+        if let Some(remove) = by_id.or(by_name) {
+            match self.send(item, remove).await? {
                 Ok(_) => {}
                 Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => {}
                 Err(failure) => return self.failed(item, &failure, true).await,
@@ -528,7 +531,7 @@ impl Runner {
                 continue;
             }
             if let Some(file) = object.strip_prefix("file:").and_then(|id| id.parse().ok()) {
-                if remote.file.is_some() || (!remote.parts.is_empty() && self.can_remove_messages()) {
+                if remote.file.is_some() || remote.meant.is_some() || (!remote.parts.is_empty() && self.can_remove_messages()) {
                     return self.remove_of_file(&item, file, remote).await;
                 }
             } else if !remote.parts.is_empty() {
@@ -583,6 +586,13 @@ impl Runner {
             return self.again_at(item, wait, "its bytes are not here yet").await;
         };
         let name = file_name(state);
+        let meant = Meant::in_folder(folder, &name);
+        if own.meant.as_ref() != Some(&meant) {
+            // Before the first byte: whatever becomes of the upload, an order to purge finds what it left.
+            own.meant = Some(meant);
+            let (target, object, noted) = (self.target.name.clone(), item.object.clone(), own.clone());
+            self.shared.ledger(move |ledger| ledger.note(&target, &object, &noted)).await?;
+        }
         let written = if local.bytes <= SMALL_BYTES_MAX {
             let bytes = match tokio::fs::read(&local.path).await {
                 Ok(bytes) => Bytes::from(bytes),
@@ -597,12 +607,9 @@ impl Runner {
             }
         };
         match written {
-            Ok(found) => {
-                own.file = Some(remote_file(folder, &found));
-                self.uploaded(item, own).await
-            }
+            Ok(found) => self.uploaded(item, folder, &found, own).await,
             Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 409 => {
-                self.compare(item, folder, &name, &local, own).await
+                self.look_for_file(item, folder, &name, local.bytes, own).await
             }
             Err(failure) => self.failed(item, &failure, false).await,
         }
@@ -664,39 +671,38 @@ impl Runner {
             .await
     }
 
-    /// The name is taken: by the same bytes, which settles it, or by something else.
-    async fn compare(
+    /// What lies under the name is this file: its id is in it. SharePoint writes its own properties into documents of Office,
+    /// so neither size nor hash need be what was sent.
+    async fn look_for_file(
         &mut self,
         item: &Item,
         folder: &Folder,
         name: &str,
-        local: &LocalFile,
-        mut own: Remote,
+        sent_bytes: u64,
+        own: Remote,
     ) -> Result<(), TargetError> {
-        let found = match self.shared.options.graph.call(folder.find(name, item.precedence)).await {
-            Ok(answer) => drive::item_of(&answer),
-            Err(failure) => Err(failure),
-        };
-        let there = match found {
-            Ok(there) => there,
-            Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => {
-                return self.not_found(item, NOT_THERE).await;
+        let found = self.shared.options.graph.call(folder.find(name, item.precedence)).await;
+        match found.and_then(|answer| drive::item_of(&answer)) {
+            Ok(there) => {
+                if there.size != sent_bytes {
+                    debug!(object = item.object, sent_bytes, there.size, "the file has another size at the service");
+                }
+                self.uploaded(item, folder, &there, own).await
             }
-            Err(failure) => return self.look_failed(item, &failure).await,
-        };
-        let path = local.path.clone();
-        let ours = match tokio::task::spawn_blocking(move || hash_of_file(&path)).await.expect("hashing does not panic") {
-            Ok(ours) => ours,
-            Err(e) => return self.unreadable(item, e).await,
-        };
-        if there.size == local.bytes && drive::hash_of(&there).is_none_or(|theirs| theirs == ours) {
-            own.file = Some(remote_file(folder, &there));
-            return self.uploaded(item, own).await;
+            Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => self.not_found(item, NOT_THERE).await,
+            Err(failure) => self.look_failed(item, &failure).await,
         }
-        self.dead(item, "another file has its name").await
     }
 
-    async fn uploaded(&mut self, item: &Item, own: Remote) -> Result<(), TargetError> {
+    async fn uploaded(
+        &mut self,
+        item: &Item,
+        folder: &Folder,
+        found: &DriveItem,
+        mut own: Remote,
+    ) -> Result<(), TargetError> {
+        own.file = Some(remote_file(folder, found));
+        own.meant = None;
         match self.target.kind {
             TargetKind::SharepointArchive => self.archived_file(item, own).await,
             TargetKind::TeamsDelegated | TargetKind::TeamsDigest | TargetKind::Mail => {
@@ -758,13 +764,8 @@ impl Runner {
                     Ok(folder) => folder,
                     Err(failure) => return self.look_failed(item, &failure).await,
                 };
-                let local = match self.local(state).await? {
-                    Local::Here(local) => local,
-                    Local::NotHere => return self.again_soon(item).await,
-                    Local::Unreadable(why) => return self.unreadable(item, why).await,
-                };
                 let own = loaded.own.remote.clone();
-                self.compare(item, &folder, &file_name(state), &local, own).await
+                self.look_for_file(item, &folder, &file_name(state), state.stub.size, own).await
             }
             // It sets a state: done again it is the same.
             Some((_, Work::Nothing | Work::Missing(_) | Work::Edit { .. } | Work::Remove { .. }))
@@ -775,10 +776,6 @@ impl Runner {
     }
 
     async fn settle_without_content(&mut self, item: &Item) -> Result<(), TargetError> {
-        let id = item.object.strip_prefix("post:").or(item.object.strip_prefix("file:")).map(str::to_owned);
-        let Some(id) = id.filter(|_| self.target.kind == TargetKind::TeamsDelegated) else {
-            return self.ended(item, Outcome::Purged, None).await;
-        };
         let (target, object, post) = (self.target.name.clone(), item.object.clone(), item.post.map(post_key));
         let (own, post) = self
             .shared
@@ -787,6 +784,27 @@ impl Runner {
                 Ok((ledger.standing(&target, &object)?.remote, post.map(|s| s.remote)))
             })
             .await?;
+        if let (None, Some(meant)) = (&own.file, &own.meant) {
+            // An upload: the order to purge that waits for this item finds by its record what arrived.
+            let found = self.shared.options.graph.call(meant.folder().find(&meant.name, item.precedence)).await;
+            return match found.and_then(|answer| drive::item_of(&answer)) {
+                Ok(there) => {
+                    let mut own = own.clone();
+                    own.file = Some(remote_file(&meant.folder(), &there));
+                    own.meant = None;
+                    self.ended_purged(item, own).await
+                }
+                Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 && item.looks + 1 >= LOOKS => {
+                    self.ended(item, Outcome::Purged, None).await
+                }
+                Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => self.not_found(item, NOT_THERE).await,
+                Err(failure) => self.look_failed(item, &failure).await,
+            };
+        }
+        let id = item.object.strip_prefix("post:").or(item.object.strip_prefix("file:")).map(str::to_owned);
+        let Some(id) = id.filter(|_| self.target.kind == TargetKind::TeamsDelegated) else {
+            return self.ended(item, Outcome::Purged, None).await;
+        };
         let thread = post.as_ref().and_then(Remote::thread).or(own.thread()).map(str::to_owned);
         let marker = marker(&id, own.parts.len());
         match self.find(item, thread.as_deref(), &marker).await {
@@ -796,18 +814,23 @@ impl Runner {
                 if own.parts.len() == 1 {
                     own.root = post.as_ref().and_then(Remote::thread).unwrap_or_default().to_owned();
                 }
-                let (target, item) = (self.target.name.clone(), item.clone());
-                self.shared
-                    .ledger(move |ledger| {
-                        ledger.went_on(&target, &item.object, &item, &own, None)?;
-                        ledger.ended(&target, &item, Outcome::Purged, None)
-                    })
-                    .await
+                self.ended_purged(item, own).await
             }
             Ok(None) if item.looks + 1 >= LOOKS => self.ended(item, Outcome::Purged, None).await,
             Ok(None) => self.not_found(item, NOT_THERE).await,
             Err(failure) => self.look_failed(item, &failure).await,
         }
+    }
+
+    /// Its content is gone, and what arrived of it is noted for the order to purge.
+    async fn ended_purged(&mut self, item: &Item, own: Remote) -> Result<(), TargetError> {
+        let (target, item) = (self.target.name.clone(), item.clone());
+        self.shared
+            .ledger(move |ledger| {
+                ledger.went_on(&target, &item.object, &item, &own, None)?;
+                ledger.ended(&target, &item, Outcome::Purged, None)
+            })
+            .await
     }
 
     /// The id of the message in the channel or thread that holds the reference.
@@ -1106,18 +1129,6 @@ impl UploadSource for FileSource {
                 told
             })
         })
-    }
-}
-
-fn hash_of_file(path: &std::path::Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hash = QuickXor::default();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hash.finish()),
-            n => hash.update(&buffer[..n]),
-        }
     }
 }
 

@@ -161,7 +161,7 @@ fn remove_files(facts: &Facts<'_>) -> Work {
         if !file.parts.is_empty() && facts.cloud == Cloud::Global {
             return Work::Remove { file: Some(*id) };
         }
-        if file.file.is_some() {
+        if file.file.is_some() || file.meant.is_some() {
             return Work::RemoveFile(*id);
         }
     }
