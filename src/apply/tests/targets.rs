@@ -13,15 +13,15 @@ use std::time::Duration;
 use apply::targets::{Targets, TargetsHandle, TargetsOptions};
 use futures_util::future::BoxFuture;
 use graphsim::{App, Effect, Failure, FaultRule, Lag, Sim, Team, TeamMade, Time, User, What};
-use journal::{AtRest, Draft, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk};
+use journal::{AtRest, Draft, Foreign, IndexPlace, Journal, JournalOptions, JournalSettings, StdDisk};
 use microsoft::targets::TargetSettings;
 use microsoft::{Budget, Graph, GraphEnvironment, HeldBecause, MicrosoftSettings, Timer, Vault};
 use mission::types::{ClientInfo, Login, NewPost, NewTeam, PostPatch, Session};
-use mission::{Core, CoreOptions, CoreSettings};
-use model::event::PurgeState;
+use mission::{Core, CoreOptions, CoreSettings, Incoming};
+use model::event::{PostState, PurgeState};
 use model::{
-    Clock, Event, Hlc, HybridClock, Id, IdMint, Kind, Label, NodeId, ObjectRef, Precedence, Sensitive, SourcePosition,
-    UnixMillis, Version,
+    Clock, Entry, EntryId, Epoch, Event, Header, Hlc, HybridClock, Id, IdMint, Kind, Label, NodeId, ObjectRef, Outcome,
+    Precedence, RangeSet, Sensitive, Seq, SourcePosition, UnixMillis, Version,
 };
 use telemetry::{Health, Metrics};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 /// 23 November 2026.
 const START: i64 = 1_795_392_000_000;
 const NODE: NodeId = NodeId([7; 16]);
+const PEER: NodeId = NodeId([8; 16]);
 
 /// Time that moves when somebody waits, and never by itself.
 struct Virtual(AtomicI64);
@@ -342,6 +343,48 @@ impl World {
             chunks: None,
         });
         ticket.wait().unwrap();
+    }
+
+    /// A post of another node, stored in the journal as number `n` of it; not applied yet.
+    fn receive(&self, n: u64, post: u8, root: Option<u8>, text: &str) -> Incoming {
+        let id = EntryId { origin: PEER, epoch: Epoch::FIRST, seq: Seq::new(n).unwrap() };
+        let at = Hlc((START as u64 + n) << 16);
+        let event = Event::Post(PostState {
+            version: Version { at, by: PEER },
+            id: Id::from_block([post; 16]),
+            channel_id: self.channel,
+            user_id: self.alice.user_id,
+            root_id: root.map(|root| Id::from_block([root; 16])),
+            create_at: UnixMillis(START + n as i64),
+            update_at: UnixMillis(START + n as i64),
+            edit_at: UnixMillis(0),
+            delete_at: UnixMillis(0),
+            message: text.to_owned(),
+            kind: String::new(),
+            props: String::new(),
+            hashtags: String::new(),
+            is_pinned: false,
+            files: Vec::new(),
+            priority: None,
+        });
+        let header = Header {
+            id,
+            source: SourcePosition(at),
+            stream: event.stream(),
+            causes: Vec::new(),
+            after: None,
+            precedence: Precedence::Routine,
+            captured: at,
+            origin_time: UnixMillis(START),
+            expiry: None,
+            supersedes: None,
+            label: "mission".parse().unwrap(),
+            kind: event.kind(),
+            mint_salt: 1,
+        };
+        let bytes = wire::encode_entry(&Entry { header, body: wire::encode_event(&event, PEER, 1) });
+        self.journal.append_foreign(Foreign { bytes: bytes.into(), object: Some(event.object().key()) }).wait().unwrap();
+        Incoming { id, event, content: None }
     }
 
     /// Where the bytes of a file were written, as often as they were.
@@ -881,6 +924,33 @@ async fn what_is_locked_or_refused_waits_alone() {
         assert!(world.drive(&mut targets, &handle, usize::MAX).await);
         assert_eq!(handle.status().unwrap()[0].terms.held, 0);
     }
+}
+
+/// Stored is not applied: a reply that came before its root became a message of its own, and what the core kept aside went out.
+#[tokio::test]
+async fn what_another_node_wrote_goes_once_the_core_has_it() {
+    let world = World::new(34, BOTH).await;
+    let reply = world.receive(2, 52, Some(51), "reply of a peer");
+    let aside = world.receive(3, 53, None, "kept aside");
+    let root = world.receive(1, 51, None, "root of a peer");
+    let own = world.say("own", None);
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    assert!(!world.drive(&mut targets, &handle, 60).await);
+    assert_eq!(world.references().keys().cloned().collect::<Vec<_>>(), [format!("{own}.1")]);
+    world.core.replica().apply(vec![root, reply]).unwrap();
+    let numbers = RangeSet::from(3..=3);
+    world.core.replica().account(PEER, aside.id.epoch, Outcome::Quarantined, &numbers).unwrap();
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    for status in handle.status().unwrap() {
+        assert_eq!((status.terms.held, status.terms.quarantined), (0, 1), "{status:?}");
+    }
+    let posted = world.posted();
+    let find = |text: &str| posted.iter().find(|e| e.detail["sent"]["content"].as_str().unwrap().contains(text));
+    assert_eq!(find("reply of a peer").unwrap().detail["replyToId"], find("root of a peer").unwrap().detail["id"]);
+    assert!(find("kept aside").is_none() && !world.record().contains("kept aside"));
+    assert!(world.record().contains("reply of a peer"));
+    world.check_rules();
 }
 
 /// One blob that was gone failed every step of its target, and nothing behind it went out.

@@ -360,33 +360,62 @@ impl Ledger {
         })
     }
 
-    /// Items whose channel was not known when they were read, oldest first.
-    pub fn unplaced(&self, target: &str, max: usize) -> Result<Vec<Item>, LedgerError> {
-        self.items("target = ?1 AND state = 0 ORDER BY pos LIMIT ?2", params![target, max as i64])
-    }
-
-    /// Channels of these.
-    pub fn unplaced_channels(&self, target: &str) -> Result<BTreeSet<String>, LedgerError> {
+    /// Lanes of items that are not placed yet.
+    pub fn unplaced_lanes(&self, target: &str) -> Result<BTreeSet<String>, LedgerError> {
         let sql = "SELECT DISTINCT lane FROM items WHERE target = ?1 AND state = 0";
         let mut statement = self.db.prepare_cached(sql)?;
-        let channels = statement.query_map([target], |r| r.get(0))?.collect::<Result<_, _>>()?;
-        Ok(channels)
+        let lanes = statement.query_map([target], |r| r.get(0))?.collect::<Result<_, _>>()?;
+        Ok(lanes)
     }
 
-    /// The item's channel is known now, or its end is.
-    pub fn place(&mut self, target: &str, item: &Item, as_what: &As) -> Result<(), LedgerError> {
+    /// Those of them whose first item is due, at most `max`, those that waited longest first.
+    pub fn unplaced_due(&self, target: &str, now: UnixMillis, max: usize) -> Result<Vec<String>, LedgerError> {
+        // SQLite takes the bare columns from the row that has the minimum.
+        let mut statement = self.db.prepare_cached(
+            "SELECT lane FROM (SELECT lane, due, min(pos) FROM items WHERE target = ?1 AND state = 0 GROUP BY lane)
+             WHERE due <= ?2 ORDER BY due LIMIT ?3",
+        )?;
+        let lanes = statement.query_map(params![target, now.0, max as i64], |r| r.get(0))?;
+        Ok(lanes.collect::<Result<_, _>>()?)
+    }
+
+    /// When the first item of one of them is due; `None` while everything is placed.
+    pub fn unplaced_at(&self, target: &str) -> Result<Option<UnixMillis>, LedgerError> {
+        let at: Option<i64> = self
+            .db
+            .prepare_cached(
+                "SELECT min(due) FROM (SELECT due, min(pos) FROM items WHERE target = ?1 AND state = 0 GROUP BY lane)",
+            )?
+            .query_row([target], |r| r.get(0))?;
+        Ok(at.map(UnixMillis))
+    }
+
+    /// Items of one lane that are not placed yet, oldest first.
+    pub fn unplaced(&self, target: &str, lane: &str, max: usize) -> Result<Vec<Item>, LedgerError> {
+        self.items("target = ?1 AND state = 0 AND lane = ?2 ORDER BY pos LIMIT ?3", params![target, lane, max as i64])
+    }
+
+    /// The item's place is known now, or its end is. Looked at again at `due`.
+    pub fn place(
+        &mut self,
+        target: &str,
+        item: &Item,
+        as_what: &As,
+        due: UnixMillis,
+    ) -> Result<(), LedgerError> {
         self.write(|tx| {
             match as_what {
                 As::Item { state, lane, object, post, deletes } => {
                     tx.execute(
-                        "UPDATE items SET state = ?2, lane = ?3, object = ?4, post = ?5, deletes = ?6 WHERE id = ?1",
+                        "UPDATE items SET state = ?2, lane = ?3, object = ?4, post = ?5, deletes = ?6, due = ?7 WHERE id = ?1",
                         params![
                             item.row,
                             *state as i64,
                             lane,
                             object,
                             post.map_or_else(String::new, |p| p.to_string()),
-                            deletes
+                            deletes,
+                            due.0
                         ],
                     )?;
                 }
@@ -440,8 +469,9 @@ impl Ledger {
     ) -> Result<(Option<Item>, Option<UnixMillis>), LedgerError> {
         let found = self.items(
             "target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND due <= ?3 AND NOT EXISTS (
-                SELECT 1 FROM items b WHERE b.target = ?1 AND b.state BETWEEN 1 AND 4 AND b.pos < items.pos
-                AND b.object IN (items.object, 'post:' || items.post))
+                SELECT 1 FROM items b WHERE b.target = ?1 AND b.state BETWEEN 0 AND 4
+                AND (b.object = items.object AND b.pos < items.pos OR b.object = 'post:' || items.post AND (b.pos < items.pos
+                    OR NOT EXISTS (SELECT 1 FROM objects o WHERE o.target = ?1 AND o.object = b.object))))
              ORDER BY precedence, pos LIMIT 1",
             params![target, Kind::File as i64, now.0],
         )?;
@@ -453,21 +483,26 @@ impl Ledger {
         Ok((found.into_iter().next(), due.map(UnixMillis)))
     }
 
-    /// The oldest open item that must end before this one: an earlier state of the same object, or the post that it needs.
+    /// The oldest open item that must end before this one: an earlier state of the same object, or the post that it needs,
+    /// also when that was read later and nothing of it stands there yet.
     pub fn before(&self, target: &str, item: &Item) -> Result<Option<Item>, LedgerError> {
         let post = item.post.map_or_else(String::new, super::route::post_key);
         let found = self.items(
-            "target = ?1 AND state BETWEEN 1 AND 4 AND pos < ?2 AND object IN (?3, ?4) ORDER BY pos LIMIT 1",
+            "target = ?1 AND state BETWEEN 0 AND 4 AND (object = ?3 AND pos < ?2 OR object = ?4 AND (pos < ?2 OR NOT EXISTS
+                (SELECT 1 FROM objects o WHERE o.target = ?1 AND o.object = ?4))) ORDER BY pos LIMIT 1",
             params![target, item.pos.0 as i64, item.object, post],
         )?;
         Ok(found.into_iter().next())
     }
 
-    /// Planned posts and reactions, oldest first, most urgent first.
+    /// Planned posts and reactions, oldest first, most urgent first; no reaction whose post is still to come.
     pub fn planned_rows(&self, target: &str, max: usize) -> Result<Vec<Item>, LedgerError> {
         let (post, reaction) = (Kind::Post as i64, Kind::Reaction as i64);
         self.items(
-            "target = ?1 AND state IN (1, 2, 3) AND kind IN (?2, ?3) ORDER BY precedence, pos LIMIT ?4",
+            "target = ?1 AND state IN (1, 2, 3) AND kind IN (?2, ?3) AND NOT (kind = ?3 AND EXISTS (
+                SELECT 1 FROM items b WHERE b.target = ?1 AND b.state BETWEEN 0 AND 3 AND b.object = 'post:' || items.post
+                AND NOT EXISTS (SELECT 1 FROM objects o WHERE o.target = ?1 AND o.object = b.object)))
+             ORDER BY precedence, pos LIMIT ?4",
             params![target, post, reaction, max as i64],
         )
     }
@@ -1107,6 +1142,12 @@ mod tests {
         assert_eq!(ledger.before("t", &heads[1]).unwrap().unwrap().pos.0, 1);
         ledger.ended("t", &heads[2], Outcome::Applied, None).unwrap();
         assert_eq!(ledger.before("t", &heads[0]).unwrap(), None);
+        // A root that another node's journal brought after its reply.
+        let late = super::super::route::post_key(id(9));
+        let all = [read(5, Precedence::Flash, "post:early", Some(id(9))), read(6, Precedence::Routine, &late, None)];
+        ledger.take_in("t", LocalPos(7), &all, NOW).unwrap();
+        let early = ledger.open_items("t", 9).unwrap().into_iter().find(|item| item.object == "post:early").unwrap();
+        assert_eq!(ledger.before("t", &early).unwrap().unwrap().pos.0, 6);
         assert_eq!(ledger.before("t", &heads[1]).unwrap().unwrap().pos.0, 2);
     }
 

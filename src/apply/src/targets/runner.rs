@@ -17,6 +17,7 @@ use microsoft::graph::{DriveItem, UploadPlan, UploadSource, UploadState};
 use microsoft::targets::{TargetKind, TargetSettings};
 use microsoft::teams::{ChannelOf, Message, MessageOf, holds_marker, marker, posted};
 use microsoft::{Answer, Call, Failure, names};
+use mission::StoreError;
 use model::event::{FileState, PurgeState};
 use model::{Event, Header, Id, Kind, LocalPos, Outcome, UnixMillis, Version};
 use tracing::{debug, info, warn};
@@ -33,8 +34,12 @@ use super::{Shared, TargetError};
 const BATCH: usize = 256;
 /// A channel that is not known here after so long never will be.
 const PLACE_WITHIN_MS: i64 = 24 * 3_600_000;
-/// Between looks for a channel, and for the bytes of a file.
+/// Between looks for what is to come: an eighth of the time since it was read, but no less, nor more.
+const PLACE_AGAIN_MS: std::ops::RangeInclusive<i64> = 200..=10_000;
+/// Between looks for the bytes of a file.
 const NOT_HERE_YET_MS: i64 = 10_000;
+/// No moment.
+const NEVER: UnixMillis = UnixMillis(i64::MAX);
 /// Longest wait between looks for the bytes of a file.
 const BYTES_AGAIN_MS_MAX: i64 = 5 * 60_000;
 /// Wait before a file is read again that the disk did not give.
@@ -75,7 +80,7 @@ pub(super) struct Runner {
     taken: LocalPos,
     /// Nothing is tried before.
     rests_until: UnixMillis,
-    /// When items whose channel is not known are looked at again.
+    /// When items that are not placed are looked at again.
     place_at: UnixMillis,
     /// Folder of the channel's files, once asked for.
     folder: Option<Folder>,
@@ -185,7 +190,7 @@ impl Runner {
                 let now = shared.now();
                 let mut read = Vec::new();
                 let mut orders = Vec::new();
-                let mut waiting = shared.lock().unplaced_channels(&target.name)?;
+                let mut waiting = shared.lock().unplaced_lanes(&target.name)?;
                 for one in &listed {
                     let header = &one.entry.header;
                     let as_what = match wire::decode_event(&one.entry) {
@@ -202,7 +207,7 @@ impl Runner {
                         }
                         Ok(event) => {
                             let found = as_what(shared, &target, header, &event, now)?;
-                            in_turn(found, channel_of(&event), &mut waiting)
+                            in_turn(found, line_of(header, &event).as_ref(), &mut waiting)
                         }
                     };
                     read.push(Read {
@@ -223,40 +228,37 @@ impl Runner {
             .await?;
         if let Some(next) = next {
             self.taken = next;
+            self.place_at = UnixMillis(0);
         }
         Ok(next.is_some())
     }
 
-    /// Looks again at items whose channel was not known.
+    /// Looks again at items that are not placed, of each lane from the oldest on to the first that has to wait further.
     async fn place(&mut self) -> Result<(), TargetError> {
         let target = self.target.clone();
-        let left = self
+        let at = self
             .shared
             .blocking(move |shared| {
-                let items = shared.lock().unplaced(&target.name, BATCH)?;
                 let now = shared.now();
-                let mut left = false;
-                let mut waiting = BTreeSet::new();
-                for item in items {
-                    let listed = shared.options.journal.show(Which::Id(item.id))?;
-                    let event = listed.as_ref().and_then(|l| wire::decode_event(&l.entry).ok());
-                    let placed = match (&listed, &event) {
-                        (Some(listed), Some(event)) => as_what(shared, &target, &listed.entry.header, event, now)?,
-                        _ => As::Ended(Outcome::Purged),
-                    };
-                    let is_open = matches!(&placed, As::Item { state: State::Unplaced, .. });
-                    let placed = match is_open && now.0 - item.at.0 > PLACE_WITHIN_MS {
-                        true => As::Withheld(Why::UnknownChannel),
-                        false => in_turn(placed, event.as_ref().and_then(channel_of), &mut waiting),
-                    };
-                    left |= matches!(&placed, As::Item { state: State::Unplaced, .. });
-                    shared.lock().place(&target.name, &item, &placed)?;
+                let due = shared.lock().unplaced_due(&target.name, now, BATCH)?;
+                let mut waiting = if due.is_empty() { BTreeSet::new() } else { shared.lock().unplaced_lanes(&target.name)? };
+                for lane in due {
+                    waiting.remove(&lane);
+                    let items = shared.lock().unplaced(&target.name, &lane, BATCH)?;
+                    let more = items.len() == BATCH;
+                    for item in items {
+                        if !place_one(shared, &target, &item, now, &mut waiting)? {
+                            break;
+                        }
+                    }
+                    if more {
+                        waiting.insert(lane);
+                    }
                 }
-                Ok(left)
+                Ok(shared.lock().unplaced_at(&target.name)?)
             })
             .await?;
-        let wait = if left { NOT_HERE_YET_MS } else { 1_000 };
-        self.place_at = UnixMillis(self.shared.now().0 + wait);
+        self.place_at = at.unwrap_or(NEVER);
         Ok(())
     }
 
@@ -287,7 +289,7 @@ impl Runner {
                     while let Some(before) = ledger.before(&target, &item)? {
                         // Something less urgent is fetched out of its turn; what is as urgent comes in its own, so that a file does
                         // not pull its post past those before it.
-                        waits = before.precedence <= urgency || before.state == State::Gathered;
+                        waits = before.precedence <= urgency || matches!(before.state, State::Gathered | State::Unplaced);
                         if waits {
                             break;
                         }
@@ -308,15 +310,10 @@ impl Runner {
             self.work_on(item).await?;
             return Ok(Next::Again);
         }
-        if earliest.is_none() && self.has_unplaced().await? {
-            earliest = Some(self.place_at);
+        if self.place_at != NEVER {
+            earliest = Some(earliest.map_or(self.place_at, |at| at.min(self.place_at)));
         }
         Ok(earliest.map_or(Next::Idle, Next::At))
-    }
-
-    async fn has_unplaced(&self) -> Result<bool, TargetError> {
-        let target = self.target.name.clone();
-        Ok(!self.shared.ledger(move |ledger| ledger.unplaced(&target, 1)).await?.is_empty())
     }
 
     /// One step of one item.
@@ -1008,7 +1005,7 @@ impl Runner {
     /// It was taken in, and the mapping does not let it go any more.
     pub(super) async fn withheld(&mut self, item: &Item, why: Why) -> Result<(), TargetError> {
         let (target, item) = (self.target.name.clone(), item.clone());
-        self.shared.ledger(move |ledger| ledger.place(&target, &item, &As::Withheld(why))).await
+        self.shared.ledger(move |ledger| ledger.place(&target, &item, &As::Withheld(why), UnixMillis(0))).await
     }
 
     async fn missing(
@@ -1163,22 +1160,75 @@ fn planned(taken: &Taken) -> As {
     }
 }
 
-/// Behind something whose channel was not known, what follows in that channel waits too, although the channel has become
-/// known meanwhile: else a reply or reaction would come before its post. `waiting` are the channels that something waits for.
-fn in_turn(found: As, channel: Option<Id>, waiting: &mut BTreeSet<String>) -> As {
-    let (As::Item { state, object, .. }, Some(channel)) = (&found, channel) else { return found };
-    let channel = channel.to_string();
+/// What an entry is behind while something is not placed.
+struct Line {
+    /// Its channel: everything in one that is not known waits together.
+    channel: String,
+    /// Others of its origin and class in the channel, which the core takes in this order; a file is by itself, since its bytes
+    /// may stay away for long.
+    own: String,
+}
+
+fn line_of(header: &Header, event: &Event) -> Option<Line> {
+    let channel = channel_of(event)?.to_string();
+    let own = if let Event::File(s) = event {
+        file_key(s.stub.id)
+    } else {
+        format!("{channel} {} {}", header.id.origin, header.precedence)
+    };
+    Some(Line { channel, own })
+}
+
+/// Behind what is not placed yet waits what follows in its line, although that could be placed: else a reply or reaction would
+/// come before its post. `waiting` are the lanes that something waits in.
+fn in_turn(found: As, line: Option<&Line>, waiting: &mut BTreeSet<String>) -> As {
+    let (As::Item { state, lane, object, .. }, Some(line)) = (&found, line) else { return found };
     if *state == State::Unplaced {
-        waiting.insert(channel);
+        waiting.insert(lane.clone());
         return found;
     }
-    match waiting.contains(&channel) {
-        true => {
-            let object = object.clone();
-            As::Item { state: State::Unplaced, lane: channel, object, post: None, deletes: false }
-        }
-        false => found,
+    let behind = [&line.channel, &line.own].into_iter().find(|lane| waiting.contains(*lane));
+    match behind {
+        Some(lane) => unplaced(lane, object),
+        None => found,
     }
+}
+
+fn unplaced(lane: &str, object: &str) -> As {
+    let (lane, object) = (lane.to_owned(), object.to_owned());
+    As::Item { state: State::Unplaced, lane, object, post: None, deletes: false }
+}
+
+/// Places an item, if its time has come. Says whether it is placed, or has ended.
+fn place_one(
+    shared: &Shared,
+    target: &TargetSettings,
+    item: &Item,
+    now: UnixMillis,
+    waiting: &mut BTreeSet<String>,
+) -> Result<bool, TargetError> {
+    let listed = shared.options.journal.show(Which::Id(item.id))?;
+    let event = listed.as_ref().and_then(|l| wire::decode_event(&l.entry).ok());
+    let (Some(listed), Some(event)) = (&listed, &event) else {
+        shared.lock().place(&target.name, item, &As::Ended(Outcome::Purged), now)?;
+        return Ok(true);
+    };
+    let header = &listed.entry.header;
+    let line = line_of(header, event);
+    let found = as_what(shared, target, header, event, now)?;
+    let is_lost = line.as_ref().is_some_and(
+        |line| matches!(&found, As::Item { state: State::Unplaced, lane, .. } if *lane == line.channel),
+    );
+    let found = match is_lost && now.0 - item.at.0 > PLACE_WITHIN_MS {
+        true => As::Withheld(Why::UnknownChannel),
+        false => in_turn(found, line.as_ref(), waiting),
+    };
+    let waits = matches!(&found, As::Item { state: State::Unplaced, .. });
+    let most = if item.kind == Kind::File { BYTES_AGAIN_MS_MAX } else { *PLACE_AGAIN_MS.end() };
+    let wait = ((now.0 - item.at.0) / 8).clamp(*PLACE_AGAIN_MS.start(), most);
+    let due = if waits { UnixMillis(now.0 + wait) } else { UnixMillis(0) };
+    shared.lock().place(&target.name, item, &found, due)?;
+    Ok(!waits)
 }
 
 /// What was gathered and is not written yet is held to the mapping as it is now: it may have been narrowed before the start.
@@ -1192,7 +1242,7 @@ fn drop_withheld(shared: &Shared, target: &TargetSettings) -> Result<(), TargetE
             continue;
         }
         let Some(why) = withheld(shared, target, &listed.entry.header, &event)? else { continue };
-        let author = author_of(shared, &event);
+        let author = author_of(shared, &event)?;
         let mut ledger = shared.lock();
         let is_out = match target.kind {
             TargetKind::SharepointArchive => super::archive::drop_gathered(&mut ledger, &target.name, &item, &event, &author)?,
@@ -1201,7 +1251,7 @@ fn drop_withheld(shared: &Shared, target: &TargetSettings) -> Result<(), TargetE
         };
         if is_out {
             info!(target = target.name, object = item.object, why = why.as_str(), "what was gathered is withheld");
-            ledger.place(&target.name, &item, &As::Withheld(why))?;
+            ledger.place(&target.name, &item, &As::Withheld(why), UnixMillis(0))?;
         }
     }
     Ok(())
@@ -1225,6 +1275,15 @@ fn as_what(
         if header.expiry.is_some_and(|expiry| expiry <= now) {
             return Ok(As::Ended(Outcome::Expired));
         }
+        // What another node wrote goes once the core has it: then its channel, its author and its root are known, and what the
+        // core keeps aside is not told to others.
+        if header.id.origin != shared.options.core.node() {
+            match shared.options.core.replica().outcome(header.id)? {
+                Some(Outcome::Applied) => {}
+                Some(other) => return Ok(As::Ended(other)),
+                None => return Ok(unplaced(&line_of(header, event).map_or_else(String::new, |line| line.own), &object)),
+            }
+        }
     }
     Ok(match route {
         Route::Take(taken) => planned(&taken),
@@ -1236,10 +1295,7 @@ fn as_what(
         }
         Route::Withhold(why) => As::Withheld(why),
         Route::Missing(what) => As::Missing(what),
-        Route::Unplaced => {
-            let lane = channel_of(event).map_or_else(String::new, |channel| channel.to_string());
-            As::Item { state: State::Unplaced, lane, object, post: None, deletes: false }
-        }
+        Route::Unplaced => unplaced(&channel_of(event).map_or_else(String::new, |channel| channel.to_string()), &object),
         // Not of here: an order is taken in as one.
         Route::Purge => As::Ended(Outcome::Quarantined),
     })
@@ -1271,7 +1327,7 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
     let Ok(event) = wire::decode_event(&entry) else {
         return Ok(Load::Dead("its content cannot be read".to_owned()));
     };
-    let author = author_of(shared, &event);
+    let author = author_of(shared, &event)?;
     let withheld = withheld(shared, settings, &entry.header, &event)?;
     let mut ledger = shared.lock();
     let own = ledger.standing(target, &item.object)?;
@@ -1318,11 +1374,11 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
 }
 
 /// Name of who wrote, reacted or shared.
-fn author_of(shared: &Shared, event: &Event) -> String {
-    match event {
-        Event::Post(s) => author(shared, s.user_id),
-        Event::Reaction(s) => author(shared, s.user_id),
-        Event::File(s) => author(shared, s.user_id),
+fn author_of(shared: &Shared, event: &Event) -> Result<String, TargetError> {
+    Ok(match event {
+        Event::Post(s) => author(shared, s.user_id)?,
+        Event::Reaction(s) => author(shared, s.user_id)?,
+        Event::File(s) => author(shared, s.user_id)?,
         Event::User(_)
         | Event::Team(_)
         | Event::TeamMember(_)
@@ -1332,17 +1388,21 @@ fn author_of(shared: &Shared, event: &Event) -> String {
         | Event::Acknowledgement(_)
         | Event::Bookmark(_)
         | Event::Emoji(_) => String::new(),
-    }
+    })
 }
 
 /// A person's name as readers at the enterprise know it.
-fn author(shared: &Shared, user: Id) -> String {
-    let Ok(user) = shared.options.core.user(user) else { return "unknown".to_owned() };
+fn author(shared: &Shared, user: Id) -> Result<String, TargetError> {
+    let user = match shared.options.core.user(user) {
+        Ok(user) => user,
+        Err(e) if e.status_code == 404 => return Ok("unknown".to_owned()),
+        Err(e) => return Err(StoreError(e.detailed_error).into()),
+    };
     let name = format!("{} {}", user.first_name, user.last_name);
-    match name.trim() {
+    Ok(match name.trim() {
         "" => format!("@{}", user.username),
         name => format!("{name} (@{})", user.username),
-    }
+    })
 }
 
 /// What was said when reading is not permitted.
@@ -1481,19 +1541,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_follows_in_a_channel_waits_behind_what_was_read_before_the_channel_was_known() {
-        let [new, known] = [1, 2].map(|n| Id::from_block([n; 16]));
-        let item = |state| As::Item { state, lane: "a/b".into(), object: "x".into(), post: None, deletes: false };
-        let state_of = |found: As| match found {
-            As::Item { state, .. } => state,
+    fn what_follows_waits_behind_what_is_not_placed_in_its_channel_or_its_line() {
+        let [new, known] = ["new", "known"].map(|channel| Line { channel: channel.into(), own: format!("{channel} own") });
+        let item = |state, lane: &str| As::Item { state, lane: lane.into(), object: "x".into(), post: None, deletes: false };
+        let lane_of = |found: As| match found {
+            As::Item { state: State::Unplaced, lane, .. } => lane,
+            As::Item { .. } => "placed".to_owned(),
             As::Ended(_) | As::Withheld(_) | As::Missing(_) => panic!("it ended"),
         };
         let mut waiting = BTreeSet::new();
-        assert_eq!(state_of(in_turn(item(State::Unplaced), Some(new), &mut waiting)), State::Unplaced);
-        assert_eq!(state_of(in_turn(item(State::Planned), Some(new), &mut waiting)), State::Unplaced);
-        assert_eq!(state_of(in_turn(item(State::Planned), Some(known), &mut waiting)), State::Planned);
-        assert_eq!(state_of(in_turn(item(State::Planned), None, &mut waiting)), State::Planned);
-        assert!(matches!(in_turn(As::Withheld(Why::Label), Some(new), &mut waiting), As::Withheld(Why::Label)));
-        assert_eq!(waiting, BTreeSet::from([new.to_string()]));
+        let placed = || item(State::Planned, "a/b");
+        assert_eq!(lane_of(in_turn(item(State::Unplaced, "new"), Some(&new), &mut waiting)), "new");
+        assert_eq!(lane_of(in_turn(placed(), Some(&new), &mut waiting)), "new");
+        assert_eq!(lane_of(in_turn(placed(), Some(&known), &mut waiting)), "placed");
+        assert_eq!(lane_of(in_turn(placed(), None, &mut waiting)), "placed");
+        assert!(matches!(in_turn(As::Withheld(Why::Label), Some(&new), &mut waiting), As::Withheld(Why::Label)));
+        assert_eq!(waiting, BTreeSet::from(["new".to_owned()]));
+        assert_eq!(lane_of(in_turn(item(State::Unplaced, "known own"), Some(&known), &mut waiting)), "known own");
+        assert_eq!(lane_of(in_turn(placed(), Some(&known), &mut waiting)), "known own");
+        let other = Line { own: "known of another".into(), ..known };
+        assert_eq!(lane_of(in_turn(placed(), Some(&other), &mut waiting)), "placed");
     }
 }
