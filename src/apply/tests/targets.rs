@@ -383,7 +383,10 @@ impl World {
             mint_salt: 1,
         };
         let bytes = wire::encode_entry(&Entry { header, body: wire::encode_event(&event, PEER, 1) });
-        self.journal.append_foreign(Foreign { bytes: bytes.into(), object: Some(event.object().key()) }).wait().unwrap();
+        self.journal
+            .append_foreign(Foreign { bytes: bytes.into(), object: Some(event.object().key()) })
+            .wait()
+            .unwrap();
         Incoming { id, event, content: None }
     }
 
@@ -558,9 +561,11 @@ async fn nothing_leaves_without_label_or_mapping() {
 #[tokio::test]
 async fn a_mapping_that_was_narrowed_holds_for_what_was_taken_in_before() {
     // Steps until it is taken in, and until it is gathered.
-    for (kinds, steps) in
-        [(&["teams-delegated"][..], 1), (&["sharepoint-archive", "mail", "teams-digest"], 1), (&["sharepoint-archive", "mail"], 2)]
-    {
+    for (kinds, steps) in [
+        (&["teams-delegated"][..], 1),
+        (&["sharepoint-archive", "mail", "teams-digest"], 1),
+        (&["sharepoint-archive", "mail"], 2),
+    ] {
         let mut world = World::new(21, kinds).await;
         let post = world.say("not for them", None);
         world.core.save_reaction(&world.alice, world.alice.user_id, post, "+1").unwrap();
@@ -953,6 +958,42 @@ async fn what_another_node_wrote_goes_once_the_core_has_it() {
     world.check_rules();
 }
 
+/// A list begins with what was changed last: a page of old messages that somebody had just edited ended the look before it met
+/// the message, which was sent once more.
+#[tokio::test]
+async fn a_message_is_found_behind_old_ones_that_were_edited() {
+    let world = World::new(35, &["teams-delegated"]).await;
+    for n in 0..55 {
+        world.say(&format!("old {n}"), None);
+    }
+    world.capture("mission");
+    world.deliver().await;
+    world.clock.0.fetch_add(3_600_000, Ordering::SeqCst);
+    world.sim.fail(FaultRule::new(Failure::ResetAfterCommit).on("POST", "messages"));
+    world.say("once", None);
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    while world.posted().len() < 56 {
+        assert!(!world.drive(&mut targets, &handle, 1).await);
+    }
+    let channel = microsoft::teams::ChannelOf {
+        team: world.team.id.clone(),
+        channel: world.team.channels["Ops"].clone(),
+        account: world.account.clone(),
+    };
+    for effect in world.posted().iter().take(55) {
+        let id = effect.detail["id"].as_str().unwrap();
+        let content = microsoft::teams::Content {
+            html: effect.detail["sent"]["content"].as_str().unwrap().to_owned(),
+            ..Default::default()
+        };
+        let edit = channel.edit(microsoft::teams::MessageOf { root: id, id }, &content, Precedence::Routine);
+        world.graph.call(edit).await.unwrap();
+    }
+    while !world.drive(&mut targets, &handle, 100).await {}
+    assert_eq!(world.posted().len(), 56, "it was sent twice");
+}
+
 /// One blob that was gone failed every step of its target, and nothing behind it went out.
 #[tokio::test]
 async fn a_file_that_cannot_be_read_here_is_given_up_and_the_rest_goes_on() {
@@ -1076,7 +1117,8 @@ async fn a_file_that_the_service_rewrote_on_upload_is_known_by_its_name() {
         place: microsoft::drive::Place::Path(folder.to_vec()),
     };
     let replace = microsoft::drive::OnConflict::Replace;
-    let rewritten = folder.put(name, "rewritten bytes".into(), "application/octet-stream", replace, Precedence::Routine);
+    let rewritten =
+        folder.put(name, "rewritten bytes".into(), "application/octet-stream", replace, Precedence::Routine);
     world.graph.call(rewritten).await.unwrap();
     while !world.drive(&mut targets, &handle, 100).await {}
     let status = &handle.status().unwrap()[0];

@@ -156,6 +156,8 @@ pub struct Message {
     pub id: String,
     /// When it was posted, RFC 3339.
     pub created_date_time: Option<String>,
+    /// When it was posted, edited or reacted to last, RFC 3339: what a list of messages is sorted by.
+    pub last_modified_date_time: Option<String>,
     /// Its text.
     pub body: MessageBody,
     /// Set when it was removed.

@@ -11,11 +11,10 @@
 //! - A post is in one digest as it was when that was closed; removed before, it is in none.
 //! - An item ends when everything of its digest went out.
 
-use jiff::Timestamp;
 use microsoft::activity::{Notice, notify};
 use microsoft::mail::{Letter, find, send};
 use microsoft::targets::{TargetKind, TargetSettings};
-use microsoft::teams::{Content, Message, holds_marker, marker};
+use microsoft::teams::{Content, marker};
 use microsoft::{Call, Failure, html};
 use model::event::{PostState, PurgeState};
 use model::{Event, Kind, Outcome, Precedence, UnixMillis};
@@ -217,7 +216,9 @@ impl Runner {
         if digest.unknown {
             let found = match step {
                 Step::Letter(letter) => self.letter_is_there(find(&mailbox, &letter.message_id, precedence)).await,
-                Step::Post { marker, .. } => self.post_is_there(marker, digest.at, precedence).await,
+                Step::Post { marker, .. } => {
+                    self.find_since(None, marker, digest.at, precedence).await.map(|found| found.is_some())
+                }
                 // Sent again it replaces itself.
                 Step::Notice(..) => Ok(false),
             };
@@ -277,27 +278,6 @@ impl Runner {
                 return Ok(true);
             }
             if page.is_last {
-                break;
-            }
-        }
-        Ok(false)
-    }
-
-    async fn post_is_there(&self, marker: &str, since: UnixMillis, precedence: Precedence) -> Result<bool, Failure> {
-        let mut pages = self.shared.options.graph.pages(self.channel().newest(None, precedence));
-        while let Some(page) = pages.next().await {
-            let page = page?;
-            let mut all_older = !page.value.is_empty();
-            for value in page.value {
-                let message: Message =
-                    serde_json::from_value(value).map_err(|e| Failure::Broken(format!("a message: {e}")))?;
-                if holds_marker(message.body.content.as_deref().unwrap_or_default(), marker) {
-                    return Ok(true);
-                }
-                let created = message.created_date_time.as_deref().and_then(|t| t.parse::<Timestamp>().ok());
-                all_older &= created.is_some_and(|at| at.as_millisecond() < since.0 - 10 * 60_000);
-            }
-            if all_older || page.is_last {
                 break;
             }
         }
@@ -480,7 +460,12 @@ fn gather_one(
 
 /// Takes a line out again that the mapping does not let go any more, unless some of its digest may have gone out. Says
 /// whether it is out.
-pub(super) fn drop_gathered(ledger: &mut Ledger, target: &str, item: &Item, event: &Event) -> Result<bool, LedgerError> {
+pub(super) fn drop_gathered(
+    ledger: &mut Ledger,
+    target: &str,
+    item: &Item,
+    event: &Event,
+) -> Result<bool, LedgerError> {
     let Event::Post(state) = event else { return Ok(false) };
     let Ok(number) = item.request.parse::<i64>() else { return Ok(false) };
     ledger.with(|tx| {

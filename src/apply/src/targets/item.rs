@@ -30,8 +30,7 @@ const REST_MS: i64 = 5_000;
 /// The target rests for so long when somebody has to sign in or correct the configuration.
 const SIGN_IN_REST_MS: i64 = 5 * 60_000;
 /// What to do after [`After::Forbidden`].
-pub const FORBIDDEN: &str =
-    "give the application or the account what docs/microsoft365-targets.md names for this kind of target, then wait or restart";
+pub const FORBIDDEN: &str = "give the application or the account what docs/microsoft365-targets.md names for this kind of target, then wait or restart";
 /// What to do after [`After::Park`].
 pub const PARKED: &str = "unlock it, or check it in; the rest of the target goes on";
 /// Full, locked: it passes when somebody makes room.

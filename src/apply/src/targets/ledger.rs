@@ -396,13 +396,7 @@ impl Ledger {
     }
 
     /// The item's place is known now, or its end is. Looked at again at `due`.
-    pub fn place(
-        &mut self,
-        target: &str,
-        item: &Item,
-        as_what: &As,
-        due: UnixMillis,
-    ) -> Result<(), LedgerError> {
+    pub fn place(&mut self, target: &str, item: &Item, as_what: &As, due: UnixMillis) -> Result<(), LedgerError> {
         self.write(|tx| {
             match as_what {
                 As::Item { state, lane, object, post, deletes } => {
@@ -462,11 +456,7 @@ impl Ledger {
 
     /// The first file that is due and whose post and earlier states have ended, most urgent and oldest first; else the moment
     /// when one will be due.
-    pub fn next_file(
-        &self,
-        target: &str,
-        now: UnixMillis,
-    ) -> Result<(Option<Item>, Option<UnixMillis>), LedgerError> {
+    pub fn next_file(&self, target: &str, now: UnixMillis) -> Result<(Option<Item>, Option<UnixMillis>), LedgerError> {
         let found = self.items(
             "target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND due <= ?3 AND NOT EXISTS (
                 SELECT 1 FROM items b WHERE b.target = ?1 AND b.state BETWEEN 0 AND 4

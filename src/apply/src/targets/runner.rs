@@ -19,7 +19,7 @@ use microsoft::teams::{ChannelOf, Message, MessageOf, holds_marker, marker, post
 use microsoft::{Answer, Call, Failure, names};
 use mission::StoreError;
 use model::event::{FileState, PurgeState};
-use model::{Event, Header, Id, Kind, LocalPos, Outcome, UnixMillis, Version};
+use model::{Event, Header, Id, Kind, LocalPos, Outcome, Precedence, UnixMillis, Version};
 use tracing::{debug, info, warn};
 
 use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, PARKED, Refusals, SETTLE_MS, Verdict, after};
@@ -145,7 +145,16 @@ impl Runner {
         if taken > head {
             warn!(target = target.name, "the ledger knows more than the journal: the journal is older than the ledger");
         }
-        Ok(Self { shared, target, consumer, taken, rests_until: UnixMillis(0), place_at: UnixMillis(0), folder: None, refusals: Refusals::default() })
+        Ok(Self {
+            shared,
+            target,
+            consumer,
+            taken,
+            rests_until: UnixMillis(0),
+            place_at: UnixMillis(0),
+            folder: None,
+            refusals: Refusals::default(),
+        })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -241,7 +250,8 @@ impl Runner {
             .blocking(move |shared| {
                 let now = shared.now();
                 let due = shared.lock().unplaced_due(&target.name, now, BATCH)?;
-                let mut waiting = if due.is_empty() { BTreeSet::new() } else { shared.lock().unplaced_lanes(&target.name)? };
+                let mut waiting =
+                    if due.is_empty() { BTreeSet::new() } else { shared.lock().unplaced_lanes(&target.name)? };
                 for lane in due {
                     waiting.remove(&lane);
                     let items = shared.lock().unplaced(&target.name, &lane, BATCH)?;
@@ -287,9 +297,10 @@ impl Runner {
                     let urgency = head.precedence;
                     let (mut item, mut waits) = (head, false);
                     while let Some(before) = ledger.before(&target, &item)? {
-                        // Something less urgent is fetched out of its turn; what is as urgent comes in its own, so that a file does
-                        // not pull its post past those before it.
-                        waits = before.precedence <= urgency || matches!(before.state, State::Gathered | State::Unplaced);
+                        // Something less urgent, or read later, is fetched out of its turn; what is as urgent comes in its own, so
+                        // that a file does not pull its post past those before it.
+                        waits = before.precedence <= urgency && before.pos < item.pos
+                            || matches!(before.state, State::Gathered | State::Unplaced);
                         if waits {
                             break;
                         }
@@ -528,7 +539,10 @@ impl Runner {
                 continue;
             }
             if let Some(file) = object.strip_prefix("file:").and_then(|id| id.parse().ok()) {
-                if remote.file.is_some() || remote.meant.is_some() || (!remote.parts.is_empty() && self.can_remove_messages()) {
+                if remote.file.is_some()
+                    || remote.meant.is_some()
+                    || (!remote.parts.is_empty() && self.can_remove_messages())
+                {
                     return self.remove_of_file(&item, file, remote).await;
                 }
             } else if !remote.parts.is_empty() {
@@ -630,8 +644,7 @@ impl Runner {
             .await?;
         let plan = UploadPlan { create: folder.begin_upload(name, item.precedence), resume: resume.map(UploadState) };
         let unreadable = Arc::new(Mutex::new(None));
-        let source =
-            FileSource { path: local.path.clone(), bytes: local.bytes, unreadable: Arc::clone(&unreadable) };
+        let source = FileSource { path: local.path.clone(), bytes: local.bytes, unreadable: Arc::clone(&unreadable) };
         let (shared, target, object) = (Arc::clone(&self.shared), self.target.name.clone(), item.object.clone());
         let mut kept: Option<UploadState> = None;
         let keep = move |progress: microsoft::graph::UploadProgress<'_>| {
@@ -730,9 +743,7 @@ impl Runner {
     async fn is_quarantined(&self, item: &Item) -> Result<bool, TargetError> {
         let id = item.id;
         self.shared
-            .blocking(move |shared| {
-                Ok(shared.options.core.replica().outcome(id)? == Some(Outcome::Quarantined))
-            })
+            .blocking(move |shared| Ok(shared.options.core.replica().outcome(id)? == Some(Outcome::Quarantined)))
             .await
     }
 
@@ -794,7 +805,9 @@ impl Runner {
                 Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 && item.looks + 1 >= LOOKS => {
                     self.ended(item, Outcome::Purged, None).await
                 }
-                Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => self.not_found(item, NOT_THERE).await,
+                Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => {
+                    self.not_found(item, NOT_THERE).await
+                }
                 Err(failure) => self.look_failed(item, &failure).await,
             };
         }
@@ -832,14 +845,30 @@ impl Runner {
 
     /// The id of the message in the channel or thread that holds the reference.
     async fn find(&self, item: &Item, thread: Option<&str>, marker: &str) -> Result<Option<String>, Failure> {
-        let mut pages = self.shared.options.graph.pages(self.channel().newest(thread, item.precedence));
+        self.find_since(thread, marker, item.at, item.precedence).await
+    }
+
+    /// As [`Runner::find`], of what was sent at `sent` by this node's clock. A list begins with what was changed last, so its
+    /// times of change tell when nothing younger follows; their times of creation do not.
+    pub(super) async fn find_since(
+        &self,
+        thread: Option<&str>,
+        marker: &str,
+        sent: UnixMillis,
+        precedence: Precedence,
+    ) -> Result<Option<String>, Failure> {
+        let graph = &self.shared.options.graph;
+        let mut pages = graph.pages(self.channel().newest(thread, precedence));
         for _ in 0..PAGES_MAX {
             let Some(page) = pages.next().await else { return Ok(None) };
             let page = match page {
                 // The thread is gone, and what was a reply in it.
-                Err(Failure::Refused(refusal)) if thread.is_some() && refusal.status.as_u16() == 404 => return Ok(None),
+                Err(Failure::Refused(refusal)) if thread.is_some() && refusal.status.as_u16() == 404 => {
+                    return Ok(None);
+                }
                 page => page?,
             };
+            let since = since(sent, self.shared.now(), graph.their_time());
             let mut all_older = !page.value.is_empty();
             for value in page.value {
                 let message: Message =
@@ -848,14 +877,15 @@ impl Runner {
                 if message.deleted_date_time.is_none() && holds_marker(text, marker) {
                     return Ok(Some(message.id));
                 }
-                let created = message.created_date_time.as_deref().and_then(|t| t.parse::<jiff::Timestamp>().ok());
-                all_older &= created.is_some_and(|at| at.as_millisecond() < item.at.0 - SKEW_MS);
+                let changed = message.last_modified_date_time.or(message.created_date_time);
+                let changed = changed.and_then(|t| t.parse::<jiff::Timestamp>().ok());
+                all_older &= changed.is_some_and(|at| at.as_millisecond() < since);
             }
             if all_older || page.is_last {
                 return Ok(None);
             }
         }
-        Ok(None)
+        Err(Failure::Broken(format!("it is not among the {} messages that were changed last", PAGES_MAX * 50)))
     }
 
     /// A look found nothing, or nobody may look: after [`LOOKS`] of them it is sent again.
@@ -1008,13 +1038,7 @@ impl Runner {
         self.shared.ledger(move |ledger| ledger.place(&target, &item, &As::Withheld(why), UnixMillis(0))).await
     }
 
-    async fn missing(
-        &mut self,
-        item: &Item,
-        what: Missing,
-        version: Version,
-        own: Remote,
-    ) -> Result<(), TargetError> {
+    async fn missing(&mut self, item: &Item, what: Missing, version: Version, own: Remote) -> Result<(), TargetError> {
         let (target, item) = (self.target.name.clone(), item.clone());
         self.shared.ledger(move |ledger| ledger.missing(&target, &item, what, version, &own)).await
     }
@@ -1216,9 +1240,9 @@ fn place_one(
     let header = &listed.entry.header;
     let line = line_of(header, event);
     let found = as_what(shared, target, header, event, now)?;
-    let is_lost = line.as_ref().is_some_and(
-        |line| matches!(&found, As::Item { state: State::Unplaced, lane, .. } if *lane == line.channel),
-    );
+    let is_lost = line
+        .as_ref()
+        .is_some_and(|line| matches!(&found, As::Item { state: State::Unplaced, lane, .. } if *lane == line.channel));
     let found = match is_lost && now.0 - item.at.0 > PLACE_WITHIN_MS {
         true => As::Withheld(Why::UnknownChannel),
         false => in_turn(found, line.as_ref(), waiting),
@@ -1245,8 +1269,12 @@ fn drop_withheld(shared: &Shared, target: &TargetSettings) -> Result<(), TargetE
         let author = author_of(shared, &event)?;
         let mut ledger = shared.lock();
         let is_out = match target.kind {
-            TargetKind::SharepointArchive => super::archive::drop_gathered(&mut ledger, &target.name, &item, &event, &author)?,
-            TargetKind::TeamsDigest | TargetKind::Mail => super::digest::drop_gathered(&mut ledger, &target.name, &item, &event)?,
+            TargetKind::SharepointArchive => {
+                super::archive::drop_gathered(&mut ledger, &target.name, &item, &event, &author)?
+            }
+            TargetKind::TeamsDigest | TargetKind::Mail => {
+                super::digest::drop_gathered(&mut ledger, &target.name, &item, &event)?
+            }
             TargetKind::TeamsDelegated => false,
         };
         if is_out {
@@ -1281,7 +1309,9 @@ fn as_what(
             match shared.options.core.replica().outcome(header.id)? {
                 Some(Outcome::Applied) => {}
                 Some(other) => return Ok(As::Ended(other)),
-                None => return Ok(unplaced(&line_of(header, event).map_or_else(String::new, |line| line.own), &object)),
+                None => {
+                    return Ok(unplaced(&line_of(header, event).map_or_else(String::new, |line| line.own), &object));
+                }
             }
         }
     }
@@ -1295,14 +1325,21 @@ fn as_what(
         }
         Route::Withhold(why) => As::Withheld(why),
         Route::Missing(what) => As::Missing(what),
-        Route::Unplaced => unplaced(&channel_of(event).map_or_else(String::new, |channel| channel.to_string()), &object),
+        Route::Unplaced => {
+            unplaced(&channel_of(event).map_or_else(String::new, |channel| channel.to_string()), &object)
+        }
         // Not of here: an order is taken in as one.
         Route::Purge => As::Ended(Outcome::Quarantined),
     })
 }
 
 /// Why the mapping as it is now does not let an entry go that was taken in.
-fn withheld(shared: &Shared, target: &TargetSettings, header: &Header, event: &Event) -> Result<Option<Why>, TargetError> {
+fn withheld(
+    shared: &Shared,
+    target: &TargetSettings,
+    header: &Header,
+    event: &Event,
+) -> Result<Option<Why>, TargetError> {
     let place = channel_of(event).map(|channel| shared.options.core.channel_place(channel)).transpose()?.flatten();
     Ok(match route(target, header, event, place.as_ref()) {
         Route::Withhold(why) => Some(why),
@@ -1405,6 +1442,13 @@ fn author(shared: &Shared, user: Id) -> Result<String, TargetError> {
     })
 }
 
+/// What was sent at `sent`, by this node's clock, was not changed before that, in milliseconds of the service's clock. Was this
+/// node's clock set back since, then nobody knows how long ago it was sent.
+fn since(sent: UnixMillis, now: UnixMillis, theirs: UnixMillis) -> i64 {
+    let ago = now.0 - sent.0;
+    if ago < 0 { i64::MIN } else { theirs.0 - ago - SKEW_MS }
+}
+
 /// What was said when reading is not permitted.
 pub(super) fn may_not_look(failure: &Failure) -> Option<String> {
     if let Failure::Refused(refusal) = failure
@@ -1433,10 +1477,12 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
     };
     for item in items {
         let why = match shared.options.journal.show(Which::Id(item.id))? {
-            Some(listed) if matches!(item.state, State::Unplaced | State::Planned) => match wire::decode_event(&listed.entry) {
-                Ok(event) if !takes_back(&event) => withheld(shared, target, &listed.entry.header, &event)?,
-                Ok(_) | Err(_) => None,
-            },
+            Some(listed) if matches!(item.state, State::Unplaced | State::Planned) => {
+                match wire::decode_event(&listed.entry) {
+                    Ok(event) if !takes_back(&event) => withheld(shared, target, &listed.entry.header, &event)?,
+                    Ok(_) | Err(_) => None,
+                }
+            }
             Some(_) | None => None,
         };
         match why {
@@ -1541,9 +1587,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn how_far_back_a_look_goes_follows_the_clock_of_the_service() {
+        let at = |minutes: i64| UnixMillis(minutes * 60_000);
+        assert_eq!(since(at(100), at(105), at(105)), at(90).0);
+        assert_eq!(since(at(220), at(225), at(105)), at(90).0, "this node is two hours ahead");
+        assert_eq!(since(at(220), at(105), at(105)), i64::MIN, "it was, and is right again");
+    }
+
+    #[test]
     fn what_follows_waits_behind_what_is_not_placed_in_its_channel_or_its_line() {
-        let [new, known] = ["new", "known"].map(|channel| Line { channel: channel.into(), own: format!("{channel} own") });
-        let item = |state, lane: &str| As::Item { state, lane: lane.into(), object: "x".into(), post: None, deletes: false };
+        let [new, known] =
+            ["new", "known"].map(|channel| Line { channel: channel.into(), own: format!("{channel} own") });
+        let item =
+            |state, lane: &str| As::Item { state, lane: lane.into(), object: "x".into(), post: None, deletes: false };
         let lane_of = |found: As| match found {
             As::Item { state: State::Unplaced, lane, .. } => lane,
             As::Item { .. } => "placed".to_owned(),

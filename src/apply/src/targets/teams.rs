@@ -393,6 +393,7 @@ mod tests {
         let mut gone = post_state(1, "");
         gone.delete_at = UnixMillis(9);
         let gone = Event::Post(gone);
+        let post = Remote { gone: true, ..post };
         let mut files = vec![(id(9), own)];
         let work = |files: &[(Id, Remote)]| next(&Facts { files, ..facts(&gone, &post, None) });
         assert_eq!(work(&files), Work::Remove { file: Some(id(9)) });

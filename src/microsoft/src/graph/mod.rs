@@ -84,6 +84,11 @@ impl Graph {
         &self.0.settings
     }
 
+    /// Wall time as Microsoft has it, as far as its answers told; this node's before the first of them.
+    pub fn their_time(&self) -> UnixMillis {
+        self.0.transport.their_time()
+    }
+
     /// Messages that were posted to `channel` before this process began, by their times: Microsoft counts 3,000 a day.
     pub fn posted_before(&self, channel: &str, times: impl Iterator<Item = UnixMillis>) {
         let wall = self.0.environment.clock.now().0;
