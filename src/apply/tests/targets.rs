@@ -1126,6 +1126,36 @@ async fn a_file_that_the_service_rewrote_on_upload_is_known_by_its_name() {
     assert!(world.record().contains("f.docx</a>"));
 }
 
+/// The same bytes under another id of this node: an order for everywhere they are used did not reach them at a target.
+#[tokio::test]
+async fn a_purge_of_bytes_wherever_they_are_used_reaches_their_twins() {
+    let world = World::new(36, BOTH).await;
+    let (_, file) = world.share("one", "one.bin", b"the same bytes");
+    let (_, twin) = world.share("another", "another.bin", b"the same bytes");
+    world.capture("mission");
+    world.deliver().await;
+    let new = mission::NewPurge {
+        posts: Vec::new(),
+        files: vec![file],
+        entries: Vec::new(),
+        label: Some("mission".parse().unwrap()),
+        by: "duty officer".to_owned(),
+        reason: "spilled".to_owned(),
+        keep_files: false,
+        everywhere_used: true,
+    };
+    world.tick();
+    world.core.order_purge(&new).unwrap();
+    world.capture("mission");
+    world.deliver().await;
+    for file in [file, twin] {
+        for path in world.written(file) {
+            assert!(world.sim.file(&world.team.drive, &path).is_none(), "{path} is still there");
+        }
+    }
+    assert!(!world.record().contains(".bin"), "{}", world.record());
+}
+
 #[tokio::test]
 async fn a_day_of_3000_messages_takes_what_the_plan_said_and_is_never_refused_for_speed() {
     let world = World::new(8, &["teams-delegated"]).await;

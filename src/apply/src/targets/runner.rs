@@ -520,6 +520,10 @@ impl Runner {
         let Event::Purge(order) = loaded.event else {
             return self.dead(&item, "an order to purge that is none").await;
         };
+        // Files with the same bytes are others on each node: the core knows which of its own go with the order.
+        let Some(order) = self.with_twins(order).await? else {
+            return self.again_at(&item, 1_000, "the mission core has not taken the order up yet").await;
+        };
         let target = self.target.name.clone();
         let objects = objects_of(&order);
         let standing = self
@@ -569,6 +573,25 @@ impl Runner {
                 }
                 ledger.ended(&target, &item, Outcome::Applied, Some((version, &Remote::default())))?;
                 ledger.scrub()
+            })
+            .await
+    }
+
+    /// The order with the files of this node that it concerns besides those that it names; `None` while nobody knows them.
+    async fn with_twins(&self, mut order: PurgeState) -> Result<Option<PurgeState>, TargetError> {
+        if !order.everywhere_used {
+            return Ok(Some(order));
+        }
+        self.shared
+            .blocking(move |shared| {
+                let core = &shared.options.core;
+                if !core.purges(false)?.iter().any(|row| row.order.id == order.id) {
+                    return Ok(None);
+                }
+                order.files.extend(core.purged_under(order.id)?);
+                order.files.sort();
+                order.files.dedup();
+                Ok(Some(order))
             })
             .await
     }
@@ -1144,7 +1167,7 @@ impl UploadSource for FileSource {
                 Ok(Bytes::from(bytes))
             };
             let read = tokio::task::spawn_blocking(read).await.expect("reading a file does not panic");
-            read.map_err(|e| {
+            read.map_err(|e: std::io::Error| {
                 let told = std::io::Error::new(e.kind(), e.to_string());
                 *self.unreadable.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
                 told
