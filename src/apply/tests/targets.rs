@@ -1126,6 +1126,55 @@ async fn a_file_that_the_service_rewrote_on_upload_is_known_by_its_name() {
     assert!(world.record().contains("f.docx</a>"));
 }
 
+/// The post of a digest stayed with what was purged in it: nobody had kept its id.
+#[tokio::test]
+async fn a_purge_removes_the_post_of_a_digest() {
+    for lost in [false, true] {
+        let world = World::new(37, &["teams-digest"]).await;
+        if lost {
+            world.sim.fail(FaultRule::new(Failure::ResetAfterCommit).on("POST", "messages"));
+        }
+        let post = world.say("spilled", None);
+        world.capture("mission");
+        let (mut targets, handle) = world.targets();
+        if lost {
+            // The order comes while nobody knows whether it arrived.
+            while world.posted().is_empty() {
+                assert!(!world.drive(&mut targets, &handle, 1).await);
+            }
+        } else {
+            assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+        }
+        world.order_purge(vec![post], Vec::new());
+        assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+        assert_eq!(world.posted().len(), 1, "{lost}");
+        assert_eq!(world.sim.oracle().of(What::MessageDeleted).count(), 1, "{lost}");
+        let status = &handle.status().unwrap()[0];
+        assert_eq!((status.terms.held, status.dead), (0, 0), "{lost}: {status:?}");
+        world.check_rules();
+    }
+}
+
+/// The document was there, its answer was lost, and its older version outlived the order.
+#[tokio::test]
+async fn a_purge_removes_the_versions_of_a_document_that_arrived_unseen() {
+    let world = World::new(38, &["sharepoint-archive"]).await;
+    world.sim.fail(FaultRule::new(Failure::ResetAfterCommit).on("PUT", ".html"));
+    world.sim.fail(FaultRule::new(Failure::ResetBefore).on("PUT", ".html").times(u32::MAX));
+    let post = world.say("spilled", None);
+    world.say("harmless", None);
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    while world.sim.oracle().of(What::FileWritten).count() == 0 {
+        assert!(!world.drive(&mut targets, &handle, 1).await);
+    }
+    world.order_purge(vec![post], Vec::new());
+    world.sim.heal();
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    assert_eq!(world.sim.oracle().of(What::ItemDeleted).count(), 1);
+    assert!(world.record().contains("harmless") && !world.record().contains("spilled"));
+}
+
 /// The same bytes under another id of this node: an order for everywhere they are used did not reach them at a target.
 #[tokio::test]
 async fn a_purge_of_bytes_wherever_they_are_used_reaches_their_twins() {

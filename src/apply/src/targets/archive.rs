@@ -213,7 +213,7 @@ struct Due {
     day: String,
     generation: i64,
     tries: u32,
-    /// Its item in the drive, to be removed first.
+    /// Its item in the drive, to be removed first; empty where that is not known.
     clean: Option<String>,
     rows: Vec<(String, Row)>,
 }
@@ -282,15 +282,20 @@ impl Runner {
             .await?;
         let graph = self.shared.options.graph.clone();
         let folder = self.folder_of(&due.lane, None);
+        let name = names::fit(&format!("{}.html", due.day));
         if let Some(item) = &due.clean {
             // Older versions of the document hold what was purged: the item goes with all of them, then it is written anew.
-            match graph.call(folder.remove(item, Precedence::Flash)).await {
+            // Nobody knows the item of a document whose first answer was lost.
+            let remove = match item.as_str() {
+                "" => folder.remove_named(&name, Precedence::Flash),
+                item => folder.remove(item, Precedence::Flash),
+            };
+            match graph.call(remove).await {
                 Ok(_) => {}
                 Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => {}
                 Err(failure) => return self.document_failed(&due, &failure).await,
             }
         }
-        let name = names::fit(&format!("{}.html", due.day));
         let bytes = Bytes::from(document(&due.lane, &due.day, &due.rows));
         let put = folder.put(&name, bytes, "text/html", OnConflict::Replace, Precedence::Routine);
         let written = graph.call(put).await.and_then(|answer| item_of(&answer));
@@ -648,7 +653,7 @@ fn next_document(
         let (post, body) = row?;
         rows.push((post, of_text(&body)?));
     }
-    let clean = (clean && !item.is_empty()).then_some(item);
+    let clean = clean.then_some(item);
     Ok((Some(Due { lane, day, generation, tries, clean, rows }), None))
 }
 

@@ -14,7 +14,7 @@
 use microsoft::activity::{Notice, notify};
 use microsoft::mail::{Letter, find, send};
 use microsoft::targets::{TargetKind, TargetSettings};
-use microsoft::teams::{Content, marker};
+use microsoft::teams::{Content, marker, posted};
 use microsoft::{Call, Failure, html};
 use model::event::{PostState, PurgeState};
 use model::{Event, Kind, Outcome, Precedence, UnixMillis};
@@ -24,10 +24,9 @@ use serde::{Deserialize, Serialize};
 use super::TargetError;
 use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, SETTLE_MS, after};
 use super::ledger::{self, Item, Ledger, LedgerError, State};
-use super::remote::Remote;
 use super::route::Missing;
 use super::runner::{Load, MAY_NOT_LOOK, Next, Runner, may_not_look};
-use super::teams::{size, time};
+use super::teams::{part, size, time};
 
 /// Items gathered in one step.
 const GATHER_MAX: usize = 64;
@@ -216,9 +215,11 @@ impl Runner {
         if digest.unknown {
             let found = match step {
                 Step::Letter(letter) => self.letter_is_there(find(&mailbox, &letter.message_id, precedence)).await,
-                Step::Post { marker, .. } => {
-                    self.find_since(None, marker, digest.at, precedence).await.map(|found| found.is_some())
-                }
+                Step::Post { marker, .. } => match self.find_since(None, marker, digest.at, precedence).await {
+                    Ok(Some(message)) => self.note_message(&digest, message).await.map(|()| Ok(true))?,
+                    Ok(None) => Ok(false),
+                    Err(failure) => Err(failure),
+                },
                 // Sent again it replaces itself.
                 Step::Notice(..) => Ok(false),
             };
@@ -261,13 +262,36 @@ impl Runner {
         };
         self.keep_digest(&digest, UnixMillis(now.0 + SETTLE_MS), SENDING, "").await?;
         match self.shared.options.graph.call(call).await {
-            Ok(_) => {
+            Ok(answer) => {
+                if matches!(step, Step::Post { .. }) {
+                    match posted(&answer) {
+                        Ok(message) => self.note_message(&digest, message).await?,
+                        Err(failure) => return self.digest_failed(digest, &failure, repeatable, READY, now).await,
+                    }
+                }
                 digest.done += 1;
                 digest.tries = 0;
                 self.keep_digest(&digest, now, DONE, "").await
             }
             Err(failure) => self.digest_failed(digest, &failure, repeatable, READY, now).await,
         }
+    }
+
+    /// Each post in the digest stands in this message: an order to purge it removes the message.
+    async fn note_message(&self, digest: &Digest, message: String) -> Result<(), TargetError> {
+        let (target, number) = (self.target.name.clone(), digest.number.to_string());
+        self.shared
+            .ledger(move |ledger| {
+                for item in ledger.gathered(&target)?.into_iter().filter(|item| item.request == number) {
+                    let mut remote = ledger.standing(&target, &item.object)?.remote;
+                    if !remote.parts.iter().any(|part| part.id == message) {
+                        remote.parts.push(part(message.clone(), ""));
+                        ledger.note(&target, &item.object, &remote)?;
+                    }
+                }
+                Ok(())
+            })
+            .await
     }
 
     async fn letter_is_there(&self, call: Call) -> Result<bool, Failure> {
@@ -412,7 +436,8 @@ fn gather_one(
     author: &str,
     due: i64,
 ) -> Result<(), LedgerError> {
-    let told_before = ledger.standing(target, &item.object)?.version.is_some();
+    let standing = ledger.standing(target, &item.object)?;
+    let told_before = standing.version.is_some();
     ledger.with(|tx| {
         let Event::Post(state) = event else {
             ledger::note_missing(tx, target, Missing::Reaction.as_str())?;
@@ -454,7 +479,7 @@ fn gather_one(
             "UPDATE items SET state = ?2, request = ?3 WHERE id = ?1",
             params![item.row, State::Gathered as i64, number.to_string()],
         )?;
-        ledger::put_remote(tx, target, &item.object, Some(event.version()), &Remote::default())
+        ledger::put_remote(tx, target, &item.object, Some(event.version()), &standing.remote)
     })
 }
 

@@ -754,7 +754,9 @@ impl Ledger {
 
     /// May something of these objects be under way?
     pub fn is_under_way(&self, target: &str, objects: &[String]) -> Result<bool, LedgerError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM items WHERE target = ?1 AND object = ?2 AND state IN (2, 3))";
+        let sql = "SELECT EXISTS (SELECT 1 FROM items WHERE target = ?1 AND object = ?2 AND state IN (2, 3))
+                   OR EXISTS (SELECT 1 FROM items i JOIN digests d ON d.target = i.target AND CAST(d.number AS TEXT) = i.request
+                       WHERE i.target = ?1 AND i.object = ?2 AND i.state = 4 AND d.state IN (2, 3))";
         for object in objects {
             if self.db.query_row(sql, params![target, object], |r| r.get(0))? {
                 return Ok(true);

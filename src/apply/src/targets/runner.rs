@@ -506,7 +506,7 @@ impl Runner {
     }
 
     fn can_remove_messages(&self) -> bool {
-        self.target.kind == TargetKind::TeamsDelegated
+        matches!(self.target.kind, TargetKind::TeamsDelegated | TargetKind::TeamsDigest)
             && self.shared.options.graph.settings().cloud == microsoft::Cloud::Global
     }
 
