@@ -64,6 +64,8 @@ struct Talk {
     /// Of a chat; a channel's are its team's.
     members: BTreeSet<String>,
     migration: Migration,
+    /// What is imported has to be later.
+    import_from_ms: Millis,
     messages: BTreeMap<u64, Message>,
     deleted: bool,
 }
@@ -210,6 +212,7 @@ impl World {
                 seen_ms,
                 members: BTreeSet::new(),
                 migration,
+                import_from_ms: 0,
                 messages: BTreeMap::new(),
                 deleted: false,
             },
@@ -233,6 +236,7 @@ impl World {
                 seen_ms: now,
                 members,
                 migration: Migration::Never,
+                import_from_ms: 0,
                 messages: BTreeMap::new(),
                 deleted: false,
             },
@@ -468,7 +472,8 @@ impl World {
         if created > now {
             return Err(Refusal::bad("createdDateTime must not be in the future."));
         }
-        if created <= self.seen_talk(place)?.created_ms {
+        let talk = self.seen_talk(place)?;
+        if created <= talk.created_ms.max(talk.import_from_ms) {
             return Err(Refusal::bad("createdDateTime must be later than that of the conversation."));
         }
         let user = &call.json["from"]["user"];
@@ -935,6 +940,7 @@ pub(super) fn start_migration(world: &mut World, call: &Call<'_>) -> Outcome {
         talk.original_created_ms.get_or_insert(talk.created_ms);
         talk.created_ms = begin;
     }
+    talk.import_from_ms = begin.unwrap_or(now);
     talk.migration = Migration::InProgress { app };
     let detail = json!({ "createdDateTime": iso(talk.created_ms), "at": iso(now) });
     world.record(call, What::MigrationStarted, place.name(), place.name(), detail);

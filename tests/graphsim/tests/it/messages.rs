@@ -49,6 +49,13 @@ async fn migration_mode_keeps_original_times_once_each_and_blocks_people() {
     assert_eq!(world.get(&channel).await.ok()["migrationMode"], "inProgress");
     assert_eq!(world.send(&world.token, Method::POST, &format!("{channel}/completeMigration"), None).await.status, 204);
     assert_eq!(world.send(&world.token, Method::POST, &format!("{channel}/completeMigration"), None).await.status, 400);
+    assert_eq!(world.post(&format!("{channel}/startMigration"), json!({})).await.status, 204);
+    assert_eq!(
+        world.post(&messages, import("2026-02-03T04:05:06.009Z")).await.status,
+        400,
+        "without a time: the present"
+    );
+    assert_eq!(world.send(&world.token, Method::POST, &format!("{channel}/completeMigration"), None).await.status, 204);
     world.send(&anna, Method::POST, &messages, Some(html("<p>now</p>"))).await.ok();
     let oracle = world.oracle();
     let posted: Vec<_> = oracle.of(What::MessagePosted).map(|e| e.detail["imported"].as_bool().unwrap()).collect();
