@@ -17,7 +17,7 @@ use journal::{AtRest, Draft, Foreign, IndexPlace, Journal, JournalOptions, Journ
 use microsoft::targets::TargetSettings;
 use microsoft::{Budget, Graph, GraphEnvironment, HeldBecause, MicrosoftSettings, Timer, Vault};
 use mission::types::{ClientInfo, Login, NewPost, NewTeam, PostPatch, Session};
-use mission::{Core, CoreOptions, CoreSettings, Incoming};
+use mission::{Core, CoreOptions, CoreSettings, DirectoryBatch, DirectoryPerson, DirectoryPlace, Incoming};
 use model::event::{PostState, PurgeState};
 use model::{
     Clock, Entry, EntryId, Epoch, Event, Header, Hlc, HybridClock, Id, IdMint, Kind, Label, NodeId, ObjectRef, Outcome,
@@ -125,6 +125,9 @@ impl World {
                 "Mail.Send",
                 "Mail.ReadWrite",
                 "TeamsActivity.Send",
+                "Teamwork.Migrate.All",
+                "Channel.ReadBasic.All",
+                "ChannelMessage.Read.All",
             ])
             .delegated(&[
                 "User.Read",
@@ -138,7 +141,7 @@ impl World {
         let teams_app = graphsim::TeamsApp { installed_for: BTreeSet::from([account.clone()]), ..Default::default() };
         sim.change_app(&app, |app| app.teams_app = Some(teams_app));
         let members = BTreeSet::from([account.clone()]);
-        let channels = vec!["Ops".to_owned()];
+        let channels = vec!["Ops".to_owned(), "History".to_owned()];
         let team = sim.add_team(Team { display_name: "Bravo".into(), members, channels, ..Team::default() });
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in [("ca.pem", sim.ca_pem()), ("secret", "s3cret")] {
@@ -159,6 +162,10 @@ impl World {
             text.push_str(&match *kind {
                 "sharepoint-archive" => format!("drive = \"{}\"\nfolder = \"Holdfast\"\n", team.drive),
                 "mail" => "mailbox = \"holdfast@contoso.example\"\nrecipients = [\"holdfast@contoso.example\"]\n".to_owned(),
+                "teams-import" => {
+                    let channel = &team.channels["History"];
+                    format!("team = \"{}\"\nchannel = \"{channel}\"\naccount = \"{account}\"\n", team.id)
+                }
                 "teams-digest" => {
                     let channel = &team.channels["Ops"];
                     format!(
@@ -224,7 +231,31 @@ impl World {
         Self { sim, clock, dir, core, journal, graph, alice, channel, team, settings, requests, account }
     }
 
+    /// Somebody whom Entra knows under this id, with a session here.
+    fn synced(&self, name: &str, oid: &str) -> Session {
+        let tenant = self.sim.tenant();
+        let person = DirectoryPerson {
+            key: format!("entra:{tenant}:{oid}").parse().unwrap(),
+            alias: name.to_owned(),
+            email: format!("{name}@contoso.example"),
+            first_name: name.to_uppercase(),
+            last_name: String::new(),
+            position: String::new(),
+            locale: "en".to_owned(),
+            active: true,
+            places: BTreeSet::from([DirectoryPlace::Team("alpha".to_owned())]),
+        };
+        self.core.apply_directory(&DirectoryBatch { people: vec![person], keep: Vec::new() }).unwrap();
+        let user = self.core.user_by_entra(&tenant, oid).unwrap().id;
+        let (_, session) = self.core.login_vouched_for(user, &ClientInfo::default()).unwrap();
+        self.core.session(&session.token).unwrap()
+    }
+
     fn say(&self, text: &str, root: Option<Id>) -> Id {
+        self.say_as(&self.alice, text, root)
+    }
+
+    fn say_as(&self, who: &Session, text: &str, root: Option<Id>) -> Id {
         self.tick();
         let new = NewPost {
             channel_id: self.channel.to_string(),
@@ -232,7 +263,7 @@ impl World {
             root_id: root.map_or_else(String::new, |id| id.to_string()),
             ..NewPost::default()
         };
-        self.core.create_post(&self.alice, &new, true).unwrap().id
+        self.core.create_post(who, &new, true).unwrap().id
     }
 
     fn share(&self, text: &str, name: &str, bytes: &[u8]) -> (Id, Id) {
@@ -398,6 +429,10 @@ impl World {
     }
 
     fn targets(&self) -> (Targets, TargetsHandle) {
+        self.targets_with(Health::new(self.clock.clone()))
+    }
+
+    fn targets_with(&self, health: Health) -> (Targets, TargetsHandle) {
         Targets::new(TargetsOptions {
             journal: self.journal.clone(),
             core: self.core.clone(),
@@ -407,7 +442,7 @@ impl World {
             clock: self.clock.clone(),
             timer: self.clock.clone(),
             metrics: Arc::new(Metrics::new()),
-            health: Health::new(self.clock.clone()),
+            health,
         })
         .unwrap()
     }
@@ -440,6 +475,25 @@ impl World {
             }
         }
         false
+    }
+
+    /// What was imported: when it says it was said, by whom, and what.
+    fn imported(&self) -> Vec<(i64, String, String)> {
+        let of = |effect: &Effect| {
+            let at: jiff::Timestamp = effect.detail["createdDateTime"].as_str().unwrap().parse().unwrap();
+            let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+            let by = text(&effect.detail["from"]["user"]["id"]);
+            (at.as_millisecond(), by, text(&effect.detail["sent"]["content"]))
+        };
+        self.posted().iter().filter(|effect| effect.detail["imported"] == true).map(of).collect()
+    }
+
+    /// Is the channel open for import, by what the service did last?
+    fn is_open(&self) -> bool {
+        let oracle = self.sim.oracle();
+        let last =
+            oracle.effects.iter().rev().find(|e| matches!(e.what, What::MigrationStarted | What::MigrationCompleted));
+        last.is_some_and(|effect| effect.what == What::MigrationStarted)
     }
 
     fn posted(&self) -> Vec<Effect> {
@@ -678,7 +732,7 @@ async fn resets_after_commit_and_restarts_leave_nothing_missing_and_nothing_doub
 /// The worst moment, at each request in turn: committed, and nobody was told.
 #[tokio::test]
 async fn a_reset_after_the_commit_of_any_request_changes_nothing() {
-    for kinds in [&["sharepoint-archive"][..], &["teams-delegated"], &["mail"], &["teams-digest"]] {
+    for kinds in [&["sharepoint-archive"][..], &["teams-delegated"], &["teams-import"], &["mail"], &["teams-digest"]] {
         let mut resets = 0;
         for skip in 0.. {
             let world = World::new(100 + skip, kinds).await;
@@ -712,6 +766,10 @@ async fn a_reset_after_the_commit_of_any_request_changes_nothing() {
             match kinds[0] {
                 "sharepoint-archive" => assert!(world.record().contains("post, edited")),
                 "teams-delegated" => assert_eq!(count(What::MessagePosted), 4, "{skip}"),
+                "teams-import" => {
+                    assert_eq!(count(What::MessagePosted), 4, "{skip}");
+                    assert!(!world.is_open(), "{skip}");
+                }
                 "mail" => assert_eq!(count(What::MailSent), 2, "{skip}"),
                 _ => assert_eq!(count(What::MessagePosted), 2, "{skip}"),
             }
@@ -1205,9 +1263,9 @@ async fn a_purge_of_bytes_wherever_they_are_used_reaches_their_twins() {
     assert!(!world.record().contains(".bin"), "{}", world.record());
 }
 
-#[tokio::test]
-async fn a_day_of_3000_messages_takes_what_the_plan_said_and_is_never_refused_for_speed() {
-    let world = World::new(8, &["teams-delegated"]).await;
+/// Sends so many messages to one channel, and compares what it took with what the plan said.
+async fn a_day(kind: &str, requests: impl Fn(u64) -> u64) -> String {
+    let world = World::new(8, &[kind]).await;
     let messages = std::env::var("HOLDFAST_DAY_MESSAGES").map_or(3_000, |n| n.parse().unwrap());
     for n in 0..messages {
         world.say(&format!("message {n}"), None);
@@ -1216,7 +1274,7 @@ async fn a_day_of_3000_messages_takes_what_the_plan_said_and_is_never_refused_fo
     let (mut targets, handle) = world.targets();
     let plan = handle.plan().unwrap();
     assert!(world.requests.lock().unwrap().is_empty(), "a plan sends nothing");
-    assert_eq!(plan.targets[0].requests, messages as u64);
+    assert_eq!(plan.targets[0].requests, requests(messages as u64));
     let began = Clock::now(&*world.clock).0;
     let mut left = true;
     while left {
@@ -1229,11 +1287,320 @@ async fn a_day_of_3000_messages_takes_what_the_plan_said_and_is_never_refused_fo
         };
     }
     let took = (Clock::now(&*world.clock).0 - began) as f64 / 1_000.0;
-    println!("{messages} messages: planned {:.0} s, took {took:.0} s of virtual time", plan.seconds);
     assert!((took / plan.seconds - 1.0).abs() < 0.2, "planned {} s, took {took} s", plan.seconds);
     let oracle = world.sim.oracle();
     assert_eq!(oracle.of(What::MessagePosted).count(), messages);
     assert_eq!(oracle.requests.iter().filter(|r| r.status == 429).count(), 0);
     assert_eq!(handle.status().unwrap()[0].terms.applied, messages as u64);
+    world.check_rules();
+    format!("{kind}: {messages} messages: planned {:.0} s, took {took:.0} s of virtual time", plan.seconds)
+}
+
+#[tokio::test]
+async fn a_day_of_3000_messages_takes_what_the_plan_said_and_is_never_refused_for_speed() {
+    println!("{}", a_day("teams-delegated", |messages| messages).await);
+}
+
+#[tokio::test]
+async fn a_day_of_3000_messages_is_imported_in_the_time_that_the_plan_said() {
+    // How the channel stands, open, close.
+    println!("{}", a_day("teams-import", |messages| messages + 3).await);
+}
+
+#[tokio::test]
+async fn history_is_imported_with_its_times_and_authors_and_people_have_their_channel_again() {
+    let world = World::new(20, &["teams-import"]).await;
+    let oid = world.sim.add_user(User::new("carol"));
+    let carol = world.synced("carol", &oid);
+    let root = world.say_as(&carol, "**bold** plan", None);
+    let reply = world.say("who are you", Some(root));
+    world.core.save_reaction(&world.alice, world.alice.user_id, root, "+1").unwrap();
+    let corrected = world.say_as(&carol, "teh plan", None);
+    let (_, file) = world.share("see this", "plan.bin", b"0123456789");
+    world.edit(corrected, "the plan");
+    world.capture("mission");
+    // Whatever the clock is when it goes.
+    world.clock.0.fetch_add(3 * 3_600_000, Ordering::SeqCst);
+    let handle = world.deliver().await;
+    let said = |id: Id| world.core.post(&world.alice, id, true).unwrap().create_at;
+    let imported = world.imported();
+    assert_eq!(imported.len(), 5, "{imported:#?}");
+    let of =
+        |at: i64| imported.iter().find(|(t, ..)| *t == at).unwrap_or_else(|| panic!("nothing at {at}: {imported:#?}"));
+    assert_eq!(
+        (of(said(root)).1.as_str(), of(said(root)).2.as_str()),
+        (oid.as_str(), "<p><strong>bold</strong> plan</p>")
+    );
+    let (_, by, text) = of(said(reply));
+    assert_eq!(by, &world.account);
+    assert!(text.contains("alice") && text.contains("who are you"), "{text}");
+    let (_, by, text) = of(said(corrected));
+    assert!(by == &oid && text.contains("the plan") && text.contains("(edited)"), "{text}");
+    assert!(!imported.iter().any(|(_, _, text)| text.contains("teh plan")), "the last word is imported, and only that");
+    let posted = world.posted();
+    let find =
+        |text: &str| posted.iter().find(|e| e.detail["sent"]["content"].as_str().unwrap().contains(text)).unwrap();
+    assert_eq!(find("who are you").detail["replyToId"], find("bold").detail["id"]);
+    assert_eq!(find("plan.bin</a>").detail["replyToId"], find("see this").detail["id"]);
+    let oracle = world.sim.oracle();
+    let files = oracle.of(What::FileWritten).filter(|e| e.detail["path"].as_str().unwrap().contains(file.as_str()));
+    assert_eq!(files.count(), 1);
+    let at = |what| oracle.effects.iter().position(|e| e.what == what).unwrap();
+    assert!(at(What::FileWritten) < at(What::MigrationStarted), "bytes go while people can post");
+    assert_eq!(oracle.of(What::MigrationStarted).count(), 1);
+    assert!(!world.is_open());
+
+    // What changes now cannot be expressed; it is counted, and the channel is not opened for it.
+    world.edit(root, "other plan");
+    world.core.delete_post(&world.alice, reply).unwrap();
+    world.capture("mission");
+    let before = handle.status().unwrap()[0].missing.clone();
+    assert_eq!(before, BTreeMap::from([("reaction".to_owned(), 1)]));
+    let handle = world.deliver().await;
+    let missing = handle.status().unwrap()[0].missing.clone();
+    assert_eq!((missing["edit"], missing["delete"], missing["reaction"]), (1, 1, 1), "{missing:?}");
+    assert_eq!(world.sim.oracle().of(What::MigrationStarted).count(), 1);
+    world.check_rules();
+}
+
+#[tokio::test]
+async fn what_is_imported_after_random_failures_and_restarts_is_there_once_at_its_time() {
+    let seeds = std::env::var("HOLDFAST_SEEDS").map_or(4, |n| n.parse().unwrap());
+    for seed in 0..seeds {
+        let world = World::new(seed, &["teams-import"]).await;
+        let oid = world.sim.add_user(User::new("carol"));
+        let carol = world.synced("carol", &oid);
+        for failure in [
+            Failure::ResetAfterCommit,
+            Failure::ResetBefore,
+            Failure::Truncated,
+            Failure::RefusedAfterCommit { status: 503 },
+            Failure::Refused { status: 429, retry_after_s: Some(1.5), code: None },
+            Failure::Html { status: 502 },
+        ] {
+            world.sim.fail(FaultRule::new(failure).at("graph").times(u32::MAX).chance(0.07));
+        }
+        let mut steps = 3;
+        let mut written = Vec::new();
+        let mut restarts = 0;
+        for round in 0..3 {
+            for n in 0..6 {
+                let root = world.say_as(&carol, &format!("post {round} {n}"), None);
+                written.push((root, oid.clone()));
+                written.push((world.say(&format!("reply {round} {n}"), Some(root)), world.account.clone()));
+            }
+            world.share("file", &format!("f{round}.bin"), &[round as u8; 500]);
+            world.capture("mission");
+            let handle = loop {
+                let (mut targets, handle) = world.targets();
+                if world.drive(&mut targets, &handle, steps).await {
+                    break handle;
+                }
+                restarts += 1;
+                steps = (steps * 3 + seed as usize) % 17 + 1;
+            };
+            let status = handle.status().unwrap().remove(0);
+            assert_eq!((status.terms.held, status.dead), (0, 0), "seed {seed}: {status:?} {:?}", handle.dead(None, 9));
+            assert!(!world.is_open(), "seed {seed}");
+        }
+        assert!(restarts > 5, "{restarts}");
+        let imported = world.imported();
+        let times: BTreeSet<i64> = imported.iter().map(|(at, ..)| *at).collect();
+        assert_eq!((imported.len(), times.len()), (written.len() + 6, imported.len()), "seed {seed}: {imported:#?}");
+        for (post, by) in written {
+            let post = world.core.post(&world.alice, post, true).unwrap();
+            let there: Vec<_> = imported.iter().filter(|(at, ..)| *at == post.create_at).collect();
+            let [(_, author, text)] = &there[..] else {
+                panic!("seed {seed}: {} is there {} times", post.message, there.len())
+            };
+            assert!(*author == by && text.contains(&post.message), "seed {seed}: {there:?}");
+        }
+        world.check_rules();
+    }
+}
+
+/// The node dies with the channel open and comes back after hours: before anything else people get their channel back.
+#[tokio::test]
+async fn a_channel_that_was_left_open_is_closed_first_once_its_time_is_up() {
+    let world = World::new(21, &["teams-import"]).await;
+    for n in 0..20 {
+        world.say(&format!("message {n}"), None);
+    }
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    while world.imported().len() < 5 {
+        world.drive(&mut targets, &handle, 1).await;
+    }
+    drop(targets);
+    assert!(world.is_open() && handle.status().unwrap()[0].open_since.is_some());
+    world.clock.0.fetch_add(2 * 3_600_000, Ordering::SeqCst);
+    // Microsoft cannot be reached at first.
+    world
+        .sim
+        .fail(FaultRule::new(Failure::Refused { status: 503, retry_after_s: None, code: None }).at("graph").times(12));
+    let health = Health::new(world.clock.clone());
+    let (mut targets, handle) = world.targets_with(health.clone());
+    world.drive(&mut targets, &handle, 1).await;
+    let check = health.checks().into_iter().find(|check| check.name == "m365-teams-import-window").unwrap();
+    assert_eq!(check.grade, telemetry::Grade::Failing, "{check:?}");
+    assert!(check.text.contains("people cannot post"), "{check:?}");
+    world.drive(&mut targets, &handle, usize::MAX).await;
+    let effects = world.sim.oracle().effects;
+    let closed = effects.iter().position(|e| e.what == What::MigrationCompleted).unwrap();
+    assert_eq!(
+        effects[..closed].iter().filter(|e| e.what == What::MessagePosted).count(),
+        5,
+        "closed before anything more"
+    );
+    assert_eq!(world.imported().len(), 20);
+    assert!(!world.is_open());
+    let check = health.checks().into_iter().find(|check| check.name == "m365-teams-import-window").unwrap();
+    assert_eq!(check.grade, telemetry::Grade::Ok, "{check:?}");
+    world.check_rules();
+}
+
+/// A window lasts no longer than it may, however much there is, and then people have the channel for a while.
+#[tokio::test]
+async fn a_long_history_is_imported_in_windows_with_pauses_between() {
+    let mut world = World::new(22, &["teams-import"]).await;
+    (world.settings[0].open_minutes, world.settings[0].closed_minutes) = (1, 10);
+    for n in 0..300 {
+        world.say(&format!("message {n}"), None);
+    }
+    world.capture("mission");
+    world.deliver().await;
+    let effects = world.sim.oracle().effects;
+    let turns: Vec<_> =
+        effects.iter().filter(|e| matches!(e.what, What::MigrationStarted | What::MigrationCompleted)).collect();
+    assert!(turns.len() >= 4, "{}", turns.len());
+    for pair in turns.chunks(2) {
+        let [opened, closed] = pair else { panic!("it stays open") };
+        assert_eq!((opened.what, closed.what), (What::MigrationStarted, What::MigrationCompleted));
+        assert!(closed.at_ms - opened.at_ms <= 61_000, "open for {} ms", closed.at_ms - opened.at_ms);
+    }
+    for pair in turns[1..].chunks(2).filter(|pair| pair.len() == 2) {
+        assert!(pair[1].at_ms - pair[0].at_ms >= 600_000, "left to people for {} ms", pair[1].at_ms - pair[0].at_ms);
+    }
+    assert_eq!(world.imported().len(), 300);
+    world.check_rules();
+}
+
+/// Whoever takes the target out of the configuration while its channel is open must not leave people without it.
+#[tokio::test]
+async fn a_target_that_is_gone_closes_the_channel_that_it_opened() {
+    let mut world = World::new(23, &["teams-import"]).await;
+    for n in 0..9 {
+        world.say(&format!("message {n}"), None);
+    }
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    while !world.is_open() {
+        world.drive(&mut targets, &handle, 1).await;
+    }
+    drop(targets);
+    world.settings.clear();
+    assert!(apply::targets::left_open(&world.dir.path().join("ledger")).unwrap());
+    let (mut targets, handle) = world.targets();
+    world.drive(&mut targets, &handle, usize::MAX).await;
+    assert!(!world.is_open());
+    assert!(!apply::targets::left_open(&world.dir.path().join("ledger")).unwrap());
+    world.check_rules();
+}
+
+#[tokio::test]
+async fn an_orderly_end_closes_the_channel() {
+    let world = World::new(24, &["teams-import"]).await;
+    for n in 0..9 {
+        world.say(&format!("message {n}"), None);
+    }
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    while !world.is_open() {
+        world.drive(&mut targets, &handle, 1).await;
+    }
+    let stop = CancellationToken::new();
+    stop.cancel();
+    targets.run(stop).await;
+    assert!(!world.is_open());
+}
+
+/// Somebody else's message has the millisecond: ours goes to the next one, and neither is lost.
+#[tokio::test]
+async fn a_millisecond_that_is_taken_by_somebody_else_is_left_to_them() {
+    let world = World::new(25, &["teams-import"]).await;
+    let at = Clock::now(&*world.clock).0 + 10;
+    world.clock.0.store(at, Ordering::SeqCst);
+    let channel = microsoft::teams::ChannelOf {
+        team: world.team.id.clone(),
+        channel: world.team.channels["History"].clone(),
+        account: world.account.clone(),
+    };
+    let theirs = microsoft::teams::Content { html: "<p>said in Teams</p>".to_owned(), ..Default::default() };
+    world.graph.call(channel.post(None, &theirs, Precedence::Routine)).await.unwrap();
+    world.clock.0.store(at - 10, Ordering::SeqCst);
+    let ours = world.say("said in the field", None);
+    assert_eq!(world.core.post(&world.alice, ours, true).unwrap().create_at, at);
+    world.capture("mission");
+    world.deliver().await;
+    let [(there, _, text)] = &world.imported()[..] else { panic!("{:?}", world.imported()) };
+    assert!(*there == at + 1 && text.contains("said in the field"), "{there} {text}");
+    world.check_rules();
+}
+
+#[tokio::test]
+async fn what_somebody_wrote_whom_entra_has_deleted_is_attributed_to_the_account() {
+    let world = World::new(26, &["teams-import"]).await;
+    let ghost = world.synced("ghost", "0a0a0a0a-0b0b-0c0c-0d0d-0e0e0e0e0e0e");
+    world.say_as(&ghost, "I was here", None);
+    world.capture("mission");
+    world.deliver().await;
+    let [(_, by, text)] = &world.imported()[..] else { panic!("{:?}", world.imported()) };
+    assert_eq!(by, &world.account);
+    assert!(text.contains("GHOST") && text.contains("I was here"), "{text}");
+}
+
+/// What an edge wrote before anything that is in the channel comes late: the channel has to begin earlier for it.
+#[tokio::test]
+async fn something_older_than_the_beginning_of_the_channel_opens_it_once_more() {
+    let world = World::new(27, &["teams-import"]).await;
+    for n in 0..5 {
+        world.say(&format!("new {n}"), None);
+    }
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    while !world.is_open() {
+        world.drive(&mut targets, &handle, 1).await;
+    }
+    let old = NewPost {
+        channel_id: world.channel.to_string(),
+        message: "old".to_owned(),
+        create_at: START - 40 * 24 * 3_600_000,
+        ..NewPost::default()
+    };
+    let mut admin = world.alice.clone();
+    admin.roles = "system_user system_admin".to_owned();
+    let old = world.core.create_post(&admin, &old, true).unwrap();
+    world.capture("mission");
+    world.drive(&mut targets, &handle, usize::MAX).await;
+    let imported = world.imported();
+    assert_eq!(imported.len(), 6);
+    assert_eq!(imported[5].0, START - 40 * 24 * 3_600_000);
+    assert_eq!(old.create_at, imported[5].0);
+    assert_eq!(world.sim.oracle().of(What::MigrationStarted).count(), 2);
+    assert!(!world.is_open());
+    world.check_rules();
+}
+
+/// The file of a post that was removed before it went out is not even uploaded.
+#[tokio::test]
+async fn a_file_of_a_post_that_was_removed_in_time_is_not_imported() {
+    let world = World::new(28, &["teams-import"]).await;
+    let (post, file) = world.share("regretted", "regretted.bin", b"regretted bytes");
+    world.say("kept", None);
+    world.core.delete_post(&world.alice, post).unwrap();
+    world.capture("mission");
+    world.deliver().await;
+    assert!(world.written(file).is_empty());
+    assert_eq!(world.imported().len(), 1);
     world.check_rules();
 }

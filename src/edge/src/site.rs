@@ -295,18 +295,21 @@ impl Site {
         };
         let configured = config.microsoft.as_ref().map_or(&[][..], |settings| &settings.targets);
         apply::targets::forget_unconfigured(&journal, configured)?;
+        let targets_dir = config.data_dir.join(microsoft365::DIR);
         let targets = match &graph {
-            Some(graph) if !configured.is_empty() => Some(Targets::new(TargetsOptions {
-                journal: journal.clone(),
-                core: core.clone(),
-                graph: graph.clone(),
-                settings: configured.to_vec(),
-                dir: config.data_dir.join(microsoft365::DIR),
-                clock: Arc::clone(&environment.clock),
-                timer: Arc::new(TokioTimer::start()),
-                metrics: Arc::clone(&environment.metrics),
-                health: environment.health.clone(),
-            })?),
+            Some(graph) if !configured.is_empty() || apply::targets::left_open(&targets_dir)? => {
+                Some(Targets::new(TargetsOptions {
+                    journal: journal.clone(),
+                    core: core.clone(),
+                    graph: graph.clone(),
+                    settings: configured.to_vec(),
+                    dir: targets_dir,
+                    clock: Arc::clone(&environment.clock),
+                    timer: Arc::new(TokioTimer::start()),
+                    metrics: Arc::clone(&environment.metrics),
+                    health: environment.health.clone(),
+                })?)
+            }
             Some(_) | None => None,
         };
         let (targets, targets_handle) = targets.unzip();

@@ -34,6 +34,25 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// Do both show the same words? Teams writes tags, entities and white space of its own, so these do not count.
+pub fn same_words(a: &str, b: &str) -> bool {
+    words(a) == words(b)
+}
+
+/// What is left of HTML without tags, entities and white space.
+fn words(html: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(html.len()), html);
+    while let Some(at) = rest.find(['<', '&']) {
+        let (before, tail) = rest.split_at(at);
+        out.push_str(before);
+        let end = if tail.starts_with('<') { tail.find('>') } else { tail.find(';') };
+        rest = end.map_or("", |end| &tail[end + 1..]);
+    }
+    out.push_str(rest);
+    out.retain(|c| !c.is_whitespace() && c != '\u{a0}');
+    out
+}
+
 /// Length as Teams counts it.
 pub fn units(html: &str) -> usize {
     html.encode_utf16().count()
@@ -328,6 +347,14 @@ fn push_escaped(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_told_apart_and_what_teams_makes_of_the_rest_is_not() {
+        assert!(same_words("<p><strong>a &lt;b&gt;</strong> c</p>", "<div>\n<b>a&nbsp;&#60;b&gt;</b>  c</div>"));
+        assert!(!same_words("<p>a b</p>", "<p>a c</p>"));
+        assert!(same_words("", "<p></p>"));
+        assert!(same_words("a < b", "a"), "what is no HTML is cut, and does not end the program");
+    }
 
     #[test]
     fn what_mattermost_writes_becomes_what_teams_keeps() {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::cloud::{Cloud, Hosts};
 use crate::package::AppSettings;
-use crate::targets::TargetSettings;
+use crate::targets::{TargetKind, TargetSettings};
 
 /// Section `[microsoft]`. Without the section nothing of this room runs.
 #[derive(Clone, Debug, Deserialize)]
@@ -179,6 +179,21 @@ impl MicrosoftSettings {
                 return wrong(
                     "target",
                     format!("name: `{}` is there twice; each target has its own ledger", target.name),
+                );
+            }
+        }
+        for target in self.target.iter().filter(|target| target.kind == TargetKind::TeamsImport) {
+            let shares = |other: &&TargetSettings| {
+                other.name != target.name && other.channel_of_teams() == target.channel_of_teams()
+            };
+            if let Some(other) = self.target.iter().find(shares) {
+                return wrong(
+                    "target",
+                    format!(
+                        "channel: `{}` imports into the channel that `{}` writes to; nobody else can post while it is open for \
+                         import, so each needs one of its own",
+                        target.name, other.name
+                    ),
                 );
             }
         }

@@ -38,7 +38,8 @@ pub struct TargetSettings {
     pub team: Option<String>,
     /// Id of the channel, for the kinds that write to Teams.
     pub channel: Option<String>,
-    /// Object id of the user who posts, for `teams-delegated` and the posts of `teams-digest`; who signed in for it.
+    /// Object id of the user who posts, for `teams-delegated` and the posts of `teams-digest`; who signed in for it. For
+    /// `teams-import` the user to whom is attributed what people wrote whom Entra does not know; nobody signs in.
     pub account: Option<String>,
     /// Mailbox that sends, for `mail`: its address or the object id of its user.
     pub mailbox: Option<String>,
@@ -50,6 +51,12 @@ pub struct TargetSettings {
     /// Seconds for which changes of a record or digest are gathered before it is written.
     #[serde(default = "gather_seconds")]
     pub gather_seconds: u32,
+    /// Minutes for which `teams-import` keeps the channel open at most: for so long people cannot post in it.
+    #[serde(default = "open_minutes")]
+    pub open_minutes: u32,
+    /// Minutes for which `teams-import` leaves the channel to people before it opens it again.
+    #[serde(default = "closed_minutes")]
+    pub closed_minutes: u32,
 }
 
 fn yes() -> bool {
@@ -58,6 +65,14 @@ fn yes() -> bool {
 
 fn gather_seconds() -> u32 {
     60
+}
+
+fn open_minutes() -> u32 {
+    30
+}
+
+fn closed_minutes() -> u32 {
+    15
 }
 
 /// What a target is.
@@ -70,6 +85,8 @@ pub enum TargetKind {
     TeamsDelegated,
     /// One post that sums up, by the service account where there is one, and a notice to those it concerns.
     TeamsDigest,
+    /// Posts in migration mode, with their own authors and times.
+    TeamsImport,
     /// A letter that sums up.
     Mail,
 }
@@ -81,6 +98,7 @@ impl TargetKind {
             Self::SharepointArchive => "sharepoint-archive",
             Self::TeamsDelegated => "teams-delegated",
             Self::TeamsDigest => "teams-digest",
+            Self::TeamsImport => "teams-import",
             Self::Mail => "mail",
         }
     }
@@ -93,6 +111,16 @@ impl fmt::Display for TargetKind {
 }
 
 impl TargetSettings {
+    /// The channel of Teams that it writes to.
+    pub fn channel_of_teams(&self) -> Option<(&str, &str)> {
+        match self.kind {
+            TargetKind::TeamsDelegated | TargetKind::TeamsImport | TargetKind::TeamsDigest => {
+                Some((self.team.as_deref()?, self.channel.as_deref()?))
+            }
+            TargetKind::SharepointArchive | TargetKind::Mail => None,
+        }
+    }
+
     /// What is wrong with it: the key, and what would be right.
     pub fn problem(&self, cloud: Cloud) -> Option<(&'static str, String)> {
         let is_name = (1..=32).contains(&self.name.len())
@@ -106,10 +134,20 @@ impl TargetSettings {
         };
         match self.kind {
             TargetKind::SharepointArchive => needs("drive", &self.drive),
-            TargetKind::TeamsDelegated | TargetKind::TeamsDigest if cloud == Cloud::China => {
+            TargetKind::TeamsDelegated | TargetKind::TeamsDigest | TargetKind::TeamsImport if cloud == Cloud::China => {
                 Some(("kind", "the cloud in China offers nothing of Teams; use sharepoint-archive".to_owned()))
             }
-            TargetKind::TeamsDelegated => needs("team", &self.team)
+            TargetKind::TeamsImport if cloud != Cloud::Global => Some((
+                "kind",
+                format!(
+                    "Microsoft offers the import into existing channels in the global cloud alone, and not in `{cloud}`; \
+                     use teams-delegated or sharepoint-archive"
+                ),
+            )),
+            TargetKind::TeamsImport if self.open_minutes == 0 => {
+                Some(("open_minutes", "at least 1: while the channel is open something is to be imported".to_owned()))
+            }
+            TargetKind::TeamsDelegated | TargetKind::TeamsImport => needs("team", &self.team)
                 .or_else(|| needs("channel", &self.channel))
                 .or_else(|| needs("account", &self.account)),
             TargetKind::TeamsDigest if self.account.is_none() && self.recipients.is_empty() => Some((
@@ -129,5 +167,52 @@ impl TargetSettings {
             }
             TargetKind::Mail => needs("mailbox", &self.mailbox),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::MicrosoftSettings;
+    use serde_json::{Value, json};
+
+    fn import() -> Value {
+        json!({ "name": "history", "kind": "teams-import", "team": "t", "channel": "c", "account": "a" })
+    }
+
+    fn of(value: Value) -> TargetSettings {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn an_import_is_refused_outside_the_global_cloud_and_says_why() {
+        assert_eq!(of(import()).problem(Cloud::Global), None);
+        for cloud in [Cloud::UsGovL4, Cloud::UsGovL5, Cloud::Other] {
+            let (key, why) = of(import()).problem(cloud).unwrap();
+            assert!(key == "kind" && why.contains("global cloud alone") && why.contains(cloud.as_str()), "{why}");
+        }
+        assert_eq!(of(import()).problem(Cloud::China).unwrap().0, "kind");
+        for (key, value) in [("open_minutes", json!(0)), ("account", Value::Null), ("channel", json!(""))] {
+            let mut changed = import();
+            changed[key] = value;
+            assert_eq!(of(changed).problem(Cloud::Global).unwrap().0, key);
+        }
+    }
+
+    #[test]
+    fn nobody_else_writes_to_a_channel_that_is_opened_for_import() {
+        let with = |channel: &str| {
+            let posts =
+                json!({ "name": "posts", "kind": "teams-delegated", "team": "t", "channel": channel, "account": "a" });
+            let settings: MicrosoftSettings = serde_json::from_value(json!({
+                "tenant": "11111111-2222-3333-4444-555555555555", "client": "66666666-7777-8888-9999-000000000000",
+                "target": [posts, import()],
+            }))
+            .unwrap();
+            settings.read()
+        };
+        assert!(with("another").is_ok());
+        let refused = with("c").unwrap_err().to_string();
+        assert!(refused.contains("`posts`") && refused.contains("one of its own"), "{refused}");
     }
 }

@@ -3,9 +3,13 @@
 //! Posts, replies, edits, removals and reactions are made by a person's account: an application may not make them
 //! (reference 0.1). A post or reply is made once and its outcome may stay unknown; everything else sets a state and may be
 //! repeated. What tells a post apart is the reference in its text, see [`marker`].
+//!
+//! While a channel is in migration mode it is the other way round: the application that began it posts messages with times and
+//! authors of its own, and people cannot (reference 4.2). What tells those apart is the time: a channel holds one message for
+//! each millisecond.
 
 use http::Method;
-use model::Precedence;
+use model::{Precedence, UnixMillis};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -44,6 +48,15 @@ pub struct Content {
     pub is_important: bool,
     /// A file in a drive that it shows.
     pub file: Option<FileReference>,
+}
+
+/// Who a message that is imported is said to be from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// Entra's object id of a user of the tenant.
+    pub id: String,
+    /// Their name.
+    pub name: String,
 }
 
 /// A file that a message shows.
@@ -97,6 +110,53 @@ impl ChannelOf {
         self.call(Method::POST, path, CallBody::Json(message), precedence, Retry::Once)
     }
 
+    /// Posts what was said at `created` by `author`, into a channel that this application has opened for it. At a time that the
+    /// channel has a message of it is refused with 409.
+    pub fn import(
+        &self,
+        thread: Option<&str>,
+        content: &Content,
+        created: UnixMillis,
+        author: &Author,
+        precedence: Precedence,
+    ) -> Call {
+        let mut call = Call { acting: Acting::App, ..self.post(thread, content, precedence) };
+        if let CallBody::Json(message) = &mut call.body {
+            message["createdDateTime"] = json!(rfc3339(created));
+            message["from"] = json!({
+                "user": { "id": author.id, "displayName": author.name, "userIdentityType": "aadUser" },
+            });
+        }
+        call
+    }
+
+    /// One message. By the application.
+    pub fn one(&self, of: MessageOf<'_>, precedence: Precedence) -> Call {
+        let call = self.call(Method::GET, self.message(of), CallBody::None, precedence, Retry::Safe);
+        Call { acting: Acting::App, ..call }
+    }
+
+    /// When the channel began, and whether it is open for import.
+    pub fn migration(&self, precedence: Precedence) -> Call {
+        let path = format!("{}?$select=id,createdDateTime,migrationMode", self.base());
+        let call = self.call(Method::GET, path, CallBody::None, precedence, Retry::Safe);
+        Call { acting: Acting::App, ..call }
+    }
+
+    /// Opens the channel for messages after `begins`, which has to be before the channel's own beginning and becomes it. From
+    /// then on nobody else can post. Without a time Graph takes the present, after which nothing old may come.
+    pub fn start_migration(&self, begins: UnixMillis, precedence: Precedence) -> Call {
+        let path = format!("{}/startMigration", self.base());
+        let body = CallBody::Json(json!({ "conversationCreationDateTime": rfc3339(begins) }));
+        Call { acting: Acting::App, ..self.call(Method::POST, path, body, precedence, Retry::Once) }
+    }
+
+    /// Closes it: people post again.
+    pub fn complete_migration(&self, precedence: Precedence) -> Call {
+        let path = format!("{}/completeMigration", self.base());
+        Call { acting: Acting::App, ..self.call(Method::POST, path, CallBody::None, precedence, Retry::Once) }
+    }
+
     /// Gives a message another text. Only in the global cloud, and only the author's.
     pub fn edit(&self, of: MessageOf<'_>, content: &Content, precedence: Precedence) -> Call {
         self.call(Method::PATCH, self.message(of), CallBody::Json(body_of(content)), precedence, Retry::Safe)
@@ -148,6 +208,40 @@ fn body_of(content: &Content) -> Value {
     message
 }
 
+/// A moment as Graph takes it, to the millisecond.
+fn rfc3339(at: UnixMillis) -> String {
+    let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+/// How a channel is, as far as imports go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// When the channel began: what is imported has to be later.
+    pub created: UnixMillis,
+    /// It is open for import, and people cannot post.
+    pub is_open: bool,
+}
+
+/// What the channel's answer says of imports.
+///
+/// # Errors
+/// When the answer is none.
+pub fn migration_of(answer: &Answer) -> Result<Migration, Failure> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Shown {
+        created_date_time: String,
+        #[serde(default)]
+        migration_mode: Option<String>,
+    }
+    let shown: Shown = answer.json()?;
+    let created: jiff::Timestamp =
+        shown.created_date_time.parse().map_err(|e| Failure::Broken(format!("the beginning of a channel: {e}")))?;
+    let is_open = shown.migration_mode.is_some_and(|mode| mode.eq_ignore_ascii_case("inProgress"));
+    Ok(Migration { created: UnixMillis(created.as_millisecond()), is_open })
+}
+
 /// A message as Graph lists it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -162,6 +256,24 @@ pub struct Message {
     pub body: MessageBody,
     /// Set when it was removed.
     pub deleted_date_time: Option<String>,
+    /// Who it is from.
+    pub from: Option<MessageFrom>,
+}
+
+/// Who a message is from.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct MessageFrom {
+    /// The person, where it was one.
+    pub user: Option<MessageUser>,
+}
+
+/// A person in Entra.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct MessageUser {
+    /// Object id.
+    pub id: String,
 }
 
 /// The text of a message.
@@ -217,6 +329,38 @@ mod tests {
         assert_eq!(of(channel.edit(reply, &content, Precedence::Routine)), format!("PATCH {base}/1/replies/2"));
         assert_eq!(of(channel.remove(reply, Precedence::Routine)), format!("POST {base}/1/replies/2/softDelete"));
         assert_eq!(of(channel.react(root, "👍", false, Precedence::Flash)), format!("POST {base}/1/unsetReaction"));
+    }
+
+    #[test]
+    fn what_is_imported_says_when_and_by_whom_and_is_the_applications() {
+        let (channel, at) = (channel(), UnixMillis(1_700_000_000_007));
+        let author = Author { id: "oid-7".into(), name: "Anna".into() };
+        let call = channel.import(Some("1"), &Content::default(), at, &author, Precedence::Routine);
+        assert_eq!((call.acting, call.retry), (Acting::App, Retry::Once));
+        assert!(call.path.ends_with("/messages/1/replies"));
+        let CallBody::Json(body) = call.body else { panic!() };
+        assert_eq!(body["createdDateTime"], "2023-11-14T22:13:20.007Z");
+        assert_eq!(body["from"]["user"]["id"], "oid-7");
+        let CallBody::Json(body) = channel.start_migration(at, Precedence::Routine).body else { panic!() };
+        assert_eq!(body, json!({ "conversationCreationDateTime": "2023-11-14T22:13:20.007Z" }));
+    }
+
+    #[test]
+    fn a_channel_says_whether_it_is_open_for_import() {
+        let answer = |body: &str| Answer {
+            status: http::StatusCode::OK,
+            headers: http::HeaderMap::new(),
+            body: bytes::Bytes::copy_from_slice(body.as_bytes()),
+            client_request_id: String::new(),
+        };
+        let of = |mode: &str| {
+            migration_of(&answer(&format!(r#"{{"createdDateTime":"2023-11-14T22:13:20.007Z"{mode}}}"#))).unwrap()
+        };
+        assert_eq!(of("").created, UnixMillis(1_700_000_000_007));
+        assert!(!of("").is_open && !of(r#","migrationMode":null"#).is_open);
+        assert!(!of(r#","migrationMode":"completed""#).is_open);
+        assert!(of(r#","migrationMode":"inProgress""#).is_open);
+        assert!(migration_of(&answer("{}")).is_err());
     }
 
     #[test]

@@ -1279,6 +1279,7 @@ mod tests {
         };
         a.core.apply_directory(&crate::DirectoryBatch { people: vec![person], keep: Vec::new() }).unwrap();
         let dora = a.core.user_by_entra(tid, oid).unwrap().id;
+        assert_eq!(a.core.entra_of(dora).unwrap().unwrap().to_string(), format!("entra:{tid}:{oid}"));
         let sent = a.drain();
         b.apply(&sent);
         let there = b.core.user_by_entra(&tid.to_uppercase(), oid).unwrap();

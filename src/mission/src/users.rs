@@ -465,6 +465,14 @@ impl Core {
         self.read(|db| Ok(user_row_by_entra(db, EntraKey { tenant, object })?.ok_or_else(missing)?.user))
     }
 
+    /// What Entra calls a user; `None` for somebody who was not synced from there.
+    ///
+    /// # Errors
+    /// 404 when there is no such user.
+    pub fn entra_of(&self, id: Id) -> AppResult<Option<EntraKey>> {
+        self.read(|db| Ok(require_user(db, id)?.entra))
+    }
+
     /// The users with these ids that changed after `since` (0: all), unsanitised.
     ///
     /// # Errors

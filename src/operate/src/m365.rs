@@ -1,10 +1,9 @@
 //! People who sign in to Microsoft 365 at a running node: what the CLI asks, and what the node answers.
 
-use std::pin::Pin;
 use std::time::Duration;
 
-use microsoft::entra::BrowserSignIn;
-use microsoft::{Advice, Graph, NoToken, SignedIn};
+use microsoft::entra::{BrowserSignIn, DeviceCode};
+use microsoft::{Advice, Graph, NoToken};
 use model::UnixMillis;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -93,15 +92,10 @@ impl From<microsoft::SignedIn> for Person {
     }
 }
 
-/// A wait for somebody who enters a code.
-type Awaited = Pin<Box<dyn Future<Output = Result<SignedIn, NoToken>> + Send>>;
-
 /// Sign-ins that have begun at this node; a new one takes the place of the last.
 #[derive(Default)]
 pub(crate) struct SignIns {
-    /// Kept whole from one question of the CLI to the next: a code is redeemed once, and the answer to that may be under way when
-    /// the CLI has waited long enough.
-    device: Mutex<Option<Awaited>>,
+    device: Mutex<Option<DeviceCode>>,
     browser: Mutex<Option<BrowserSignIn>>,
 }
 
@@ -126,14 +120,13 @@ impl SignIns {
                     verification_uri: code.verification_uri.clone(),
                     expires_in_seconds: code.expires_in.as_secs(),
                 };
-                let entra = entra.clone();
-                *self.device.lock().await = Some(Box::pin(async move { entra.await_device(&code).await }));
+                *self.device.lock().await = Some(code);
                 Ok(M365Answer::Code(shown))
             }
             M365Ask::AwaitDevice => {
                 let mut device = self.device.lock().await;
-                let awaited = device.as_mut().ok_or_else(none)?;
-                match tokio::time::timeout(WAIT, awaited.as_mut()).await {
+                let code = device.as_ref().ok_or_else(none)?;
+                match tokio::time::timeout(WAIT, entra.await_device(code)).await {
                     Err(_) => Ok(M365Answer::Waiting),
                     Ok(ended) => {
                         *device = None;

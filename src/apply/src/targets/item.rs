@@ -178,7 +178,7 @@ impl Refusals {
 }
 
 /// Wait after so many tries.
-fn wait_ms(tries: u32) -> i64 {
+pub fn wait_ms(tries: u32) -> i64 {
     (WAIT_MS_FIRST << tries.saturating_sub(1).min(16)).min(WAIT_MS_MAX)
 }
 

@@ -10,6 +10,8 @@
 //!  counts    how everything else ended: the terms of the equation
 //!  missing   what could not be expressed, by name
 //!  posted    messages by destination and hour, for the limit of a day
+//!  windows   channels that are, or may be, open for import
+//!  stamps    the millisecond that each imported message has in its channel
 //! ```
 //!
 //! Invariants
@@ -27,10 +29,29 @@ use serde::{Deserialize, Serialize};
 use super::remote::Remote;
 use super::route::{Missing, Why};
 
-/// Form of the database.
-const VERSION: i64 = 1;
+/// Name of the database.
+const FILE: &str = "targets.sqlite";
 
-const SCHEMA: &str = "
+/// Form of the database: how many of [`STEPS`] were taken.
+const VERSION: i64 = STEPS.len() as i64;
+
+/// What makes each form out of the one before.
+const STEPS: [&str; 2] = [FIRST, IMPORTS];
+
+const IMPORTS: &str = "
+CREATE TABLE windows (
+    target TEXT PRIMARY KEY, stands INTEGER NOT NULL, team TEXT NOT NULL, channel TEXT NOT NULL,
+    since INTEGER NOT NULL, begins INTEGER NOT NULL, due INTEGER NOT NULL, pause INTEGER NOT NULL
+) STRICT;
+CREATE TABLE stamps (
+    target TEXT NOT NULL, at INTEGER NOT NULL, object TEXT NOT NULL, part INTEGER NOT NULL,
+    maybe INTEGER NOT NULL, stand_in INTEGER NOT NULL, author TEXT NOT NULL, hash TEXT NOT NULL,
+    PRIMARY KEY (target, at)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX stamps_object ON stamps (target, object, part);
+";
+
+const FIRST: &str = "
 CREATE TABLE targets (name TEXT PRIMARY KEY, taken INTEGER NOT NULL) STRICT;
 CREATE TABLE items (
     id INTEGER PRIMARY KEY,
@@ -272,22 +293,28 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Was there ever one?
+    pub fn is_there(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
     /// Opens it, or makes it.
     ///
     /// # Errors
     /// When it cannot be opened, or is of a later release.
     pub fn open(dir: &Path) -> Result<Self, LedgerError> {
         std::fs::create_dir_all(dir).map_err(LedgerError::Dir)?;
-        let db = Connection::open(dir.join("targets.sqlite"))?;
+        let db = Connection::open(dir.join(FILE))?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
         // What is removed is overwritten: after an order to purge nothing of it may lie in free pages.
         db.pragma_update(None, "secure_delete", "ON")?;
         let found: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0))?;
-        match found {
-            0 => db.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?,
-            VERSION => {}
-            found => return Err(LedgerError::Newer { found }),
+        let Some(steps) = usize::try_from(found).ok().and_then(|taken| STEPS.get(taken..)) else {
+            return Err(LedgerError::Newer { found });
+        };
+        if !steps.is_empty() {
+            db.execute_batch(&format!("BEGIN; {} PRAGMA user_version = {VERSION}; COMMIT;", steps.concat()))?;
         }
         Ok(Self { db })
     }
@@ -513,6 +540,30 @@ impl Ledger {
         let sql = "SELECT EXISTS (SELECT 1 FROM items WHERE target = ?1 AND object = ?2 AND pos > ?3 AND deletes = 1
                    AND state BETWEEN 1 AND 4)";
         Ok(self.db.query_row(sql, params![target, object, pos.0 as i64], |r| r.get(0))?)
+    }
+
+    /// Later states of the same object that are open, the latest first, at most `max`.
+    pub fn later(&self, target: &str, item: &Item, max: usize) -> Result<Vec<Item>, LedgerError> {
+        self.items(
+            "target = ?1 AND object = ?2 AND pos > ?3 AND state = 1 ORDER BY pos DESC LIMIT ?4",
+            params![target, item.object, item.pos.0 as i64, max as i64],
+        )
+    }
+
+    /// Open files whose turn has come, oldest first.
+    pub fn files(&self, target: &str, now: UnixMillis, max: usize) -> Result<Vec<Item>, LedgerError> {
+        let kind = Kind::File as i64;
+        self.items(
+            "target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND due <= ?3 ORDER BY precedence, pos LIMIT ?4",
+            params![target, kind, now.0, max as i64],
+        )
+    }
+
+    /// Since when the oldest of what is open waits.
+    pub fn waits_since(&self, target: &str) -> Result<Option<UnixMillis>, LedgerError> {
+        let sql = "SELECT min(at) FROM items WHERE target = ?1 AND state BETWEEN 1 AND 3";
+        let at: Option<i64> = self.db.query_row(sql, [target], |r| r.get(0))?;
+        Ok(at.map(UnixMillis))
     }
 
     /// A request is about to be made.
@@ -1067,6 +1118,22 @@ mod tests {
         assert_eq!(ledger.content(heads[0].row).unwrap().unwrap(), b"entry");
         assert_eq!(check(&ledger, "t").held, 1);
         assert_eq!(ledger.missing_of("t").unwrap()["bookmark"], 1);
+    }
+
+    #[test]
+    fn a_ledger_of_an_earlier_form_is_taken_on_and_one_of_a_later_form_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Connection::open(dir.path().join(FILE)).unwrap();
+        db.execute_batch(&format!("BEGIN; {FIRST} PRAGMA user_version = 1; COMMIT;")).unwrap();
+        db.execute("INSERT INTO targets (name, taken) VALUES ('t', 7)", []).unwrap();
+        drop(db);
+        let ledger = Ledger::open(dir.path()).unwrap();
+        assert_eq!(ledger.taken("t").unwrap(), LocalPos(7));
+        let tables = "SELECT count(*) FROM sqlite_master WHERE name IN ('windows', 'stamps')";
+        assert_eq!(ledger.db().query_row(tables, [], |r| r.get::<_, i64>(0)).unwrap(), 2);
+        ledger.db().execute_batch("PRAGMA user_version = 99").unwrap();
+        drop(ledger);
+        assert!(matches!(Ledger::open(dir.path()), Err(LedgerError::Newer { found: 99 })));
     }
 
     #[test]

@@ -18,6 +18,8 @@
 
 mod archive;
 mod digest;
+mod gate;
+mod import;
 pub mod item;
 pub mod ledger;
 pub mod plan;
@@ -29,12 +31,12 @@ pub mod teams;
 pub(crate) mod testkit;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use journal::{AppendError, Journal, ReadError};
-use microsoft::targets::TargetSettings;
+use microsoft::targets::{TargetKind, TargetSettings};
 use microsoft::{Graph, Timer};
 use mission::{Core, StoreError};
 use model::{Clock, UnixMillis};
@@ -45,6 +47,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
+use gate::Gate;
 use ledger::{Item, Ledger, LedgerError, Terms};
 use plan::{Plan, TargetPlan};
 use runner::{Next, Runner};
@@ -132,6 +135,17 @@ pub fn forget_unconfigured(journal: &Journal, configured: &[TargetSettings]) -> 
     Ok(())
 }
 
+/// Has a target, which need not be configured any more, left a channel open for import? Touches the disk.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn left_open(dir: &Path) -> Result<bool, TargetError> {
+    if !Ledger::is_there(dir) {
+        return Ok(false);
+    }
+    Ok(!gate::not_closed(&Ledger::open(dir)?)?.is_empty())
+}
+
 /// What all targets share.
 struct Shared {
     options: TargetsOptions,
@@ -189,6 +203,8 @@ impl Shared {
 pub struct Targets {
     shared: Arc<Shared>,
     runners: Vec<Runner>,
+    /// Channels that targets opened for import which are not configured any more.
+    left_open: Vec<Gate>,
 }
 
 /// What can be asked of the targets while they run.
@@ -212,6 +228,8 @@ pub struct TargetStatus {
     pub dead: u64,
     /// What it waits for, where something holds it up.
     pub waits_for: Option<String>,
+    /// Since when the channel is open for import, milliseconds since 1970: meanwhile people cannot post in it.
+    pub open_since: Option<i64>,
 }
 
 /// An item as an operator sees it.
@@ -259,8 +277,17 @@ impl Targets {
         let settings = shared.options.settings.clone();
         let runners =
             settings.into_iter().map(|one| Runner::new(Arc::clone(&shared), one)).collect::<Result<_, _>>()?;
+        let left_open = {
+            let ledger = shared.lock();
+            let is_configured = |name: &String| {
+                let imports = |target: &&TargetSettings| target.kind == TargetKind::TeamsImport;
+                shared.options.settings.iter().filter(imports).any(|target| target.name == *name)
+            };
+            let names = gate::not_closed(&ledger)?.into_iter().filter(|name| !is_configured(name));
+            names.map(|name| Gate::new(Arc::clone(&shared), &name, 0)).collect()
+        };
         let handle = TargetsHandle(Arc::clone(&shared));
-        Ok((Self { shared, runners }, handle))
+        Ok((Self { shared, runners, left_open }, handle))
     }
 
     /// Delivers until `stop`. A step that has begun is ended first; what is not delivered then waits.
@@ -269,6 +296,10 @@ impl Targets {
         for runner in self.runners {
             let span = info_span!("target", name = runner.name());
             tasks.spawn(keep(Arc::clone(&self.shared), runner, stop.child_token()).instrument(span));
+        }
+        for gate in self.left_open {
+            let span = info_span!("target", name = gate.target());
+            tasks.spawn(close(Arc::clone(&self.shared), gate, stop.child_token()).instrument(span));
         }
         while tasks.join_next().await.is_some() {}
     }
@@ -288,7 +319,37 @@ impl Targets {
             };
             at = [at, next].into_iter().flatten().min();
         }
+        for gate in &mut self.left_open {
+            at = [at, step_to_close(gate).await?].into_iter().flatten().min();
+        }
         Ok(at)
+    }
+}
+
+/// One step towards a closed channel: when to come again; `None` once it is.
+async fn step_to_close(gate: &mut Gate) -> Result<Option<UnixMillis>, TargetError> {
+    match gate.window().await? {
+        Some(window) if !window.is_closed() => gate.keep(&window).await,
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// Closes a channel that nobody else would.
+async fn close(shared: Arc<Shared>, mut gate: Gate, stop: CancellationToken) {
+    loop {
+        let pause = match step_to_close(&mut gate).await {
+            Ok(None) => return,
+            Ok(Some(at)) => Duration::from_millis(u64::try_from(at.0 - shared.now().0).unwrap_or(0)),
+            Err(e) => {
+                warn!(error = %e, "a channel that is open for import waits to be closed");
+                RETRY_AFTER
+            }
+        };
+        let until = shared.options.timer.now() + pause.min(IDLE);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = shared.options.timer.until(until) => {}
+        }
     }
 }
 
@@ -318,11 +379,14 @@ async fn keep(shared: Arc<Shared>, mut runner: Runner, stop: CancellationToken) 
         tell(&shared, runner.name()).await;
         let until = shared.options.timer.now() + pause;
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             () = appended.notified() => {}
             () = changed => {}
             () = shared.options.timer.until(until) => {}
         }
+    }
+    if let Err(e) = runner.wind_up().await {
+        warn!(error = %e, "what a target has open could not be closed; the next start does it");
     }
 }
 
@@ -373,6 +437,7 @@ impl TargetsHandle {
             let ledger = shared.lock();
             let counts = ledger.counts(&target.name)?;
             let withheld = counts.iter().filter_map(|(term, n)| Some((term.strip_prefix("withheld:")?.to_owned(), *n)));
+            let open = gate::window_of(&ledger, &target.name)?.filter(|window| !window.is_closed());
             let resting = shared.resting.lock().unwrap_or_else(PoisonError::into_inner);
             all.push(TargetStatus {
                 name: target.name.clone(),
@@ -382,6 +447,7 @@ impl TargetsHandle {
                 missing: ledger.missing_of(&target.name)?,
                 dead: ledger.list_dead(Some(&target.name), usize::MAX >> 1)?.len() as u64,
                 waits_for: resting.get(&target.name).cloned(),
+                open_since: open.map(|window| window.since.0),
             });
         }
         Ok(all)

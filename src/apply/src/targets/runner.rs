@@ -15,15 +15,17 @@ use journal::{Consumer, Which};
 use microsoft::drive::{self, Folder, OnConflict, Place, SMALL_BYTES_MAX};
 use microsoft::graph::{DriveItem, UploadPlan, UploadSource, UploadState};
 use microsoft::targets::{TargetKind, TargetSettings};
-use microsoft::teams::{ChannelOf, Message, MessageOf, holds_marker, marker, posted};
+use microsoft::teams::{Author, ChannelOf, Message, MessageOf, holds_marker, marker, posted};
 use microsoft::{Answer, Call, Failure, names};
 use mission::StoreError;
+use mission::types::User;
 use model::event::{FileState, PurgeState};
 use model::{Event, Header, Id, Kind, LocalPos, Outcome, Precedence, UnixMillis, Version};
 use tracing::{debug, info, warn};
 
+use super::gate::Gate;
 use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, PARKED, Refusals, SETTLE_MS, Verdict, after};
-use super::ledger::{As, Item, Read, Standing, State};
+use super::ledger::{As, Item, Ledger, LedgerError, Read, Standing, State};
 use super::plan::TargetPlan;
 use super::remote::{Meant, Remote, RemoteFile};
 use super::route::{Missing, Route, Taken, Why, channel_of, file_key, object_key, post_key, route, takes_back};
@@ -46,6 +48,8 @@ const BYTES_AGAIN_MS_MAX: i64 = 5 * 60_000;
 const UNREADABLE_MS: i64 = 5 * 60_000;
 /// Pages of 50 messages in which one is looked for.
 const PAGES_MAX: u32 = 40;
+/// Later states of a post that are looked at for one that is imported in its place.
+const LATER_MAX: usize = 16;
 /// Clocks of the service and of this node may differ by so much.
 const SKEW_MS: i64 = 10 * 60_000;
 /// Round trip that a plan reckons with where none was measured.
@@ -86,13 +90,17 @@ pub(super) struct Runner {
     folder: Option<Folder>,
     /// Refusals for want of a permission.
     refusals: Refusals,
+    /// Of a target that imports: opens its channel and closes it.
+    pub(super) gate: Option<Gate>,
 }
 
 /// An entry with everything that its next step depends on.
 pub(super) struct Loaded {
     pub(super) event: Event,
     pub(super) author: String,
-    own: Standing,
+    /// The author in Entra, where the target asks for it.
+    pub(super) person: Option<Author>,
+    pub(super) own: Standing,
     post: Option<Remote>,
     files: Vec<(Id, Remote)>,
     anybody_reacts: bool,
@@ -145,6 +153,8 @@ impl Runner {
         if taken > head {
             warn!(target = target.name, "the ledger knows more than the journal: the journal is older than the ledger");
         }
+        let gate = (target.kind == TargetKind::TeamsImport)
+            .then(|| Gate::new(Arc::clone(&shared), &target.name, target.open_minutes));
         Ok(Self {
             shared,
             target,
@@ -154,6 +164,7 @@ impl Runner {
             place_at: UnixMillis(0),
             folder: None,
             refusals: Refusals::default(),
+            gate,
         })
     }
 
@@ -176,6 +187,7 @@ impl Runner {
         let next = match self.target.kind {
             TargetKind::SharepointArchive => self.step_archive(now).await?,
             TargetKind::TeamsDelegated => self.step_items(now, None).await?,
+            TargetKind::TeamsImport => self.step_import(now).await?,
             TargetKind::TeamsDigest | TargetKind::Mail => self.step_digest(now).await?,
         };
         let (ledger_target, consumer) = (self.target.name.clone(), self.consumer.clone());
@@ -279,21 +291,38 @@ impl Runner {
         kinds: Option<&'static [Kind]>,
     ) -> Result<Next, TargetError> {
         let target = self.target.name.clone();
-        let (found, mut earliest) = self
-            .shared
+        let heads = move |ledger: &Ledger| {
+            let mut heads = ledger.heads(&target)?;
+            let mut earliest = None;
+            if kinds.is_none_or(|kinds| kinds.contains(&Kind::File)) {
+                let (file, due) = ledger.next_file(&target, now)?;
+                earliest = due;
+                heads.extend(file);
+            }
+            heads.retain(|head| kinds.is_none_or(|kinds| kinds.contains(&head.kind)));
+            Ok((heads, earliest))
+        };
+        let (found, earliest) = self.head(now, heads).await?;
+        if let Some(item) = found {
+            self.work_on(item).await?;
+            return Ok(Next::Again);
+        }
+        Ok(self.idle(earliest))
+    }
+
+    /// The first item whose turn has come, of those that `heads` names with the moment when more will be, and when the next
+    /// one's comes.
+    pub(super) async fn head(
+        &self,
+        now: UnixMillis,
+        heads: impl Fn(&Ledger) -> Result<(Vec<Item>, Option<UnixMillis>), LedgerError> + Send + 'static,
+    ) -> Result<(Option<Item>, Option<UnixMillis>), TargetError> {
+        let target = self.target.name.clone();
+        self.shared
             .ledger(move |ledger| {
-                let mut earliest: Option<UnixMillis> = None;
-                let mut heads = ledger.heads(&target)?;
-                if kinds.is_none_or(|kinds| kinds.contains(&Kind::File)) {
-                    let (file, due) = ledger.next_file(&target, now)?;
-                    earliest = due;
-                    heads.extend(file);
-                    heads.sort_by_key(|item| (item.precedence, item.pos));
-                }
+                let (mut heads, mut earliest) = heads(ledger)?;
+                heads.sort_by_key(|item| (item.precedence, item.pos));
                 for head in heads {
-                    if kinds.is_some_and(|kinds| !kinds.contains(&head.kind)) {
-                        continue;
-                    }
                     let urgency = head.precedence;
                     let (mut item, mut waits) = (head, false);
                     while let Some(before) = ledger.before(&target, &item)? {
@@ -316,29 +345,41 @@ impl Runner {
                 }
                 Ok((None, earliest))
             })
-            .await?;
-        if let Some(item) = found {
-            self.work_on(item).await?;
-            return Ok(Next::Again);
-        }
+            .await
+    }
+
+    /// Nothing is to be done now: when to come again.
+    pub(super) fn idle(&self, earliest: Option<UnixMillis>) -> Next {
+        let mut earliest = earliest;
         if self.place_at != NEVER {
             earliest = Some(earliest.map_or(self.place_at, |at| at.min(self.place_at)));
         }
-        Ok(earliest.map_or(Next::Idle, Next::At))
+        earliest.map_or(Next::Idle, Next::At)
     }
 
     /// One step of one item.
-    async fn work_on(&mut self, item: Item) -> Result<(), TargetError> {
+    pub(super) async fn work_on(&mut self, item: Item) -> Result<(), TargetError> {
         if item.kind == Kind::Purge {
             return self.purge(item).await;
         }
-        let loaded = match self.load(&item).await? {
+        let load = self.load(&item).await?;
+        self.work_with(item, load).await
+    }
+
+    /// One step of an item that was looked at.
+    pub(super) async fn work_with(&mut self, item: Item, load: Load) -> Result<(), TargetError> {
+        let loaded = match load {
             Load::Loaded(loaded) => loaded,
             Load::Ends(outcome) if item.state != State::Unknown => return self.ended(&item, outcome, None).await,
             Load::Ends(_) => return self.settle(&item, None).await,
             Load::Dead(reason) => return self.dead(&item, &reason).await,
         };
-        let work = next(&self.facts(&loaded, &item));
+        let work = match self.target.kind {
+            TargetKind::TeamsImport => super::import::next(&self.facts(&loaded, &item)),
+            TargetKind::SharepointArchive | TargetKind::TeamsDelegated | TargetKind::TeamsDigest | TargetKind::Mail => {
+                next(&self.facts(&loaded, &item))
+            }
+        };
         if item.state != State::Planned {
             return self.settle(&item, Some((&loaded, &work))).await;
         }
@@ -349,7 +390,7 @@ impl Runner {
         self.perform(&item, &loaded, work).await
     }
 
-    fn facts<'a>(&self, loaded: &'a Loaded, item: &Item) -> Facts<'a> {
+    pub(super) fn facts<'a>(&self, loaded: &'a Loaded, item: &Item) -> Facts<'a> {
         Facts {
             event: &loaded.event,
             precedence: item.precedence,
@@ -402,6 +443,8 @@ impl Runner {
                     Err(failure) => self.failed(item, &failure, false).await,
                 }
             }
+            // It is made with the channel open, and not from here.
+            Work::Import { .. } => self.again_soon(item).await,
             Work::Edit { part: n, content } => {
                 let Some(id) = own.parts.get(n).map(|part| part.id.clone()) else { return self.again_soon(item).await };
                 let root = own.thread().unwrap_or(&id).to_owned();
@@ -560,7 +603,7 @@ impl Runner {
             TargetKind::SharepointArchive => removed |= self.purge_records(&order).await?,
             // Letters and notices went to people.
             TargetKind::TeamsDigest | TargetKind::Mail => removed |= self.purge_digests(&order).await?,
-            TargetKind::TeamsDelegated => {}
+            TargetKind::TeamsDelegated | TargetKind::TeamsImport => {}
         }
         let target = self.target.name.clone();
         let version = order.version;
@@ -738,7 +781,7 @@ impl Runner {
         own.meant = None;
         match self.target.kind {
             TargetKind::SharepointArchive => self.archived_file(item, own).await,
-            TargetKind::TeamsDelegated | TargetKind::TeamsDigest | TargetKind::Mail => {
+            TargetKind::TeamsDelegated | TargetKind::TeamsImport | TargetKind::TeamsDigest | TargetKind::Mail => {
                 self.went_on(item, &item.object, own, None).await
             }
         }
@@ -800,13 +843,24 @@ impl Runner {
             }
             // It sets a state: done again it is the same.
             Some((_, Work::Nothing | Work::Missing(_) | Work::Edit { .. } | Work::Remove { .. }))
-            | Some((_, Work::RemoveFile(_) | Work::React { .. })) => self.again_soon(item).await,
+            | Some((_, Work::RemoveFile(_) | Work::React { .. } | Work::Import { .. })) => self.again_soon(item).await,
             // Its content is gone, purged meanwhile: what may stand there must still be found, so that it can be removed.
             None => self.settle_without_content(item).await,
         }
     }
 
     async fn settle_without_content(&mut self, item: &Item) -> Result<(), TargetError> {
+        if self.target.kind == TargetKind::TeamsImport {
+            // What was imported cannot be removed, whether or not it is there.
+            let (target, item) = (self.target.name.clone(), item.clone());
+            return self
+                .shared
+                .ledger(move |ledger| {
+                    ledger.note_rest_of_purge(&target)?;
+                    ledger.ended(&target, &item, Outcome::Purged, None)
+                })
+                .await;
+        }
         let (target, object, post) = (self.target.name.clone(), item.object.clone(), item.post.map(post_key));
         let (own, post) = self
             .shared
@@ -1078,7 +1132,7 @@ impl Runner {
             .await
     }
 
-    async fn again_soon(&mut self, item: &Item) -> Result<(), TargetError> {
+    pub(super) async fn again_soon(&mut self, item: &Item) -> Result<(), TargetError> {
         let (row, now) = (item.row, self.shared.now());
         self.shared.ledger(move |ledger| ledger.again(row, now, false, "")).await
     }
@@ -1121,7 +1175,9 @@ fn destination(target: &TargetSettings) -> String {
     let own = |text: &Option<String>| text.clone().unwrap_or_default();
     match target.kind {
         TargetKind::SharepointArchive => format!("{}/{}", own(&target.drive), own(&target.folder)),
-        TargetKind::TeamsDelegated => format!("{}/{}", own(&target.team), own(&target.channel)),
+        TargetKind::TeamsDelegated | TargetKind::TeamsImport => {
+            format!("{}/{}", own(&target.team), own(&target.channel))
+        }
         TargetKind::TeamsDigest if target.account.is_some() => {
             format!("{}/{} and {} people", own(&target.team), own(&target.channel), target.recipients.len())
         }
@@ -1298,7 +1354,7 @@ fn drop_withheld(shared: &Shared, target: &TargetSettings) -> Result<(), TargetE
             TargetKind::TeamsDigest | TargetKind::Mail => {
                 super::digest::drop_gathered(&mut ledger, &target.name, &item, &event)?
             }
-            TargetKind::TeamsDelegated => false,
+            TargetKind::TeamsDelegated | TargetKind::TeamsImport => false,
         };
         if is_out {
             info!(target = target.name, object = item.object, why = why.as_str(), "what was gathered is withheld");
@@ -1384,11 +1440,13 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
             }
         }
     };
-    let Ok(event) = wire::decode_event(&entry) else {
+    let Ok(mut event) = wire::decode_event(&entry) else {
         return Ok(Load::Dead("its content cannot be read".to_owned()));
     };
     let author = author_of(shared, &event)?;
     let withheld = withheld(shared, settings, &entry.header, &event)?;
+    let imports = settings.kind == TargetKind::TeamsImport;
+    let person = if imports { person_of(shared, &event)? } else { None };
     let mut ledger = shared.lock();
     let own = ledger.standing(target, &item.object)?;
     if ledger.is_purged(target, &item.object)? && item.kind != Kind::Purge {
@@ -1413,6 +1471,19 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
     if is_new && entry.header.expiry.is_some_and(|expiry| expiry <= shared.now()) {
         return Ok(Load::Ends(Outcome::Expired));
     }
+    // What is imported cannot be changed, so it goes as it was last said.
+    if imports && own.version.is_none() {
+        for later in ledger.later(target, item, LATER_MAX)? {
+            let Some(listed) = shared.options.journal.show(Which::Id(later.id))? else { continue };
+            match wire::decode_event(&listed.entry) {
+                Ok(said) if super::import::goes_on(&said, &own.remote) => {
+                    event = said;
+                    break;
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
     let mut files = Vec::new();
     if let Event::File(state) = &event {
         files.push((state.stub.id, own.remote.clone()));
@@ -1430,7 +1501,43 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
         false
     };
     drop(ledger);
-    Ok(Load::Loaded(Box::new(Loaded { event, author, own, post, files, anybody_reacts, withdrawn, withheld })))
+    Ok(Load::Loaded(Box::new(Loaded { event, author, person, own, post, files, anybody_reacts, withdrawn, withheld })))
+}
+
+/// Whom Entra knows whoever wrote or shared as, in the tenant that the target writes to.
+fn person_of(shared: &Shared, event: &Event) -> Result<Option<Author>, TargetError> {
+    let user = match event {
+        Event::Post(s) => s.user_id,
+        Event::File(s) => s.user_id,
+        Event::Reaction(_)
+        | Event::User(_)
+        | Event::Team(_)
+        | Event::TeamMember(_)
+        | Event::Channel(_)
+        | Event::ChannelMember(_)
+        | Event::Purge(_)
+        | Event::Acknowledgement(_)
+        | Event::Bookmark(_)
+        | Event::Emoji(_) => return Ok(None),
+    };
+    let known = shared.options.core.entra_of(user).and_then(|key| Ok((key, shared.options.core.user(user)?)));
+    let (key, user) = match known {
+        Ok((Some(key), user)) => (key, user),
+        Ok((None, _)) => return Ok(None),
+        Err(e) if e.status_code == 404 => return Ok(None),
+        Err(e) => return Err(StoreError(e.detailed_error).into()),
+    };
+    let is_here = key.tenant.to_string() == shared.options.graph.settings().tenant.to_string();
+    Ok(is_here.then(|| Author { id: key.object.to_string(), name: name_of(&user) }))
+}
+
+/// A person's name, without the one that they sign in with.
+pub(super) fn name_of(user: &User) -> String {
+    let name = format!("{} {}", user.first_name, user.last_name);
+    match name.trim() {
+        "" => user.username.clone(),
+        name => name.to_owned(),
+    }
 }
 
 /// Name of who wrote, reacted or shared.
@@ -1510,7 +1617,7 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
         };
         match why {
             Some(why) => *plan.withheld.entry(why.as_str().to_owned()).or_default() += 1,
-            None => open.push((item.id, item.lane, item.kind)),
+            None => open.push((item.id, item.lane, item.kind, item.object)),
         }
     }
     let head = shared.options.journal.head();
@@ -1521,7 +1628,7 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
         for one in listed {
             let Ok(event) = wire::decode_event(&one.entry) else { continue };
             match as_what(shared, target, &one.entry.header, &event, shared.now())? {
-                As::Item { lane, .. } => open.push((one.entry.header.id, lane, one.entry.header.kind)),
+                As::Item { lane, object, .. } => open.push((one.entry.header.id, lane, one.entry.header.kind, object)),
                 As::Withheld(why) => *plan.withheld.entry(why.as_str().to_owned()).or_default() += 1,
                 As::Missing(what) => *plan.withheld.entry(what.as_str().to_owned()).or_default() += 1,
                 As::Ended(_) => {}
@@ -1530,8 +1637,10 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
     }
     let mut posts: u32 = 0;
     let mut lines: u32 = 0;
+    let mut uploads: u32 = 0;
+    let mut seen = BTreeSet::new();
     let mut records: BTreeMap<String, u64> = BTreeMap::new();
-    for (id, lane, kind) in open {
+    for (id, lane, kind, object) in open {
         *plan.lanes.entry(lane.clone()).or_default() += 1;
         *plan.kinds.entry(kind.as_str().to_owned()).or_default() += 1;
         let body = shared.options.journal.show(Which::Id(id))?.map_or(0, |l| l.bytes);
@@ -1545,6 +1654,21 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
                 posts += 1;
                 plan.requests += 1;
                 plan.bytes += REQUEST_BYTES + body;
+            }
+            (TargetKind::TeamsImport, Kind::File) => {
+                posts += 1;
+                uploads += 1;
+                plan.requests += 2;
+                plan.bytes += 2 * REQUEST_BYTES + file_bytes(shared, id)?;
+            }
+            (TargetKind::TeamsImport, _) => {
+                // All states of a post are one message, and none once it was imported.
+                let is_new = shared.lock().standing(&target.name, &object)?.remote == Remote::default();
+                if is_new && kind == Kind::Post && seen.insert(object) {
+                    posts += 1;
+                    plan.requests += 1;
+                    plan.bytes += REQUEST_BYTES + body;
+                }
             }
             (TargetKind::SharepointArchive, Kind::File) => {
                 plan.requests += 1;
@@ -1585,6 +1709,19 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
         TargetKind::TeamsDelegated => {
             let post = channel_of_target(target).post(None, &Default::default(), model::Precedence::Routine);
             shared.options.graph.time_for(&post, posts)
+        }
+        TargetKind::TeamsImport => {
+            let author = Author { id: String::new(), name: String::new() };
+            let channel = channel_of_target(target);
+            let post = channel.import(None, &Default::default(), UnixMillis(0), &author, model::Precedence::Routine);
+            let folder = Folder { drive: String::new(), place: Place::Path(Vec::new()) };
+            let put = folder.put("x", Bytes::new(), "text/html", OnConflict::Fail, model::Precedence::Routine);
+            let graph = &shared.options.graph;
+            let times = super::import::windows(target, graph.time_for(&post, posts));
+            plan.requests += u64::from(times) * super::import::REQUESTS_OF_A_WINDOW + u64::from(uploads > 0);
+            let pauses = Duration::from_secs(60) * target.closed_minutes * times.saturating_sub(1);
+            let gathered = if times > 0 { gathered } else { Duration::ZERO };
+            graph.time_for(&post, posts) + graph.time_for(&put, uploads) + pauses + gathered
         }
         TargetKind::SharepointArchive => {
             let folder = Folder { drive: target.drive.clone().unwrap_or_default(), place: Place::Path(Vec::new()) };

@@ -56,6 +56,15 @@ pub enum Work {
         /// Finds it again.
         marker: String,
     },
+    /// A message is to be imported as part number `part` of the object; `thread` is what it replies to.
+    Import {
+        /// The message that it replies to.
+        thread: Option<String>,
+        /// What it says, without its author.
+        html: String,
+        /// Which part it is.
+        part: usize,
+    },
     /// A part is to say something else.
     Edit {
         /// Which part.
@@ -85,7 +94,11 @@ impl Work {
     /// Would it tell readers something, rather than take something back?
     pub fn tells(&self) -> bool {
         match self {
-            Self::Post { .. } | Self::Edit { .. } | Self::Upload | Self::React { present: true, .. } => true,
+            Self::Post { .. }
+            | Self::Import { .. }
+            | Self::Edit { .. }
+            | Self::Upload
+            | Self::React { present: true, .. } => true,
             Self::Nothing | Self::Missing(_) | Self::Remove { .. } | Self::RemoveFile(_) => false,
             Self::React { present: false, .. } => false,
         }
@@ -231,7 +244,7 @@ pub fn parts(state: &PostState, author: &str) -> Vec<String> {
 }
 
 /// What a reader sees of a file before its bytes have arrived.
-fn placeholder(file: &FileStub) -> String {
+pub fn placeholder(file: &FileStub) -> String {
     format!("<p>{CLIP} {} ({})</p>", html::escape(&file.name), size(file.size))
 }
 
@@ -292,7 +305,9 @@ mod tests {
                 Work::Edit { part: n, content } => own.parts[*n].hash = hash(&content.html),
                 Work::Remove { file: None } => own.gone = true,
                 Work::Nothing | Work::Missing(_) => return (done, work),
-                Work::Remove { .. } | Work::RemoveFile(_) | Work::React { .. } | Work::Upload => panic!("{work:?}"),
+                Work::Import { .. } | Work::Remove { .. } | Work::RemoveFile(_) | Work::React { .. } | Work::Upload => {
+                    panic!("{work:?}")
+                }
             }
             done.push(work);
             assert!(done.len() < 50);

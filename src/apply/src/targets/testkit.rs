@@ -22,7 +22,9 @@ pub(crate) fn target(kind: TargetKind) -> TargetSettings {
         TargetKind::SharepointArchive => "drive = \"drive-1\"\nfolder = \"Holdfast\"",
         TargetKind::TeamsDigest => "recipients = [\"oid-2\"]\nlink = \"https://teams.example/l/x\"",
         TargetKind::Mail => "mailbox = \"box\"\nrecipients = [\"ops@contoso.example\"]",
-        TargetKind::TeamsDelegated => "team = \"team-1\"\nchannel = \"19:c@thread.tacv2\"\naccount = \"oid-1\"",
+        TargetKind::TeamsDelegated | TargetKind::TeamsImport => {
+            "team = \"team-1\"\nchannel = \"19:c@thread.tacv2\"\naccount = \"oid-1\""
+        }
     };
     let text = format!(
         "name = \"t\"\nkind = \"{kind}\"\nlabels = [\"mission\"]\nteams = [\"*\"]\nchannels = [\"*\"]\n{destination}"

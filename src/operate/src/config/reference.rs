@@ -676,7 +676,7 @@ pub const SECTIONS: &[Section] = &[
             Key {
                 name: "kind",
                 default: Required("\"sharepoint-archive\""),
-                help: "`sharepoint-archive` (files, and a record for each channel and day), `teams-delegated` (posts of one service account), `teams-digest` (one post and notices), `mail` (a letter that sums up).",
+                help: "`sharepoint-archive` (files, and a record for each channel and day), `teams-delegated` (posts of one service account), `teams-digest` (one post and notices), `teams-import` (posts with their own authors and times; global cloud alone), `mail` (a letter that sums up).",
             },
             Key { name: "labels", default: Is("[]"), help: "Release labels that it may carry. None: nothing goes." },
             Key {
@@ -718,7 +718,7 @@ pub const SECTIONS: &[Section] = &[
             Key {
                 name: "account",
                 default: Unset("\"88888888-2222-3333-4444-555555555555\""),
-                help: "Object id of the user who posts and who signed in with `holdfast m365 sign-in`: an application may not post.",
+                help: "Object id of the user who posts and who signed in with `holdfast m365 sign-in`: an application may not post. For `teams-import` the user to whom is attributed, with the name in the text, what people wrote whom Entra does not know; nobody signs in.",
             },
             Key {
                 name: "mailbox",
@@ -738,7 +738,17 @@ pub const SECTIONS: &[Section] = &[
             Key {
                 name: "gather_seconds",
                 default: Is("60"),
-                help: "Seconds for which changes of a record or digest are gathered before it is written; something urgent waits 2 s.",
+                help: "Seconds for which changes of a record or digest are gathered before it is written; something urgent waits 2 s. With `teams-import`: before its channel is opened, however urgent.",
+            },
+            Key {
+                name: "open_minutes",
+                default: Is("30"),
+                help: "Minutes for which `teams-import` keeps its channel open at most, 1 or more: while it is open nobody else can post there. A health check tells when it is open for longer.",
+            },
+            Key {
+                name: "closed_minutes",
+                default: Is("15"),
+                help: "Minutes for which `teams-import` leaves its channel to people before it opens it again.",
             },
         ],
     },

@@ -58,6 +58,12 @@ pub(super) fn status(layout: &Layout, as_json: bool) -> Done {
         if let Some(why) = &target.waits_for {
             output::line(format!("  waits: {why}"));
         }
+        if let Some(since) = target.open_since {
+            output::line(format!(
+                "  its channel is open for import since {}: people cannot post in it",
+                show::time(model::UnixMillis(since))
+            ));
+        }
         if target.dead > 0 {
             output::line(format!("  {} given up: `holdfast m365 missing` lists them", target.dead));
         }
