@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use futures_util::StreamExt as _;
 use hyper::Method;
 use hyper::body::Bytes;
-use model::Clock as _;
+use model::{Clock as _, Id};
 use serde_json::{Value, json};
 
 use super::load::Target;
@@ -250,20 +250,26 @@ fn copy(url: &str, mission: Mission, team: &str, channels: &[String], users: &[S
     let mut threads: BTreeMap<String, Thread> = BTreeMap::new();
     let mut authors: BTreeMap<String, usize> = BTreeMap::new();
     let mut counts = vec![(0_u64, 0_u64, 0_i64, 0_i64); channels.len()];
+    // A corpus of an earlier run may be there, and the mission gives its posts the same ids each time.
+    let run = users[0].parse::<Id>()?.to_block().ok_or("the server's ids are not those of Mattermost")?;
+    let fresh = |id: Id| {
+        let block = id.to_block().expect("the mission's ids hold a block");
+        Id::from_block(std::array::from_fn(|at| block[at] ^ run[at]))
+    };
     for post in mission {
-        let root = post.root.map(|root| root.to_string()).unwrap_or_default();
+        let root = post.root.map(|root| fresh(root).to_string()).unwrap_or_default();
         let text = post.text.replace('\\', "\\\\").replace('\n', "\\n").replace('\t', "\\t");
         let (user, channel, at) = (&users[post.author], &channels[post.channel], post.at);
         writeln!(
             sql,
             "{}\t{at}\t{at}\t0\t0\tf\t{user}\t{channel}\t{root}\t\t{text}\t\t{{}}\t\t[]\t[]\tf\t",
-            post.id.as_str()
+            fresh(post.id)
         )?;
         let count = &mut counts[post.channel];
         (count.0, count.2) = (count.0 + 1, at);
         if root.is_empty() {
             (count.1, count.3) = (count.1 + 1, at);
-            authors.insert(post.id.to_string(), post.author);
+            authors.insert(fresh(post.id).to_string(), post.author);
             continue;
         }
         let thread = threads.entry(root).or_insert(Thread {

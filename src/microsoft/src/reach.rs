@@ -156,6 +156,8 @@ impl Machine {
                 self.bad_in_a_row = 0;
                 self.look(true);
             }
+            // Calls that had passed before it was down show nothing new, and would put off the next probe.
+            Evidence::Bad(_) if self.state == MicrosoftReach::Down && !self.held && now < self.due => return false,
             Evidence::Bad(why) => {
                 self.why = Some(why);
                 self.bad_in_a_row = self.bad_in_a_row.saturating_add(1);
@@ -176,6 +178,10 @@ impl Machine {
                 self.state
             }
         };
+        if next == MicrosoftReach::Down && next != self.state {
+            // However many calls met it: a pause of seconds is over with the next probe.
+            self.bad_in_a_row = 0;
+        }
         self.enter(next, wall);
         if self.state == MicrosoftReach::Up {
             self.why = None;
@@ -216,7 +222,8 @@ impl Machine {
             MicrosoftReach::Probing | MicrosoftReach::Degraded => self.every.min(HURRY),
             MicrosoftReach::Up if self.window.back() == Some(&false) => self.every.min(HURRY),
             MicrosoftReach::Up => self.every,
-            MicrosoftReach::Down => self.every * self.bad_in_a_row.clamp(1, BACKOFF_MAX),
+            MicrosoftReach::Down if self.bad_in_a_row == 0 => self.every.min(HURRY),
+            MicrosoftReach::Down => self.every * self.bad_in_a_row.min(BACKOFF_MAX),
         }
     }
 }
@@ -344,10 +351,25 @@ mod tests {
             machine.note(Evidence::Bad("no".to_owned()), now, UnixMillis(0), 0.5);
             waits.push((machine.due() - now).as_secs());
         }
-        assert_eq!(waits, [180, 240, 300, 300, 300, 300, 300, 300]);
+        assert_eq!(waits, [60, 120, 180, 240, 300, 300, 300, 300]);
         let now = machine.due();
         machine.note(Evidence::Good, now, UnixMillis(0), 0.5);
         assert_eq!(machine.due() - now, HURRY);
+    }
+
+    #[test]
+    fn many_calls_that_are_lost_at_once_stop_delivery_for_seconds() {
+        let mut machine = machine();
+        run(&mut machine, "++");
+        let now = machine.due();
+        for call in 0..20 {
+            let at = now + Duration::from_millis(100 * call);
+            machine.note(Evidence::Bad("no".to_owned()), at, UnixMillis(0), 0.5);
+        }
+        assert_eq!(machine.state(), MicrosoftReach::Down);
+        let wait = machine.due() - now;
+        assert!(wait <= HURRY + Duration::from_secs(1), "{wait:?}");
+        assert_eq!(run(&mut machine, "++"), ["probing", "up"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use model::{Precedence, UnixMillis};
@@ -89,6 +89,14 @@ impl Transport {
         Ok(Self { settings: settings.clone(), client, environment, skew_s: AtomicI64::new(NO_SKEW) })
     }
 
+    /// Completes when nothing may leave any more, with every connection that nobody uses closed: none is closed later, or kept
+    /// alive, by a packet of this node.
+    pub(crate) async fn silenced(&self) -> HeldBecause {
+        let held = self.environment.budget.forbidden().await;
+        self.leave_connections();
+        held
+    }
+
     /// The next requests go over connections of their own: what answered 503 is not asked again.
     pub(crate) fn leave_connections(&self) {
         match client(&self.settings) {
@@ -121,15 +129,31 @@ impl Transport {
             *request.body_mut() = Some(reqwest::Body::wrap(paced));
             request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body_bytes));
         }
+        if let Some(held) = self.environment.budget.forbidden().now_or_never() {
+            return Err(Lost::NotSent(held));
+        }
+        // Reading is sending too: every segment that arrives is acknowledged by one that leaves.
+        tokio::select! {
+            biased;
+            held = self.environment.budget.forbidden() => {
+                self.leave_connections();
+                Err(Lost::Unknown(held.to_string()))
+            }
+            came = self.exchange(request, out.answer_bytes_max, &progress) => came,
+        }
+    }
+
+    /// Sends what was paid for and reads the answer.
+    async fn exchange(
+        &self,
+        request: reqwest::Request,
+        answer_bytes_max: usize,
+        progress: &Progress,
+    ) -> Result<Came, Lost> {
         let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut response = tokio::select! {
-            answered = client.execute(request) => answered.map_err(|e| lost(&e, &progress))?,
+            answered = client.execute(request) => answered.map_err(|e| lost(&e, progress))?,
             () = progress.stalled() => return Err(Lost::Unknown("no answer came".to_owned())),
-            held = self.environment.budget.forbidden() => {
-                // With the client go its idle connections, so that none is closed later by a packet of this node.
-                self.leave_connections();
-                return Err(Lost::Unknown(held.to_string()));
-            }
         };
         self.note_skew(response.headers());
         let status = response.status();
@@ -144,7 +168,7 @@ impl Transport {
                 Err(_) => return Err(Lost::Unknown("the answer stopped coming".to_owned())),
             };
             let Some(piece) = piece else { break };
-            if body.len() + piece.len() > out.answer_bytes_max {
+            if body.len() + piece.len() > answer_bytes_max {
                 return Err(Lost::TooLarge(status));
             }
             body.extend_from_slice(&piece);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use telemetry::{Health, Metrics, MicrosoftReach};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -63,14 +64,14 @@ impl Timer for Hands {
 /// Grants everything, in small pieces, unless it is closed.
 #[derive(Default)]
 struct Gate {
-    closed: AtomicBool,
+    closed: watch::Sender<bool>,
     granted: AtomicI64,
 }
 
 impl Budget for Gate {
     fn take(&self, _: Precedence, bytes: u64) -> BoxFuture<'_, Result<u64, HeldBecause>> {
         Box::pin(async move {
-            if self.closed.load(Ordering::SeqCst) {
+            if *self.closed.borrow() {
                 return Err(HeldBecause::Emission);
             }
             let granted = bytes.min(8 * 1024);
@@ -80,7 +81,11 @@ impl Budget for Gate {
     }
 
     fn forbidden(&self) -> BoxFuture<'_, HeldBecause> {
-        Box::pin(std::future::pending())
+        let mut closed = self.closed.subscribe();
+        Box::pin(async move {
+            closed.wait_for(|closed| *closed).await.expect("the gate outlives the node");
+            HeldBecause::Emission
+        })
     }
 }
 
@@ -456,6 +461,13 @@ async fn the_tabs_token_is_checked_also_while_entra_is_away() {
     let token = world.sim.tab_token(&world.ada, &world.client).unwrap();
     let verdict = graph.entra().verify(&token, &expected).await;
     assert!(matches!(verdict, Err(VerifyError::NoKeys(_))), "{verdict:?}");
+    // A key that this node does not know is not called false while nobody can tell, however soon it is shown again.
+    world.sim.rotate_keys().unwrap();
+    let other = world.sim.tab_token(&world.ada, &world.client).unwrap();
+    for _ in 0..2 {
+        let verdict = graph.entra().verify(&other, &expected).await;
+        assert!(matches!(verdict, Err(VerifyError::NoKeys(_))), "{verdict:?}");
+    }
     world.sim.heal();
     world.hands.advance(Duration::from_secs(301));
     graph.entra().verify(&token, &expected).await.unwrap();
@@ -465,7 +477,7 @@ async fn the_tabs_token_is_checked_also_while_entra_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_emission_is_forbidden_not_a_byte_is_sent() {
     let world = World::new();
-    world.gate.closed.store(true, Ordering::SeqCst);
+    world.gate.closed.send_replace(true);
     let mut settings = world.settings.clone();
     settings.probe_every = Duration::from_millis(10);
     let mut environment = world.environment();
@@ -482,6 +494,58 @@ async fn while_emission_is_forbidden_not_a_byte_is_sent() {
     };
     tokio::join!(keeping, asking);
     assert_eq!(world.sim.oracle().requests.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_ends_an_answer_that_is_being_read_and_is_known_without_a_probe() {
+    let world = World::new();
+    let mut settings = world.settings.clone();
+    settings.probe_every = Duration::from_secs(3600);
+    let mut environment = world.environment();
+    environment.timer = Arc::new(microsoft::TokioTimer::start());
+    let graph = Graph::new(&settings, environment).unwrap();
+    let stop = CancellationToken::new();
+    let keeping = graph.clone().keep_reach(stop.clone());
+    let asking = async {
+        let mut reach = graph.reach();
+        reach.wait_for(|r| r.may_deliver()).await.unwrap();
+        world.sim.fail(FaultRule::new(Fault::SlowBody { over_ms: 60_000 }).on("GET", "/users"));
+        let (held, ()) = tokio::join!(graph.call(users()), async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            world.gate.closed.send_replace(true);
+        });
+        assert!(matches!(held, Err(Failure::Held(HeldBecause::Emission))), "{held:?}");
+        let down =
+            |r: &microsoft::Reach| r.entra.state == MicrosoftReach::Down && r.graph.state == MicrosoftReach::Down;
+        reach.wait_for(down).await.unwrap();
+        let asked = world.sim.oracle().requests.len();
+        world.gate.closed.send_replace(false);
+        reach.wait_for(|r| r.may_deliver()).await.unwrap();
+        assert!(world.sim.oracle().requests.len() > asked);
+        stop.cancel();
+    };
+    tokio::time::timeout(Duration::from_secs(50), async { tokio::join!(keeping, asking) }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_off_signs_people_in() {
+    for off in [-20 * 60_000, 20 * 60_000] {
+        let world = World::new();
+        let mut environment = world.environment();
+        environment.clock = Arc::new(Off(world.hands.clone(), off));
+        let graph = Graph::new(&world.settings, environment).unwrap();
+        world.sign_in(&graph).await;
+        graph.call(world.post("Ops", "from another time")).await.unwrap();
+    }
+}
+
+/// A clock that is ahead of the simulator's by so many milliseconds.
+struct Off(Hands, i64);
+
+impl Clock for Off {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(Clock::now(&self.0).0 + self.1)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,7 @@ use crate::events::{Broadcast, EventSink};
 use crate::integrations::IntegrationSettings;
 use crate::members::ChannelMembers;
 use crate::push::PushSettings;
+use crate::push::sender::Proxy;
 use crate::requests::FileOutlookOf;
 use crate::rows::{count, exists, get, put_version, run};
 use crate::schema;
@@ -197,6 +198,7 @@ pub(crate) struct Inner {
     pub(crate) file_requests_changed: watch::Sender<u64>,
     pub(crate) due_changed: watch::Sender<u64>,
     pub(crate) push_changed: watch::Sender<u64>,
+    pub(crate) push_proxy: Option<Proxy>,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
     pub(crate) outbox_changed: watch::Sender<u64>,
@@ -267,6 +269,7 @@ impl Core {
             clock: options.clock,
             hybrid: options.hybrid,
             events: options.events,
+            push_proxy: Proxy::of(&options.settings.push),
             settings: options.settings,
             diagnostic_id,
             space: AtomicU8::new(0),

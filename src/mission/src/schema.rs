@@ -28,6 +28,7 @@ const STEPS: &[&str] = &[
     DIRECTORY,
     ENROLMENTS,
     PUSHES,
+    THREADS_BY_FOLLOWER,
 ];
 
 /// The version that this program writes.
@@ -322,6 +323,35 @@ CREATE INDEX enrolments_user ON enrolments (user_id);
 ";
 
 /// Notifications that wait, and those that devices show.
+/// What a follower's list of threads and its totals need stands with the follower, who may follow thousands of threads among
+/// hundreds of thousands: both are read without a look at each. `last_reply_at` is -1 where no reply has made a thread yet.
+const THREADS_BY_FOLLOWER: &str = "
+ALTER TABLE thread_members ADD COLUMN channel_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE thread_members ADD COLUMN last_reply_at INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE thread_members ADD COLUMN delete_at INTEGER NOT NULL DEFAULT 0;
+UPDATE thread_members SET
+    channel_id = coalesce((SELECT channel_id FROM posts p WHERE p.id = thread_members.post_id), ''),
+    last_reply_at = coalesce((SELECT last_reply_at FROM threads t WHERE t.post_id = thread_members.post_id), -1),
+    delete_at = coalesce((SELECT delete_at FROM threads t WHERE t.post_id = thread_members.post_id), 0);
+DROP INDEX thread_members_post;
+CREATE INDEX thread_members_post ON thread_members (post_id, following);
+CREATE INDEX thread_members_channel ON thread_members
+    (user_id, channel_id, following, delete_at, last_reply_at, last_viewed, unread_mentions, last_update_at);
+CREATE INDEX thread_members_newest ON thread_members (user_id, last_reply_at, post_id) WHERE following = 1;
+CREATE TRIGGER thread_member_comes AFTER INSERT ON thread_members BEGIN
+    UPDATE thread_members SET channel_id = coalesce((SELECT channel_id FROM posts WHERE id = new.post_id), '')
+        WHERE user_id = new.user_id AND post_id = new.post_id;
+    UPDATE thread_members SET last_reply_at = t.last_reply_at, delete_at = t.delete_at
+        FROM threads t WHERE t.post_id = new.post_id AND user_id = new.user_id AND thread_members.post_id = new.post_id;
+END;
+CREATE TRIGGER thread_moves AFTER UPDATE OF last_reply_at, delete_at ON threads
+    WHEN new.last_reply_at <> old.last_reply_at OR new.delete_at <> old.delete_at BEGIN
+    UPDATE thread_members SET last_reply_at = new.last_reply_at, delete_at = new.delete_at WHERE post_id = new.post_id;
+END;
+CREATE TRIGGER thread_begins AFTER INSERT ON threads BEGIN
+    UPDATE thread_members SET last_reply_at = new.last_reply_at, delete_at = new.delete_at WHERE post_id = new.post_id;
+END";
+
 const PUSHES: &str = crate::push::TABLES;
 
 /// Posts of this node that have not ended at the other sites.

@@ -174,6 +174,7 @@ impl Core {
         self.write(|tx| {
             run(&tx.db, "UPDATE users SET failed_attempts = 0 WHERE id = ?1", [user.id.as_str()])?;
             run(&tx.db, "DELETE FROM sessions WHERE expires_at < ?1", [now])?;
+            tx.take_device(&session.device_id)?;
             run(
                 &tx.db,
                 "INSERT INTO sessions (id, token_hash, create_at, expires_at, last_activity_at, user_id, device_id,

@@ -212,8 +212,7 @@ impl Tx<'_> {
 
     /// Who leaves a channel follows nothing in it.
     pub(crate) fn forget_threads(&mut self, channel: Id, user: Id) -> rusqlite::Result<()> {
-        let sql = "DELETE FROM thread_members WHERE user_id = ?2
-            AND (SELECT channel_id FROM posts WHERE id = thread_members.post_id) = ?1";
+        let sql = "DELETE FROM thread_members WHERE user_id = ?2 AND channel_id = ?1";
         run(&self.db, sql, [channel.as_str(), user.as_str()])?;
         Ok(())
     }
@@ -278,10 +277,9 @@ impl Tx<'_> {
 
     /// Marks every thread of these channels as read, for clients that show no threads.
     pub(crate) fn read_threads_of(&mut self, user: Id, channels: &[Id]) -> rusqlite::Result<()> {
-        let sql = "UPDATE thread_members SET last_viewed = max(last_viewed, ?3, t.last_reply_at), unread_mentions = 0,
+        let sql = "UPDATE thread_members SET last_viewed = max(last_viewed, ?3, last_reply_at), unread_mentions = 0,
                 last_update_at = ?3
-            FROM threads t WHERE t.post_id = thread_members.post_id AND thread_members.user_id = ?1
-                AND t.channel_id IN (SELECT value FROM json_each(?2)) AND t.last_reply_at > thread_members.last_viewed";
+            WHERE user_id = ?1 AND channel_id IN (SELECT value FROM json_each(?2)) AND last_reply_at > last_viewed";
         run(&self.db, sql, params![user.as_str(), id_array(channels), self.now])?;
         for channel in channels {
             let mut told = Broadcast::to_user("thread_read_changed", user).with("timestamp", self.now);
@@ -320,6 +318,7 @@ impl Tx<'_> {
         let replies = unread_replies(&self.db, thread, before.last_viewed)?;
         let unread_mentions = self.thread_mentions(&c, user, thread, at)?;
         self.put_membership(user, thread, Membership { last_viewed: at, unread_mentions, ..before })?;
+        self.clear_pushes_of_thread(user, thread, at)?;
         let shown = thread_of(self.core, &self.db, user, thread, false)?.ok_or_else(not_following)?;
         let mut told = Broadcast::to_user("thread_read_changed", user)
             .with("thread_id", thread.as_str())
@@ -453,19 +452,20 @@ fn joined(r: &Row<'_>) -> rusqlite::Result<Joined> {
     })
 }
 
-/// What is read of a thread for the user `?1`; to be followed by conditions.
-const JOINED: &str = "SELECT t.*, m.last_viewed, m.unread_mentions,
+/// What is read of a thread for one user; `m` is their membership.
+const JOINED: &str = "t.*, m.last_viewed, m.unread_mentions,
         (SELECT count(*) FROM posts p WHERE p.root_id = t.post_id AND p.root_id <> '' AND p.shown_at > m.last_viewed
-            AND p.original_id = '' AND p.delete_at = 0) AS unread_replies
-    FROM thread_members m JOIN threads t ON t.post_id = m.post_id
-    WHERE m.user_id = ?1 AND m.following = 1";
+            AND p.original_id = '' AND p.delete_at = 0) AS unread_replies";
 
-/// Of the teams' threads only those whose channel the user still may read.
-const READABLE: &str = "AND (EXISTS (SELECT 1 FROM channel_members cm WHERE cm.channel_id = t.channel_id
-        AND cm.user_id = ?1 AND cm.delete_at = 0) OR (SELECT type FROM channels WHERE id = t.channel_id) = 'O')";
+/// Of the teams' threads only those whose channel `c` the user `?1` still may read.
+const READABLE: &str = "AND (c.type = 'O' OR EXISTS (SELECT 1 FROM channel_members cm WHERE cm.channel_id = c.id
+        AND cm.user_id = ?1 AND cm.delete_at = 0))";
 
 fn thread_of(core: &Inner, db: &Connection, user: Id, thread: Id, extended: bool) -> rusqlite::Result<Option<Thread>> {
-    let sql = format!("{JOINED} AND t.post_id = ?2");
+    let sql = format!(
+        "SELECT {JOINED} FROM thread_members m JOIN threads t ON t.post_id = m.post_id
+         WHERE m.user_id = ?1 AND m.following = 1 AND t.post_id = ?2"
+    );
     let row = get(db, &sql, [user.as_str(), thread.as_str()], joined)?;
     Ok(shown(core, db, row.into_iter().collect(), extended)?.pop())
 }
@@ -536,14 +536,43 @@ pub(crate) fn add_threads(db: &Connection, posts: &mut [Post], reader: Id, exten
     Ok(())
 }
 
+/// How much of what a user follows there is.
+struct Totals {
+    threads: i64,
+    /// With unread replies.
+    unread: i64,
+    mentions: i64,
+    /// Of the mentions those in urgent threads.
+    urgent: i64,
+}
+
+/// Counts what the user `?1` follows, `live` threads of members `m` in the `channels` `c`; `?2` is a team.
+fn totals(db: &Connection, user: Id, team: Id, live: &str, channels: &str) -> rusqlite::Result<Totals> {
+    // By channel first: thousands of threads lie in a few, which alone are looked at.
+    let followed = format!("m.user_id = ?1 AND m.following = 1 AND m.last_reply_at >= 0 {live}");
+    let sql = format!(
+        "SELECT coalesce(sum(own.threads), 0), coalesce(sum(own.unread), 0), coalesce(sum(own.mentions), 0),
+            coalesce(sum(CASE WHEN own.mentions = 0 THEN 0 ELSE
+                (SELECT coalesce(sum(m.unread_mentions), 0) FROM thread_members m JOIN posts p ON p.id = m.post_id
+                    WHERE {followed} AND m.channel_id = own.channel_id AND m.unread_mentions > 0
+                    AND p.priority LIKE '%\"urgent\"%') END), 0)
+         FROM (SELECT m.channel_id, count(*) AS threads, sum(m.last_reply_at > m.last_viewed) AS unread,
+                sum(m.unread_mentions) AS mentions FROM thread_members m WHERE {followed} GROUP BY m.channel_id) own
+            JOIN channels c ON c.id = own.channel_id WHERE {channels}"
+    );
+    let counted = get(db, &sql, [user.as_str(), team.as_str()], |r| {
+        Ok(Totals { threads: r.get(0)?, unread: r.get(1)?, mentions: r.get(2)?, urgent: r.get(3)? })
+    })?;
+    Ok(counted.expect("a sum always gives a row"))
+}
+
+/// Of threads that are not deleted.
+const LIVE: &str = "AND m.delete_at = 0";
+
 /// Threads with unread replies, unread mentions, and those of urgent threads, that the user follows in a team.
 pub(crate) fn team_counts(db: &Connection, user: Id, team: Id) -> rusqlite::Result<(i64, i64, i64)> {
-    let sql = "SELECT coalesce(sum(t.last_reply_at > m.last_viewed), 0), coalesce(sum(m.unread_mentions), 0),
-            coalesce(sum(CASE WHEN p.priority LIKE '%\"urgent\"%' THEN m.unread_mentions ELSE 0 END), 0)
-        FROM thread_members m JOIN threads t ON t.post_id = m.post_id JOIN posts p ON p.id = m.post_id
-        WHERE m.user_id = ?1 AND m.following = 1 AND t.team_id = ?2 AND t.delete_at = 0";
-    let counts = get(db, sql, [user.as_str(), team.as_str()], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-    Ok(counts.expect("a sum always gives a row"))
+    let Totals { unread, mentions, urgent, .. } = totals(db, user, team, LIVE, "c.team_id = ?2")?;
+    Ok((unread, mentions, urgent))
 }
 
 impl Core {
@@ -562,24 +591,16 @@ impl Core {
         }
         self.read(|db| {
             require_in_team("getThreadsForUser", db, by, team, "view_team")?;
-            let teams = if query.exclude_direct { "AND t.team_id = ?2" } else { "AND t.team_id IN (?2, '')" };
-            let live = if query.deleted { "" } else { "AND t.delete_at = 0" };
-            let scope = format!("{teams} {live} {READABLE}");
+            let teams = if query.exclude_direct { "c.team_id = ?2" } else { "c.team_id IN (?2, '')" };
+            let live = if query.deleted { "" } else { LIVE };
+            let channels = format!("{teams} {READABLE}");
             let mut found = Threads::default();
             if !query.threads_only {
-                let sql = format!(
-                    "SELECT count(*), coalesce(sum(t.last_reply_at > m.last_viewed), 0), coalesce(sum(m.unread_mentions), 0),
-                        coalesce(sum(CASE WHEN p.priority LIKE '%\"urgent\"%' THEN m.unread_mentions ELSE 0 END), 0)
-                     FROM thread_members m JOIN threads t ON t.post_id = m.post_id JOIN posts p ON p.id = m.post_id
-                     WHERE m.user_id = ?1 AND m.following = 1 {scope}"
-                );
-                get(db, &sql, [user.as_str(), team.as_str()], |r| {
-                    found.total = r.get(0)?;
-                    found.total_unread_threads = r.get(1)?;
-                    found.total_unread_mentions = r.get(2)?;
-                    found.total_unread_urgent_mentions = r.get(3)?;
-                    Ok(())
-                })?;
+                let totals = totals(db, user, team, live, &channels)?;
+                found.total = totals.threads;
+                found.total_unread_threads = totals.unread;
+                found.total_unread_mentions = totals.mentions;
+                found.total_unread_urgent_mentions = totals.urgent;
             }
             if query.unread {
                 found.total = found.total_unread_threads;
@@ -587,19 +608,22 @@ impl Core {
             if query.totals_only {
                 return Ok(found);
             }
-            let unread = if query.unread { "AND t.last_reply_at > m.last_viewed" } else { "" };
+            let unread = if query.unread { "AND m.last_reply_at > m.last_viewed" } else { "" };
             // From the cursor's place on, or from the end.
             let (cursor, op, order) = match (query.before, query.after) {
                 (Some(before), _) => (Some(before), "<", "DESC"),
                 (None, Some(after)) => (Some(after), ">", "ASC"),
                 (None, None) => (None, "<", "DESC"),
             };
+            // In this order: the newest that the user follows come out of the index one by one, until there are enough.
             let sql = format!(
-                "{JOINED} {scope} {unread}
-                 AND (?3 = 0 OR m.last_update_at >= ?3 OR t.last_reply_at >= ?3 OR t.delete_at >= ?3)
-                 AND (?4 = '' OR (t.last_reply_at, t.post_id) {op}
+                "SELECT {JOINED} FROM thread_members m INDEXED BY thread_members_newest
+                    CROSS JOIN channels c ON c.id = m.channel_id CROSS JOIN threads t ON t.post_id = m.post_id
+                 WHERE m.user_id = ?1 AND m.following = 1 AND m.last_reply_at >= 0 {live} {unread} AND {channels}
+                 AND (?3 = 0 OR m.last_update_at >= ?3 OR m.last_reply_at >= ?3 OR m.delete_at >= ?3)
+                 AND (?4 = '' OR (m.last_reply_at, m.post_id) {op}
                     (SELECT last_reply_at, post_id FROM threads WHERE post_id = ?4))
-                 ORDER BY t.last_reply_at {order}, t.post_id {order} LIMIT ?5"
+                 ORDER BY m.last_reply_at {order}, m.post_id {order} LIMIT ?5"
             );
             let params = params![user.as_str(), team.as_str(), query.since, text(&cursor), query.per_page];
             found.threads = Some(shown(&self.0, db, all(db, &sql, params, joined)?, query.extended)?);
@@ -673,11 +697,12 @@ impl Core {
         require_self("updateReadStateAllThreadsByUser", by, user)?;
         self.write(|tx| {
             require_in_team("updateReadStateAllThreadsByUser", &tx.db, by, team, "view_team")?;
-            let sql = "UPDATE thread_members SET last_viewed = max(?3, t.last_reply_at), unread_mentions = 0,
+            let sql = "UPDATE thread_members SET last_viewed = max(?3, last_reply_at), unread_mentions = 0,
                     last_update_at = ?3
-                FROM threads t WHERE t.post_id = thread_members.post_id AND thread_members.user_id = ?1
-                    AND t.team_id IN (?2, '')";
+                WHERE user_id = ?1 AND last_reply_at >= 0
+                    AND channel_id IN (SELECT id FROM channels WHERE team_id IN (?2, ''))";
             run(&tx.db, sql, params![user.as_str(), team.as_str(), tx.now])?;
+            tx.clear_pushes_of_threads(user, team)?;
             let mut told = Broadcast::to_user("thread_read_changed", user);
             told.team_id = Some(team);
             tx.tell(told);
@@ -690,8 +715,7 @@ impl Core {
     /// # Errors
     /// When the store fails.
     pub fn threads_changed_at(&self, user: Id, channel: Id) -> AppResult<i64> {
-        let sql = "SELECT coalesce(max(m.last_update_at), 0) FROM thread_members m JOIN posts p ON p.id = m.post_id
-            WHERE m.user_id = ?1 AND p.channel_id = ?2";
+        let sql = "SELECT coalesce(max(last_update_at), 0) FROM thread_members WHERE user_id = ?1 AND channel_id = ?2";
         self.read(|db| Ok(count(db, sql, [user.as_str(), channel.as_str()])?))
     }
 }

@@ -1,9 +1,10 @@
 //! People who sign in to Microsoft 365 at a running node: what the CLI asks, and what the node answers.
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use microsoft::entra::{BrowserSignIn, DeviceCode};
-use microsoft::{Advice, Graph, NoToken};
+use microsoft::entra::BrowserSignIn;
+use microsoft::{Advice, Graph, NoToken, SignedIn};
 use model::UnixMillis;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -92,10 +93,15 @@ impl From<microsoft::SignedIn> for Person {
     }
 }
 
+/// A wait for somebody who enters a code.
+type Awaited = Pin<Box<dyn Future<Output = Result<SignedIn, NoToken>> + Send>>;
+
 /// Sign-ins that have begun at this node; a new one takes the place of the last.
 #[derive(Default)]
 pub(crate) struct SignIns {
-    device: Mutex<Option<DeviceCode>>,
+    /// Kept whole from one question of the CLI to the next: a code is redeemed once, and the answer to that may be under way when
+    /// the CLI has waited long enough.
+    device: Mutex<Option<Awaited>>,
     browser: Mutex<Option<BrowserSignIn>>,
 }
 
@@ -120,13 +126,14 @@ impl SignIns {
                     verification_uri: code.verification_uri.clone(),
                     expires_in_seconds: code.expires_in.as_secs(),
                 };
-                *self.device.lock().await = Some(code);
+                let entra = entra.clone();
+                *self.device.lock().await = Some(Box::pin(async move { entra.await_device(&code).await }));
                 Ok(M365Answer::Code(shown))
             }
             M365Ask::AwaitDevice => {
                 let mut device = self.device.lock().await;
-                let code = device.as_ref().ok_or_else(none)?;
-                match tokio::time::timeout(WAIT, entra.await_device(code)).await {
+                let awaited = device.as_mut().ok_or_else(none)?;
+                match tokio::time::timeout(WAIT, awaited.as_mut()).await {
                     Err(_) => Ok(M365Answer::Waiting),
                     Ok(ended) => {
                         *device = None;

@@ -2,11 +2,14 @@
 //!
 //! A token is replaced by writing a new file, syncing it and renaming it over the old one: after a power cut the old or the
 //! new token is there, and Entra takes both.
+//!
+//! A renewal takes a while, and a person may sign out or in again meanwhile. What it brings is therefore kept only while the
+//! token that it was asked with is still the one in the file.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::{Sensitive, UnixMillis};
 use serde::{Deserialize, Serialize};
@@ -43,12 +46,14 @@ struct Record {
 pub(crate) struct Book {
     dir: PathBuf,
     vault: Arc<dyn Vault>,
+    /// Held from a look at a file to its replacement.
+    changing: Arc<Mutex<()>>,
 }
 
 impl Book {
     /// `dir` is made with the first token.
     pub(crate) fn at(dir: PathBuf, vault: Arc<dyn Vault>) -> Self {
-        Self { dir, vault }
+        Self { dir, vault, changing: Arc::default() }
     }
 
     /// The token of a person; `None` when they never signed in here, or the file is damaged or from another node.
@@ -66,11 +71,44 @@ impl Book {
         found
     }
 
-    /// Notes a token, durably.
+    /// Notes the token of somebody who signed in, durably.
     ///
     /// # Errors
     /// When it cannot be written; the token before it is still there.
     pub(crate) fn put(&self, signed_in: &SignedIn) -> io::Result<()> {
+        let _changing = self.changing();
+        self.write(signed_in)
+    }
+
+    /// Notes what `used` was renewed to, durably, unless the person signed out or in again since. Says whether it was noted.
+    ///
+    /// # Errors
+    /// When it cannot be written; the token before it is still there.
+    pub(crate) fn renew(&self, used: &SignedIn, next: &SignedIn) -> io::Result<bool> {
+        let _changing = self.changing();
+        if self.get(&used.oid).is_none_or(|now| now.refresh_token != used.refresh_token) {
+            return Ok(false);
+        }
+        self.write(next).map(|()| true)
+    }
+
+    /// Forgets a token that has ended, durably, unless the person signed in again since. Says whether it was there.
+    ///
+    /// # Errors
+    /// As of [`Book::remove`].
+    pub(crate) fn end(&self, used: &SignedIn) -> io::Result<bool> {
+        let _changing = self.changing();
+        match self.get(&used.oid) {
+            Some(now) if now.refresh_token == used.refresh_token => self.unlink(&used.oid),
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, signed_in: &SignedIn) -> io::Result<()> {
         let path = self.file(&signed_in.oid).ok_or_else(|| io::Error::other("the id of a person is a GUID"))?;
         let record = Record {
             oid: signed_in.oid.clone(),
@@ -88,6 +126,11 @@ impl Book {
     /// # Errors
     /// When the file cannot be removed; the token is still there then.
     pub(crate) fn remove(&self, oid: &str) -> io::Result<bool> {
+        let _changing = self.changing();
+        self.unlink(oid)
+    }
+
+    fn unlink(&self, oid: &str) -> io::Result<bool> {
         let Some(path) = self.file(oid) else { return Ok(false) };
         match fs::remove_file(&path) {
             Ok(()) => File::open(&self.dir)?.sync_all().map(|()| true),
@@ -165,6 +208,28 @@ mod tests {
         }
         let other = Book::at(dir.path().join("people"), Arc::new(TestVault::new(2)));
         assert_eq!(other.list(), Vec::new(), "another node's vault opens nothing");
+    }
+
+    #[test]
+    fn a_renewal_that_comes_late_undoes_neither_a_sign_out_nor_a_new_sign_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let book = Book::at(dir.path().join("people"), Arc::new(TestVault::new(1)));
+        let (used, renewed) = (signed_in("used"), signed_in("renewed"));
+        book.put(&used).unwrap();
+        assert!(book.renew(&used, &renewed).unwrap());
+        assert_eq!(book.get(&used.oid), Some(renewed.clone()));
+
+        assert!(!book.renew(&used, &signed_in("late")).unwrap());
+        assert!(!book.end(&used).unwrap(), "the end of a token that is not in use any more ends nothing");
+        assert_eq!(book.get(&used.oid), Some(renewed.clone()));
+
+        assert!(book.remove(&used.oid).unwrap());
+        assert!(!book.renew(&renewed, &signed_in("late")).unwrap());
+        assert_eq!(book.list(), Vec::new());
+
+        book.put(&used).unwrap();
+        assert!(book.end(&used).unwrap());
+        assert_eq!(book.list(), Vec::new());
     }
 
     #[test]

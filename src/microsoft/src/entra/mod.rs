@@ -26,6 +26,7 @@ use model::{Precedence, Sensitive};
 use serde::Deserialize;
 use tracing::{debug, info, warn};
 use url::Url;
+use uuid::Uuid;
 
 pub use book::SignedIn;
 pub use error::{Advice, EntraError};
@@ -58,6 +59,12 @@ const REFUSED_FOR: Duration = Duration::from_secs(300);
 const FAULT_WAIT: Duration = Duration::from_secs(2);
 const FAULT_WAIT_MAX: Duration = Duration::from_secs(300);
 
+/// Longest wait that Entra is believed to mean.
+const ASKED_MAX: Duration = Duration::from_secs(3600);
+
+/// No token of Entra lives longer (continuous access evaluation).
+const LIFE_MAX: Duration = Duration::from_secs(28 * 3600);
+
 /// For whom a token is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Who {
@@ -65,6 +72,13 @@ pub(crate) enum Who {
     App,
     /// A person, by Entra's id.
     User(String),
+}
+
+impl Who {
+    /// A person, by Entra's id in whatever spelling it was configured.
+    pub(crate) fn person(oid: &str) -> Self {
+        Self::User(Uuid::try_parse(oid).map_or_else(|_| oid.to_owned(), |oid| oid.as_hyphenated().to_string()))
+    }
 }
 
 /// Does a request prove that it comes from the registered application?
@@ -101,7 +115,7 @@ struct Inner {
     book: Book,
     endpoints: Mutex<Option<(Endpoints, Duration)>>,
     slots: Mutex<BTreeMap<Who, Arc<tokio::sync::Mutex<Slot>>>>,
-    keys: tokio::sync::Mutex<Keys>,
+    keys: Keys,
 }
 
 /// What is known of one token. Locked while it is asked for, so that many calls ask once.
@@ -138,7 +152,7 @@ impl Entra {
             book,
             endpoints: Mutex::new(None),
             slots: Mutex::new(BTreeMap::new()),
-            keys: tokio::sync::Mutex::new(keys),
+            keys,
         }))
     }
 
@@ -153,7 +167,7 @@ impl Entra {
     /// When the file cannot be removed; the token is still there then.
     pub fn sign_out(&self, oid: &str) -> std::io::Result<bool> {
         let removed = self.0.book.remove(oid)?;
-        self.slots().remove(&Who::User(oid.to_owned()));
+        self.slots().remove(&Who::person(oid));
         Ok(removed)
     }
 
@@ -186,7 +200,7 @@ impl Entra {
         let now = self.0.environment.timer.now();
         match asked {
             Ok(granted) => {
-                let life = Duration::from_secs(granted.expires_in);
+                let life = Duration::from_secs(granted.expires_in).min(LIFE_MAX);
                 let margin = TOKEN_MARGIN.min(life / 4);
                 let token = Sensitive(granted.access_token);
                 *slot = Slot {
@@ -268,9 +282,13 @@ impl Entra {
             Ok(granted) => {
                 if let Some(token) = &granted.refresh_token {
                     let renewed = self.0.environment.clock.now();
-                    let next = SignedIn { refresh_token: Sensitive(token.clone()), renewed, ..person };
-                    if let Err(e) = self.0.book.put(&next) {
-                        warn!(error = %e, "a new refresh token could not be made durable; the one before it stays in use");
+                    let next = SignedIn { refresh_token: Sensitive(token.clone()), renewed, ..person.clone() };
+                    match self.0.book.renew(&person, &next) {
+                        Ok(true) => {}
+                        Ok(false) => info!("a person signed out or in again while their token was renewed; that holds"),
+                        Err(e) => {
+                            warn!(error = %e, "a new refresh token could not be made durable; the one before it stays in use");
+                        }
                     }
                 }
                 Ok(granted)
@@ -278,7 +296,7 @@ impl Entra {
             Err(NoToken::Refused(refusal)) => {
                 if refusal.forget_refresh_token {
                     info!(code = refusal.code, "a person's sign-in has ended; their refresh token is forgotten");
-                    if let Err(e) = self.0.book.remove(oid) {
+                    if let Err(e) = self.0.book.end(&person) {
                         warn!(error = %e, "a refresh token that has ended could not be removed");
                     }
                 }
@@ -368,7 +386,9 @@ impl Entra {
                 return NoToken::Broken(format!("status {status}, and the body is not one of Entra ID"));
             }
         };
-        let wait = retry_after(&came.headers, self.0.environment.clock.now());
+        // Whoever answers in Entra's place, a proxy say, does not put it off for long.
+        let wait_max = if body.error.is_empty() { REFUSED_FOR } else { ASKED_MAX };
+        let wait = retry_after(&came.headers, self.0.environment.clock.now()).map(|wait| wait.min(wait_max));
         let refusal = body.judge(came.status.as_u16(), wait, self.0.transport.skew_seconds());
         debug!(code = refusal.code, error = refusal.error, correlation_id = refusal.correlation_id, "Entra ID refused");
         NoToken::Refused(Box::new(refusal))

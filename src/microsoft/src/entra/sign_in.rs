@@ -226,7 +226,7 @@ impl Entra {
         };
         let tenants = vec![self.0.settings.tenant];
         let expected = Expected { audiences: vec![self.client()], tenants, nonce, ..Expected::default() };
-        let identity = self.verify(token, &expected).await.map_err(|e| match e {
+        let identity = self.verify_given(token, &expected).await.map_err(|e| match e {
             VerifyError::Invalid(why) => NoToken::Broken(format!("the id token is not accepted: {why}")),
             VerifyError::NoKeys(why) => NoToken::Broken(format!("the id token cannot be checked: {why}")),
         })?;
@@ -249,7 +249,7 @@ impl Entra {
         let failed = |e| NoToken::Broken(format!("the sign-in could not be kept: {e}; sign in again"));
         self.0.book.put(&signed_in).map_err(failed)?;
         // What was refused for want of a sign-in may be asked for again.
-        self.slots().remove(&Who::User(oid));
+        self.slots().remove(&Who::person(&oid));
         info!("somebody signed in to Microsoft 365 at this node");
         Ok(signed_in)
     }

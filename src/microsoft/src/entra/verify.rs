@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::book::write_durably;
 use super::discovery::is_json;
 use super::{ANSWER_BYTES_MAX, Entra, NoToken, no_answer};
-use crate::environment::{HeldBecause, Vault};
+use crate::environment::{GraphEnvironment, HeldBecause, Vault};
 use crate::transport::Out;
 
 /// Clocks may differ by so much.
@@ -36,8 +36,11 @@ const FETCH_EVERY_MIN: Duration = Duration::from_secs(300);
 /// After a failure sooner: Entra may just have come within reach.
 const FETCH_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
-/// Somebody waits for the answer and has another way to sign in.
-const FETCH_MAX: Duration = Duration::from_secs(4);
+/// Over a satellite at 64 kbit/s the keys take more than ten seconds.
+const FETCH_MAX: Duration = Duration::from_secs(60);
+
+/// Whoever shows a token in the tab waits for the keys only so long, and has another way to sign in.
+const WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// Entra publishes fewer than ten.
 const KEYS_MAX: usize = 64;
@@ -94,8 +97,18 @@ pub enum VerifyError {
 pub(crate) struct Keys {
     file: PathBuf,
     vault: Arc<dyn Vault>,
+    known: Mutex<Known>,
+    /// Held while they are fetched, so that many who wait fetch once.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
     set: Option<KeySet>,
+    /// When they were last fetched, and whether they came.
     tried: Option<(Duration, bool)>,
+    /// The key that somebody could not wait for.
+    missed: Option<String>,
 }
 
 /// As on disk, sealed.
@@ -153,9 +166,26 @@ impl Keys {
     pub(crate) fn open(file: PathBuf, vault: Arc<dyn Vault>) -> Self {
         let kept = fs::read(&file).ok().and_then(|sealed| vault.open(&sealed));
         let set = kept.and_then(|plain| serde_json::from_slice(&plain.0).ok());
-        Self { file, vault, set, tried: None }
+        let known = Mutex::new(Known { set, ..Known::default() });
+        Self { file, vault, known, fetching: tokio::sync::Mutex::default() }
     }
 
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, set: KeySet) {
+        let plain = serde_json::to_vec(&set).expect("texts and a number become JSON");
+        if let Err(e) = write_durably(&self.file, &self.vault.seal(&plain)) {
+            warn!(error = %e, "Entra's signing keys could not be kept; after a restart they are fetched again");
+        }
+        let mut known = self.known();
+        known.set = Some(set);
+        known.missed = None;
+    }
+}
+
+impl Known {
     /// Should they be fetched before `kid` is looked up?
     fn wants_fetch(&self, kid: Option<&str>, wall: UnixMillis, now: Duration) -> bool {
         let due = match self.tried {
@@ -169,14 +199,6 @@ impl Keys {
             (Some(set), None) => set.age(wall) > FRESH_FOR,
         };
         due && lacking
-    }
-
-    fn keep(&mut self, set: KeySet) {
-        let plain = serde_json::to_vec(&set).expect("texts and a number become JSON");
-        if let Err(e) = write_durably(&self.file, &self.vault.seal(&plain)) {
-            warn!(error = %e, "Entra's signing keys could not be kept; after a restart they are fetched again");
-        }
-        self.set = Some(set);
     }
 }
 
@@ -199,6 +221,23 @@ impl Entra {
     /// # Errors
     /// [`VerifyError::Invalid`] says what is wrong with it, [`VerifyError::NoKeys`] that nobody can tell at present.
     pub async fn verify(&self, token: &str, expected: &Expected) -> Result<Identity, VerifyError> {
+        self.verify_at(token, expected, WAIT_MAX, || self.0.environment.clock.now()).await
+    }
+
+    /// Checks a token that Entra gave this very moment: as long as it takes, and by Entra's clock, so that a node whose own one is
+    /// off signs in nevertheless.
+    pub(super) async fn verify_given(&self, token: &str, expected: &Expected) -> Result<Identity, VerifyError> {
+        self.verify_at(token, expected, FETCH_MAX, || self.0.transport.their_time()).await
+    }
+
+    /// `wall`: the time that the token is compared with.
+    async fn verify_at(
+        &self,
+        token: &str,
+        expected: &Expected,
+        patience: Duration,
+        wall: impl Fn() -> UnixMillis,
+    ) -> Result<Identity, VerifyError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(VerifyError::Invalid("it is too long"));
         }
@@ -207,31 +246,42 @@ impl Entra {
             return Err(VerifyError::Invalid("it is not signed with RS256"));
         }
         let kid = header.kid.ok_or(VerifyError::Invalid("it names no key"))?;
-        let mut keys = self.0.keys.lock().await;
-        let (wall, now) = (self.0.environment.clock.now(), self.0.environment.timer.now());
-        let failed = match keys.wants_fetch(Some(&kid), wall, now) {
-            true => self.fetch_into(&mut keys, Precedence::Immediate).await.err(),
-            false => None,
+        let fetched = tokio::time::timeout(patience, self.fetch(Some(&kid), Precedence::Immediate)).await;
+        let failed = match fetched {
+            Ok(fetched) => fetched.err().map(|e| e.to_string()),
+            Err(_) => {
+                // They are fetched by whoever looks after the tokens; the next to come finds them.
+                let mut known = self.0.keys.known();
+                known.missed = Some(kid.clone());
+                known.tried = Some((self.0.environment.timer.now(), false));
+                Some("Entra's signing keys did not come in time; try again in a minute".to_owned())
+            }
         };
-        let wall = self.0.environment.clock.now();
         let stale_max = self.0.settings.keys_stale_max;
-        let Some(set) = &keys.set else {
-            let why = failed.map_or_else(|| "Entra's signing keys are not known".to_owned(), |e| e.to_string());
-            return Err(VerifyError::NoKeys(why));
+        let (key, age) = {
+            let known = self.0.keys.known();
+            let set = known.set.as_ref().ok_or_else(|| {
+                VerifyError::NoKeys(failed.clone().unwrap_or_else(|| "Entra's signing keys are not known".to_owned()))
+            })?;
+            let Some(key) = set.key(&kid) else {
+                return Err(match (failed, known.tried) {
+                    (Some(why), _) => VerifyError::NoKeys(why),
+                    (None, Some((_, false))) => VerifyError::NoKeys(
+                        "Entra ID did not answer a moment ago when it was asked for its keys".to_owned(),
+                    ),
+                    (None, None | Some((_, true))) => {
+                        VerifyError::Invalid("it is signed with a key that is not the tenant's")
+                    }
+                });
+            };
+            (key.clone(), set.age(self.0.environment.clock.now()))
         };
-        let Some(key) = set.key(&kid) else {
-            return Err(match failed {
-                Some(why) => VerifyError::NoKeys(why.to_string()),
-                None => VerifyError::Invalid("it is signed with a key that is not the tenant's"),
-            });
-        };
-        let age = set.age(wall);
         if age > FRESH_FOR + stale_max {
             let hours = age.as_secs() / 3600;
             return Err(VerifyError::NoKeys(format!("Entra's signing keys were fetched {hours} hours ago")));
         }
         let issuer = |tenant: &str| self.0.settings.hosts.issuer_of(tenant);
-        let mut identity = check(token, key, expected, issuer, wall)?;
+        let mut identity = check(token, &key, expected, issuer, wall())?;
         identity.keys_are_stale = age > FRESH_FOR;
         if identity.keys_are_stale {
             info!(hours = age.as_secs() / 3600, "a token was checked with old signing keys because Entra ID is away");
@@ -239,29 +289,43 @@ impl Entra {
         Ok(identity)
     }
 
-    /// Fetches the signing keys if they are older than a day: done while Entra is reachable, they serve while it is not.
+    /// Fetches the signing keys if they are older than a day or one was missed: done while Entra is reachable, they serve while
+    /// it is not.
     ///
     /// # Errors
     /// When they could not be fetched; those at hand stay in use.
     pub async fn refresh_keys(&self, precedence: Precedence) -> Result<(), NoToken> {
-        let mut keys = self.0.keys.lock().await;
-        match keys.wants_fetch(None, self.0.environment.clock.now(), self.0.environment.timer.now()) {
-            true => self.fetch_into(&mut keys, precedence).await,
-            false => Ok(()),
+        let missed = self.0.keys.known().missed.clone();
+        self.fetch(missed.as_deref(), precedence).await
+    }
+
+    /// Does anybody sign in with tokens here? Without, keys are not fetched in advance.
+    pub(crate) fn needs_keys(&self) -> bool {
+        self.0.settings.app.is_some() || self.0.keys.known().set.is_some() || self.misses_keys()
+    }
+
+    /// Did somebody wait for the keys in vain?
+    pub(crate) fn misses_keys(&self) -> bool {
+        self.0.keys.known().missed.is_some()
+    }
+
+    /// Fetches the keys if they are lacking or old, and were not fetched just now.
+    async fn fetch(&self, kid: Option<&str>, precedence: Precedence) -> Result<(), NoToken> {
+        let GraphEnvironment { clock, timer, .. } = &self.0.environment;
+        let is_wanted = || self.0.keys.known().wants_fetch(kid, clock.now(), timer.now());
+        if !is_wanted() {
+            return Ok(());
         }
-    }
-
-    /// Has anybody shown a token here yet? Without, keys are not fetched in advance.
-    pub(crate) async fn knows_keys(&self) -> bool {
-        self.0.keys.lock().await.set.is_some()
-    }
-
-    async fn fetch_into(&self, keys: &mut Keys, precedence: Precedence) -> Result<(), NoToken> {
+        let _fetching = self.0.keys.fetching.lock().await;
+        // Whoever held it may have brought them.
+        if !is_wanted() {
+            return Ok(());
+        }
         let slow = || NoToken::Held(HeldBecause::Unreachable("the signing keys did not come in time".to_owned()));
         let fetched = tokio::time::timeout(FETCH_MAX, self.fetch_keys(precedence)).await;
         let fetched = fetched.unwrap_or_else(|_| Err(slow()));
-        keys.tried = Some((self.0.environment.timer.now(), fetched.is_ok()));
-        keys.keep(fetched?);
+        self.0.keys.known().tried = Some((timer.now(), fetched.is_ok()));
+        self.0.keys.keep(fetched?);
         Ok(())
     }
 
@@ -456,24 +520,25 @@ mod tests {
     #[test]
     fn keys_are_fetched_for_unknown_ones_at_most_every_five_minutes() {
         let dir = tempfile::tempdir().unwrap();
-        let mut keys = Keys::open(dir.path().join("keys"), Arc::new(TestVault::new(1)));
+        let keys = Keys::open(dir.path().join("keys"), Arc::new(TestVault::new(1)));
         let start = Duration::from_secs(1000);
-        assert!(keys.wants_fetch(Some("k1"), NOW, start));
+        assert!(keys.known().wants_fetch(Some("k1"), NOW, start));
         keys.keep(KeySet { fetched_ms: NOW.0, keys: vec![key()] });
-        keys.tried = Some((start, true));
-        assert!(!keys.wants_fetch(Some("k1"), NOW, start));
-        assert!(!keys.wants_fetch(Some("made-up"), NOW, start + Duration::from_secs(299)));
-        assert!(keys.wants_fetch(Some("made-up"), NOW, start + Duration::from_secs(300)));
+        keys.known().tried = Some((start, true));
+        assert!(!keys.known().wants_fetch(Some("k1"), NOW, start));
+        assert!(!keys.known().wants_fetch(Some("made-up"), NOW, start + Duration::from_secs(299)));
+        assert!(keys.known().wants_fetch(Some("made-up"), NOW, start + Duration::from_secs(300)));
         let tomorrow = UnixMillis(NOW.0 + 25 * 3600 * 1000);
-        assert!(keys.wants_fetch(Some("k1"), tomorrow, start + FRESH_FOR));
+        assert!(keys.known().wants_fetch(Some("k1"), tomorrow, start + FRESH_FOR));
 
         let again = Keys::open(dir.path().join("keys"), Arc::new(TestVault::new(1)));
-        assert!(again.set.is_some_and(|set| set.key("k1").is_some()), "they survive a restart");
+        let known = again.known();
+        assert!(known.set.as_ref().is_some_and(|set| set.key("k1").is_some()), "they survive a restart");
         let mut bytes = fs::read(dir.path().join("keys")).unwrap();
         bytes[0] ^= 1;
         fs::write(dir.path().join("keys"), bytes).unwrap();
         assert!(
-            Keys::open(dir.path().join("keys"), Arc::new(TestVault::new(1))).set.is_none(),
+            Keys::open(dir.path().join("keys"), Arc::new(TestVault::new(1))).known().set.is_none(),
             "altered ones are none"
         );
     }

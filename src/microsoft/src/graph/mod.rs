@@ -133,7 +133,7 @@ impl Graph {
         let id = call.request_id().map_or_else(|| self.0.environment.uuid(), str::to_owned);
         let who = match &call.acting {
             Acting::App => Who::App,
-            Acting::User(oid) => Who::User(oid.clone()),
+            Acting::User(oid) => Who::person(oid),
         };
         let mut asked_for = None;
         let mut refreshed = false;

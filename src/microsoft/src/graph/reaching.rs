@@ -75,6 +75,19 @@ impl Reaching {
         self.publish();
     }
 
+    /// Nothing may leave: that is known of both without a probe.
+    fn note_held(&self, held: &HeldBecause) {
+        for destination in [MicrosoftDestination::Entra, MicrosoftDestination::Graph] {
+            self.note(destination, evidence(held.clone()));
+        }
+    }
+
+    /// Is it known of both that nothing may leave?
+    fn is_held(&self) -> bool {
+        let watch = self.lock();
+        watch.entra.is_held() && watch.graph.is_held()
+    }
+
     /// A service behind Graph did its work, or met a fault of its own.
     pub(crate) fn note_service(&self, service: MicrosoftService, well: bool) {
         let now = self.environment.timer.now();
@@ -190,7 +203,8 @@ impl Graph {
                     self.probe(MicrosoftDestination::Graph).await;
                 }
                 let up = reaching.shown.borrow().may_deliver();
-                if up && token_looked.is_none_or(|at| now >= at + TOKEN_LOOK) {
+                let due = token_looked.is_none_or(|at| now >= at + TOKEN_LOOK);
+                if up && (due || self.0.entra.misses_keys()) {
                     token_looked = Some(now);
                     self.look_after_tokens().await;
                 }
@@ -201,19 +215,25 @@ impl Graph {
                     }
                 }
             };
-            stop.run_until_cancelled(round).await;
+            let silent = reaching.is_held();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                held = self.0.transport.silenced(), if !silent => reaching.note_held(&held),
+                () = round => {}
+            }
         }
         reaching.kept.store(false, Ordering::Relaxed);
     }
 
-    /// Asks for the application's token, and for new signing keys when somebody needed them before.
+    /// Asks for the application's token, and for new signing keys where people sign in with tokens.
     async fn look_after_tokens(&self) {
         match self.0.entra.token(&Who::App, PRECEDENCE, None).await {
             Ok(_) => self.0.reaching.note_sign_in(None),
             Err(NoToken::Refused(refusal)) => self.0.reaching.note_sign_in(Some(&refusal)),
             Err(NoToken::Held(_) | NoToken::Broken(_)) => {}
         }
-        if self.0.entra.knows_keys().await
+        if self.0.entra.needs_keys()
             && let Err(e) = self.0.entra.refresh_keys(PRECEDENCE).await
         {
             debug!(error = %e, "Entra's signing keys were not fetched; those at hand stay in use");

@@ -214,19 +214,18 @@ impl Graph {
                         })?;
                         let last = start + len == total;
                         all_sent |= last;
-                        next = match self.put(&plan.create, &current, start, bytes).await? {
-                            Some(next) => {
-                                faults = 0;
-                                next
-                            }
-                            None => {
-                                faults += 1;
-                                if faults >= FAULTS_MAX {
-                                    let why = "pieces of the file are lost again and again".to_owned();
-                                    return Err(Failure::Held(HeldBecause::Unreachable(why)));
-                                }
-                                self.expected(&plan.create, &current).await?
-                            }
+                        let taken = self.put(&plan.create, &current, start, bytes).await?;
+                        // The same range asked for once more is no progress either.
+                        let moved =
+                            taken.as_ref().is_some_and(|next| !matches!(next, Next::Range(to, _) if *to <= start));
+                        faults = if moved { 0 } else { faults + 1 };
+                        if faults >= FAULTS_MAX {
+                            let why = "pieces of the file are lost again and again".to_owned();
+                            return Err(Failure::Held(HeldBecause::Unreachable(why)));
+                        }
+                        next = match taken {
+                            Some(next) => next,
+                            None => self.expected(&plan.create, &current).await?,
                         };
                     }
                 }

@@ -1,5 +1,7 @@
 //! Receipts of devices, and the push proxy's API for other sites.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 
 use super::call::Call;
@@ -8,7 +10,6 @@ use super::routes::Streamed;
 use crate::error::{AppError, AppResult};
 use crate::push::Receipt;
 use crate::push::relay::{disabled, pass_on};
-use crate::push::sender::Proxy;
 
 /// Largest notification or receipt.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -20,14 +21,17 @@ pub(crate) fn ack(call: &Call) -> AppResult<Reply> {
         AppError::bad("pushNotificationAck", id, "An error occurred building the push notification ack message.")
             .detail(e)
     })?;
-    let Some(proxy) = Proxy::of(call.core()) else { return Err(disabled()) };
-    let passed = receipt.clone();
-    call.state.in_background(async move {
-        // Statistics of whoever runs the proxy; a lost one is lost.
-        if let Err(error) = proxy.ask("ack", &passed).await {
-            tracing::debug!(%error, "a device's receipt was not passed on");
-        }
-    });
+    let Some(proxy) = call.core().push_proxy().cloned() else { return Err(disabled()) };
+    if let Ok(slot) = Arc::clone(&proxy.receipts).try_acquire_owned() {
+        let passed = receipt.clone();
+        call.state.in_background(async move {
+            let _slot = slot;
+            // Statistics of whoever runs the proxy; a lost one is lost.
+            if let Err(error) = proxy.ask("ack", &passed).await {
+                tracing::debug!(%error, "a device's receipt was not passed on");
+            }
+        });
+    }
     if receipt.is_id_loaded && receipt.kind == "message" && !receipt.post_id.is_empty() {
         return Reply::json(&call.core().push_told(call.session()?, &receipt)?);
     }
@@ -49,6 +53,6 @@ async fn relay(call: Call, body: Body, is_receipt: bool) -> AppResult<Reply> {
         Ok(passed) => passed,
         Err(answer) => return Reply::json(&answer),
     };
-    let proxy = Proxy::of(call.core()).ok_or_else(disabled)?;
-    Reply::json(&pass_on(&proxy, &passed).await?)
+    let proxy = call.core().push_proxy().ok_or_else(disabled)?;
+    Reply::json(&pass_on(proxy, &passed).await?)
 }

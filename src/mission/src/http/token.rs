@@ -89,26 +89,32 @@ pub(crate) fn set_cookies(request: &HeaderMap, session: &SessionCookies<'_>) -> 
         .collect()
 }
 
-/// The `Set-Cookie` header that makes a browser forget a dead token.
-pub(crate) fn forget_token(request: &HeaderMap) -> Option<HeaderValue> {
+/// The `Set-Cookie` headers that make a browser forget a dead token.
+pub(crate) fn forget_token(request: &HeaderMap) -> impl Iterator<Item = HeaderValue> {
     forget(request, COOKIE_TOKEN, "; HttpOnly")
 }
 
 /// The `Set-Cookie` headers that end a browser's session.
-pub(crate) fn forget_all(request: &HeaderMap) -> Vec<HeaderValue> {
-    let others = [COOKIE_USER, COOKIE_CSRF].into_iter().filter_map(|name| forget(request, name, ""));
-    forget_token(request).into_iter().chain(others).collect()
+pub(crate) fn forget_all(request: &HeaderMap) -> impl Iterator<Item = HeaderValue> {
+    let others = [COOKIE_USER, COOKIE_CSRF].into_iter().flat_map(|name| forget(request, name, ""));
+    forget_token(request).chain(others)
 }
 
-/// Only a cookie of the same place is forgotten.
-fn forget(request: &HeaderMap, name: &str, script: &str) -> Option<HeaderValue> {
-    HeaderValue::from_str(&format!("{name}=; Path=/; Max-Age=0{script}{}", place(request))).ok()
+/// Only a cookie of the same place is forgotten. Where a browser may hold one in both places, both go: else the one that is left
+/// would be sent ahead of the next session's.
+fn forget(request: &HeaderMap, name: &str, script: &str) -> impl Iterator<Item = HeaderValue> {
+    let places = if is_https(request) { &[OWN_PLACE, FRAME][..] } else { &[""] };
+    places
+        .iter()
+        .filter_map(move |place| HeaderValue::from_str(&format!("{name}=; Path=/; Max-Age=0{script}{place}")).ok())
 }
 
 /// The `Set-Cookie` header by which this browser's sessions belong to a frame within another site; `None` where no
-/// browser would take such cookies, for want of TLS.
+/// browser would take such cookies, for want of TLS, and where the browser says that it shows the page in a window of its own
+/// (W3C Fetch Metadata).
 pub(crate) fn embed(request: &HeaderMap) -> Option<HeaderValue> {
-    is_https(request)
+    let own_window = request.get("sec-fetch-dest").is_some_and(|dest| dest.as_bytes() == b"document");
+    (is_https(request) && !own_window)
         .then(|| HeaderValue::from_static("MMEMBED=1; Path=/; HttpOnly; Secure; SameSite=None; Partitioned"))
 }
 
@@ -116,11 +122,14 @@ pub(crate) fn embed(request: &HeaderMap) -> Option<HeaderValue> {
 /// without third-party cookies keep apart for each such site (CHIPS).
 fn place(request: &HeaderMap) -> &'static str {
     match (is_https(request), cookie(request, COOKIE_EMBED) == Some("1")) {
-        (true, true) => "; Secure; SameSite=None; Partitioned",
-        (true, false) => "; Secure",
+        (true, true) => FRAME,
+        (true, false) => OWN_PLACE,
         (false, _) => "",
     }
 }
+
+const OWN_PLACE: &str = "; Secure";
+const FRAME: &str = "; Secure; SameSite=None; Partitioned";
 
 /// TLS ends in the gate in front of us, which says so.
 fn is_https(headers: &HeaderMap) -> bool {
@@ -178,7 +187,33 @@ mod tests {
         assert_eq!(tls[2], "MMCSRF=c; Path=/; Max-Age=60; Secure");
         let embedded = set_cookies(&headers(&[("x-forwarded-proto", "https"), ("cookie", "MMEMBED=1")]), &session);
         assert_eq!(embedded[1], "MMUSERID=u; Path=/; Max-Age=60; Secure; SameSite=None; Partitioned");
-        let forgotten = forget_all(&headers(&[("x-forwarded-proto", "https"), ("cookie", "MMEMBED=1")]));
-        assert_eq!(forgotten[0], "MMAUTHTOKEN=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=None; Partitioned");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_forgotten_in_both_places() {
+        let texts = |request: &HeaderMap| -> Vec<String> {
+            forget_token(request).map(|value| value.to_str().unwrap().to_owned()).collect()
+        };
+        for cookies in ["MMEMBED=1", "MMAUTHTOKEN=t"] {
+            let tls = headers(&[("x-forwarded-proto", "https"), ("cookie", cookies)]);
+            assert_eq!(
+                texts(&tls),
+                [
+                    "MMAUTHTOKEN=; Path=/; Max-Age=0; HttpOnly; Secure",
+                    "MMAUTHTOKEN=; Path=/; Max-Age=0; HttpOnly; Secure; SameSite=None; Partitioned"
+                ]
+            );
+            assert_eq!(forget_all(&tls).count(), 6);
+        }
+        assert_eq!(texts(&headers(&[])), ["MMAUTHTOKEN=; Path=/; Max-Age=0; HttpOnly"]);
+    }
+
+    #[test]
+    fn only_a_frame_makes_sessions_those_of_a_frame() {
+        let tls = ("x-forwarded-proto", "https");
+        assert!(embed(&headers(&[tls, ("sec-fetch-dest", "iframe")])).is_some());
+        assert!(embed(&headers(&[tls])).is_some(), "an older browser does not say");
+        assert!(embed(&headers(&[tls, ("sec-fetch-dest", "document")])).is_none());
+        assert!(embed(&headers(&[("sec-fetch-dest", "iframe")])).is_none(), "without TLS no browser takes it");
     }
 }

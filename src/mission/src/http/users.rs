@@ -105,7 +105,7 @@ pub(crate) fn logout(call: &Call) -> AppResult<Reply> {
         call.core().logout(session)?;
     }
     let reply = Reply::ok()?;
-    let cookies = token::forget_all(&call.headers).into_iter().map(|c| (header::SET_COOKIE, c));
+    let cookies = token::forget_all(&call.headers).map(|c| (header::SET_COOKIE, c));
     Ok(Reply { headers: reply.headers.into_iter().chain(cookies).collect(), ..reply })
 }
 

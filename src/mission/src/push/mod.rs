@@ -245,12 +245,37 @@ impl Tx<'_> {
     }
 }
 
+impl Tx<'_> {
+    /// The user has read a thread up to a moment: what its replies wait to say, or have said, goes.
+    pub(crate) fn clear_pushes_of_thread(&mut self, user: Id, thread: Id, at: i64) -> rusqlite::Result<()> {
+        let sql = "SELECT w.channel_id FROM pushes w JOIN posts p ON p.id = w.post_id
+            WHERE w.user_id = ?1 AND p.root_id = ?2 AND p.shown_at <= ?3";
+        let channels = all(&self.db, sql, params![user.as_str(), thread.as_str(), at], |r| nth_id(r, 0))?;
+        channels.into_iter().try_for_each(|channel| self.clear_pushes(user, channel))
+    }
+
+    /// The same for every thread of a team and of direct channels.
+    pub(crate) fn clear_pushes_of_threads(&mut self, user: Id, team: Id) -> rusqlite::Result<()> {
+        let sql =
+            "SELECT w.channel_id FROM pushes w JOIN posts p ON p.id = w.post_id JOIN channels c ON c.id = w.channel_id
+            WHERE w.user_id = ?1 AND p.root_id <> '' AND c.team_id IN (?2, '')";
+        let channels = all(&self.db, sql, [user.as_str(), team.as_str()], |r| nth_id(r, 0))?;
+        channels.into_iter().try_for_each(|channel| self.clear_pushes(user, channel))
+    }
+
+    /// A device has one session: none but the newest hears of anything.
+    pub(crate) fn take_device(&self, device_id: &str) -> rusqlite::Result<()> {
+        run(&self.db, "UPDATE sessions SET device_id = '' WHERE device_id = ?1 AND device_id <> ''", [device_id])?;
+        Ok(())
+    }
+}
+
 /// Mentions that are unread to the user, in channels and in threads that they follow.
 fn badge(db: &Connection, user: Id) -> rusqlite::Result<i64> {
     let sql = "SELECT (SELECT coalesce(sum(m.mention_count_root), 0) FROM channel_members m
             JOIN channels c ON c.id = m.channel_id AND c.delete_at = 0 WHERE m.user_id = ?1 AND m.delete_at = 0)
-        + (SELECT coalesce(sum(m.unread_mentions), 0) FROM thread_members m
-            JOIN threads t ON t.post_id = m.post_id AND t.delete_at = 0 WHERE m.user_id = ?1 AND m.following = 1)";
+        + (SELECT coalesce(sum(unread_mentions), 0) FROM thread_members
+            WHERE user_id = ?1 AND following = 1 AND delete_at = 0 AND last_reply_at >= 0)";
     count(db, sql, [user.as_str()])
 }
 
@@ -264,8 +289,7 @@ impl Core {
             return Err(AppError::body_param("attachDeviceId", "device_id"));
         }
         self.write(|tx| {
-            let sql = "UPDATE sessions SET device_id = '' WHERE device_id = ?1 AND device_id <> ''";
-            run(&tx.db, sql, [device_id])?;
+            tx.take_device(device_id)?;
             run(&tx.db, "UPDATE sessions SET device_id = ?2 WHERE id = ?1", [by.id.as_str(), device_id])?;
             Ok(())
         })
@@ -329,10 +353,7 @@ impl Core {
 
     /// The proxy says that a device is gone.
     pub(crate) fn forget_device(&self, device_id: &str) -> AppResult<()> {
-        self.write(|tx| {
-            run(&tx.db, "UPDATE sessions SET device_id = '' WHERE device_id = ?1 AND device_id <> ''", [device_id])?;
-            Ok(())
-        })
+        self.write(|tx| Ok(tx.take_device(device_id)?))
     }
 
     /// What a notification of this post says to somebody who may read it.

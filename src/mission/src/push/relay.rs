@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use http::StatusCode;
+use model::Id;
 
 use super::sender::{Proxy, ProxyAnswer};
 use super::{MESSAGE, Notification, Receipt};
@@ -15,6 +16,26 @@ use crate::outgoing::address::Allowed;
 
 /// Longest field that is passed on: ids and a token of at most 4 kB.
 const FIELD_BYTES_MAX: usize = 4_096;
+
+// What these fields may say (Mattermost `server/public/model/push_notification.go` and `session.go`): in a field for any text,
+// any text could be passed on.
+const KINDS: &[&str] = &["message", "clear", "update_badge", "session", "test"];
+const CATEGORIES: &[&str] = &["CAN_REPLY"];
+const SOUNDS: &[&str] = &["none"];
+const VERSIONS: &[&str] = &["v1", "v2"];
+
+/// Such as `apple_rn` or `android_rnbeta-v2`, which new releases of the apps may add to.
+fn is_platform(text: &str) -> bool {
+    let rest = text.strip_prefix("apple").or_else(|| text.strip_prefix("android"));
+    rest.is_some_and(|rest| {
+        rest.len() <= 16 && rest.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+    })
+}
+
+/// A token of a device, a name of a server or a signature: one word.
+fn is_handle(text: &str) -> bool {
+    (1..=FIELD_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
 
 /// What is passed on.
 pub(crate) enum Passed {
@@ -52,7 +73,8 @@ impl Core {
                 return refused("Failed to read ack body");
             };
             let fields = [&receipt.id, &receipt.platform, &receipt.kind];
-            return match fields.iter().all(|field| !field.is_empty() && field.len() <= FIELD_BYTES_MAX) {
+            let known = receipt.post_id.is_empty() || receipt.post_id.parse::<Id>().is_ok();
+            return match known && fields.iter().all(|field| is_handle(field)) {
                 true => Ok(Ok(Passed::Receipt(receipt))),
                 false => refused("Failed because of missing ack Id, platform or type"),
             };
@@ -64,9 +86,18 @@ impl Core {
         if n.server_id.is_empty() || n.device_id.is_empty() {
             return refused("Failed because of missing server Id or device Id");
         }
-        let fields = [&n.ack_id, &n.platform, &n.server_id, &n.device_id, &n.post_id, &n.channel_id, &n.signature];
-        if fields.iter().any(|field| field.len() > FIELD_BYTES_MAX) {
-            return refused("Failed because a field is too long");
+        let is_signed = n.signature.is_empty() || is_handle(&n.signature);
+        if !is_signed || [&n.server_id, &n.device_id].iter().any(|field| !is_handle(field)) {
+            return refused("Failed because of a server Id, device Id or signature that is none");
+        }
+        let ids = [&n.ack_id, &n.post_id, &n.team_id, &n.channel_id, &n.root_id];
+        if ids.iter().any(|id| !id.is_empty() && id.parse::<Id>().is_err()) {
+            return refused("Failed because of an Id that is none");
+        }
+        let words = [(&n.kind, KINDS), (&n.category, CATEGORIES), (&n.sound, SOUNDS), (&n.version, VERSIONS)];
+        let is_known = |(word, known): &(&String, &[&str])| word.is_empty() || known.contains(&word.as_str());
+        if !words.iter().all(is_known) || !is_platform(&n.platform) {
+            return refused("Failed because of a word that this site does not know");
         }
         if notification.kind == "message" {
             notification.message = MESSAGE;

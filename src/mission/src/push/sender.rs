@@ -6,10 +6,11 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use telemetry::Metrics;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::sign::Signer;
-use super::{CLEAR, MESSAGE, Notification, Push};
+use super::{CLEAR, MESSAGE, Notification, Push, PushSettings};
 use crate::core::Core;
 use crate::error::AppResult;
 use crate::outgoing::address::target;
@@ -24,6 +25,7 @@ const RETRY_MAX: Duration = Duration::from_secs(300);
 const BATCH: i64 = 100;
 /// How long the proxy may take to answer; it asks Apple or Google meanwhile.
 const TIMEOUT_S: u32 = 30;
+const RECEIPTS_AT_ONCE_MAX: usize = 16;
 
 /// What a push proxy answers.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -39,14 +41,17 @@ pub(crate) struct ProxyAnswer {
 pub(crate) struct Proxy {
     url: String,
     outgoing: Outgoing,
+    /// For receipts of devices that are passed on at once; one beyond is lost, as they are only counted.
+    pub(crate) receipts: Arc<Semaphore>,
 }
 
 impl Proxy {
     /// `None` where none is configured. An operator named it, so it may be internal.
-    pub(crate) fn of(core: &Core) -> Option<Self> {
-        let url = core.settings().push.proxy.as_ref()?.trim_end_matches('/').to_owned();
+    pub(crate) fn of(settings: &PushSettings) -> Option<Self> {
+        let url = settings.proxy.as_ref()?.trim_end_matches('/').to_owned();
         let host = target(&url).ok()?.host;
-        Some(Self { outgoing: Outgoing::new(&[host], TIMEOUT_S), url })
+        let outgoing = Outgoing::new(&[host], TIMEOUT_S);
+        Some(Self { outgoing, url, receipts: Arc::new(Semaphore::new(RECEIPTS_AT_ONCE_MAX)) })
     }
 
     /// # Errors
@@ -74,11 +79,16 @@ impl Proxy {
 }
 
 impl Core {
+    /// The configured proxy, if any.
+    pub(crate) fn push_proxy(&self) -> Option<&Proxy> {
+        self.0.push_proxy.as_ref()
+    }
+
     /// Sends notifications to mobile devices until `stop`; none where no push proxy is configured.
     ///
     /// Cancel-safe: what was handed over and not noted is handed over again.
     pub async fn keep_pushing(self, metrics: Arc<Metrics>, stop: CancellationToken) {
-        let Some(proxy) = Proxy::of(&self) else { return stop.cancelled().await };
+        let Some(proxy) = self.push_proxy().cloned() else { return stop.cancelled().await };
         let mut changed = self.0.push_changed.subscribe();
         let mut retry = RETRY_MIN;
         loop {

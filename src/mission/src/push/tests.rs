@@ -8,7 +8,6 @@ use telemetry::Metrics;
 use tokio::task::JoinSet;
 
 use super::relay::{Passed, pass_on};
-use super::sender::Proxy;
 use super::sign::Signer;
 use super::*;
 use crate::CoreSettings;
@@ -59,7 +58,7 @@ fn bodies(asked: &Arc<Mutex<Vec<String>>>) -> Vec<Value> {
 impl World {
     async fn push(&self, metrics: &Metrics) -> Result<Option<std::time::Duration>, String> {
         self.node.advance(5_000);
-        self.node.core.push_due(&Proxy::of(&self.node.core).unwrap(), metrics).await
+        self.node.core.push_due(self.node.core.push_proxy().unwrap(), metrics).await
     }
 
     fn mention(&self) -> Id {
@@ -167,6 +166,48 @@ async fn followers_of_a_thread_are_told_whatever_their_desktop_does() {
 }
 
 #[tokio::test]
+async fn what_a_thread_waits_to_say_goes_when_the_thread_is_read() {
+    let world = world(nobody().await);
+    let root = world.node.say(&world.alice, world.channel, None, "root");
+    world.node.say(&world.bob, world.channel, Some(root.id), "I follow now");
+    let other = world.node.say(&world.alice, world.channel, None, "another root");
+    world.node.say(&world.bob, world.channel, Some(other.id), "and this");
+    let team = world.node.core.channel(&world.bob, world.channel).unwrap().team_id.unwrap();
+    let reply = || {
+        world.node.advance(10);
+        let reply = world.node.say(&world.alice, world.channel, Some(root.id), &format!("@bob {SECRET}"));
+        assert_eq!(world.rows(), [(reply.id.to_string(), WAITS)]);
+        reply
+    };
+    let read = |thread: Id, at: i64| {
+        world.node.core.read_thread(&world.bob, world.bob.user_id, team, thread, at).unwrap();
+        world.rows().len()
+    };
+    let now = reply().create_at;
+    assert_eq!(read(other.id, now), 1, "it is of another thread");
+    assert_eq!(read(root.id, now - 1), 1, "it came later");
+    assert_eq!(read(root.id, now), 0);
+    reply();
+    world.node.core.read_all_threads(&world.bob, world.bob.user_id, team).unwrap();
+    assert_eq!(world.rows(), []);
+}
+
+#[tokio::test]
+async fn a_device_that_signs_in_anew_hears_by_its_new_session_alone() {
+    let world = world(nobody().await);
+    let login = crate::types::Login {
+        login_id: "alice".to_owned(),
+        password: crate::testkit::PASSWORD.to_owned(),
+        device_id: DEVICE.to_owned(),
+        ..crate::types::Login::default()
+    };
+    world.node.core.login(&login, &crate::types::ClientInfo::default()).unwrap();
+    let sql = "SELECT u.username FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.device_id = ?1";
+    let owners: Vec<String> = world.node.core.read(|db| all(db, sql, [DEVICE], |r| r.get(0))).unwrap();
+    assert_eq!(owners, ["alice"], "bob handed the phone on");
+}
+
+#[tokio::test]
 async fn what_is_read_at_once_never_leaves() {
     let mut tasks = JoinSet::new();
     let (address, asked) = server(answer(r#"{"status":"OK"}"#), &mut tasks).await;
@@ -246,7 +287,8 @@ async fn a_relay_passes_on_ids_for_listed_sites_alone_and_says_when_the_proxy_is
     let mut tasks = JoinSet::new();
     let (address, asked) = server(answer(r#"{"status":"OK"}"#), &mut tasks).await;
     let here = world(address);
-    let sent = json!({"server_id": "s", "device_id": "d", "platform": "apple_rn", "post_id": "p", "type": "message",
+    let post = "p".repeat(26);
+    let sent = json!({"server_id": "s", "device_id": "d", "platform": "apple_rn-v2", "post_id": post, "type": "message",
         "message": SECRET, "sender_name": "alice", "channel_name": "secret-ops", "badge": 3, "signature": "j.w.t"});
     let body = sent.to_string();
     let take = |from: &str, body: &str| here.node.core.take_push(from, body.as_bytes(), false);
@@ -255,10 +297,22 @@ async fn a_relay_passes_on_ids_for_listed_sites_alone_and_says_when_the_proxy_is
     for bad in ["{", r#"{"server_id":"s"}"#, r#"{"device_id":"d"}"#] {
         assert_eq!(take("10.1.2.3", bad).unwrap().err().unwrap().status, "FAIL", "{bad}");
     }
-    let long = json!({"server_id": "s", "device_id": "d".repeat(5_000)}).to_string();
-    assert_eq!(take("10.1.2.3", &long).unwrap().err().unwrap().status, "FAIL");
+    let with = |key: &str, text: &str| {
+        let mut other = sent.clone();
+        other[key] = json!(text);
+        take("10.1.2.3", &other.to_string()).unwrap()
+    };
+    assert_eq!(with("device_id", &"d".repeat(5_000)).err().unwrap().status, "FAIL");
+    let fields =
+        ["device_id", "server_id", "signature", "ack_id", "post_id", "team_id", "channel_id", "root_id", "platform"];
+    for field in fields.into_iter().chain(["type", "category", "sound", "version"]) {
+        assert_eq!(with(field, SECRET).err().unwrap().status, "FAIL", "{field} carries any text");
+    }
+    for (field, text) in [("category", "CAN_REPLY"), ("sound", "none"), ("type", "clear"), ("signature", "")] {
+        assert!(with(field, text).is_ok(), "{field}");
+    }
     let passed = take("10.1.2.3", &body).unwrap().ok().unwrap();
-    assert_eq!(pass_on(&Proxy::of(&here.node.core).unwrap(), &passed).await.unwrap().status, "OK");
+    assert_eq!(pass_on(here.node.core.push_proxy().unwrap(), &passed).await.unwrap().status, "OK");
     let got = bodies(&asked).remove(0);
     assert_eq!((&got["device_id"], &got["badge"], &got["signature"]), (&json!("d"), &json!(3), &json!("j.w.t")));
     let text = got.to_string();
@@ -267,7 +321,7 @@ async fn a_relay_passes_on_ids_for_listed_sites_alone_and_says_when_the_proxy_is
     let receipt = here.node.core.take_push("10.1.2.3", receipt.as_bytes(), true).unwrap().ok().unwrap();
     assert!(matches!(receipt, Passed::Receipt(_)));
     let away = world(nobody().await);
-    let error = pass_on(&Proxy::of(&away.node.core).unwrap(), &receipt).await.unwrap_err();
+    let error = pass_on(away.node.core.push_proxy().unwrap(), &receipt).await.unwrap_err();
     assert_eq!(error.status_code, 502);
 }
 

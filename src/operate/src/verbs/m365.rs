@@ -1,11 +1,13 @@
 //! `holdfast m365`: who has signed in to Microsoft 365 at this node.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use axum::Router;
-use axum::extract::{OriginalUri, State};
+use axum::extract::{OriginalUri, Query, State};
 use axum::response::Html;
+use http::Uri;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -148,7 +150,9 @@ async fn by_browser(data: &Path, json: bool) -> Result<Person, Failure> {
     // One answer is enough; a browser also asks for its icon.
     let (sender, mut answers) = mpsc::channel(1);
     let stop = CancellationToken::new();
-    let pages = Router::new().fallback(came_back).with_state(sender);
+    let state = url.parse().ok().and_then(|uri| state_in(&uri));
+    let awaited = Awaited { answers: sender, state: state.ok_or_else(odd)? };
+    let pages = Router::new().fallback(came_back).with_state(awaited);
     let serving = axum::serve(listener, pages).with_graceful_shutdown(stop.clone().cancelled_owned());
     let finishing = async {
         let query = answers.recv().await.ok_or_else(odd)?;
@@ -166,11 +170,23 @@ async fn by_browser(data: &Path, json: bool) -> Result<Person, Failure> {
     }
 }
 
-async fn came_back(State(answers): State<mpsc::Sender<String>>, OriginalUri(uri): OriginalUri) -> Html<&'static str> {
+/// The return of a browser from one sign-in.
+#[derive(Clone)]
+struct Awaited {
+    answers: mpsc::Sender<String>,
+    state: String,
+}
+
+fn state_in(uri: &Uri) -> Option<String> {
+    Query::<BTreeMap<String, String>>::try_from_uri(uri).ok().and_then(|Query(mut fields)| fields.remove("state"))
+}
+
+async fn came_back(State(awaited): State<Awaited>, OriginalUri(uri): OriginalUri) -> Html<&'static str> {
     let query = uri.query().unwrap_or_default();
-    if query.contains("state=") {
+    // Any page that this browser shows may ask for this address: only the answer to this very sign-in ends it.
+    if state_in(&uri).as_ref() == Some(&awaited.state) {
         // A second answer to the same sign-in is left aside.
-        let _ = answers.try_send(query.to_owned());
+        let _ = awaited.answers.try_send(query.to_owned());
         Html("<!doctype html><title>Holdfast</title><p>Done: go back to the terminal. This page may be closed.")
     } else {
         Html("<!doctype html><title>Holdfast</title><p>Nothing is here.")
