@@ -8,6 +8,7 @@
 //! - An account is found by its key and by nothing else: a name or an address never gives anybody an account.
 //! - The sync undoes only what it did: who was deactivated by hand stays so, who joined by hand stays a member.
 //! - What the sync keeps for its next round commits together with what it changed.
+//! - A membership ends when its place is no longer the person's, never because the place is archived or called otherwise.
 //! - Asking again for the same changes nothing.
 //!
 //! Not here: what the directory says (room `microsoft`), passwords of these people (`enrolment`).
@@ -15,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{EntraKey, Id};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::channels::{join_among_many, leave, member};
@@ -40,6 +41,21 @@ pub enum DirectoryPlace {
         /// The channel.
         channel: String,
     },
+}
+
+impl DirectoryPlace {
+    /// The team that it is or lies in.
+    fn team(&self) -> Self {
+        Self::Team(self.names().0.to_owned())
+    }
+
+    /// Names of the team and of the channel.
+    fn names(&self) -> (&str, Option<&str>) {
+        match self {
+            Self::Team(team) => (team, None),
+            Self::Channel { team, channel } => (team, Some(channel)),
+        }
+    }
 }
 
 /// What shall be of one person. Longer texts are cut.
@@ -154,6 +170,32 @@ struct Ground {
     channel: Option<Id>,
 }
 
+/// What the sync noted of a place that somebody was to be in.
+struct Known {
+    /// Was the membership begun by the sync?
+    added: bool,
+    /// For what place; `None` where that was not noted.
+    made_for: Option<DirectoryPlace>,
+}
+
+fn known(r: &Row<'_>) -> rusqlite::Result<Known> {
+    let (team, channel): (String, String) = (r.get("team")?, r.get("channel")?);
+    let made_for = match (team.is_empty(), channel.is_empty()) {
+        (true, _) => None,
+        (false, true) => Some(DirectoryPlace::Team(team)),
+        (false, false) => Some(DirectoryPlace::Channel { team, channel }),
+    };
+    Ok(Known { added: r.get("added")?, made_for })
+}
+
+fn note_place(tx: &Tx<'_>, user: Id, ground: Ground, place: &DirectoryPlace) -> rusqlite::Result<()> {
+    let (team, channel) = place.names();
+    let sql = "UPDATE directory_members SET team = ?4, channel = ?5 WHERE user_id = ?1 AND team_id = ?2 AND channel_id = ?3";
+    let params = params![user.as_str(), ground.team.as_str(), channel_text(ground), team, channel.unwrap_or_default()];
+    run(&tx.db, sql, params)?;
+    Ok(())
+}
+
 struct Round {
     done: DirectoryDone,
     /// Places that were looked up; `None` for those that are not here.
@@ -163,36 +205,48 @@ struct Round {
 impl Round {
     fn person(&mut self, tx: &mut Tx<'_>, person: &DirectoryPerson) -> AppResult<()> {
         let Some(user) = self.account(tx, person)? else { return Ok(()) };
-        let mut wanted = BTreeSet::new();
+        // Where the person shall be, and by which names it was found.
+        let mut wanted = BTreeMap::new();
         for place in &person.places {
             match self.ground(&tx.db, place)? {
                 Some(ground) => {
-                    wanted.insert(Ground { channel: None, ..ground });
-                    wanted.insert(ground);
+                    wanted.insert(Ground { channel: None, ..ground }, place.team());
+                    wanted.insert(ground, place.clone());
                 }
                 None => {
                     self.done.missing.insert(place.clone());
                 }
             }
         }
-        let known: BTreeMap<Ground, bool> = all(
+        let all_found = person.places.iter().all(|place| self.found.get(place).is_some_and(Option::is_some));
+        let known: BTreeMap<Ground, Known> = all(
             &tx.db,
-            "SELECT team_id, channel_id, added FROM directory_members WHERE user_id = ?1",
+            "SELECT team_id, channel_id, added, team, channel FROM directory_members WHERE user_id = ?1",
             [user.as_str()],
-            |r| Ok((Ground { team: id(r, "team_id")?, channel: opt_id(r, "channel_id")? }, r.get("added")?)),
+            |r| Ok((Ground { team: id(r, "team_id")?, channel: opt_id(r, "channel_id")? }, known(r)?)),
         )?
         .into_iter()
         .collect();
         // Channels before their team, which would take them along.
-        for (ground, added) in known.iter().rev().filter(|(ground, _)| !wanted.contains(ground)) {
-            if *added {
-                self.end(tx, user, *ground)?;
+        for (ground, known) in known.iter().rev() {
+            match (wanted.get(ground), &known.made_for) {
+                (Some(place), made_for) if made_for.as_ref() != Some(place) => note_place(tx, user, *ground, place)?,
+                (Some(_), _) => {}
+                // Archived, or called otherwise: that takes nobody out, only to be in its group no longer does.
+                (None, Some(place)) if person.places.iter().any(|p| p == place || p.team() == *place) => {}
+                // Made before places were noted: it may be one of those that are not found.
+                (None, None) if !all_found => {}
+                (None, _) => {
+                    if known.added {
+                        self.end(tx, user, *ground)?;
+                    }
+                    let sql = "DELETE FROM directory_members WHERE user_id = ?1 AND team_id = ?2 AND channel_id = ?3";
+                    run(&tx.db, sql, params![user.as_str(), ground.team.as_str(), channel_text(*ground)])?;
+                }
             }
-            let sql = "DELETE FROM directory_members WHERE user_id = ?1 AND team_id = ?2 AND channel_id = ?3";
-            run(&tx.db, sql, params![user.as_str(), ground.team.as_str(), channel_text(*ground)])?;
         }
-        for ground in wanted.into_iter().filter(|ground| !known.contains_key(ground)) {
-            self.begin(tx, user, ground, &person.places)?;
+        for (ground, place) in wanted.into_iter().filter(|(ground, _)| !known.contains_key(ground)) {
+            self.begin(tx, user, ground, &place)?;
         }
         Ok(())
     }
@@ -275,7 +329,7 @@ impl Round {
         Ok(found)
     }
 
-    fn begin(&mut self, tx: &mut Tx<'_>, user: Id, ground: Ground, places: &BTreeSet<DirectoryPlace>) -> AppResult<()> {
+    fn begin(&mut self, tx: &mut Tx<'_>, user: Id, ground: Ground, place: &DirectoryPlace) -> AppResult<()> {
         let is_member = match ground.channel {
             None => member_of_team(&tx.db, ground.team, user)?.is_some(),
             Some(channel) => member(&tx.db, channel, user)?.is_some(),
@@ -286,8 +340,7 @@ impl Round {
                     Ok(_) => {}
                     // The team is full, which was found before anything was written.
                     Err(e) if e.status_code == 400 => {
-                        let here = |place: &&DirectoryPlace| self.found.get(*place).copied().flatten() == Some(ground);
-                        self.done.missing.extend(places.iter().find(here).cloned());
+                        self.done.missing.insert(place.clone());
                         return Ok(());
                     }
                     Err(e) => return Err(e),
@@ -307,7 +360,7 @@ impl Round {
         }
         let sql = "INSERT INTO directory_members (user_id, team_id, channel_id, added) VALUES (?1, ?2, ?3, ?4)";
         run(&tx.db, sql, params![user.as_str(), ground.team.as_str(), channel_text(ground), !is_member])?;
-        Ok(())
+        Ok(note_place(tx, user, ground, place)?)
     }
 
     fn end(&mut self, tx: &mut Tx<'_>, user: Id, ground: Ground) -> AppResult<()> {
@@ -331,12 +384,12 @@ impl Round {
 }
 
 fn ground(db: &Connection, place: &DirectoryPlace) -> AppResult<Option<Ground>> {
-    let (DirectoryPlace::Team(team) | DirectoryPlace::Channel { team, .. }) = place;
+    let (team, name) = place.names();
     let Some(team) = get(db, "SELECT * FROM teams WHERE name = ?1 AND delete_at = 0", [team], team_row)? else {
         return Ok(None);
     };
     let team = team.team.id;
-    let DirectoryPlace::Channel { channel: name, .. } = place else { return Ok(Some(Ground { team, channel: None })) };
+    let Some(name) = name else { return Ok(Some(Ground { team, channel: None })) };
     let sql = "SELECT * FROM channels WHERE team_id = ?1 AND name = ?2 AND delete_at = 0";
     Ok(get(db, sql, params![team.as_str(), name], channel)?.map(|c| Ground { team, channel: Some(c.id) }))
 }
@@ -422,7 +475,7 @@ mod tests {
     use super::*;
     use crate::error::AppResult;
     use crate::testkit::{Node, PASSWORD};
-    use crate::types::{ClientInfo, Login, Session, User, UserPatch};
+    use crate::types::{ChannelPatch, ClientInfo, Login, NewChannel, Session, User, UserPatch};
     use model::Guid;
 
     const TENANT: Guid = Guid([7; 16]);
@@ -572,6 +625,62 @@ mod tests {
         let session = enrolled(&node, &ann);
         node.core.remove_team_member(&session, mission.id, session.user_id).unwrap();
         assert_eq!(apply(&node, &[here(&ann)]).joined, 0);
+    }
+
+    /// Somebody renamed a channel, or archived a team for a day, and the next change of job title took people out of it, and out of
+    /// the private channels that they had been invited to besides. Nobody came back when it was undone.
+    #[test]
+    fn a_place_that_is_archived_or_called_otherwise_loses_nobody() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let (mission, _) = node.team(&alice, "mission");
+        let private = |name: &str| {
+            let new = NewChannel {
+                team_id: mission.id.to_string(),
+                name: name.to_owned(),
+                display_name: name.to_owned(),
+                kind: "P".to_owned(),
+                ..NewChannel::default()
+            };
+            node.core.create_channel(&alice, &new).unwrap().id
+        };
+        let (ops, own) = (private("ops"), private("own"));
+        let mut ann = person(1, "anna");
+        ann.places = [team("mission"), in_channel("mission", "ops")].into();
+        assert_eq!(apply(&node, std::slice::from_ref(&ann)).joined, 2);
+        let id = account(&node, &ann).id;
+        node.core.add_channel_member(&alice, own, id).unwrap();
+        let is_in = |channel| node.core.channel_member_ids(channel).unwrap().contains(&id);
+        let renamed = |channel, name: &str| {
+            let patch = ChannelPatch { name: Some(name.to_owned()), ..ChannelPatch::default() };
+            node.core.patch_channel(&alice, channel, &patch).unwrap();
+        };
+        let mut promoted = |title: &str| {
+            ann.position = title.to_owned();
+            let done = apply(&node, std::slice::from_ref(&ann));
+            assert_eq!((done.changed, done.left), (1, 0), "{title}");
+            assert!(is_in(ops) && is_in(own), "{title}");
+            done.missing
+        };
+        renamed(ops, "elsewhere");
+        assert_eq!(promoted("sergeant"), [in_channel("mission", "ops")].into());
+        let other = private("ops");
+        assert!(promoted("lieutenant").is_empty());
+        assert!(is_in(other), "the name leads to another one now");
+        node.core.archive_channel(&alice, ops).unwrap();
+        promoted("captain");
+        node.core.archive_team(&alice, mission.id).unwrap();
+        assert_eq!(promoted("major"), [team("mission"), in_channel("mission", "ops")].into());
+        node.core.restore_team(&alice, mission.id).unwrap();
+        // Of an older version, which did not note for what it was.
+        node.core.write(|tx| run(&tx.db, "UPDATE directory_members SET team = '', channel = ''", [])).unwrap();
+        renamed(other, "third");
+        promoted("colonel");
+        assert!(is_in(other));
+        // To be in the group no longer ends all of it.
+        ann.places.clear();
+        apply(&node, std::slice::from_ref(&ann));
+        assert!(!is_in(ops) && !is_in(other));
     }
 
     #[test]

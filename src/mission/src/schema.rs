@@ -29,6 +29,7 @@ const STEPS: &[&str] = &[
     ENROLMENTS,
     PUSHES,
     THREADS_BY_FOLLOWER,
+    DIRECTORY_PLACES,
 ];
 
 /// The version that this program writes.
@@ -312,6 +313,13 @@ CREATE TABLE directory_members (
     user_id TEXT NOT NULL, team_id TEXT NOT NULL, channel_id TEXT NOT NULL, added INTEGER NOT NULL,
     PRIMARY KEY (user_id, team_id, channel_id)) STRICT, WITHOUT ROWID;
 CREATE TABLE directory_keep (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+";
+
+/// For what place of the configuration a membership was made, by names as in URLs: these lead elsewhere once it is archived or renamed.
+/// '' where it is not known.
+const DIRECTORY_PLACES: &str = "
+ALTER TABLE directory_members ADD COLUMN team TEXT NOT NULL DEFAULT '';
+ALTER TABLE directory_members ADD COLUMN channel TEXT NOT NULL DEFAULT '';
 ";
 
 /// Links with which people set a password of their own here. Each is good once.
