@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use graphsim::{App, Group, Settings, Sim, Time, User};
+use graphsim::{App, Failure, FaultRule, Group, Settings, Sim, Time, User};
 use keys::ProcessMint;
 use microsoft::directory::{
     Ask, Asked, DirectorySettings, DirectorySync, Gone, GroupSettings, SyncHandle, SyncOptions, Why,
@@ -354,20 +354,46 @@ async fn people_and_groups_follow_entra_through_deltas_an_expired_link_and_a_mov
     assert_eq!(core.teams_of(&session, session.user_id).unwrap()[0].name, "mission");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn too_many_at_once_keep_their_access_until_an_operator_says_so() {
+/// A world of so many people in one followed group.
+fn crowd(people: usize, change: impl FnOnce(&mut DirectorySettings)) -> (World, Vec<String>) {
     let mut ids = Vec::new();
     let world = World::new(
         |sim| {
-            ids.extend((0..40).map(|n| sim.add_user(user(&format!("person{n}")))));
+            ids.extend((0..people).map(|n| sim.add_user(user(&format!("person{n}")))));
             let members = ids.iter().cloned().collect();
             vec![sim.add_group(Group { display_name: "All".to_owned(), members, ..Group::default() })]
         },
-        |groups| DirectorySettings {
-            groups: vec![GroupSettings { id: groups[0].clone(), team: None, channels: Vec::new() }],
-            ..follow(groups)
+        |groups| {
+            let group = GroupSettings { id: groups[0].clone(), team: None, channels: Vec::new() };
+            let mut settings = DirectorySettings { groups: vec![group], ..follow(groups) };
+            change(&mut settings);
+            settings
         },
     );
+    (world, ids)
+}
+
+/// The whole step of accounts was skipped when one followed group could not be read, round after round.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_cannot_be_read_keeps_nobody_in_whose_sign_in_is_blocked() {
+    let (world, ids) = crowd(10, |_| {});
+    assert_eq!(world.round().await.done.created, 10);
+    let refused = Failure::Refused { status: 403, retry_after_s: None, code: None };
+    world.sim.fail(FaultRule::new(refused).on("GET", "/groups/delta"));
+    world.change(&ids[3], json!({ "accountEnabled": false }));
+    world.hands.advance(Duration::from_secs(60));
+    let error = world.sync.ask(Ask::Round { whole: false }).await.unwrap_err();
+    assert!(error.contains("403") && error.contains("blocked sign-ins"), "{error}");
+    assert!(!world.is_active(&ids[3]) && world.is_active(&ids[4]));
+    assert!(world.sync.status().trouble.is_some());
+    assert_eq!(world.round().await.done, Done::default());
+    assert_eq!(world.sync.status().trouble, None);
+    world.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_at_once_keep_their_access_until_an_operator_says_so() {
+    let (world, ids) = crowd(40, |_| {});
     assert_eq!(world.round().await.done.created, 40);
     for id in &ids[..20] {
         world.change(id, json!({ "accountEnabled": false }));

@@ -421,21 +421,25 @@ impl Book {
 
     /// What would happen now.
     pub fn plan(&self, now: UnixMillis) -> Plan {
-        self.clone().settle(now, false).0
+        self.clone().settle(now, Known::All, false).0
     }
 
     /// Decides on every account and gives what is to be carried out: what ends first. `accept` lets those go who are held.
-    pub fn settle(&mut self, now: UnixMillis, accept: bool) -> (Plan, Vec<Batch>) {
+    ///
+    /// Before every list was read whole once, only blocked sign-ins end accounts: what else there is to know is not known yet.
+    pub fn settle(&mut self, now: UnixMillis, known: Known, accept: bool) -> (Plan, Vec<Batch>) {
         let mut plan = Plan::default();
-        if !self.is_complete() {
-            return (plan, Vec::new());
-        }
+        let is_complete = self.is_complete();
         let groups = self.groups_of_people();
         let active = self.accounts.values().filter(|account| account.applied.active).count();
         let most = self.rules.most_at_once(active);
         let mut work = Work::default();
         for (id, person) in &self.known.people {
             let in_groups = groups.get(id);
+            if !is_complete && person.enabled != Some(false) {
+                work.undecided.insert(*id);
+                continue;
+            }
             match why_not(&self.rules, person, in_groups) {
                 None => {
                     let account = self.accounts.get_mut(id);
@@ -452,18 +456,25 @@ impl Book {
                     if account.ends.replace(ends) != Some(ends) {
                         work.touched.insert(*id);
                     }
+                    // Who is in a group again may only not have been read.
+                    let may_end = why != Why::InNoGroup || known == Known::All;
                     match self.rules.due(ends.why, ends.since) {
-                        Some(due) if due <= now => work.ending.push((*id, why)),
+                        Some(due) if due <= now && may_end => work.ending.push((*id, why)),
+                        Some(due) if due <= now => {
+                            work.undecided.insert(*id);
+                        }
                         due => plan.waiting.push(self.planned(*id, Some(why), due)),
                     }
                 }
             }
         }
         let ending: BTreeSet<Guid> = work.ending.iter().map(|(id, _)| *id).collect();
-        let held = Held {
+        let mut held = Held {
             accounts: wait(&ending, &self.held.accounts, accept, most),
             places: wait(&work.leaving, &self.held.places, accept, most),
         };
+        held.accounts.extend(self.held.accounts.intersection(&work.undecided));
+        held.places.extend(self.held.places.intersection(&work.undecided));
         let mut people: Vec<(Guid, Wanted)> = Vec::new();
         for (id, why) in work.ending {
             if held.accounts.contains(&id) {
@@ -570,6 +581,15 @@ impl Book {
     }
 }
 
+/// What the rounds before a [`Book::settle`] found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Both lists are as of now.
+    All,
+    /// The groups were not read to their end: nobody ends for being in none.
+    PeopleAlone,
+}
+
 /// How much is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
@@ -591,6 +611,8 @@ struct Work {
     ending: Vec<(Guid, Why)>,
     /// Who loses a place.
     leaving: BTreeSet<Guid>,
+    /// Of whom too little is known at present: who is held stays so.
+    undecided: BTreeSet<Guid>,
 }
 
 impl Work {

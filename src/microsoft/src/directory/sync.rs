@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::book::{BadRecord, Batch, Book, PersonView, Place, Plan, Sizes};
+use super::book::{BadRecord, Batch, Book, Known, PersonView, Place, Plan, Sizes};
 use super::item::PageError;
 use super::round::{First, Round, What};
 use super::rules::Rules;
@@ -161,6 +161,13 @@ impl RoundError {
     }
 }
 
+/// What a turn came to.
+struct Turned {
+    asked: Asked,
+    /// Why the groups were not read.
+    trouble: Option<RoundError>,
+}
+
 /// The sync.
 pub struct DirectorySync {
     options: SyncOptions,
@@ -253,24 +260,30 @@ impl DirectorySync {
                 Some((Ask::Accept, _)) => (false, true),
             };
             let Some(result) = stop.run_until_cancelled(self.turn(whole, accept)).await else { return };
-            wait = match &result {
-                Ok(_) => self.options.rules.interval,
-                Err(RoundError::Graph(Failure::Throttled { until })) => {
+            wait = match result.as_ref().map(|turned| turned.trouble.as_ref()) {
+                Ok(None) => self.options.rules.interval,
+                Ok(Some(RoundError::Graph(Failure::Throttled { until })))
+                | Err(RoundError::Graph(Failure::Throttled { until })) => {
                     let left = until.0.saturating_sub(self.options.clock.now().0);
                     Duration::from_millis(u64::try_from(left).unwrap_or(0)).max(Duration::from_secs(1))
                 }
-                Err(_) => RETRY_AFTER.min(self.options.rules.interval),
+                Ok(Some(_)) | Err(_) => RETRY_AFTER.min(self.options.rules.interval),
             };
             self.report(&result);
             if let Some((_, answer)) = asked {
+                let told = match result {
+                    Ok(Turned { asked, trouble: None }) => Ok(asked),
+                    Ok(Turned { trouble: Some(error), .. }) => Err(format!("{error}; blocked sign-ins were carried out")),
+                    Err(error) => Err(error.to_string()),
+                };
                 // Whoever asked may have gone; it is done all the same.
-                let _ = answer.send(result.map_err(|error| error.to_string()));
+                let _ = answer.send(told);
             }
         }
     }
 
     /// One round, or an operator's word on who is held.
-    async fn turn(&self, whole: bool, accept: bool) -> Result<Asked, RoundError> {
+    async fn turn(&self, whole: bool, accept: bool) -> Result<Turned, RoundError> {
         let outcome = self.steps(whole, accept).await;
         if matches!(outcome, Err(RoundError::Sink(_))) {
             // What the book says was committed may not have been.
@@ -279,7 +292,7 @@ impl DirectorySync {
         outcome
     }
 
-    async fn steps(&self, mut whole: bool, accept: bool) -> Result<Asked, RoundError> {
+    async fn steps(&self, mut whole: bool, accept: bool) -> Result<Turned, RoundError> {
         let loaded = lock(&self.shared.book).is_some();
         if !loaded {
             let records = self.sink(|sink| sink.load()).await?;
@@ -292,11 +305,17 @@ impl DirectorySync {
             *lock(&self.shared.book) = Some(book);
         }
         // The operator decides on what was shown, not on what the next round finds.
-        if !accept {
-            for what in self.with_book(|book| book.lists()) {
-                let round = self.round(what, whole).await?;
-                let batch = self.with_book(|book| book.take_over(round));
-                self.sink(move |sink| sink.commit(&batch)).await?;
+        let lists = if accept { Vec::new() } else { self.with_book(|book| book.lists()) };
+        let (mut known, mut trouble) = (Known::All, None);
+        for what in lists {
+            match self.round(what, whole).await {
+                Ok(round) => {
+                    let batch = self.with_book(|book| book.take_over(round));
+                    self.sink(move |sink| sink.commit(&batch)).await?;
+                }
+                // Whose sign-in is blocked is known all the same.
+                Err(error) if what == What::Groups => (known, trouble) = (Known::PeopleAlone, Some(error)),
+                Err(error) => return Err(error),
             }
         }
         let mapped = self.with_book(|book| book.mapped());
@@ -304,13 +323,13 @@ impl DirectorySync {
         let now = self.options.clock.now();
         let batches = self.with_book(|book| {
             book.note_absent(absent);
-            book.settle(now, accept).1
+            book.settle(now, known, accept).1
         });
         let mut done = Done::default();
         for batch in batches {
             done.add(self.sink(move |sink| sink.commit(&batch)).await?);
         }
-        Ok(Asked { done, plan: self.with_book(|book| book.plan(now)) })
+        Ok(Turned { asked: Asked { done, plan: self.with_book(|book| book.plan(now)) }, trouble })
     }
 
     /// Reads a list to its end. A link that Graph no longer takes is followed by the whole list.
@@ -357,7 +376,7 @@ impl DirectorySync {
         tokio::task::spawn_blocking(move || work(&*sink)).await.expect("the core does not panic")
     }
 
-    fn report(&self, result: &Result<Asked, RoundError>) {
+    fn report(&self, result: &Result<Turned, RoundError>) {
         let mut status = lock(&self.shared.status);
         if let Some(book) = lock(&self.shared.book).as_ref() {
             status.sizes = book.sizes();
@@ -369,32 +388,32 @@ impl DirectorySync {
         metrics.directory_people.set_count((), status.sizes.people as u64);
         metrics.directory_accounts.set_count((), status.sizes.accounts as u64);
         metrics.directory_held_people.set_count((), status.sizes.held as u64);
-        let verdict = match result {
-            Err(error @ RoundError::Graph(Failure::Held(_) | Failure::Throttled { .. })) => {
-                // To be cut off is what this is built for: the state of the link says it, not this.
-                status.trouble = Some(error.to_string());
-                None
+        if let Ok(Turned { asked, .. }) = result {
+            metrics.directory_disabled_total.add((), asked.done.disabled);
+            if asked.done != Done::default() {
+                info!(done = ?asked.done, "the directory changed accounts");
             }
-            Err(error) => {
-                warn!(%error, "the directory sync did not go through; accounts are as they were");
-                status.trouble = Some(error.to_string());
-                Some(Verdict::degraded(error.to_string(), error.next_step()))
+            status.last_done = Some(asked.done.clone());
+        }
+        let error = match result {
+            Ok(turned) => turned.trouble.as_ref(),
+            Err(error) => Some(error),
+        };
+        status.trouble = error.map(ToString::to_string);
+        let verdict = match error {
+            // To be cut off is what this is built for: the state of the link says it, not this.
+            Some(RoundError::Graph(Failure::Held(_) | Failure::Throttled { .. })) => return,
+            Some(error) => {
+                warn!(%error, "the directory sync did not go through; nobody lost anything by it");
+                Verdict::degraded(error.to_string(), error.next_step())
             }
-            Ok(asked) => {
+            None => {
                 metrics.directory_rounds_total.inc(());
-                metrics.directory_disabled_total.add((), asked.done.disabled);
-                if asked.done != Done::default() {
-                    info!(done = ?asked.done, "the directory changed accounts");
-                }
-                status.trouble = None;
                 status.last_round = Some(self.options.clock.now());
-                status.last_done = Some(asked.done.clone());
-                Some(Self::verdict(&status))
+                Self::verdict(&status)
             }
         };
-        if let Some(verdict) = verdict {
-            self.options.health.report(CHECK, verdict);
-        }
+        self.options.health.report(CHECK, verdict);
     }
 
     fn verdict(status: &SyncStatus) -> Verdict {

@@ -66,7 +66,11 @@ impl Core {
     }
 
     fn settle(&mut self, book: &mut Book, now: i64, accept: bool) -> Plan {
-        let (plan, batches) = book.settle(UnixMillis(now), accept);
+        self.settle_knowing(book, now, Known::All, accept)
+    }
+
+    fn settle_knowing(&mut self, book: &mut Book, now: i64, known: Known, accept: bool) -> Plan {
+        let (plan, batches) = book.settle(UnixMillis(now), known, accept);
         for batch in batches {
             self.commit(batch);
         }
@@ -527,6 +531,28 @@ fn other_groups_are_another_question_and_the_old_link_is_no_answer_to_it() {
     let round = book.begin(What::Groups, UnixMillis(1), false);
     assert!(round.is_whole());
     assert!(book.plan(UnixMillis(1)).is_empty() && !book.is_complete(), "nobody loses anything meanwhile");
+}
+
+/// Whoever's sign-in was blocked kept the account as long as some group was not to be read.
+#[test]
+fn a_blocked_sign_in_waits_for_no_group() {
+    let rules = DirectorySettings { gone_grace_hours: 1, ..settings(1) };
+    let (mut core, mut book) = steady(&rules, 20);
+    let all: Vec<u32> = (0..20).collect();
+    whole(&mut core, &mut book, HOUR, &all, &all[1..]);
+    assert_eq!(core.settle(&mut book, HOUR, false).waiting.len(), 1);
+    let blocked = |n: u32| json!({ "id": person(n).to_string(), "accountEnabled": false });
+    changed(&mut core, &mut book, 3 * HOUR, vec![blocked(7)]);
+    let plan = core.settle_knowing(&mut book, 3 * HOUR, Known::PeopleAlone, false);
+    assert_eq!(plan.disable.iter().map(|p| p.why).collect::<Vec<_>>(), [Some(Why::Disabled)]);
+    assert!(core.active().contains(&person(0)), "who is in a group again may only not have been read");
+    // Another group is followed: until it is read, nothing else is known.
+    let mut book = core.book(&DirectorySettings { gone_grace_hours: 1, ..settings(2) });
+    changed(&mut core, &mut book, 4 * HOUR, vec![blocked(8), live(99)]);
+    assert!(!book.is_complete());
+    let plan = core.settle(&mut book, 4 * HOUR, false);
+    assert_eq!((plan.disable.len(), plan.create.len(), plan.change.len()), (1, 0, 0));
+    assert!(core.active().contains(&person(0)) && !core.active().contains(&person(8)));
 }
 
 #[test]
