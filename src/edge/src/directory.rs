@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use microsoft::Graph;
-use microsoft::directory::{Batch, DirectorySync, Done, Place, Rules, Sink, SinkError, SyncHandle, SyncOptions};
+use microsoft::directory::{
+    Batch, DirectorySync, Done, Place, Rules, Sink, SinkError, Stored, SyncHandle, SyncOptions, Wanted,
+};
 use mission::error::AppError;
 use mission::{Core, DirectoryBatch, DirectoryPerson, DirectoryPlace};
 use model::Guid;
@@ -22,8 +24,23 @@ pub(crate) fn open(graph: Graph, rules: Rules, core: Core, environment: &Environ
 pub(crate) struct Accounts(pub(crate) Core);
 
 impl Sink for Accounts {
-    fn load(&self) -> Result<Vec<(String, Vec<u8>)>, SinkError> {
-        self.0.directory_kept().map_err(|e| SinkError(e.to_string()))
+    fn load(&self, tenant: Guid) -> Result<Stored, SinkError> {
+        let failed = |e: mission::StoreError| SinkError(e.to_string());
+        let records = self.0.directory_kept().map_err(failed)?;
+        let accounts = self.0.directory_accounts(tenant).map_err(failed)?.into_iter().map(|person| {
+            let wanted = Wanted {
+                alias: person.alias,
+                email: person.email,
+                first_name: person.first_name,
+                last_name: person.last_name,
+                position: person.position,
+                locale: person.locale,
+                active: person.active,
+                places: person.places.into_iter().map(ours).collect(),
+            };
+            (person.key.object, wanted)
+        });
+        Ok(Stored { records, accounts: accounts.collect() })
     }
 
     fn absent(&self, places: &BTreeSet<Place>) -> Result<BTreeSet<Place>, SinkError> {

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{EntraKey, Id};
+use model::{EntraKey, Guid, Id};
 use rusqlite::{Connection, Row, params};
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -23,7 +23,7 @@ use crate::channels::{join_among_many, leave, member};
 use crate::core::{Core, StoreError, Tx};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
-use crate::rows::{UserRow, all, channel, exists, get, id, opt_id, run, team_row};
+use crate::rows::{UserRow, all, channel, exists, get, id, opt_id, run, team_row, user_row};
 use crate::teams::{enter_team, exit_team, member_of_team};
 use crate::users::{
     EMAIL_MAX_BYTES, NAME_MAX_RUNES, POSITION_MAX_RUNES, check_username, new_row, plausible_email, user_row_by_entra,
@@ -151,6 +151,38 @@ impl Core {
         })
     }
 
+    /// The accounts of a tenant that the sync looked after, as it left them. Who was deactivated by hand counts as active: the sync
+    /// has not ended that account.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn directory_accounts(&self, tenant: Guid) -> Result<Vec<DirectoryPerson>, StoreError> {
+        self.read(|db| {
+            let found = all(db, LEDGER, [format!("entra:{tenant}:%")], |r| {
+                let (row, alias, disabled): (_, String, bool) = (user_row(r)?, r.get("alias")?, r.get("disabled")?);
+                Ok((row, alias, disabled))
+            })?;
+            let mut people = BTreeMap::new();
+            for (row, alias, disabled) in found {
+                let Some(key) = row.entra else { continue };
+                let names = |r: &Row<'_>| Ok((r.get("team")?, r.get("channel")?));
+                let places = all(db, LEDGER_PLACES, [row.user.id.as_str()], names)?;
+                people.entry(key).or_insert_with(|| DirectoryPerson {
+                    key,
+                    alias,
+                    email: row.user.email,
+                    first_name: row.user.first_name,
+                    last_name: row.user.last_name,
+                    position: row.user.position,
+                    locale: row.user.locale,
+                    active: !disabled,
+                    places: places.into_iter().filter_map(|(team, channel)| place(team, channel)).collect(),
+                });
+            }
+            Ok(people.into_values().collect())
+        })
+    }
+
     /// Everything that the directory sync keeps, by name.
     ///
     /// # Errors
@@ -162,6 +194,17 @@ impl Core {
         })
     }
 }
+
+/// Everybody of one tenant whose account the sync looked after, in the order in which [`Core::user_by_entra`] chooses.
+const LEDGER: &str = "
+    SELECT u.*, p.alias, p.disabled FROM directory_people p JOIN users u ON u.id = p.user_id
+    WHERE u.entra LIKE ?1 ORDER BY u.delete_at > 0, u.create_at, u.id";
+
+/// Where the sync made somebody a member, or found them to be one; by present names where it was not noted for what.
+const LEDGER_PLACES: &str = "
+    SELECT iif(m.team <> '', m.team, t.name) AS team, iif(m.team <> '', m.channel, coalesce(c.name, '')) AS channel
+    FROM directory_members m JOIN teams t ON t.id = m.team_id LEFT JOIN channels c ON c.id = m.channel_id
+    WHERE m.user_id = ?1";
 
 /// A place as it is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,13 +222,16 @@ struct Known {
 }
 
 fn known(r: &Row<'_>) -> rusqlite::Result<Known> {
-    let (team, channel): (String, String) = (r.get("team")?, r.get("channel")?);
-    let made_for = match (team.is_empty(), channel.is_empty()) {
+    Ok(Known { added: r.get("added")?, made_for: place(r.get("team")?, r.get("channel")?) })
+}
+
+/// `None` where nothing was noted.
+fn place(team: String, channel: String) -> Option<DirectoryPlace> {
+    match (team.is_empty(), channel.is_empty()) {
         (true, _) => None,
         (false, true) => Some(DirectoryPlace::Team(team)),
         (false, false) => Some(DirectoryPlace::Channel { team, channel }),
-    };
-    Ok(Known { added: r.get("added")?, made_for })
+    }
 }
 
 fn note_place(tx: &Tx<'_>, user: Id, ground: Ground, place: &DirectoryPlace) -> rusqlite::Result<()> {
@@ -681,6 +727,28 @@ mod tests {
         ann.places.clear();
         apply(&node, std::slice::from_ref(&ann));
         assert!(!is_in(ops) && !is_in(other));
+    }
+
+    #[test]
+    fn the_accounts_that_the_sync_made_are_told_as_it_left_them() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        node.team(&alice, "mission");
+        let mut people = [person(1, "anna"), person(2, "ben"), person(3, "cleo")];
+        people[0].places = [team("mission"), in_channel("mission", "off-topic")].into();
+        apply(&node, &people);
+        people[1].active = false;
+        apply(&node, &people[1..2]);
+        // By hand, which is nothing that the sync did.
+        node.core.set_user_active(&alice, account(&node, &people[2]).id, false).unwrap();
+        assert_eq!(node.core.directory_accounts(TENANT).unwrap(), people);
+        let unnoted = "UPDATE directory_members SET team = '', channel = ''";
+        node.core.write(|tx| run(&tx.db, unnoted, [])).unwrap();
+        assert_eq!(node.core.directory_accounts(TENANT).unwrap(), people, "of an older version: by present names");
+        assert_eq!(node.core.directory_accounts(Guid([8; 16])).unwrap(), []);
+        // Whoever came from another node is that node's to look after.
+        node.core.write(|tx| run(&tx.db, "DELETE FROM directory_people", [])).unwrap();
+        assert_eq!(node.core.directory_accounts(TENANT).unwrap(), []);
     }
 
     #[test]

@@ -131,9 +131,18 @@ struct Links {
     groups: Option<DeltaLink>,
 }
 
+/// What the store has of the book.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    /// What batches kept.
+    pub records: Vec<(String, Vec<u8>)>,
+    /// The accounts that the sync made or took over, by object id, with the places that it sent them to.
+    pub accounts: Vec<(Guid, Wanted)>,
+}
+
 /// A record of the book that does not read. The next round reads everything again.
 #[derive(Debug, thiserror::Error)]
-#[error("the record `{key}` of the directory does not read: {problem}; accounts are as they were")]
+#[error("the record `{key}` of the directory does not read: {problem}; everything is read again, accounts are as they were")]
 pub struct BadRecord {
     key: String,
     problem: String,
@@ -214,15 +223,11 @@ pub struct Book {
 }
 
 impl Book {
-    /// The book from its records.
+    /// The book from its records, and those that do not read.
     ///
-    /// # Errors
-    /// When one does not read.
-    pub fn load(
-        rules: Rules,
-        tenant: Guid,
-        records: impl IntoIterator<Item = (String, Vec<u8>)>,
-    ) -> Result<Self, BadRecord> {
+    /// What these would have said is read from Entra again; which accounts there are, and where they were sent, the store says. So a
+    /// record that is lost never makes anybody's account one that nobody ends.
+    pub fn load(rules: Rules, tenant: Guid, stored: Stored) -> (Self, Vec<BadRecord>) {
         let mut book = Self {
             rules,
             tenant,
@@ -232,10 +237,25 @@ impl Book {
             held: Held::default(),
             absent: BTreeSet::new(),
         };
-        for (key, value) in records {
-            book.record(&key, &value).map_err(|problem| BadRecord { key, problem })?;
+        let mut bad = Vec::new();
+        for (key, value) in stored.records {
+            if let Err(problem) = book.record(&key, &value) {
+                bad.push(BadRecord { key, problem });
+            }
         }
-        Ok(book)
+        for (id, wanted) in stored.accounts {
+            match book.accounts.get_mut(&id) {
+                Some(account) => account.applied.places.retain(|place| wanted.places.contains(place)),
+                None => {
+                    book.accounts.insert(id, Account { applied: wanted, ends: None });
+                }
+            }
+        }
+        let is_unknown = |id: &Guid| !book.known.people.contains_key(id);
+        if !bad.is_empty() || book.accounts.keys().any(is_unknown) {
+            book.links = Links::default();
+        }
+        (book, bad)
     }
 
     fn record(&mut self, key: &str, value: &[u8]) -> Result<(), String> {
@@ -323,11 +343,10 @@ impl Book {
             What::People => {
                 let mut people = round.found.people;
                 if is_whole {
-                    for (id, person) in &self.known.people {
-                        if !people.contains_key(id) && self.accounts.contains_key(id) {
-                            let gone = Some(person.gone.unwrap_or(Gone::Absent));
-                            people.insert(*id, Person { gone, ..person.clone() });
-                        }
+                    let absent: Vec<Guid> = self.accounts.keys().filter(|id| !people.contains_key(id)).copied().collect();
+                    for id in absent {
+                        let person = self.known.people.get(&id).cloned().unwrap_or_default();
+                        people.insert(id, Person { gone: Some(person.gone.unwrap_or(Gone::Absent)), ..person });
                     }
                 }
                 let forgotten: Vec<Guid> =

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::book::{BadRecord, Batch, Book, Known, PersonView, Place, Plan, Sizes};
+use super::book::{Batch, Book, Known, PersonView, Place, Plan, Sizes, Stored};
 use super::item::PageError;
 use super::round::{First, Round, What};
 use super::rules::Rules;
@@ -29,11 +29,11 @@ const ASKS_MAX: usize = 4;
 
 /// Where accounts and memberships are kept. Calls block on disk.
 pub trait Sink: Send + Sync + 'static {
-    /// Every record of the book.
+    /// Every record of the book, and the accounts of the tenant.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn load(&self) -> Result<Vec<(String, Vec<u8>)>, SinkError>;
+    fn load(&self, tenant: Guid) -> Result<Stored, SinkError>;
 
     /// Which of these places are not here.
     ///
@@ -146,8 +146,6 @@ enum RoundError {
     Page(#[from] PageError),
     #[error("the core did not take the changes: {0}; nothing of the batch was changed")]
     Sink(#[from] SinkError),
-    #[error(transparent)]
-    Record(#[from] BadRecord),
 }
 
 impl RoundError {
@@ -156,7 +154,6 @@ impl RoundError {
             Self::Graph(failure) => failure.next_step(),
             Self::Page(_) => "nothing: the next round asks again; report it if it stays",
             Self::Sink(_) => "check disk space and disk health; it is tried again",
-            Self::Record(_) => "run `holdfast directory sync --whole`",
         }
     }
 }
@@ -292,16 +289,15 @@ impl DirectorySync {
         outcome
     }
 
-    async fn steps(&self, mut whole: bool, accept: bool) -> Result<Turned, RoundError> {
+    async fn steps(&self, whole: bool, accept: bool) -> Result<Turned, RoundError> {
         let loaded = lock(&self.shared.book).is_some();
         if !loaded {
-            let records = self.sink(|sink| sink.load()).await?;
             let (rules, tenant) = (self.options.rules.clone(), self.options.tenant);
-            let book = Book::load(rules.clone(), tenant, records).or_else(|bad| {
-                warn!(error = %bad, "the directory is read anew");
-                whole = true;
-                Book::load(rules, tenant, [])
-            })?;
+            let stored = self.sink(move |sink| sink.load(tenant)).await?;
+            let (book, bad) = Book::load(rules, tenant, stored);
+            if let Some(error) = bad.first() {
+                warn!(%error, records = bad.len(), "records of the directory do not read");
+            }
             *lock(&self.shared.book) = Some(book);
         }
         // The operator decides on what was shown, not on what the next round finds.
