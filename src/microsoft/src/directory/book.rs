@@ -59,6 +59,8 @@ pub struct Batch {
 pub enum Why {
     /// Sign-in is blocked in Entra.
     Disabled,
+    /// Whether sign-in is allowed was never told: nobody gets an account by that, and nobody loses one.
+    Untold,
     /// Not in the directory.
     Gone(Gone),
     /// In no group that is followed.
@@ -343,6 +345,10 @@ impl Book {
             What::People => {
                 let mut people = round.found.people;
                 if is_whole {
+                    // Unsaid is not blocked: with a permission missing Graph leaves it out.
+                    for (id, person) in people.iter_mut().filter(|(_, person)| person.enabled.is_none()) {
+                        person.enabled = self.known.people.get(id).and_then(|known| known.enabled);
+                    }
                     let absent: Vec<Guid> = self.accounts.keys().filter(|id| !people.contains_key(id)).copied().collect();
                     for id in absent {
                         let person = self.known.people.get(&id).cloned().unwrap_or_default();
@@ -459,7 +465,8 @@ impl Book {
                 work.undecided.insert(*id);
                 continue;
             }
-            match why_not(&self.rules, person, in_groups) {
+            let account = self.accounts.get(id).map(|account| account.applied.active);
+            match why_not(&self.rules, person, in_groups, account) {
                 None => {
                     let account = self.accounts.get_mut(id);
                     let mut places = places_of(&self.rules, in_groups);
@@ -587,6 +594,7 @@ impl Book {
         let name = |id: &Guid| {
             self.known.groups.get(id).and_then(|group| group.name.clone()).unwrap_or_else(|| id.to_string())
         };
+        let account = self.accounts.get(&id).map(|account| account.applied.active);
         PersonView {
             key: EntraKey { tenant: self.tenant, object: id }.to_string(),
             user_principal_name: person.user_principal_name.clone().unwrap_or_default(),
@@ -594,8 +602,8 @@ impl Book {
             enabled: person.enabled == Some(true),
             groups: groups.into_iter().flatten().map(name).collect(),
             places: places_of(&self.rules, groups).into_iter().collect(),
-            account: self.accounts.get(&id).map(|account| account.applied.active),
-            why_not: why_not(&self.rules, person, groups),
+            account,
+            why_not: why_not(&self.rules, person, groups, account),
         }
     }
 }
@@ -648,12 +656,17 @@ impl Work {
     }
 }
 
-fn why_not(rules: &Rules, person: &Person, groups: Option<&BTreeSet<Guid>>) -> Option<Why> {
+/// `account`: can the person sign in here?
+fn why_not(rules: &Rules, person: &Person, groups: Option<&BTreeSet<Guid>>, account: Option<bool>) -> Option<Why> {
+    // Who is deleted after that is blocked all the same, and has no grace.
+    if person.enabled == Some(false) {
+        return Some(Why::Disabled);
+    }
     if let Some(gone) = person.gone {
         return Some(Why::Gone(gone));
     }
-    if person.enabled != Some(true) {
-        return Some(Why::Disabled);
+    if person.enabled.is_none() && account != Some(true) {
+        return Some(Why::Untold);
     }
     if !rules.guests && person.kind.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("guest")) {
         return Some(Why::Guest);

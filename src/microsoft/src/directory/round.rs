@@ -35,7 +35,7 @@ pub enum What {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Person {
-    /// `None` was never told: such a person gets no account.
+    /// May the person sign in? `None` was never told.
     pub(crate) enabled: Option<bool>,
     pub(crate) user_principal_name: Option<String>,
     pub(crate) mail_nickname: Option<String>,
@@ -216,8 +216,8 @@ impl Round {
         set(&mut person.language, "preferredLanguage")?;
         set(&mut person.kind, "userType")?;
         match item.flag("accountEnabled")? {
-            Told::Unchanged => {}
-            Told::Cleared => person.enabled = None,
+            // Nobody clears it; `null` is what a missing permission leaves of it.
+            Told::Unchanged | Told::Cleared => {}
             Told::Is(is) => person.enabled = Some(is),
         }
         person.gone = item.removed.map(|removed| match removed {

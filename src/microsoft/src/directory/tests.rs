@@ -428,6 +428,34 @@ fn a_blocked_sign_in_ends_the_account_at_once_and_a_lost_one_in_time() {
     assert_eq!(core.active(), [person(1), person(2)].into());
 }
 
+/// A list without `accountEnabled`, which is what a missing permission gives, counted as everybody's sign-in being blocked, without
+/// any grace. And who was blocked and then deleted had the grace of the deleted, or the account for ever with `gone = "keep"`.
+#[test]
+fn what_was_never_said_blocks_nobody_and_what_was_said_is_not_forgotten_with_the_person() {
+    let settings = DirectorySettings { gone_grace_hours: 24, gone: GoneRule::Keep, ..settings(1) };
+    let (mut core, mut book) = steady(&settings, 4);
+    let id = |n: u32| person(n).to_string();
+    let unsaid = |n: u32| json!({ "id": id(n), "accountEnabled": null });
+    changed(&mut core, &mut book, HOUR, vec![unsaid(0), json!({ "id": id(3), "accountEnabled": false })]);
+    assert_eq!(core.settle(&mut book, HOUR, false).disable.len(), 1);
+    let mut round = book.begin(What::People, UnixMillis(2 * HOUR), true);
+    let named = |n: u32| json!({ "id": id(n), "userPrincipalName": format!("p{n}"), "userType": "Member" });
+    round.take(&last((0..4).map(named).collect())).unwrap();
+    core.commit(book.take_over(round));
+    let mut book = core.book(&settings);
+    let plan = core.settle(&mut book, 2 * HOUR, false);
+    assert!(plan.is_empty(), "{plan:?}");
+    assert_eq!(core.active(), [person(0), person(1), person(2)].into(), "nor does it let anybody in again");
+    // Blocked, then deleted, before anybody looked.
+    let deleted = json!({ "id": id(1), "@removed": { "reason": "changed" } });
+    changed(&mut core, &mut book, 3 * HOUR, vec![json!({ "id": id(1), "accountEnabled": false }), deleted]);
+    let plan = core.settle(&mut book, 3 * HOUR, false);
+    assert_eq!(plan.disable.iter().map(|p| p.why).collect::<Vec<_>>(), [Some(Why::Disabled)]);
+    // Who is new and of whom it was never said gets no account.
+    changed(&mut core, &mut book, 4 * HOUR, vec![named(9)]);
+    assert_eq!(book.find("p9")[0].why_not, Some(Why::Untold));
+}
+
 #[test]
 fn too_many_at_once_wait_for_an_operator_and_hold_up_nobody_else() {
     let settings = DirectorySettings { most_at_once_percent: 10, most_at_once_least: 5, ..settings(1) };

@@ -211,6 +211,7 @@ fn why_text(why: Why) -> &'static str {
     use microsoft::directory::Gone;
     match why {
         Why::Disabled => "sign-in is blocked",
+        Why::Untold => "Entra did not say whether sign-in is allowed",
         Why::Gone(Gone::SoftDeleted) => "deleted, can be restored for 30 days",
         Why::Gone(Gone::Deleted) => "deleted for good",
         Why::Gone(Gone::Absent) => "not in the directory any longer",
