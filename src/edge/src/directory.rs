@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use microsoft::Graph;
 use microsoft::directory::{
-    Batch, DirectorySync, Done, Place, Rules, Sink, SinkError, Stored, SyncHandle, SyncOptions, Wanted,
+    Batch, Closed, DirectorySync, Done, Place, Rules, Sink, SinkError, Stored, SyncHandle, SyncOptions, Wanted,
 };
 use mission::error::AppError;
 use mission::{Core, DirectoryBatch, DirectoryPerson, DirectoryPlace};
@@ -36,16 +36,17 @@ impl Sink for Accounts {
                 position: person.position,
                 locale: person.locale,
                 active: person.active,
-                places: person.places.into_iter().map(ours).collect(),
+                places: all_ours(person.places),
             };
             (person.key.object, wanted)
         });
         Ok(Stored { records, accounts: accounts.collect() })
     }
 
-    fn absent(&self, places: &BTreeSet<Place>) -> Result<BTreeSet<Place>, SinkError> {
+    fn closed(&self, places: &BTreeSet<Place>) -> Result<Closed, SinkError> {
         let places = places.iter().map(theirs).collect();
-        Ok(self.0.directory_absent(&places).map_err(failed)?.into_iter().map(ours).collect())
+        let closed = self.0.directory_closed(&places).map_err(failed)?;
+        Ok(Closed { absent: all_ours(closed.absent), full: all_ours(closed.full) })
     }
 
     fn commit(&self, batch: &Batch) -> Result<Done, SinkError> {
@@ -69,7 +70,8 @@ impl Sink for Accounts {
             restored: done.restored,
             joined: done.joined,
             left: done.left,
-            full: done.missing.into_iter().map(ours).collect(),
+            full: all_ours(done.full),
+            unserved: done.unserved.into_iter().map(|(key, places)| (key.object, all_ours(places))).collect(),
         })
     }
 }
@@ -87,6 +89,10 @@ fn theirs(place: &Place) -> DirectoryPlace {
         None => DirectoryPlace::Team(team),
         Some(channel) => DirectoryPlace::Channel { team, channel },
     }
+}
+
+fn all_ours(places: BTreeSet<DirectoryPlace>) -> BTreeSet<Place> {
+    places.into_iter().map(ours).collect()
 }
 
 fn ours(place: DirectoryPlace) -> Place {

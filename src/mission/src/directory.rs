@@ -24,7 +24,7 @@ use crate::core::{Core, StoreError, Tx};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
 use crate::rows::{UserRow, all, channel, exists, get, id, opt_id, run, team_row, user_row};
-use crate::teams::{enter_team, exit_team, member_of_team};
+use crate::teams::{enter_team, exit_team, member_of_team, team_is_full};
 use crate::users::{
     EMAIL_MAX_BYTES, NAME_MAX_RUNES, POSITION_MAX_RUNES, check_username, new_row, plausible_email, user_row_by_entra,
 };
@@ -105,8 +105,19 @@ pub struct DirectoryDone {
     pub joined: u64,
     /// Memberships that ended.
     pub left: u64,
-    /// Places that are not here, or that take nobody more.
-    pub missing: BTreeSet<DirectoryPlace>,
+    /// Where people were not brought who belong there, because the place is not here or full, or they left its team by hand.
+    pub unserved: BTreeMap<EntraKey, BTreeSet<DirectoryPlace>>,
+    /// Places that take nobody more.
+    pub full: BTreeSet<DirectoryPlace>,
+}
+
+/// Places where nobody can be brought at present.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DirectoryClosed {
+    /// They are not here, or archived.
+    pub absent: BTreeSet<DirectoryPlace>,
+    /// Teams that take nobody more.
+    pub full: BTreeSet<DirectoryPlace>,
 }
 
 impl Core {
@@ -135,19 +146,23 @@ impl Core {
         })
     }
 
-    /// Which of these places are not here, or are archived.
+    /// Which of these places take nobody at present.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn directory_absent(&self, places: &BTreeSet<DirectoryPlace>) -> AppResult<BTreeSet<DirectoryPlace>> {
+    pub fn directory_closed(&self, places: &BTreeSet<DirectoryPlace>) -> AppResult<DirectoryClosed> {
         self.read(|db| {
-            let mut absent = BTreeSet::new();
+            let mut closed = DirectoryClosed::default();
             for place in places {
-                if ground(db, place)?.is_none() {
-                    absent.insert(place.clone());
+                match ground(db, place)? {
+                    None => _ = closed.absent.insert(place.clone()),
+                    Some(Ground { team, channel: None }) if team_is_full(db, self.settings(), team)? => {
+                        closed.full.insert(place.clone());
+                    }
+                    Some(_) => {}
                 }
             }
-            Ok(absent)
+            Ok(closed)
         })
     }
 
@@ -252,7 +267,7 @@ impl Round {
     fn person(&mut self, tx: &mut Tx<'_>, person: &DirectoryPerson) -> AppResult<()> {
         let Some(user) = self.account(tx, person)? else { return Ok(()) };
         // Where the person shall be, and by which names it was found.
-        let mut wanted = BTreeMap::new();
+        let (mut wanted, mut missing) = (BTreeMap::new(), BTreeSet::new());
         for place in &person.places {
             match self.ground(&tx.db, place)? {
                 Some(ground) => {
@@ -260,11 +275,10 @@ impl Round {
                     wanted.insert(ground, place.clone());
                 }
                 None => {
-                    self.done.missing.insert(place.clone());
+                    missing.insert(place.clone());
                 }
             }
         }
-        let all_found = person.places.iter().all(|place| self.found.get(place).is_some_and(Option::is_some));
         let known: BTreeMap<Ground, Known> = all(
             &tx.db,
             "SELECT team_id, channel_id, added, team, channel FROM directory_members WHERE user_id = ?1",
@@ -281,7 +295,7 @@ impl Round {
                 // Archived, or called otherwise: that takes nobody out, only to be in its group no longer does.
                 (None, Some(place)) if person.places.iter().any(|p| p == place || p.team() == *place) => {}
                 // Made before places were noted: it may be one of those that are not found.
-                (None, None) if !all_found => {}
+                (None, None) if !missing.is_empty() => {}
                 (None, _) => {
                     if known.added {
                         self.end(tx, user, *ground)?;
@@ -291,8 +305,16 @@ impl Round {
                 }
             }
         }
+        // Who is where it was before is where they belong.
+        missing.retain(|place| !known.values().any(|known| known.made_for.as_ref() == Some(place)));
+        let mut unserved = missing;
         for (ground, place) in wanted.into_iter().filter(|(ground, _)| !known.contains_key(ground)) {
-            self.begin(tx, user, ground, &place)?;
+            if !self.begin(tx, user, ground, &place)? {
+                unserved.insert(place);
+            }
+        }
+        if !unserved.is_empty() {
+            self.done.unserved.insert(person.key, unserved);
         }
         Ok(())
     }
@@ -375,29 +397,24 @@ impl Round {
         Ok(found)
     }
 
-    fn begin(&mut self, tx: &mut Tx<'_>, user: Id, ground: Ground, place: &DirectoryPlace) -> AppResult<()> {
+    /// `false` where nobody can be brought now.
+    fn begin(&mut self, tx: &mut Tx<'_>, user: Id, ground: Ground, place: &DirectoryPlace) -> AppResult<bool> {
         let is_member = match ground.channel {
             None => member_of_team(&tx.db, ground.team, user)?.is_some(),
             Some(channel) => member(&tx.db, channel, user)?.is_some(),
         };
         if !is_member {
             match ground.channel {
-                None => match enter_team(tx, ground.team, user, false, join_among_many) {
-                    Ok(_) => {}
-                    // The team is full, which was found before anything was written.
-                    Err(e) if e.status_code == 400 => {
-                        self.done.missing.insert(place.clone());
-                        return Ok(());
-                    }
-                    Err(e) => return Err(e),
-                },
+                None if team_is_full(&tx.db, &tx.core.settings, ground.team)? => {
+                    self.done.full.insert(place.clone());
+                    return Ok(false);
+                }
+                None => _ = enter_team(tx, ground.team, user, false, join_among_many)?,
+                Some(_) if member_of_team(&tx.db, ground.team, user)?.is_none() => return Ok(false),
                 Some(channel_id) => {
-                    if member_of_team(&tx.db, ground.team, user)?.is_none() {
-                        return Ok(());
-                    }
                     let Some(c) = get(&tx.db, "SELECT * FROM channels WHERE id = ?1", [channel_id.as_str()], channel)?
                     else {
-                        return Ok(());
+                        return Ok(false);
                     };
                     join_among_many(tx, &c, user, false)?;
                 }
@@ -406,7 +423,8 @@ impl Round {
         }
         let sql = "INSERT INTO directory_members (user_id, team_id, channel_id, added) VALUES (?1, ?2, ?3, ?4)";
         run(&tx.db, sql, params![user.as_str(), ground.team.as_str(), channel_text(ground), !is_member])?;
-        Ok(note_place(tx, user, ground, place)?)
+        note_place(tx, user, ground, place)?;
+        Ok(true)
     }
 
     fn end(&mut self, tx: &mut Tx<'_>, user: Id, ground: Ground) -> AppResult<()> {
@@ -519,6 +537,7 @@ fn base_of(alias: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::CoreSettings;
     use crate::error::AppResult;
     use crate::testkit::{Node, PASSWORD};
     use crate::types::{ChannelPatch, ClientInfo, Login, NewChannel, Session, User, UserPatch};
@@ -653,14 +672,15 @@ mod tests {
         let posts_before = node.core.stats().unwrap().posts;
         let done = apply(&node, &[here(&ann), here(&ben)]);
         assert_eq!((done.joined, done.left), (1, 0), "off-topic comes with the team");
-        assert_eq!(done.missing, [in_channel("mission", "nowhere")].into());
+        let nowhere: BTreeSet<_> = [in_channel("mission", "nowhere")].into();
+        assert_eq!(done.unserved, [(ann.key, nowhere.clone()), (ben.key, nowhere)].into());
         assert_eq!(node.core.stats().unwrap().posts, posts_before, "nobody reads thousands of words about joining");
         let ids = |p| account(&node, p).id;
         let members = || node.core.channel_member_ids(square.id).unwrap();
         assert!(members().contains(&ids(&ann)) && members().contains(&ids(&ben)));
         assert_eq!(
             apply(&node, &[here(&ann), here(&ben)]),
-            DirectoryDone { missing: done.missing, ..Default::default() }
+            DirectoryDone { unserved: done.unserved, ..Default::default() }
         );
         let done = apply(&node, &[ann.clone(), ben.clone()]);
         assert_eq!((done.joined, done.left), (0, 1));
@@ -706,17 +726,17 @@ mod tests {
             let done = apply(&node, std::slice::from_ref(&ann));
             assert_eq!((done.changed, done.left), (1, 0), "{title}");
             assert!(is_in(ops) && is_in(own), "{title}");
-            done.missing
+            done.unserved.into_values().next().unwrap_or_default()
         };
         renamed(ops, "elsewhere");
-        assert_eq!(promoted("sergeant"), [in_channel("mission", "ops")].into());
+        assert!(promoted("sergeant").is_empty(), "she is there");
         let other = private("ops");
         assert!(promoted("lieutenant").is_empty());
         assert!(is_in(other), "the name leads to another one now");
         node.core.archive_channel(&alice, ops).unwrap();
         promoted("captain");
         node.core.archive_team(&alice, mission.id).unwrap();
-        assert_eq!(promoted("major"), [team("mission"), in_channel("mission", "ops")].into());
+        assert!(promoted("major").is_empty());
         node.core.restore_team(&alice, mission.id).unwrap();
         // Of an older version, which did not note for what it was.
         node.core.write(|tx| run(&tx.db, "UPDATE directory_members SET team = '', channel = ''", [])).unwrap();
@@ -727,6 +747,29 @@ mod tests {
         ann.places.clear();
         apply(&node, std::slice::from_ref(&ann));
         assert!(!is_in(ops) && !is_in(other));
+    }
+
+    /// Who met a full team was told as brought there, so that nobody tried again when there was room.
+    #[test]
+    fn who_finds_a_team_full_is_told_and_comes_when_there_is_room() {
+        let node = Node::with(1, CoreSettings { max_team_members: 2, ..CoreSettings::default() });
+        let alice = node.user("alice");
+        let (mission, _) = node.team(&alice, "mission");
+        let there: BTreeSet<_> = [team("mission"), in_channel("mission", "off-topic")].into();
+        let at = |n, name| DirectoryPerson { places: there.clone(), ..person(n, name) };
+        let (ann, ben) = (at(1, "anna"), at(2, "ben"));
+        assert!(node.core.directory_closed(&there).unwrap().full.is_empty());
+        let done = apply(&node, &[ann.clone(), ben.clone()]);
+        assert_eq!((done.created, done.joined), (2, 1));
+        assert_eq!(done.unserved, [(ben.key, there.clone())].into(), "nor is he in a channel of it");
+        assert_eq!(done.full, [team("mission")].into());
+        let closed = node.core.directory_closed(&[team("mission"), team("other")].into()).unwrap();
+        assert_eq!(closed, DirectoryClosed { absent: [team("other")].into(), full: [team("mission")].into() });
+        assert!(node.core.directory_accounts(TENANT).unwrap()[1].places.is_empty());
+        node.core.remove_team_member(&alice, mission.id, account(&node, &ann).id).unwrap();
+        let done = apply(&node, std::slice::from_ref(&ben));
+        assert_eq!((done.joined, done.unserved.len()), (1, 0));
+        assert_eq!(node.core.directory_accounts(TENANT).unwrap()[1].places, there);
     }
 
     #[test]

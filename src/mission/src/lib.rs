@@ -84,7 +84,7 @@ pub use crate::accounts::UserCount;
 pub use crate::core::{Core, CoreOptions, CoreSettings, OpenError, StoreError};
 pub use crate::delivery::Undelivered;
 pub use crate::space::ClassOfPost;
-pub use directory::{DirectoryBatch, DirectoryDone, DirectoryPerson, DirectoryPlace};
+pub use directory::{DirectoryBatch, DirectoryClosed, DirectoryDone, DirectoryPerson, DirectoryPlace};
 pub use enrolment::Enrolment;
 pub use export::Snapshot;
 pub use files::{FileAvailability, StagedFile, StagedWriter, TooLarge, Upload};

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 
 use crate::access::{may_in_team, require, require_in_team, require_self};
 use crate::channels::{join, leave};
-use crate::core::{Core, Tx, random_id, version_of};
+use crate::core::{Core, CoreSettings, Tx, random_id, version_of};
 use crate::error::{AppError, AppResult};
 use crate::events::Broadcast;
 use crate::rows::{TeamRow, all, channel, count, exists, first_id, get, id_array, run, team, team_member, team_row};
@@ -582,8 +582,7 @@ pub(crate) fn enter_team(
     admin: bool,
     join: fn(&mut Tx<'_>, &Channel, Id, bool) -> AppResult<()>,
 ) -> AppResult<Vec<Channel>> {
-    let sql = "SELECT count(*) FROM team_members WHERE team_id = ?1 AND delete_at = 0";
-    if count(&tx.db, sql, [team.as_str()])? >= i64::from(tx.core.settings.max_team_members) {
+    if team_is_full(&tx.db, &tx.core.settings, team)? {
         return Err(AppError::bad(
             "JoinUserToTeam",
             "app.team.join_user_to_team.max_accounts.app_error",
@@ -598,6 +597,12 @@ pub(crate) fn enter_team(
     }
     tx.tell(Broadcast::to_user("added_to_team", user).with("team_id", team.as_str()).with("user_id", user.as_str()));
     Ok(standard)
+}
+
+/// Does the team take nobody more?
+pub(crate) fn team_is_full(db: &Connection, settings: &CoreSettings, team: Id) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) FROM team_members WHERE team_id = ?1 AND delete_at = 0";
+    Ok(count(db, sql, [team.as_str()])? >= i64::from(settings.max_team_members))
 }
 
 /// Ends the membership of `user` in the team and in all of its channels, by `remover`; `post` writes of it where that is usual.

@@ -91,6 +91,7 @@ struct World {
     groups: Vec<String>,
     /// Paths that Graph was asked for since they were last taken.
     asked: Arc<Mutex<Vec<String>>>,
+    health: Health,
     stop: CancellationToken,
     tasks: tokio::task::JoinSet<()>,
     _dir: tempfile::TempDir,
@@ -106,6 +107,14 @@ fn subset() -> Option<PathBuf> {
 impl World {
     /// `settings` is told the ids of the groups that `fill` made.
     fn new(fill: impl FnOnce(&Sim) -> Vec<String>, settings: impl FnOnce(&[String]) -> DirectorySettings) -> Self {
+        Self::sized(20_000, fill, settings)
+    }
+
+    fn sized(
+        max_team_members: u32,
+        fill: impl FnOnce(&Sim) -> Vec<String>,
+        settings: impl FnOnce(&[String]) -> DirectorySettings,
+    ) -> Self {
         let hands = Hands::default();
         let time = hands.clone();
         let given = Time::Given(Arc::new(move || Clock::now(&time).0 as u64));
@@ -124,7 +133,7 @@ impl World {
             clock: Arc::clone(&clock),
             hybrid: Arc::new(HybridClock::default()),
             events: Arc::new(NoEvents),
-            settings: CoreSettings { max_team_members: 20_000, ..CoreSettings::default() },
+            settings: CoreSettings { max_team_members, ..CoreSettings::default() },
         })
         .unwrap();
         let url = |text: &str| text.parse().unwrap();
@@ -168,12 +177,12 @@ impl World {
             tenant: sim.tenant().parse().unwrap(),
             clock,
             metrics,
-            health,
+            health: health.clone(),
         });
         let stop = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(sync.run(stop.clone()));
-        Self { sim, hands, core, sync: handle, groups, asked, stop, tasks, _dir: dir }
+        Self { sim, hands, core, sync: handle, groups, asked, health, stop, tasks, _dir: dir }
     }
 
     async fn round(&self) -> Asked {
@@ -357,7 +366,8 @@ async fn people_and_groups_follow_entra_through_deltas_an_expired_link_and_a_mov
 /// A world of so many people in one followed group.
 fn crowd(people: usize, change: impl FnOnce(&mut DirectorySettings)) -> (World, Vec<String>) {
     let mut ids = Vec::new();
-    let world = World::new(
+    let world = World::sized(
+        20,
         |sim| {
             ids.extend((0..people).map(|n| sim.add_user(user(&format!("person{n}")))));
             let members = ids.iter().cloned().collect();
@@ -388,6 +398,30 @@ async fn a_group_that_cannot_be_read_keeps_nobody_in_whose_sign_in_is_blocked() 
     assert!(world.sync.status().trouble.is_some());
     assert_eq!(world.round().await.done, Done::default());
     assert_eq!(world.sync.status().trouble, None);
+    world.ended().await;
+}
+
+/// The round after the one that met the full team had nothing to do, and health said that all was well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_team_is_told_of_until_everybody_is_in_it() {
+    let (world, ids) = crowd(25, |settings| settings.groups[0].team = Some("mission".to_owned()));
+    world.team("ops");
+    let first = world.round().await.done;
+    assert_eq!((first.created, first.joined), (25, 19), "the administrator is in it");
+    for _ in 0..2 {
+        let again = world.round().await;
+        assert!(again.plan.is_empty() && again.done == Done::default(), "{again:?}");
+        assert_eq!(world.sync.status().full.len(), 1);
+        let checks = format!("{:?}", world.health.checks());
+        assert!(checks.contains("people wait for room there"), "{checks}");
+    }
+    let by = world.login("admin");
+    let team = world.core.teams_of(&by, by.user_id).unwrap()[0].id;
+    let square = world.core.channel_by_name(&by, team, "town-square", false).unwrap().id;
+    let members = world.core.channel_member_ids(square).unwrap();
+    let one = ids.iter().map(|id| world.account(id).unwrap().id).find(|id| members.contains(id)).unwrap();
+    world.core.remove_team_member(&by, team, one).unwrap();
+    assert_eq!(world.round().await.done.joined, 1, "and nobody whom somebody took out comes back by it");
     world.ended().await;
 }
 

@@ -30,6 +30,23 @@ pub struct Place {
     pub channel: Option<String>,
 }
 
+/// Mapped places where nobody can be brought at present.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// They are not here, or archived.
+    pub absent: BTreeSet<Place>,
+    /// Teams that take nobody more.
+    pub full: BTreeSet<Place>,
+}
+
+impl Closed {
+    /// Can somebody who is in `had` not be brought to `place`?
+    fn shuts(&self, place: &Place, had: &BTreeSet<Place>) -> bool {
+        let team = Place { team: place.team.clone(), channel: None };
+        self.absent.contains(place) || self.full.contains(&team) && !had.contains(&team)
+    }
+}
+
 /// What shall be of one person's account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "as the mission core takes it")]
@@ -79,6 +96,7 @@ struct Ends {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Account {
+    /// As it was made, with the places where the person was brought.
     applied: Wanted,
     ends: Option<Ends>,
 }
@@ -220,8 +238,12 @@ pub struct Book {
     links: Links,
     /// Whom an operator was told of and may let go.
     held: Held,
-    /// Mapped places that are not here: nobody is sent there, and nobody taken away.
-    absent: BTreeSet<Place>,
+    /// Nobody is sent there, and nobody taken away.
+    closed: Closed,
+    /// Where people could not be brought when it was last tried.
+    unserved: BTreeMap<Guid, BTreeSet<Place>>,
+    /// Full places where somebody waits for room.
+    full: BTreeSet<Place>,
 }
 
 impl Book {
@@ -237,7 +259,9 @@ impl Book {
             accounts: BTreeMap::new(),
             links: Links::default(),
             held: Held::default(),
-            absent: BTreeSet::new(),
+            closed: Closed::default(),
+            unserved: BTreeMap::new(),
+            full: BTreeSet::new(),
         };
         let mut bad = Vec::new();
         for (key, value) in stored.records {
@@ -429,12 +453,28 @@ impl Book {
 
     /// Mapped places that are not here, as was noted last.
     pub fn absent(&self) -> &BTreeSet<Place> {
-        &self.absent
+        &self.closed.absent
     }
 
-    /// Which of the mapped places are not here at present.
-    pub fn note_absent(&mut self, absent: BTreeSet<Place>) {
-        self.absent = absent;
+    /// Full places where somebody waits for room, as was found last.
+    pub fn full(&self) -> &BTreeSet<Place> {
+        &self.full
+    }
+
+    /// Which of the mapped places are closed at present.
+    pub fn note_closed(&mut self, closed: Closed) {
+        self.closed = closed;
+    }
+
+    /// What came of a batch: where people were not brought it is tried again in each round. After a restart the store tells the same.
+    pub fn note_unserved(&mut self, unserved: BTreeMap<Guid, BTreeSet<Place>>, full: BTreeSet<Place>) {
+        for (id, places) in unserved {
+            if let Some(account) = self.accounts.get_mut(&id) {
+                account.applied.places.retain(|place| !places.contains(place));
+                self.unserved.insert(id, places);
+            }
+        }
+        self.full.extend(full);
     }
 
     fn planned(&self, id: Guid, why: Option<Why>, due: Option<UnixMillis>) -> Planned {
@@ -469,10 +509,7 @@ impl Book {
             match why_not(&self.rules, person, in_groups, account) {
                 None => {
                     let account = self.accounts.get_mut(id);
-                    let mut places = places_of(&self.rules, in_groups);
-                    let had = account.as_ref().map(|account| &account.applied.places);
-                    places.retain(|place| !self.absent.contains(place) || had.is_some_and(|had| had.contains(place)));
-                    work.stays(*id, profile(person, places), account);
+                    work.stays(*id, profile(person, places_of(&self.rules, in_groups)), account);
                 }
                 Some(why) => {
                     let Some(account) = self.accounts.get_mut(id).filter(|account| account.applied.active) else {
@@ -502,6 +539,7 @@ impl Book {
         held.accounts.extend(self.held.accounts.intersection(&work.undecided));
         held.places.extend(self.held.places.intersection(&work.undecided));
         let mut people: Vec<(Guid, Wanted)> = Vec::new();
+        let mut full = BTreeSet::new();
         for (id, why) in work.ending {
             if held.accounts.contains(&id) {
                 plan.held.push(self.planned(id, Some(why), None));
@@ -516,15 +554,27 @@ impl Book {
                 wanted.places.extend(applied.places.iter().cloned());
                 plan.held.push(self.planned(id, None, None));
             }
+            let none = BTreeSet::new();
+            let had = applied.map_or(&none, |applied| &applied.places);
+            let waits: BTreeSet<&Place> = wanted.places.difference(had).collect();
+            let (shut, open): (BTreeSet<_>, BTreeSet<_>) = waits.into_iter().partition(|place| self.closed.shuts(place, had));
+            full.extend(shut.into_iter().filter(|place| self.closed.full.contains(place)).cloned());
             let list = match applied {
-                None => &mut plan.create,
-                Some(applied) if !applied.active => &mut plan.restore,
-                Some(applied) if *applied != wanted => &mut plan.change,
-                Some(_) => continue,
+                None => Some(&mut plan.create),
+                Some(applied) if !applied.active => Some(&mut plan.restore),
+                Some(applied) if *applied != (Wanted { places: applied.places.clone(), ..wanted.clone() }) => Some(&mut plan.change),
+                Some(applied) if !applied.places.is_subset(&wanted.places) => Some(&mut plan.change),
+                Some(_) if open.is_empty() => continue,
+                // Tried before: nobody need be told in each round.
+                Some(_) if self.unserved.get(&id).is_some_and(|tried| open.iter().all(|place| tried.contains(place))) => None,
+                Some(_) => Some(&mut plan.change),
             };
-            list.push(self.planned(id, None, None));
+            if let Some(list) = list {
+                list.push(self.planned(id, None, None));
+            }
             people.push((id, wanted));
         }
+        self.full = full;
         let batches = self.carry_out(people, work.touched, held);
         (plan, batches)
     }
@@ -535,8 +585,13 @@ impl Book {
         for part in people.chunks(BATCH) {
             let mut batch = Batch::default();
             for (id, wanted) in part {
-                let ends = self.accounts.get(id).and_then(|account| account.ends).filter(|_| !wanted.active);
-                self.accounts.insert(*id, Account { applied: wanted.clone(), ends });
+                let (before, none) = (self.accounts.get(id), BTreeSet::new());
+                let ends = before.and_then(|account| account.ends).filter(|_| !wanted.active);
+                let had = before.map_or(&none, |account| &account.applied.places);
+                let is_open = |place: &&Place| had.contains(*place) || !self.closed.shuts(place, had);
+                let places = wanted.places.iter().filter(is_open).cloned().collect();
+                self.accounts.insert(*id, Account { applied: Wanted { places, ..wanted.clone() }, ends });
+                self.unserved.remove(id);
                 batch.keep.push(self.person_record(*id));
                 batch.people.push((EntraKey { tenant: self.tenant, object: *id }, wanted.clone()));
             }

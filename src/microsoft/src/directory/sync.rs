@@ -1,6 +1,6 @@
 //! The shell of the directory sync: asks Graph in time, hands pages to the book and batches to the core.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::book::{Batch, Book, Known, PersonView, Place, Plan, Sizes, Stored};
+use super::book::{Batch, Book, Closed, Known, PersonView, Place, Plan, Sizes, Stored};
 use super::item::PageError;
 use super::round::{First, Round, What};
 use super::rules::Rules;
@@ -35,11 +35,11 @@ pub trait Sink: Send + Sync + 'static {
     /// When the store cannot be read.
     fn load(&self, tenant: Guid) -> Result<Stored, SinkError>;
 
-    /// Which of these places are not here.
+    /// Which of these places take nobody at present.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn absent(&self, places: &BTreeSet<Place>) -> Result<BTreeSet<Place>, SinkError>;
+    fn closed(&self, places: &BTreeSet<Place>) -> Result<Closed, SinkError>;
 
     /// Carries out all of it, in one transaction.
     ///
@@ -65,6 +65,9 @@ pub struct Done {
     pub left: u64,
     /// Places that take nobody more.
     pub full: BTreeSet<Place>,
+    /// Where people were not brought, by their object ids.
+    #[serde(skip)]
+    pub unserved: BTreeMap<Guid, BTreeSet<Place>>,
 }
 
 impl Done {
@@ -96,6 +99,9 @@ pub struct SyncStatus {
     pub trouble: Option<String>,
     /// Mapped places that are not here.
     pub absent: BTreeSet<Place>,
+    /// Full places where somebody waits for room.
+    #[serde(default)]
+    pub full: BTreeSet<Place>,
 }
 
 /// What an operator asks of the running sync.
@@ -315,15 +321,17 @@ impl DirectorySync {
             }
         }
         let mapped = self.with_book(|book| book.mapped());
-        let absent = self.sink(move |sink| sink.absent(&mapped)).await?;
+        let closed = self.sink(move |sink| sink.closed(&mapped)).await?;
         let now = self.options.clock.now();
         let batches = self.with_book(|book| {
-            book.note_absent(absent);
+            book.note_closed(closed);
             book.settle(now, known, accept).1
         });
         let mut done = Done::default();
         for batch in batches {
-            done.add(self.sink(move |sink| sink.commit(&batch)).await?);
+            let mut part = self.sink(move |sink| sink.commit(&batch)).await?;
+            self.with_book(|book| book.note_unserved(std::mem::take(&mut part.unserved), part.full.clone()));
+            done.add(part);
         }
         Ok(Turned { asked: Asked { done, plan: self.with_book(|book| book.plan(now)) }, trouble })
     }
@@ -379,6 +387,7 @@ impl DirectorySync {
             status.people_as_of = book.as_of(What::People);
             status.groups_as_of = book.as_of(What::Groups);
             status.absent = book.absent().clone();
+            status.full = book.full().clone();
         }
         let metrics = &self.options.metrics;
         metrics.directory_people.set_count((), status.sizes.people as u64);
@@ -417,7 +426,6 @@ impl DirectorySync {
             let names = places.iter().map(|p| p.channel.as_ref().map_or(p.team.clone(), |c| format!("{}/{c}", p.team)));
             names.collect::<Vec<_>>().join(", ")
         };
-        let full = status.last_done.as_ref().map(|done| &done.full).filter(|full| !full.is_empty());
         if status.sizes.held > 0 {
             Verdict::degraded(
                 format!("{} people would lose access at once; they keep it until somebody decides", status.sizes.held),
@@ -428,9 +436,9 @@ impl DirectorySync {
                 format!("groups lead to places that are not here: {}; nobody is sent there", places(&status.absent)),
                 "make the team or channel, or correct [[microsoft.directory.groups]]",
             )
-        } else if let Some(full) = full {
+        } else if !status.full.is_empty() {
             Verdict::degraded(
-                format!("these take nobody more: {}; the others have their accounts", places(full)),
+                format!("these take nobody more: {}; people wait for room there", places(&status.full)),
                 "raise core.max_team_members",
             )
         } else {

@@ -48,17 +48,31 @@ fn settings(groups: u32) -> DirectorySettings {
 struct Core {
     records: BTreeMap<String, Vec<u8>>,
     accounts: BTreeMap<Guid, Wanted>,
+    /// Places where nobody is brought.
+    shut: BTreeSet<Place>,
+    /// How many people were handed over.
+    tried: usize,
 }
 
 impl Core {
-    fn commit(&mut self, batch: Batch) {
+    /// Where people were not brought.
+    fn commit(&mut self, batch: Batch) -> BTreeMap<Guid, BTreeSet<Place>> {
         for (key, value) in batch.keep {
             match value {
                 Some(value) => self.records.insert(key, value),
                 None => self.records.remove(&key),
             };
         }
-        self.accounts.extend(batch.people.into_iter().map(|(key, wanted)| (key.object, wanted)));
+        let mut unserved: BTreeMap<Guid, BTreeSet<Place>> = BTreeMap::new();
+        for (key, mut wanted) in batch.people {
+            self.tried += 1;
+            let had = self.accounts.get(&key.object).map(|had| had.places.clone()).unwrap_or_default();
+            for place in self.shut.difference(&had).filter(|place| wanted.places.remove(place)) {
+                unserved.entry(key.object).or_default().insert(place.clone());
+            }
+            self.accounts.insert(key.object, wanted);
+        }
+        unserved
     }
 
     fn book(&self, settings: &DirectorySettings) -> Book {
@@ -80,7 +94,8 @@ impl Core {
     fn settle_knowing(&mut self, book: &mut Book, now: i64, known: Known, accept: bool) -> Plan {
         let (plan, batches) = book.settle(UnixMillis(now), known, accept);
         for batch in batches {
-            self.commit(batch);
+            let unserved = self.commit(batch);
+            book.note_unserved(unserved, BTreeSet::new());
         }
         plan
     }
@@ -549,14 +564,54 @@ fn a_place_that_is_not_here_is_nobodys_until_it_is() {
     let mut book = core.book(&settings);
     whole(&mut core, &mut book, 0, &[0], &[0]);
     let missing = book.mapped();
-    book.note_absent(missing.clone());
+    let absent = |core: &mut Core, book: &mut Book, places: &BTreeSet<Place>| {
+        book.note_closed(Closed { absent: places.clone(), full: BTreeSet::new() });
+        core.shut.clone_from(places);
+    };
+    absent(&mut core, &mut book, &missing);
     core.settle(&mut book, 0, false);
     assert!(core.accounts[&person(0)].places.is_empty());
-    book.note_absent(BTreeSet::new());
+    core.settle(&mut book, 0, false);
+    assert_eq!(core.tried, 1, "nobody is sent where nothing is");
+    absent(&mut core, &mut book, &BTreeSet::new());
     assert_eq!(core.settle(&mut book, 0, false).change.len(), 1);
     assert_eq!(core.accounts[&person(0)].places, missing);
-    book.note_absent(missing.clone());
+    absent(&mut core, &mut book, &missing);
     assert!(core.settle(&mut book, 0, false).is_empty(), "an archived team loses nobody");
+    let promoted = json!({ "id": person(0).to_string(), "jobTitle": "sergeant" });
+    changed(&mut core, &mut book, HOUR, vec![promoted]);
+    assert_eq!(core.settle(&mut book, HOUR, false).change.len(), 1);
+    assert_eq!(core.accounts[&person(0)].places, missing);
+}
+
+/// Who met a full team was noted as brought there: nobody tried again, and the next round, which had nothing to do, was in order.
+#[test]
+fn who_was_not_brought_where_they_belong_is_tried_again_in_each_round_and_after_a_restart() {
+    let settings = settings(1);
+    let mut core = Core::default();
+    let mut book = core.book(&settings);
+    core.shut = book.mapped();
+    whole(&mut core, &mut book, 0, &[0, 1], &[0, 1]);
+    assert_eq!(core.settle(&mut book, 0, false).create.len(), 2);
+    assert_eq!(core.tried, 2);
+    assert!(core.settle(&mut book, 0, false).is_empty(), "told of once");
+    assert_eq!(core.tried, 4, "and tried all the same");
+    // It is known to be full now: nobody is tried, and it is not forgotten.
+    let team = Place { team: "team-0".to_owned(), channel: None };
+    let full = || Closed { absent: BTreeSet::new(), full: [team.clone()].into() };
+    book.note_closed(full());
+    core.settle(&mut book, 0, false);
+    assert_eq!((core.tried, book.full().len()), (4, 1));
+    let mut book = core.book(&settings);
+    book.note_closed(full());
+    core.settle(&mut book, 0, false);
+    assert_eq!((core.tried, book.full().len()), (4, 1));
+    core.shut.clear();
+    book.note_closed(Closed::default());
+    assert_eq!(core.settle(&mut book, 0, false).change.len(), 2);
+    assert!(book.full().is_empty() && core.accounts.values().all(|wanted| wanted.places == book.mapped()));
+    assert!(core.settle(&mut book, 0, false).is_empty());
+    assert_eq!(core.tried, 6);
 }
 
 #[test]

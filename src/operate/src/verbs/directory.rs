@@ -157,6 +157,9 @@ fn status_text(status: &SyncStatus) -> String {
     for absent in &status.absent {
         let _ = writeln!(text, "absent    {}: nobody is sent there", place(absent));
     }
+    for full in &status.full {
+        let _ = writeln!(text, "full      {}: people wait for room there", place(full));
+    }
     if let Some(trouble) = &status.trouble {
         let _ = writeln!(text, "trouble   {trouble}");
     }
