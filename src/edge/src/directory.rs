@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use microsoft::Graph;
 use microsoft::directory::{
     Batch, Closed, DirectorySync, Done, Place, Rules, Sink, SinkError, Stored, SyncHandle, SyncOptions, Wanted,
 };
+use microsoft::{Graph, TokioTimer};
 use mission::error::AppError;
 use mission::{Core, DirectoryBatch, DirectoryPerson, DirectoryPlace};
 use model::Guid;
@@ -17,7 +17,8 @@ use crate::Environment;
 pub(crate) fn open(graph: Graph, rules: Rules, core: Core, environment: &Environment) -> (DirectorySync, SyncHandle) {
     let tenant = Guid(*graph.settings().tenant.as_bytes());
     let Environment { clock, metrics, health } = environment.clone();
-    DirectorySync::new(SyncOptions { graph, sink: Arc::new(Accounts(core)), rules, tenant, clock, metrics, health })
+    let (sink, timer) = (Arc::new(Accounts(core)), Arc::new(TokioTimer::start()));
+    DirectorySync::new(SyncOptions { graph, sink, rules, tenant, clock, timer, metrics, health })
 }
 
 /// The core as the sync sees it.

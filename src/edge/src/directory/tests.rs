@@ -176,6 +176,7 @@ impl World {
             rules: settings(&groups).read().unwrap(),
             tenant: sim.tenant().parse().unwrap(),
             clock,
+            timer: Arc::new(hands.clone()),
             metrics,
             health: health.clone(),
         });
@@ -398,6 +399,29 @@ async fn a_group_that_cannot_be_read_keeps_nobody_in_whose_sign_in_is_blocked() 
     assert!(world.sync.status().trouble.is_some());
     assert_eq!(world.round().await.done, Done::default());
     assert_eq!(world.sync.status().trouble, None);
+    world.ended().await;
+}
+
+/// Told to wait on its third page, a round began again at the first one when the time had come, and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_that_is_told_to_wait_goes_on_where_it_was() {
+    let (world, _) = crowd(350, |_| {});
+    let slow = |seconds| Failure::Refused { status: 429, retry_after_s: Some(seconds), code: None };
+    for seconds in [40.0, 600.0] {
+        world.sim.fail(FaultRule { skip: 2, ..FaultRule::new(slow(seconds)).on("GET", "/users/delta") });
+    }
+    let before = world.hands.elapsed();
+    world.round().await;
+    assert!(world.hands.elapsed() - before >= Duration::from_secs(640));
+    let people: Vec<String> = world.asked().into_iter().filter(|path| path.contains("/users/delta")).collect();
+    assert_eq!(people.iter().filter(|path| path.contains("$select")).count(), 1, "{people:?}");
+    assert_eq!(people.len(), 4 + 2, "{people:?}");
+    assert_eq!(world.sync.status().sizes.people, 350);
+    // For longer than an hour it does not wait inside.
+    world.sim.fail(FaultRule { skip: 1, ..FaultRule::new(slow(3_700.0)).on("GET", "/users/delta") });
+    world.hands.advance(Duration::from_secs(60));
+    let error = world.sync.ask(Ask::Round { whole: true }).await.unwrap_err();
+    assert!(error.contains("limits of Microsoft 365"), "{error}");
     world.ended().await;
 }
 

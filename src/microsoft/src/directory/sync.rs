@@ -16,6 +16,7 @@ use super::book::{Batch, Book, Closed, Known, PersonView, Place, Plan, Sizes, St
 use super::item::PageError;
 use super::round::{First, Round, What};
 use super::rules::Rules;
+use crate::environment::Timer;
 use crate::graph::{Call, Failure, Graph, Refusal, Scope};
 
 /// Name of the check on the health board.
@@ -23,6 +24,10 @@ const CHECK: &str = "directory";
 
 /// After a round that failed, where nothing says when to come again.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// So long a turn waits where it is when Graph says that it is too fast; after that it begins again in time. Graph rarely names more
+/// than minutes.
+const WAITED_MAX: Duration = Duration::from_secs(3_600);
 
 /// Orders that wait: an operator gives one at a time.
 const ASKS_MAX: usize = 4;
@@ -137,6 +142,8 @@ pub struct SyncOptions {
     pub tenant: Guid,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
+    /// What waiting goes by.
+    pub timer: Arc<dyn Timer>,
     /// Figures.
     pub metrics: Arc<Metrics>,
     /// Where trouble is reported.
@@ -266,10 +273,7 @@ impl DirectorySync {
             wait = match result.as_ref().map(|turned| turned.trouble.as_ref()) {
                 Ok(None) => self.options.rules.interval,
                 Ok(Some(RoundError::Graph(Failure::Throttled { until })))
-                | Err(RoundError::Graph(Failure::Throttled { until })) => {
-                    let left = until.0.saturating_sub(self.options.clock.now().0);
-                    Duration::from_millis(u64::try_from(left).unwrap_or(0)).max(Duration::from_secs(1))
-                }
+                | Err(RoundError::Graph(Failure::Throttled { until })) => self.left(*until),
                 Ok(Some(_)) | Err(_) => RETRY_AFTER.min(self.options.rules.interval),
             };
             self.report(&result);
@@ -309,8 +313,9 @@ impl DirectorySync {
         // The operator decides on what was shown, not on what the next round finds.
         let lists = if accept { Vec::new() } else { self.with_book(|book| book.lists()) };
         let (mut known, mut trouble) = (Known::All, None);
+        let mut waited = Duration::ZERO;
         for what in lists {
-            match self.round(what, whole).await {
+            match self.round(what, whole, &mut waited).await {
                 Ok(round) => {
                     let batch = self.with_book(|book| book.take_over(round));
                     self.sink(move |sink| sink.commit(&batch)).await?;
@@ -337,20 +342,21 @@ impl DirectorySync {
     }
 
     /// Reads a list to its end. A link that Graph no longer takes is followed by the whole list.
-    async fn round(&self, what: What, whole: bool) -> Result<Round, RoundError> {
+    async fn round(&self, what: What, whole: bool, waited: &mut Duration) -> Result<Round, RoundError> {
         let now = self.options.clock.now();
         let round = self.with_book(|book| book.begin(what, now, whole));
         let began_whole = round.is_whole();
-        match self.pages(round).await {
+        match self.pages(round, waited).await {
             Err(RoundError::Graph(Failure::Refused(refusal))) if !began_whole && is_expired(&refusal) => {
                 info!(?what, code = refusal.code, "the delta link has expired; the whole list is read and compared");
-                self.pages(self.with_book(|book| book.begin(what, now, true))).await
+                self.pages(self.with_book(|book| book.begin(what, now, true)), waited).await
             }
             other => other,
         }
     }
 
-    async fn pages(&self, mut round: Round) -> Result<Round, RoundError> {
+    /// Where Graph asks to wait, what was read so far is kept, and the same page is asked for again in time.
+    async fn pages(&self, mut round: Round, waited: &mut Duration) -> Result<Round, RoundError> {
         let path = match round.first() {
             First::Query(query) => query.clone(),
             First::Link(link) => self.options.graph.path_of_link(link)?,
@@ -362,10 +368,30 @@ impl DirectorySync {
             call.headers.push((HeaderName::from_static("prefer"), minimal));
         }
         let mut pages = self.options.graph.pages(call);
+        let mut taken = 0_u32;
         while let Some(page) = pages.next().await {
-            round.take(&page?)?;
+            match page {
+                Ok(page) => {
+                    round.take(&page)?;
+                    taken += 1;
+                }
+                Err(Failure::Throttled { until }) if taken > 0 && *waited + self.left(until) <= WAITED_MAX => {
+                    let wait = self.left(until);
+                    info!(what = ?round.what(), taken, ?wait, "Graph asks to wait; the round goes on after that");
+                    *waited += wait;
+                    let timer = &self.options.timer;
+                    timer.until(timer.now() + wait).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(round)
+    }
+
+    /// From now to `until`, a second at least.
+    fn left(&self, until: UnixMillis) -> Duration {
+        let left = until.0.saturating_sub(self.options.clock.now().0);
+        Duration::from_millis(u64::try_from(left).unwrap_or(0)).max(Duration::from_secs(1))
     }
 
     fn with_book<T>(&self, f: impl FnOnce(&mut Book) -> T) -> T {
