@@ -106,6 +106,9 @@ struct Account {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Held {
+    /// Of which directory they are; nobody is let go by what was said of another one.
+    #[serde(default)]
+    source: Option<Source>,
     /// They would lose their accounts.
     #[serde(with = "super::round::guids")]
     accounts: BTreeSet<Guid>,
@@ -134,11 +137,25 @@ struct PersonRecord {
     account: Option<Account>,
 }
 
+/// Which directory a book is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The tenant.
+    #[serde(with = "super::round::guid")]
+    pub tenant: Guid,
+    /// Scheme, host and port of the Graph that was asked.
+    pub graph: String,
+}
+
 /// Where the next round begins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DeltaLink {
     url: String,
+    /// Who gave it: with another one it is of no use. `None` in what older versions kept.
+    #[serde(default)]
+    source: Option<Source>,
     /// What it was made for: with another question it is of no use.
     query: String,
     at: UnixMillis,
@@ -232,7 +249,7 @@ pub struct PersonView {
 #[derive(Clone, Debug)]
 pub struct Book {
     rules: Rules,
-    tenant: Guid,
+    source: Source,
     known: Generation,
     accounts: BTreeMap<Guid, Account>,
     links: Links,
@@ -251,10 +268,10 @@ impl Book {
     ///
     /// What these would have said is read from Entra again; which accounts there are, and where they were sent, the store says. So a
     /// record that is lost never makes anybody's account one that nobody ends.
-    pub fn load(rules: Rules, tenant: Guid, stored: Stored) -> (Self, Vec<BadRecord>) {
+    pub fn load(rules: Rules, source: Source, stored: Stored) -> (Self, Vec<BadRecord>) {
         let mut book = Self {
             rules,
-            tenant,
+            source,
             known: Generation::default(),
             accounts: BTreeMap::new(),
             links: Links::default(),
@@ -289,13 +306,22 @@ impl Book {
             serde_json::from_slice(value).map_err(|e| e.to_string())
         }
         match key.split_once('/') {
-            None if key == "links" => self.links = read(value)?,
-            None if key == "held" => self.held = read(value)?,
+            None if key == "links" => {
+                let Links { people, groups } = read(value)?;
+                let own = |link: &DeltaLink| link.source.as_ref() == Some(&self.source);
+                self.links = Links { people: people.filter(own), groups: groups.filter(own) };
+            }
+            None if key == "held" => {
+                let held: Held = read(value)?;
+                if held.source.as_ref() == Some(&self.source) {
+                    self.held = held;
+                }
+            }
             Some((kind, id)) => {
                 let (tenant, id) = id.split_once('/').ok_or("no tenant")?;
                 let id = id.parse().map_err(|_| "no id".to_owned())?;
                 // Of another tenant that this node followed before: those accounts are not this one's to end.
-                if tenant.parse() != Ok(self.tenant) {
+                if tenant.parse() != Ok(self.source.tenant) {
                     return Ok(());
                 }
                 match kind {
@@ -362,7 +388,8 @@ impl Book {
     /// Takes over a round that is over. Whatever a whole list lacks is gone from the directory.
     pub fn take_over(&mut self, round: Round) -> Batch {
         let Some(delta) = round.is_over() else { return Batch::default() };
-        let link = DeltaLink { url: delta.to_owned(), query: self.query(round.what()), at: round.began() };
+        let source = Some(self.source.clone());
+        let link = DeltaLink { url: delta.to_owned(), source, query: self.query(round.what()), at: round.began() };
         let is_whole = round.is_whole();
         let mut batch = Batch::default();
         match round.what() {
@@ -403,7 +430,7 @@ impl Book {
     }
 
     fn name(&self, kind: &str, id: Guid) -> String {
-        format!("{kind}/{}/{id}", self.tenant)
+        format!("{kind}/{}/{id}", self.source.tenant)
     }
 
     fn person_record(&self, id: Guid) -> (String, Option<Vec<u8>>) {
@@ -480,7 +507,7 @@ impl Book {
     fn planned(&self, id: Guid, why: Option<Why>, due: Option<UnixMillis>) -> Planned {
         let person = self.known.people.get(&id);
         let name = person.and_then(|p| p.user_principal_name.clone().or_else(|| p.display_name.clone()));
-        let key = EntraKey { tenant: self.tenant, object: id }.to_string();
+        let key = EntraKey { tenant: self.source.tenant, object: id }.to_string();
         Planned { key, name: name.unwrap_or_default(), why, due }
     }
 
@@ -533,6 +560,7 @@ impl Book {
         }
         let ending: BTreeSet<Guid> = work.ending.iter().map(|(id, _)| *id).collect();
         let mut held = Held {
+            source: Some(self.source.clone()),
             accounts: wait(&ending, &self.held.accounts, accept, most),
             places: wait(&work.leaving, &self.held.places, accept, most),
         };
@@ -593,7 +621,7 @@ impl Book {
                 self.accounts.insert(*id, Account { applied: Wanted { places, ..wanted.clone() }, ends });
                 self.unserved.remove(id);
                 batch.keep.push(self.person_record(*id));
-                batch.people.push((EntraKey { tenant: self.tenant, object: *id }, wanted.clone()));
+                batch.people.push((EntraKey { tenant: self.source.tenant, object: *id }, wanted.clone()));
             }
             batches.push(batch);
         }
@@ -642,7 +670,7 @@ impl Book {
         let id = self.rules.groups.keys().find(named)?;
         let mut found = BTreeSet::new();
         self.members(*id, &mut BTreeSet::new(), &mut found);
-        Some(found.into_iter().map(|object| EntraKey { tenant: self.tenant, object }).collect())
+        Some(found.into_iter().map(|object| EntraKey { tenant: self.source.tenant, object }).collect())
     }
 
     fn view(&self, id: Guid, person: &Person, groups: Option<&BTreeSet<Guid>>) -> PersonView {
@@ -651,7 +679,7 @@ impl Book {
         };
         let account = self.accounts.get(&id).map(|account| account.applied.active);
         PersonView {
-            key: EntraKey { tenant: self.tenant, object: id }.to_string(),
+            key: EntraKey { tenant: self.source.tenant, object: id }.to_string(),
             user_principal_name: person.user_principal_name.clone().unwrap_or_default(),
             display_name: person.display_name.clone().unwrap_or_default(),
             enabled: person.enabled == Some(true),

@@ -74,6 +74,20 @@ pub(crate) struct Group {
     pub(crate) members: BTreeSet<Guid>,
 }
 
+/// An id as text.
+pub(super) mod guid {
+    use model::Guid;
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(crate) fn serialize<S: Serializer>(id: &Guid, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(id)
+    }
+
+    pub(crate) fn deserialize<'d, D: Deserializer<'d>>(d: D) -> Result<Guid, D::Error> {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
+    }
+}
+
 /// Ids as one text: a group of 10,000 takes 370 kB.
 pub(super) mod guids {
     use std::collections::BTreeSet;

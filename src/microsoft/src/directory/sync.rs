@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::book::{Batch, Book, Closed, Known, PersonView, Place, Plan, Sizes, Stored};
+use super::book::{Batch, Book, Closed, Known, PersonView, Place, Plan, Sizes, Source, Stored};
 use super::item::PageError;
 use super::round::{First, Round, What};
 use super::rules::Rules;
@@ -304,7 +304,8 @@ impl DirectorySync {
         if !loaded {
             let (rules, tenant) = (self.options.rules.clone(), self.options.tenant);
             let stored = self.sink(move |sink| sink.load(tenant)).await?;
-            let (book, bad) = Book::load(rules, tenant, stored);
+            let graph = self.options.graph.settings().hosts.graph.origin().ascii_serialization();
+            let (book, bad) = Book::load(rules, Source { tenant, graph }, stored);
             if let Some(error) = bad.first() {
                 warn!(%error, records = bad.len(), "records of the directory do not read");
             }

@@ -14,6 +14,10 @@ use crate::graph::Page;
 const TENANT: Guid = Guid([9; 16]);
 const HOUR: i64 = 3_600_000;
 
+fn source() -> Source {
+    Source { tenant: TENANT, graph: "https://graph.example".to_owned() }
+}
+
 fn guid(kind: u8, n: u32) -> Guid {
     let mut bytes = [kind; 16];
     bytes[12..].copy_from_slice(&n.to_be_bytes());
@@ -52,6 +56,8 @@ struct Core {
     shut: BTreeSet<Place>,
     /// How many people were handed over.
     tried: usize,
+    /// Another one than usual.
+    source: Option<Source>,
 }
 
 impl Core {
@@ -84,7 +90,7 @@ impl Core {
     fn load(&self, settings: &DirectorySettings) -> (Book, Vec<BadRecord>) {
         let records = self.records.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let accounts = self.accounts.iter().map(|(id, wanted)| (*id, wanted.clone())).collect();
-        Book::load(settings.read().unwrap(), TENANT, Stored { records, accounts })
+        Book::load(settings.read().unwrap(), self.source.clone().unwrap_or_else(source), Stored { records, accounts })
     }
 
     fn settle(&mut self, book: &mut Book, now: i64, accept: bool) -> Plan {
@@ -644,6 +650,31 @@ fn a_blocked_sign_in_waits_for_no_group() {
     let plan = core.settle(&mut book, 4 * HOUR, false);
     assert_eq!((plan.disable.len(), plan.create.len(), plan.change.len()), (1, 0, 0));
     assert!(core.active().contains(&person(0)) && !core.active().contains(&person(8)));
+}
+
+/// The delta link of one tenant was tried at another one, and who was held there was held, or let go, here.
+#[test]
+fn what_one_tenant_or_graph_gave_is_of_no_use_at_another() {
+    let settings = DirectorySettings { most_at_once_percent: 10, ..settings(1) };
+    let (mut core, mut book) = steady(&settings, 20);
+    let blocked = |n: u32| json!({ "id": person(n).to_string(), "accountEnabled": false });
+    changed(&mut core, &mut book, HOUR, (0..10).map(blocked).collect());
+    assert_eq!(core.settle(&mut book, HOUR, false).held.len(), 10);
+    let of = |core: &mut Core, source: Source| {
+        core.source = Some(source);
+        core.book(&settings)
+    };
+    let same = of(&mut core, source());
+    assert!(same.is_complete() && same.sizes().held == 10);
+    assert!(!same.begin(What::People, UnixMillis(HOUR), false).is_whole());
+    let cloud = Source { graph: "https://graph.other.example".to_owned(), ..source() };
+    let moved = Source { tenant: Guid([8; 16]), ..source() };
+    for other in [cloud, moved] {
+        core.accounts.clear();
+        let other = of(&mut core, other);
+        assert!(!other.is_complete() && other.sizes().held == 0 && other.as_of(What::People).is_none());
+        assert!(other.lists().into_iter().all(|what| other.begin(what, UnixMillis(HOUR), false).is_whole()));
+    }
 }
 
 #[test]
