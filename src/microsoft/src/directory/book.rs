@@ -61,6 +61,23 @@ pub struct Wanted {
     pub places: BTreeSet<Place>,
 }
 
+impl Wanted {
+    /// Is anything else but the places different?
+    fn has_other_profile(&self, other: &Self) -> bool {
+        let Self { alias, email, first_name, last_name, position, locale, active, places: _ } = self;
+        (alias, email, first_name, last_name, position, locale, active)
+            != (
+                &other.alias,
+                &other.email,
+                &other.first_name,
+                &other.last_name,
+                &other.position,
+                &other.locale,
+                &other.active,
+            )
+    }
+}
+
 /// What the store carries out in one transaction, or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -513,51 +530,109 @@ impl Book {
 
     /// What would happen now.
     pub fn plan(&self, now: UnixMillis) -> Plan {
-        self.clone().settle(now, Known::All, false).0
+        self.decide(now, Known::All, false).plan
     }
 
     /// Decides on every account and gives what is to be carried out: what ends first. `accept` lets those go who are held.
     ///
     /// Before every list was read whole once, only blocked sign-ins end accounts: what else there is to know is not known yet.
     pub fn settle(&mut self, now: UnixMillis, known: Known, accept: bool) -> (Plan, Vec<Batch>) {
+        let Decided { plan, work, people, held, full } = self.decide(now, known, accept);
+        for (id, ends) in &work.ends {
+            if let Some(account) = self.accounts.get_mut(id) {
+                account.ends = *ends;
+            }
+        }
+        self.full = full;
+        let batches = self.carry_out(people, work.ends.into_keys().collect(), held);
+        (plan, batches)
+    }
+
+    fn decide(&self, now: UnixMillis, known: Known, accept: bool) -> Decided {
         let mut plan = Plan::default();
+        let work = self.work(now, known, &mut plan);
+        let held = self.held(&work, now, accept);
+        let mut people: Vec<(Guid, Wanted)> = Vec::new();
+        let mut full = BTreeSet::new();
+        for (id, why) in &work.ending {
+            if held.accounts.contains(id) {
+                plan.held.push(self.planned(*id, Some(*why), None));
+            } else if let Some(account) = self.accounts.get(id) {
+                plan.disable.push(self.planned(*id, Some(*why), None));
+                people.push((*id, Wanted { active: false, ..account.applied.clone() }));
+            }
+        }
+        for (id, wanted) in &work.wanted {
+            let (id, mut wanted) = (*id, wanted.clone());
+            let applied = self.accounts.get(&id).map(|account| &account.applied);
+            if let Some(applied) = applied.filter(|_| held.places.contains(&id)) {
+                wanted.places.extend(applied.places.iter().cloned());
+                plan.held.push(self.planned(id, None, None));
+            }
+            let none = BTreeSet::new();
+            let had = applied.map_or(&none, |applied| &applied.places);
+            let waits = wanted.places.difference(had);
+            let (shut, open): (Vec<&Place>, Vec<&Place>) = waits.partition(|place| self.closed.shuts(place, had));
+            full.extend(shut.into_iter().filter(|place| self.closed.full.contains(place)).cloned());
+            let tried = self.unserved.get(&id).unwrap_or(&none);
+            let list = match applied {
+                None => Some(&mut plan.create),
+                Some(applied) if !applied.active => Some(&mut plan.restore),
+                Some(applied) if applied.has_other_profile(&wanted) || !applied.places.is_subset(&wanted.places) => {
+                    Some(&mut plan.change)
+                }
+                Some(_) if open.is_empty() => continue,
+                // Tried before: nobody need be told in each round.
+                Some(_) if open.iter().all(|place| tried.contains(place)) => None,
+                Some(_) => Some(&mut plan.change),
+            };
+            if let Some(list) = list {
+                list.push(self.planned(id, None, None));
+            }
+            people.push((id, wanted));
+        }
+        Decided { plan, work, people, held, full }
+    }
+
+    /// Looks at everybody. Who waits for the end of a grace goes into `plan`.
+    fn work(&self, now: UnixMillis, known: Known, plan: &mut Plan) -> Work {
         let is_complete = self.is_complete();
         let groups = self.groups_of_people();
-        let active = self.accounts.values().filter(|account| account.applied.active).count();
-        let most = self.rules.most_at_once(active);
         let mut work = Work::default();
         for (id, person) in &self.known.people {
-            let in_groups = groups.get(id);
             if !is_complete && person.enabled != Some(false) {
                 work.undecided.insert(*id);
                 continue;
             }
-            let account = self.accounts.get(id).map(|account| account.applied.active);
-            match why_not(&self.rules, person, in_groups, account) {
-                None => {
-                    let account = self.accounts.get_mut(id);
-                    work.stays(*id, profile(person, places_of(&self.rules, in_groups)), account);
+            let in_groups = groups.get(id);
+            let account = self.accounts.get(id);
+            let is_active = account.map(|account| account.applied.active);
+            let Some(why) = why_not(&self.rules, person, in_groups, is_active) else {
+                work.stays(*id, profile(person, places_of(&self.rules, in_groups)), account);
+                continue;
+            };
+            let Some(account) = account.filter(|account| account.applied.active) else { continue };
+            let ends = Ends { why, since: account.ends.map_or(now, |ends| ends.since) };
+            if account.ends != Some(ends) {
+                work.ends.insert(*id, Some(ends));
+            }
+            // Who is in a group again may only not have been read.
+            let may_end = why != Why::InNoGroup || known == Known::All;
+            match self.rules.due(ends.why, ends.since) {
+                Some(due) if due <= now && may_end => work.ending.push((*id, why)),
+                Some(due) if due <= now => {
+                    work.undecided.insert(*id);
                 }
-                Some(why) => {
-                    let Some(account) = self.accounts.get_mut(id).filter(|account| account.applied.active) else {
-                        continue;
-                    };
-                    let ends = Ends { why, since: account.ends.map_or(now, |ends| ends.since) };
-                    if account.ends.replace(ends) != Some(ends) {
-                        work.touched.insert(*id);
-                    }
-                    // Who is in a group again may only not have been read.
-                    let may_end = why != Why::InNoGroup || known == Known::All;
-                    match self.rules.due(ends.why, ends.since) {
-                        Some(due) if due <= now && may_end => work.ending.push((*id, why)),
-                        Some(due) if due <= now => {
-                            work.undecided.insert(*id);
-                        }
-                        due => plan.waiting.push(self.planned(*id, Some(why), due)),
-                    }
-                }
+                due => plan.waiting.push(self.planned(*id, Some(why), due)),
             }
         }
+        work
+    }
+
+    /// Who waits for an operator.
+    fn held(&self, work: &Work, now: UnixMillis, accept: bool) -> Held {
+        let active = self.accounts.values().filter(|account| account.applied.active).count();
+        let most = self.rules.most_at_once(active);
         let ending: BTreeSet<Guid> = work.ending.iter().map(|(id, _)| *id).collect();
         let mut held = Held {
             source: Some(self.source.clone()),
@@ -566,45 +641,7 @@ impl Book {
         };
         held.accounts.extend(self.held.accounts.intersection(&work.undecided));
         held.places.extend(self.held.places.intersection(&work.undecided));
-        let mut people: Vec<(Guid, Wanted)> = Vec::new();
-        let mut full = BTreeSet::new();
-        for (id, why) in work.ending {
-            if held.accounts.contains(&id) {
-                plan.held.push(self.planned(id, Some(why), None));
-            } else if let Some(account) = self.accounts.get(&id) {
-                plan.disable.push(self.planned(id, Some(why), None));
-                people.push((id, Wanted { active: false, ..account.applied.clone() }));
-            }
-        }
-        for (id, mut wanted) in work.wanted {
-            let applied = self.accounts.get(&id).map(|account| &account.applied);
-            if let Some(applied) = applied.filter(|_| held.places.contains(&id)) {
-                wanted.places.extend(applied.places.iter().cloned());
-                plan.held.push(self.planned(id, None, None));
-            }
-            let none = BTreeSet::new();
-            let had = applied.map_or(&none, |applied| &applied.places);
-            let waits: BTreeSet<&Place> = wanted.places.difference(had).collect();
-            let (shut, open): (BTreeSet<_>, BTreeSet<_>) = waits.into_iter().partition(|place| self.closed.shuts(place, had));
-            full.extend(shut.into_iter().filter(|place| self.closed.full.contains(place)).cloned());
-            let list = match applied {
-                None => Some(&mut plan.create),
-                Some(applied) if !applied.active => Some(&mut plan.restore),
-                Some(applied) if *applied != (Wanted { places: applied.places.clone(), ..wanted.clone() }) => Some(&mut plan.change),
-                Some(applied) if !applied.places.is_subset(&wanted.places) => Some(&mut plan.change),
-                Some(_) if open.is_empty() => continue,
-                // Tried before: nobody need be told in each round.
-                Some(_) if self.unserved.get(&id).is_some_and(|tried| open.iter().all(|place| tried.contains(place))) => None,
-                Some(_) => Some(&mut plan.change),
-            };
-            if let Some(list) = list {
-                list.push(self.planned(id, None, None));
-            }
-            people.push((id, wanted));
-        }
-        self.full = full;
-        let batches = self.carry_out(people, work.touched, held);
-        (plan, batches)
+        held
     }
 
     fn carry_out(&mut self, people: Vec<(Guid, Wanted)>, touched: BTreeSet<Guid>, held: Held) -> Vec<Batch> {
@@ -713,10 +750,19 @@ pub struct Sizes {
     pub held: usize,
 }
 
+/// What shall happen, before anything of it did.
+struct Decided {
+    plan: Plan,
+    work: Work,
+    people: Vec<(Guid, Wanted)>,
+    held: Held,
+    full: BTreeSet<Place>,
+}
+
 #[derive(Default)]
 struct Work {
-    /// Whose records change besides.
-    touched: BTreeSet<Guid>,
+    /// Whose end comes, or comes no longer.
+    ends: BTreeMap<Guid, Option<Ends>>,
     wanted: Vec<(Guid, Wanted)>,
     ending: Vec<(Guid, Why)>,
     /// Who loses a place.
@@ -726,10 +772,10 @@ struct Work {
 }
 
 impl Work {
-    fn stays(&mut self, id: Guid, wanted: Wanted, account: Option<&mut Account>) {
+    fn stays(&mut self, id: Guid, wanted: Wanted, account: Option<&Account>) {
         if let Some(account) = account {
-            if account.ends.take().is_some() {
-                self.touched.insert(id);
+            if account.ends.is_some() {
+                self.ends.insert(id, None);
             }
             if account.applied.active && !account.applied.places.is_subset(&wanted.places) {
                 self.leaving.insert(id);
