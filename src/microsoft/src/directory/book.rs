@@ -11,6 +11,8 @@ use super::rules::{People, Rules};
 
 /// Delta links of directory objects live for 7 days.
 const LINK_LIFE_MS: i64 = 7 * 24 * 3_600_000;
+/// So long an end counts when the next ones are looked at.
+const RECENT_MS: i64 = 24 * 3_600_000;
 /// People of one transaction: some 100 ms of the store's one writer.
 const BATCH: usize = 50;
 
@@ -132,19 +134,57 @@ struct Held {
     /// They would lose places.
     #[serde(with = "super::round::guids")]
     places: BTreeSet<Guid>,
+    /// What happened without an operator, and counts for a day: an unusual number is one however many rounds it comes in.
+    #[serde(default)]
+    recent: Recent,
+}
+
+/// To whom something happened, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recent {
+    /// They lost their accounts.
+    #[serde(with = "super::round::times")]
+    accounts: BTreeMap<Guid, UnixMillis>,
+    /// They lost places.
+    #[serde(with = "super::round::times")]
+    places: BTreeMap<Guid, UnixMillis>,
+}
+
+/// Of these times, those that still count.
+fn counting(times: &BTreeMap<Guid, UnixMillis>, now: UnixMillis) -> BTreeMap<Guid, UnixMillis> {
+    let counts = |at: &UnixMillis| *at <= now && now.0 - at.0 < RECENT_MS;
+    times.iter().filter(|(_, at)| counts(at)).map(|(id, at)| (*id, *at)).collect()
+}
+
+/// What happens to some of `due`.
+struct Watched<'a> {
+    due: &'a BTreeSet<Guid>,
+    /// Who waited before.
+    before: &'a BTreeSet<Guid>,
+    /// To whom it happened of late.
+    recent: &'a mut BTreeMap<Guid, UnixMillis>,
+}
+
+impl Watched<'_> {
+    /// Who waits for an operator: those who waited before, and all others if these are more than `most` with those of the last day.
+    fn wait(self, now: UnixMillis, accepted: bool, most: usize) -> BTreeSet<Guid> {
+        let fresh: BTreeSet<Guid> = self.due.difference(self.before).copied().collect();
+        let count = fresh.iter().filter(|id| !self.recent.contains_key(id)).count() + self.recent.len();
+        let mut waiting: BTreeSet<Guid> = self.due.intersection(self.before).filter(|_| !accepted).copied().collect();
+        if !fresh.is_empty() && count > most {
+            waiting.extend(fresh);
+        } else {
+            self.recent.extend(fresh.into_iter().map(|id| (id, now)));
+        }
+        waiting
+    }
 }
 
 impl Held {
     fn len(&self) -> usize {
         self.accounts.union(&self.places).count()
     }
-}
-
-/// Which of `due` wait for an operator: those who waited before, and all others if these are more than `most`.
-fn wait(due: &BTreeSet<Guid>, before: &BTreeSet<Guid>, accepted: bool, most: usize) -> BTreeSet<Guid> {
-    let fresh = due.difference(before).count();
-    let waits = |id: &&Guid| if before.contains(*id) { !accepted } else { fresh > most };
-    due.iter().filter(waits).copied().collect()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -631,22 +671,35 @@ impl Book {
 
     /// Who waits for an operator.
     fn held(&self, work: &Work, now: UnixMillis, accept: bool) -> Held {
-        let active = self.accounts.values().filter(|account| account.applied.active).count();
-        let most = self.rules.most_at_once(active);
-        let ending: BTreeSet<Guid> = work.ending.iter().map(|(id, _)| *id).collect();
-        let mut held = Held {
-            source: Some(self.source.clone()),
-            accounts: wait(&ending, &self.held.accounts, accept, most),
-            places: wait(&work.leaving, &self.held.places, accept, most),
+        let mut recent = Recent {
+            accounts: counting(&self.held.recent.accounts, now),
+            places: counting(&self.held.recent.places, now),
         };
+        let active = self.accounts.values().filter(|account| account.applied.active).count();
+        // Of those there were before the first of them ended.
+        let most = self.rules.most_at_once(active + recent.accounts.len());
+        let ending: BTreeSet<Guid> = work.ending.iter().map(|(id, _)| *id).collect();
+        let accounts = Watched { due: &ending, before: &self.held.accounts, recent: &mut recent.accounts };
+        let places = Watched { due: &work.leaving, before: &self.held.places, recent: &mut recent.places };
+        let (accounts, places) = (accounts.wait(now, accept, most), places.wait(now, accept, most));
+        let mut held = Held { source: Some(self.source.clone()), accounts, places, recent };
         held.accounts.extend(self.held.accounts.intersection(&work.undecided));
         held.places.extend(self.held.places.intersection(&work.undecided));
         held
     }
 
     fn carry_out(&mut self, people: Vec<(Guid, Wanted)>, touched: BTreeSet<Guid>, held: Held) -> Vec<Batch> {
-        let mut batches = Vec::new();
         let done: BTreeSet<Guid> = people.iter().map(|(id, _)| *id).collect();
+        let mut keep: Vec<_> = touched.difference(&done).map(|id| self.person_record(*id)).collect();
+        // Before anybody's account ends: what is cut off in the middle counts whole, and once.
+        if held != self.held {
+            keep.push(("held".to_owned(), Some(json(&held))));
+            self.held = held;
+        }
+        let mut batches = Vec::new();
+        if !keep.is_empty() {
+            batches.push(Batch { people: Vec::new(), keep });
+        }
         for part in people.chunks(BATCH) {
             let mut batch = Batch::default();
             for (id, wanted) in part {
@@ -661,14 +714,6 @@ impl Book {
                 batch.people.push((EntraKey { tenant: self.source.tenant, object: *id }, wanted.clone()));
             }
             batches.push(batch);
-        }
-        let mut keep: Vec<_> = touched.difference(&done).map(|id| self.person_record(*id)).collect();
-        if held != self.held {
-            keep.push(("held".to_owned(), Some(json(&held))));
-            self.held = held;
-        }
-        if !keep.is_empty() {
-            batches.push(Batch { people: Vec::new(), keep });
         }
         batches
     }

@@ -106,6 +106,27 @@ pub(super) mod guids {
     }
 }
 
+/// Ids with times as one text.
+pub(super) mod times {
+    use std::collections::BTreeMap;
+
+    use model::{Guid, UnixMillis};
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(crate) fn serialize<S: Serializer>(times: &BTreeMap<Guid, UnixMillis>, s: S) -> Result<S::Ok, S::Error> {
+        let texts: Vec<String> = times.iter().map(|(id, at)| format!("{id}={}", at.0)).collect();
+        s.serialize_str(&texts.join(" "))
+    }
+
+    pub(crate) fn deserialize<'d, D: Deserializer<'d>>(d: D) -> Result<BTreeMap<Guid, UnixMillis>, D::Error> {
+        let read = |text: &str| {
+            let (id, at) = text.split_once('=').ok_or_else(|| D::Error::custom("an id without a time"))?;
+            Ok((id.parse().map_err(D::Error::custom)?, UnixMillis(at.parse().map_err(D::Error::custom)?)))
+        };
+        String::deserialize(d)?.split_whitespace().map(read).collect()
+    }
+}
+
 /// What is known of the directory, or becomes known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Generation {

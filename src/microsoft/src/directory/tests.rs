@@ -502,6 +502,28 @@ fn too_many_at_once_wait_for_an_operator_and_hold_up_nobody_else() {
     assert_eq!(core.settle(&mut book, 4 * HOUR, false).disable.len(), 8);
 }
 
+/// Ten percent a quarter of an hour is everybody by the end of the night.
+#[test]
+fn many_ends_are_many_however_many_rounds_they_come_in() {
+    let settings = DirectorySettings { most_at_once_percent: 10, most_at_once_least: 5, ..settings(1) };
+    let (mut core, mut book) = steady(&settings, 100);
+    let blocked = |n: u32| json!({ "id": person(n).to_string(), "accountEnabled": false });
+    let mut ended = 0;
+    for round in 0..4_u32 {
+        let now = HOUR * (1 + i64::from(round));
+        changed(&mut core, &mut book, now, (round * 5..round * 5 + 5).map(blocked).collect());
+        ended += core.settle(&mut book, now, false).disable.len();
+        book = core.book(&settings);
+    }
+    assert_eq!((ended, book.sizes().held), (10, 10));
+    // What an operator let go does not count, and a day later nothing of it does.
+    assert_eq!(core.settle(&mut book, 5 * HOUR, true).disable.len(), 10);
+    changed(&mut core, &mut book, 27 * HOUR, (20..24).map(blocked).collect());
+    assert_eq!(core.settle(&mut book, 27 * HOUR, false).disable.len(), 4);
+    changed(&mut core, &mut book, 28 * HOUR, (24..29).map(blocked).collect());
+    assert_eq!(core.settle(&mut book, 28 * HOUR, false).held.len(), 5, "four of an hour ago and five are more than eight");
+}
+
 #[test]
 fn an_emptied_group_takes_nobodys_places_without_an_operator() {
     let settings = DirectorySettings { people: People::All, most_at_once_percent: 10, ..settings(1) };
