@@ -413,7 +413,7 @@ pub enum Directory {
     Plan(Format),
     /// Carry out what is held.
     Apply {
-        /// Let those go whom `plan` shows as held.
+        /// Let those go whom `plan` shows as held, and make the accounts that wait.
         #[arg(long, required = true)]
         accept: bool,
         /// How to print.

@@ -134,6 +134,9 @@ struct Held {
     /// They would lose places.
     #[serde(with = "super::round::guids")]
     places: BTreeSet<Guid>,
+    /// They would get accounts.
+    #[serde(default, with = "super::round::guids")]
+    new: BTreeSet<Guid>,
     /// What happened without an operator, and counts for a day: an unusual number is one however many rounds it comes in.
     #[serde(default)]
     recent: Recent,
@@ -149,6 +152,9 @@ struct Recent {
     /// They lost places.
     #[serde(with = "super::round::times")]
     places: BTreeMap<Guid, UnixMillis>,
+    /// They got accounts.
+    #[serde(default, with = "super::round::times")]
+    new: BTreeMap<Guid, UnixMillis>,
 }
 
 /// Of these times, those that still count.
@@ -257,6 +263,9 @@ pub struct Plan {
     pub waiting: Vec<Planned>,
     /// People whose accounts or memberships would end and who are too many at once: an operator decides.
     pub held: Vec<Planned>,
+    /// New accounts that are too many at once, as on the first day: an operator decides.
+    #[serde(default)]
+    pub create_held: Vec<Planned>,
 }
 
 /// One person in a [`Plan`].
@@ -604,6 +613,10 @@ impl Book {
         }
         for (id, wanted) in &work.wanted {
             let (id, mut wanted) = (*id, wanted.clone());
+            if held.new.contains(&id) {
+                plan.create_held.push(self.planned(id, None, None));
+                continue;
+            }
             let applied = self.accounts.get(&id).map(|account| &account.applied);
             if let Some(applied) = applied.filter(|_| held.places.contains(&id)) {
                 wanted.places.extend(applied.places.iter().cloned());
@@ -674,17 +687,24 @@ impl Book {
         let mut recent = Recent {
             accounts: counting(&self.held.recent.accounts, now),
             places: counting(&self.held.recent.places, now),
+            new: counting(&self.held.recent.new, now),
         };
         let active = self.accounts.values().filter(|account| account.applied.active).count();
         // Of those there were before the first of them ended.
         let most = self.rules.most_at_once(active + recent.accounts.len());
+        let most_new = self.rules.most_new_at_once(active.saturating_sub(recent.new.len()));
         let ending: BTreeSet<Guid> = work.ending.iter().map(|(id, _)| *id).collect();
         let accounts = Watched { due: &ending, before: &self.held.accounts, recent: &mut recent.accounts };
         let places = Watched { due: &work.leaving, before: &self.held.places, recent: &mut recent.places };
+        let is_new = |(id, _): &&(Guid, Wanted)| !self.accounts.contains_key(id);
+        let coming: BTreeSet<Guid> = work.wanted.iter().filter(is_new).map(|(id, _)| *id).collect();
+        let new = Watched { due: &coming, before: &self.held.new, recent: &mut recent.new };
         let (accounts, places) = (accounts.wait(now, accept, most), places.wait(now, accept, most));
-        let mut held = Held { source: Some(self.source.clone()), accounts, places, recent };
+        let new = new.wait(now, accept, most_new);
+        let mut held = Held { source: Some(self.source.clone()), accounts, places, new, recent };
         held.accounts.extend(self.held.accounts.intersection(&work.undecided));
         held.places.extend(self.held.places.intersection(&work.undecided));
+        held.new.extend(self.held.new.intersection(&work.undecided));
         held
     }
 
@@ -725,6 +745,7 @@ impl Book {
             groups: self.known.groups.values().filter(|group| !group.is_gone).count(),
             accounts: self.accounts.values().filter(|account| account.applied.active).count(),
             held: self.held.len(),
+            held_new: self.held.new.len(),
         }
     }
 
@@ -791,8 +812,11 @@ pub struct Sizes {
     pub groups: usize,
     /// Accounts that the sync keeps and that can sign in.
     pub accounts: usize,
-    /// People who are held until an operator decides.
+    /// People who would lose something and are held until an operator decides.
     pub held: usize,
+    /// People who would get accounts and wait for an operator.
+    #[serde(default)]
+    pub held_new: usize,
 }
 
 /// What shall happen, before anything of it did.

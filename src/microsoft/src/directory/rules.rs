@@ -27,10 +27,12 @@ pub struct DirectorySettings {
     pub gone_grace_hours: u32,
     /// What becomes of their accounts then.
     pub gone: GoneRule,
-    /// More than so many percent of the accounts never end, or lose places, at once without an operator.
+    /// More than so many percent of the accounts never end, or lose places, within a day without an operator.
     pub most_at_once_percent: u32,
     /// So many may, whatever the percentage says.
     pub most_at_once_least: u32,
+    /// So many accounts are made in a day without an operator, or as many as there are.
+    pub new_at_once_least: u32,
     /// Groups that are followed, and where they lead.
     pub groups: Vec<GroupSettings>,
 }
@@ -47,6 +49,7 @@ impl Default for DirectorySettings {
             gone: GoneRule::Disable,
             most_at_once_percent: 10,
             most_at_once_least: 5,
+            new_at_once_least: 100,
             groups: Vec::new(),
         }
     }
@@ -96,6 +99,7 @@ pub struct Rules {
     pub(crate) gone_grace_ms: i64,
     most_percent: usize,
     most_least: usize,
+    new_least: usize,
     /// Between two rounds.
     pub interval: Duration,
     pub(crate) groups: BTreeMap<Guid, GroupRule>,
@@ -157,6 +161,7 @@ impl DirectorySettings {
             gone_grace_ms: i64::from(self.gone_grace_hours) * 3_600_000,
             most_percent: self.most_at_once_percent as usize,
             most_least: self.most_at_once_least as usize,
+            new_least: self.new_at_once_least as usize,
             interval: Duration::from_secs(u64::from(self.interval_minutes) * 60),
             groups,
         })
@@ -164,7 +169,12 @@ impl DirectorySettings {
 }
 
 impl Rules {
-    /// How many of `accounts` may end, or lose places, without an operator.
+    /// How many accounts may be made in a day without an operator, where there are so many.
+    pub(crate) fn most_new_at_once(&self, accounts: usize) -> usize {
+        accounts.max(self.new_least)
+    }
+
+    /// How many of `accounts` may end, or lose places, in a day without an operator.
     pub(crate) fn most_at_once(&self, accounts: usize) -> usize {
         (accounts * self.most_percent / 100).max(self.most_least)
     }

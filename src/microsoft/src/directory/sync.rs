@@ -117,7 +117,7 @@ pub enum Ask {
         /// Everything, or what changed?
         whole: bool,
     },
-    /// Lets those go who are held.
+    /// Lets those go who are held, and those in who wait.
     Accept,
 }
 
@@ -457,6 +457,11 @@ impl DirectorySync {
             Verdict::degraded(
                 format!("{} people would lose access at once; they keep it until somebody decides", status.sizes.held),
                 "look at `holdfast directory plan`; `holdfast directory apply --accept` lets them go",
+            )
+        } else if status.sizes.held_new > 0 {
+            Verdict::degraded(
+                format!("{} people would get accounts at once; they get them when somebody has looked", status.sizes.held_new),
+                "look at `holdfast directory plan`; `holdfast directory apply --accept` makes the accounts",
             )
         } else if !status.absent.is_empty() {
             Verdict::degraded(

@@ -524,6 +524,34 @@ fn many_ends_are_many_however_many_rounds_they_come_in() {
     assert_eq!(core.settle(&mut book, 28 * HOUR, false).held.len(), 5, "four of an hour ago and five are more than eight");
 }
 
+/// A filter that was wrong, or a group of everybody in the tenant, gave thousands of people accounts in one round.
+#[test]
+fn many_new_accounts_wait_for_an_operator_as_on_the_first_day() {
+    let settings = DirectorySettings { new_at_once_least: 10, ..settings(1) };
+    let mut core = Core::default();
+    let mut book = core.book(&settings);
+    let all = |n: u32| (0..n).collect::<Vec<u32>>();
+    whole(&mut core, &mut book, 0, &all(11), &all(11));
+    let plan = core.settle(&mut book, 0, false);
+    assert_eq!((plan.create.len(), plan.create_held.len()), (0, 11));
+    let mut book = core.book(&settings);
+    assert_eq!(book.sizes().held_new, 11);
+    // Somebody who comes later does not wait for a word on these.
+    whole(&mut core, &mut book, HOUR, &all(12), &all(12));
+    let plan = core.settle(&mut book, HOUR, false);
+    assert_eq!((plan.create.len(), plan.create_held.len()), (1, 11));
+    let plan = core.settle(&mut book, HOUR, true);
+    assert_eq!((plan.create.len(), plan.create_held.len(), book.sizes().held_new), (11, 0, 0));
+    // As many again as there are, counted over a day.
+    whole(&mut core, &mut book, 2 * HOUR, &all(20), &all(20));
+    assert_eq!(core.settle(&mut book, 2 * HOUR, false).create.len(), 8);
+    whole(&mut core, &mut book, 3 * HOUR, &all(23), &all(23));
+    assert_eq!(core.settle(&mut book, 3 * HOUR, false).create_held.len(), 3, "1 and 8 and 3 are more than 11");
+    whole(&mut core, &mut book, 3 * HOUR, &all(20), &all(20));
+    assert!(core.settle(&mut book, 3 * HOUR, false).create_held.is_empty(), "who is not meant any longer does not wait");
+    assert_eq!(core.active().len(), 20);
+}
+
 #[test]
 fn an_emptied_group_takes_nobodys_places_without_an_operator() {
     let settings = DirectorySettings { people: People::All, most_at_once_percent: 10, ..settings(1) };
@@ -716,13 +744,13 @@ fn pages_that_make_no_sense_end_the_round() {
 fn a_record_that_does_not_read_is_read_again_and_no_account_is_forgotten() {
     let settings = settings(1);
     let (mut core, book) = steady(&settings, 4);
-    assert_eq!(book.sizes(), Sizes { people: 4, groups: 1, accounts: 4, held: 0 });
+    assert_eq!(book.sizes(), Sizes { people: 4, groups: 1, accounts: 4, held: 0, held_new: 0 });
     let name = |n: u32| format!("person/{TENANT}/{}", person(n));
     core.records.insert(name(0), b"{".to_vec());
     core.records.insert(name(1), b"{}".to_vec());
     let (mut book, bad) = core.load(&settings);
     assert!(bad[0].to_string().contains(&person(0).to_string()) && bad.len() == 2, "{bad:?}");
-    assert_eq!(book.sizes(), Sizes { people: 2, groups: 1, accounts: 4, held: 0 });
+    assert_eq!(book.sizes(), Sizes { people: 2, groups: 1, accounts: 4, held: 0, held_new: 0 });
     assert!(book.begin(What::People, UnixMillis(HOUR), false).is_whole());
     // Meanwhile one of them was deleted, and the sign-in of two was blocked.
     let blocked = |n: u32| json!({ "id": person(n).to_string(), "accountEnabled": false });

@@ -783,9 +783,14 @@ pub const SECTIONS: &[Section] = &[
             Key {
                 name: "most_at_once_percent",
                 default: Is("10"),
-                help: "No more than so many percent of the accounts end or lose places at once without an operator.",
+                help: "No more than so many percent of the accounts end or lose places in a day without an operator.",
             },
             Key { name: "most_at_once_least", default: Is("5"), help: "So many may, whatever the percentage says." },
+            Key {
+                name: "new_at_once_least",
+                default: Is("100"),
+                help: "So many accounts are made in a day without an operator, or as many as there are already.",
+            },
         ],
     },
     Section {

@@ -154,6 +154,9 @@ fn status_text(status: &SyncStatus) -> String {
     if sizes.held > 0 {
         let _ = writeln!(text, "held      {} people: `holdfast directory plan`", sizes.held);
     }
+    if sizes.held_new > 0 {
+        let _ = writeln!(text, "new       {} people wait for an operator: `holdfast directory plan`", sizes.held_new);
+    }
     for absent in &status.absent {
         let _ = writeln!(text, "absent    {}: nobody is sent there", place(absent));
     }
@@ -189,6 +192,7 @@ fn plan_text(plan: &Plan) -> String {
         ("would end", &plan.disable),
         ("end when their grace is over", &plan.waiting),
         ("are held: `holdfast directory apply --accept` lets them go", &plan.held),
+        ("would be made and are many at once: `holdfast directory apply --accept` makes them", &plan.create_held),
     ] {
         if list.is_empty() {
             continue;
