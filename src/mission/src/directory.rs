@@ -251,7 +251,8 @@ fn place(team: String, channel: String) -> Option<DirectoryPlace> {
 
 fn note_place(tx: &Tx<'_>, user: Id, ground: Ground, place: &DirectoryPlace) -> rusqlite::Result<()> {
     let (team, channel) = place.names();
-    let sql = "UPDATE directory_members SET team = ?4, channel = ?5 WHERE user_id = ?1 AND team_id = ?2 AND channel_id = ?3";
+    let sql =
+        "UPDATE directory_members SET team = ?4, channel = ?5 WHERE user_id = ?1 AND team_id = ?2 AND channel_id = ?3";
     let params = params![user.as_str(), ground.team.as_str(), channel_text(ground), team, channel.unwrap_or_default()];
     run(&tx.db, sql, params)?;
     Ok(())

@@ -423,7 +423,8 @@ async fn a_round_that_is_told_to_wait_goes_on_where_it_was() {
     assert!(world.hands.elapsed() - before >= Duration::from_secs(640));
     let people: Vec<String> = world.asked().into_iter().filter(|path| path.contains("/users/delta")).collect();
     assert_eq!(people.iter().filter(|path| path.contains("$select")).count(), 1, "{people:?}");
-    assert_eq!(people.len(), 4 + 2, "{people:?}");
+    let pages: BTreeSet<&String> = people.iter().collect();
+    assert_eq!(people.len(), pages.len() + 2, "{people:?}");
     assert_eq!(world.sync.status().sizes.people, 350);
     // For longer than an hour it does not wait inside.
     world.sim.fail(FaultRule { skip: 1, ..FaultRule::new(slow(3_700.0)).on("GET", "/users/delta") });

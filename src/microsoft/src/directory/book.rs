@@ -242,7 +242,9 @@ pub struct Stored {
 
 /// A record of the book that does not read. The next round reads everything again.
 #[derive(Debug, thiserror::Error)]
-#[error("the record `{key}` of the directory does not read: {problem}; everything is read again, accounts are as they were")]
+#[error(
+    "the record `{key}` of the directory does not read: {problem}; everything is read again, accounts are as they were"
+)]
 pub struct BadRecord {
     key: String,
     problem: String,
@@ -466,7 +468,8 @@ impl Book {
                     for (id, person) in people.iter_mut().filter(|(_, person)| person.enabled.is_none()) {
                         person.enabled = self.known.people.get(id).and_then(|known| known.enabled);
                     }
-                    let absent: Vec<Guid> = self.accounts.keys().filter(|id| !people.contains_key(id)).copied().collect();
+                    let absent: Vec<Guid> =
+                        self.accounts.keys().filter(|id| !people.contains_key(id)).copied().collect();
                     for id in absent {
                         let person = self.known.people.get(&id).cloned().unwrap_or_default();
                         people.insert(id, Person { gone: Some(person.gone.unwrap_or(Gone::Absent)), ..person });
@@ -564,7 +567,10 @@ impl Book {
         for (id, places) in unserved {
             if let Some(account) = self.accounts.get_mut(&id) {
                 account.applied.places.retain(|place| !places.contains(place));
-                self.unserved.insert(id, places);
+                let had = &account.applied.places;
+                // Where it was known before that nobody comes, nothing was tried.
+                let tried = places.into_iter().filter(|place| !self.closed.shuts(place, had));
+                self.unserved.insert(id, tried.collect());
             }
         }
         self.full.extend(full);

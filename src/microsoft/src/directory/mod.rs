@@ -23,7 +23,9 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-pub use book::{BadRecord, Batch, Book, Closed, Gone, Known, PersonView, Place, Plan, Planned, Sizes, Source, Stored, Wanted, Why};
+pub use book::{
+    BadRecord, Batch, Book, Closed, Gone, Known, PersonView, Place, Plan, Planned, Sizes, Source, Stored, Wanted, Why,
+};
 pub use item::PageError;
 pub use round::{First, Round, What};
 pub use rules::{DirectorySettings, GoneRule, GroupSettings, People, Rules};

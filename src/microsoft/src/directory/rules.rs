@@ -184,7 +184,8 @@ impl Rules {
         let grace_ms = match (why, self.gone) {
             (Why::Disabled, GoneRule::Disable | GoneRule::Keep) => self.disabled_grace_ms,
             (Why::Gone(_) | Why::InNoGroup | Why::Guest, GoneRule::Disable) => self.gone_grace_ms,
-            (Why::Gone(_) | Why::InNoGroup | Why::Guest, GoneRule::Keep) | (Why::Untold, GoneRule::Disable | GoneRule::Keep) => return None,
+            (Why::Gone(_) | Why::InNoGroup | Why::Guest, GoneRule::Keep)
+            | (Why::Untold, GoneRule::Disable | GoneRule::Keep) => return None,
         };
         Some(UnixMillis(since.0.saturating_add(grace_ms)))
     }

@@ -280,7 +280,9 @@ impl DirectorySync {
             if let Some((_, answer)) = asked {
                 let told = match result {
                     Ok(Turned { asked, trouble: None }) => Ok(asked),
-                    Ok(Turned { trouble: Some(error), .. }) => Err(format!("{error}; blocked sign-ins were carried out")),
+                    Ok(Turned { trouble: Some(error), .. }) => {
+                        Err(format!("{error}; blocked sign-ins were carried out"))
+                    }
                     Err(error) => Err(error.to_string()),
                 };
                 // Whoever asked may have gone; it is done all the same.
@@ -460,7 +462,10 @@ impl DirectorySync {
             )
         } else if status.sizes.held_new > 0 {
             Verdict::degraded(
-                format!("{} people would get accounts at once; they get them when somebody has looked", status.sizes.held_new),
+                format!(
+                    "{} people would get accounts at once; they get them when somebody has looked",
+                    status.sizes.held_new
+                ),
                 "look at `holdfast directory plan`; `holdfast directory apply --accept` makes the accounts",
             )
         } else if !status.absent.is_empty() {

@@ -521,7 +521,11 @@ fn many_ends_are_many_however_many_rounds_they_come_in() {
     changed(&mut core, &mut book, 27 * HOUR, (20..24).map(blocked).collect());
     assert_eq!(core.settle(&mut book, 27 * HOUR, false).disable.len(), 4);
     changed(&mut core, &mut book, 28 * HOUR, (24..29).map(blocked).collect());
-    assert_eq!(core.settle(&mut book, 28 * HOUR, false).held.len(), 5, "four of an hour ago and five are more than eight");
+    assert_eq!(
+        core.settle(&mut book, 28 * HOUR, false).held.len(),
+        5,
+        "four of an hour ago and five are more than eight"
+    );
 }
 
 /// A filter that was wrong, or a group of everybody in the tenant, gave thousands of people accounts in one round.
@@ -548,7 +552,10 @@ fn many_new_accounts_wait_for_an_operator_as_on_the_first_day() {
     whole(&mut core, &mut book, 3 * HOUR, &all(23), &all(23));
     assert_eq!(core.settle(&mut book, 3 * HOUR, false).create_held.len(), 3, "1 and 8 and 3 are more than 11");
     whole(&mut core, &mut book, 3 * HOUR, &all(20), &all(20));
-    assert!(core.settle(&mut book, 3 * HOUR, false).create_held.is_empty(), "who is not meant any longer does not wait");
+    assert!(
+        core.settle(&mut book, 3 * HOUR, false).create_held.is_empty(),
+        "who is not meant any longer does not wait"
+    );
     assert_eq!(core.active().len(), 20);
 }
 
