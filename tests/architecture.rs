@@ -113,6 +113,22 @@ fn the_benchmarks_stay_outside() {
     }
 }
 
+/// `emulator` puts packets on links for tests and measurements, and nothing that is shipped may lean on it.
+#[test]
+fn the_emulator_of_links_is_for_tests_and_measurements() {
+    let emulator = manifest(&root().join("tests/emulator/Cargo.toml"));
+    assert_eq!(emulator["lints"]["workspace"].as_bool(), Some(true), "tests/emulator: `[lints] workspace = true`");
+    let names: BTreeSet<&str> = ROOMS.iter().map(|(name, _)| *name).collect();
+    for (section, used) in dependencies(&emulator) {
+        assert!(!names.contains(used.as_str()), "tests/emulator/Cargo.toml: [{section}] uses the room `{used}`");
+    }
+    for path in rooms().into_values().chain([root().to_owned()]).map(|dir| dir.join("Cargo.toml")) {
+        for (section, used) in dependencies(&manifest(&path)) {
+            assert!(used != "emulator" || section == "dev-dependencies", "{}: [{section}] uses it", path.display());
+        }
+    }
+}
+
 /// `graphsim` plays Microsoft's services for tests. It knows nothing of Holdfast, so that it cannot agree with its mistakes, and
 /// nothing that is shipped may lean on it.
 #[test]

@@ -10,12 +10,12 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use super::api::{Api, follow};
-use super::path::Conditions;
 use super::sites::{PATIENCE, Sites};
-use super::tunnel::{Lateness, Link, Span};
 use super::{Run, Subject, noise, side_by_side};
 use crate::Error;
 use crate::report::{Figure, percentile, tell};
+use emulator::Conditions;
+use emulator::{Lateness, Link, Span};
 
 const RATE: u64 = 1_000_000;
 const ONE_WAY: Duration = Duration::from_millis(100);

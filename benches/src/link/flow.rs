@@ -3,9 +3,9 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::path::{Conditions, Fate, Passage};
-use super::tunnel::{Link, Span};
 use crate::report::percentile;
+use emulator::{Conditions, Fate, Passage};
+use emulator::{Link, Span};
 
 /// Bytes that the receiving application has, over time on the link's clock.
 pub(crate) struct Delivered<'l> {

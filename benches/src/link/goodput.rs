@@ -6,13 +6,13 @@ use serde_json::json;
 
 use super::api::Api;
 use super::flow::{Delivered, Headers, Plan, Steady, fullest_window, steady};
-use super::path::Conditions;
 use super::quic::{self, Amount, Control};
 use super::sites::Sites;
-use super::tunnel::{Lateness, Link, Span};
 use super::{Run, Subject, noise, side_by_side, tools};
 use crate::Error;
 use crate::report::{Figure, tell};
+use emulator::Conditions;
+use emulator::{Lateness, Link, Span};
 
 const SUBJECTS: &[Subject] =
     &[Subject::Holdfast, Subject::TcpCubic, Subject::TcpBbr, Subject::QuinnCubic, Subject::QuinnBbr];

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::flow::Headers;
-use super::path::Conditions;
 use super::sites::Sites;
-use super::tunnel::{Lateness, Link, Span};
 use super::{Run, Subject, noise};
 use crate::Error;
 use crate::report::{Figure, tell};
+use emulator::Conditions;
+use emulator::{Lateness, Link, Span};
 
 /// How long the flapping link is up, and then down.
 const UP: Duration = Duration::from_secs(30);

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::path::Conditions;
 use super::sites::{Sites, pause};
-use super::tunnel::{Lateness, Link, Span};
 use super::{Run, Subject, noise};
 use crate::Error;
 use crate::report::{Figure, tell};
+use emulator::Conditions;
+use emulator::{Lateness, Link, Span};
 
 /// Fast enough that a gigabyte takes two minutes, slow enough that two cores seal, encrypt and forward it.
 const RATE: u64 = 100_000_000;

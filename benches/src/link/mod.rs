@@ -3,8 +3,8 @@
 //! ```text
 //! scripts/bench link [--case CASE...] --> table on stdout, target/bench/link.json
 //! ```
-//! A case is a module with one `run(&mut Run)` and a line in [`CASES`]. For each subject it opens a [`tunnel::Link`] of its
-//! own, so that subjects run side by side without sharing one. Start reading at [`path`] for what a link does to packets,
+//! A case is a module with one `run(&mut Run)` and a line in [`CASES`]. For each subject it opens a [`emulator::Link`] of its
+//! own, so that subjects run side by side without sharing one. Start reading at [`emulator`] for what a link does to packets,
 //! at [`sites`] for how Holdfast is started, at [`flow`] for how figures come about.
 
 pub(crate) mod api;
@@ -13,13 +13,10 @@ mod flow;
 mod goodput;
 mod hard;
 mod memory;
-mod namespace;
-mod path;
 mod posts;
 mod quic;
 pub(crate) mod sites;
 mod tools;
-mod tunnel;
 mod verify;
 mod whole;
 
@@ -198,7 +195,7 @@ pub(crate) fn link(args: LinkArgs) -> Result<(), Error> {
         return Err(format!("no case `{unknown}`; the cases are:\n{}", known.join("\n")).into());
     }
     if let Err(reason) =
-        tunnel::Link::open(&path::Conditions::new(1_000_000, std::time::Duration::ZERO, 0.0), "cubic", 0)
+        emulator::Link::open(&emulator::Conditions::new(1_000_000, std::time::Duration::ZERO, 0.0), "cubic", 0)
     {
         tell(&format!("skipped: {reason}"));
         return Ok(());
@@ -214,6 +211,13 @@ pub(crate) fn link(args: LinkArgs) -> Result<(), Error> {
     }
     run.bench.print();
     run.bench.write(&run.args.out)
+}
+
+impl Figure {
+    /// The same, marked when the emulator was too late for it to mean anything.
+    fn unless_late(self, lateness: emulator::Lateness) -> Self {
+        if lateness.is_reliable() { self } else { self.noted("unreliable: packets left the emulator late") }
+    }
 }
 
 /// Does `work` for every job, at most so many at once, and returns the results in the order of the jobs.

@@ -8,13 +8,13 @@ use serde_json::json;
 
 use super::api::Api;
 use super::flow::Headers;
-use super::path::{Conditions, Passage};
 use super::sites::Sites;
-use super::tunnel::{Lateness, Link, Span};
 use super::{Run, Subject};
 use crate::Error;
 use crate::corpus::Chat;
 use crate::report::{Figure, tell};
+use emulator::{Conditions, Passage};
+use emulator::{Lateness, Link, Span};
 
 /// Slow enough that a burst of posts waits for the link, as on the links where bytes count.
 const RATE: u64 = 16_000;

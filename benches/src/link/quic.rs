@@ -10,8 +10,8 @@ use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TransportConfi
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use super::flow::{Delivered, Plan};
-use super::tunnel::{FAR, Link, NEAR};
 use crate::Error;
+use emulator::{FAR, Link, NEAR};
 
 const PORT: u16 = 4433;
 const NAME: &str = "bench.invalid";

@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::api::{Api, User};
-use super::namespace::{Namespace, Process};
-use super::tunnel::{FAR, Link};
 use crate::Error;
 use crate::clock::Stopwatch;
+use emulator::{FAR, Link};
+use emulator::{Namespace, Process};
 
 /// A site starts, and acquaintance is made, within this time even on a machine that is busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);

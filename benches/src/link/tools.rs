@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::flow::{Delivered, Plan};
-use super::namespace::Process;
 use super::sites::pause;
-use super::tunnel::{FAR, Link};
 use crate::Error;
+use emulator::Process;
+use emulator::{FAR, Link};
 
 /// Sends by iperf3 until the plan is measured; what the receiving side counts in each fifth of a second is recorded.
 ///

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::path::{Conditions, Loss};
-use super::tunnel::{FAR, Lateness, Link, NEAR, Span, hurry};
 use super::{Run, side_by_side};
 use crate::Error;
 use crate::report::Figure;
+use emulator::{Conditions, Loss};
+use emulator::{FAR, Lateness, Link, NEAR, Span, hurry};
 
 const PORT: u16 = 7000;
 

@@ -7,13 +7,13 @@ use serde_json::json;
 
 use super::api::Api;
 use super::flow::Delivered;
-use super::path::Conditions;
 use super::quic::{self, Amount, Control};
 use super::sites::{Sites, pause};
-use super::tunnel::{Lateness, Link, Span};
 use super::{Run, Subject, noise, side_by_side, tools};
 use crate::Error;
 use crate::report::{Figure, tell};
+use emulator::Conditions;
+use emulator::{Lateness, Link, Span};
 
 const SUBJECTS: &[Subject] = &[
     Subject::Holdfast,

@@ -20,26 +20,27 @@ use rand_chacha::ChaCha8Rng;
 
 /// How one direction treats packets.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Conditions {
+pub struct Conditions {
     /// Bits per second of whole IP packets.
-    pub(crate) rate: u64,
+    pub rate: u64,
     /// Propagation, after the last bit has left.
-    pub(crate) delay: Duration,
-    pub(crate) loss: Loss,
+    pub delay: Duration,
+    /// What is lost of what has left.
+    pub loss: Loss,
     /// Bytes that may wait for the link, the packet that is on it included. What does not fit is dropped at the tail.
-    pub(crate) queue_bytes: u64,
+    pub queue_bytes: u64,
     /// Share of packets that are held up, and by how much at most.
-    pub(crate) reorder: (f64, Duration),
+    pub reorder: (f64, Duration),
     /// Share of packets that arrive twice.
-    pub(crate) duplicate: f64,
+    pub duplicate: f64,
     /// When nothing arrives, from and until, counted from [`Path::set`]. The sender does not notice: what it sends is lost.
-    pub(crate) outages: Vec<(Duration, Duration)>,
+    pub outages: Vec<(Duration, Duration)>,
 }
 
 impl Conditions {
     /// A link with this rate, one-way delay and random loss, and a queue of one second, as a modem has; never below
     /// 16 kB, which thin modems have too.
-    pub(crate) fn new(rate: u64, delay: Duration, loss: f64) -> Self {
+    pub fn new(rate: u64, delay: Duration, loss: f64) -> Self {
         Self {
             rate,
             delay,
@@ -56,7 +57,7 @@ impl Conditions {
     }
 
     /// How long `bytes` occupy the link.
-    pub(crate) fn time_of(&self, bytes: u64) -> Duration {
+    pub fn time_of(&self, bytes: u64) -> Duration {
         let nanos = u128::from(bytes) * 8_000_000_000 / u128::from(self.rate.max(1));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
@@ -64,7 +65,7 @@ impl Conditions {
 
 /// Which packets are lost.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Loss {
+pub enum Loss {
     /// Each with this probability, whatever became of the others.
     Random(f64),
     /// In bursts (Gilbert-Elliott): a good state that loses nothing and a bad one that loses everything.
@@ -78,7 +79,7 @@ pub(crate) enum Loss {
 
 impl Loss {
     /// Share of packets lost in the long run.
-    pub(crate) fn share(self) -> f64 {
+    pub fn share(self) -> f64 {
         match self {
             Self::Random(share) | Self::Bursts { share, .. } => share,
         }
@@ -87,7 +88,8 @@ impl Loss {
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
+    /// It arrives.
     Delivered,
     /// Lost on the way, after it had occupied the link.
     Lost,
@@ -99,18 +101,19 @@ pub(crate) enum Fate {
 
 /// The record of one packet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Passage {
+pub struct Passage {
     /// When it was offered.
-    pub(crate) at: Duration,
+    pub at: Duration,
     /// When its last bit had left the sender's side; for a packet that found the queue full the same as `at`.
-    pub(crate) left: Duration,
+    pub left: Duration,
     /// Length of the IP packet.
-    pub(crate) bytes: u32,
-    pub(crate) fate: Fate,
+    pub bytes: u32,
+    /// What became of it.
+    pub fate: Fate,
 }
 
 /// One direction of a link.
-pub(crate) struct Path {
+pub struct Path {
     conditions: Conditions,
     set_at: Duration,
     /// When the link has sent all that was accepted.
@@ -131,7 +134,8 @@ struct Underway {
 }
 
 impl Path {
-    pub(crate) fn new(conditions: Conditions, seed: u64) -> Self {
+    /// Nothing is on its way yet. What is lost repeats with the seed.
+    pub fn new(conditions: Conditions, seed: u64) -> Self {
         Self {
             conditions,
             set_at: Duration::ZERO,
@@ -145,7 +149,7 @@ impl Path {
     }
 
     /// Other conditions from here on; what is underway arrives as it would have.
-    pub(crate) fn set(&mut self, now: Duration, conditions: Conditions) {
+    pub fn set(&mut self, now: Duration, conditions: Conditions) {
         self.conditions = conditions;
         self.set_at = now;
         self.free_at = self.free_at.min(now);
@@ -153,7 +157,7 @@ impl Path {
     }
 
     /// Takes a packet from the sender.
-    pub(crate) fn offer(&mut self, now: Duration, packet: &[u8]) {
+    pub fn offer(&mut self, now: Duration, packet: &[u8]) {
         let bytes = packet.len() as u64;
         let begins = self.free_at.max(now);
         let waiting = u128::from(self.conditions.rate) * (begins - now).as_nanos() / 8_000_000_000;
@@ -183,12 +187,12 @@ impl Path {
     }
 
     /// When [`Self::take_due`] has something next.
-    pub(crate) fn next_due(&self) -> Option<Duration> {
+    pub fn next_due(&self) -> Option<Duration> {
         self.underway.peek().map(|Reverse(next)| next.due)
     }
 
     /// The next packet whose time has come, with that time.
-    pub(crate) fn take_due(&mut self, now: Duration) -> Option<(Duration, Vec<u8>)> {
+    pub fn take_due(&mut self, now: Duration) -> Option<(Duration, Vec<u8>)> {
         if self.next_due()? > now {
             return None;
         }
@@ -196,7 +200,7 @@ impl Path {
     }
 
     /// Everything that was offered so far, in order.
-    pub(crate) fn log(&self) -> &[Passage] {
+    pub fn log(&self) -> &[Passage] {
         &self.log
     }
 

@@ -7,41 +7,40 @@
 //! The four threads run before all others of the machine (real-time scheduling), since a packet that leaves late is an
 //! error of the emulator. How late packets left is recorded; [`Lateness::is_reliable`] says where a figure is no figure.
 
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tun_rs::{DeviceBuilder, InterruptEvent, SyncDevice};
 
-use super::namespace::{Namespace, ip};
-use super::path::{Conditions, Passage, Path};
 use crate::Error;
-use crate::clock::Stopwatch;
-use crate::report::{Figure, tell};
+use crate::namespace::{Namespace, ip};
+use crate::path::{Conditions, Passage, Path};
 
 /// Address of the side that sends, the edge.
-pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// Address of the side that receives, the hub.
-pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
 /// Length of the largest IP packet.
-pub(crate) const MTU: u16 = 1500;
+const MTU: u16 = 1500;
 
 /// Before everything that is not real-time; the lowest of those priorities suffices.
 const PRIORITY: &str = "1";
 
 /// An emulated link. Dropping it ends its threads and devices.
-pub(crate) struct Link {
+pub struct Link {
     /// Where the sending side lives.
-    pub(crate) near: Namespace,
+    pub near: Namespace,
     /// Where the receiving side lives.
-    pub(crate) far: Namespace,
+    pub far: Namespace,
     forward: Arc<Direction>,
     back: Arc<Direction>,
-    clock: Stopwatch,
+    begun: Instant,
     stop: Arc<InterruptEvent>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -64,31 +63,32 @@ impl Link {
     ///
     /// # Errors
     /// Without root or `/dev/net/tun`.
-    pub(crate) fn open(conditions: &Conditions, congestion: &str, seed: u64) -> Result<Self, Error> {
+    pub fn open(conditions: &Conditions, congestion: &str, seed: u64) -> Result<Self, Error> {
         let (near, far) = (Namespace::new()?, Namespace::new()?);
         let near_tun = Arc::new(near.run(|| device(NEAR, FAR, congestion))?);
         let far_tun = Arc::new(far.run(|| device(FAR, NEAR, congestion))?);
-        let clock = Stopwatch::start();
+        #[allow(clippy::disallowed_methods, reason = "packets leave in real time")]
+        let begun = Instant::now();
         let stop = Arc::new(InterruptEvent::new()?);
         let forward = Arc::new(Direction::new(Path::new(conditions.clone(), seed)));
         let back = Arc::new(Direction::new(Path::new(conditions.clone(), !seed)));
         let mut threads = Vec::new();
         for (direction, from, to) in [(&forward, &near_tun, &far_tun), (&back, &far_tun, &near_tun)] {
             let (reads, tun, stop) = (Arc::clone(direction), Arc::clone(from), Arc::clone(&stop));
-            threads.push(std::thread::spawn(move || reads.read(&tun, &stop, clock)));
+            threads.push(std::thread::spawn(move || reads.read(&tun, &stop, begun)));
             let (writes, tun) = (Arc::clone(direction), Arc::clone(to));
-            threads.push(std::thread::spawn(move || writes.write(&tun, clock)));
+            threads.push(std::thread::spawn(move || writes.write(&tun, begun)));
         }
-        Ok(Self { near, far, forward, back, clock, stop, threads })
+        Ok(Self { near, far, forward, back, begun, stop, threads })
     }
 
     /// Time since the link was made; all times of its records are on this clock.
-    pub(crate) fn now(&self) -> Duration {
-        self.clock.elapsed()
+    pub fn now(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// Other conditions for both directions, from now on; the schedule of outages begins now.
-    pub(crate) fn set(&self, conditions: &Conditions) -> Duration {
+    pub fn set(&self, conditions: &Conditions) -> Duration {
         let now = self.now();
         for direction in [&self.forward, &self.back] {
             direction.lock().path.set(now, conditions.clone());
@@ -97,17 +97,17 @@ impl Link {
     }
 
     /// What the sending side sent in a span.
-    pub(crate) fn forward(&self, span: Span) -> Vec<Passage> {
+    pub fn forward(&self, span: Span) -> Vec<Passage> {
         self.forward.log(span)
     }
 
     /// What the receiving side sent in a span.
-    pub(crate) fn back(&self, span: Span) -> Vec<Passage> {
+    pub fn back(&self, span: Span) -> Vec<Passage> {
         self.back.log(span)
     }
 
     /// How late packets left in a span, both directions together.
-    pub(crate) fn lateness(&self, span: Span) -> Lateness {
+    pub fn lateness(&self, span: Span) -> Lateness {
         let mut late: Vec<Duration> = Vec::new();
         for direction in [&self.forward, &self.back] {
             let inner = direction.lock();
@@ -134,42 +134,42 @@ impl Drop for Link {
 
 /// A span on the clock of a link.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
-    pub(crate) from: Duration,
-    pub(crate) until: Duration,
+pub struct Span {
+    /// Its first moment.
+    pub from: Duration,
+    /// The first moment after it.
+    pub until: Duration,
 }
 
 impl Span {
-    pub(crate) const ALWAYS: Self = Self { from: Duration::ZERO, until: Duration::MAX };
+    /// All of a link's life.
+    pub const ALWAYS: Self = Self { from: Duration::ZERO, until: Duration::MAX };
 
-    pub(crate) fn holds(self, at: Duration) -> bool {
+    /// Is the moment in it?
+    pub fn holds(self, at: Duration) -> bool {
         (self.from..self.until).contains(&at)
     }
 
-    pub(crate) fn seconds(self) -> f64 {
+    /// How long it is.
+    pub fn seconds(self) -> f64 {
         self.until.saturating_sub(self.from).as_secs_f64()
     }
 }
 
 /// How late packets left the emulator against its own schedule, milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Lateness {
-    pub(crate) p99_ms: f64,
-    pub(crate) max_ms: f64,
+pub struct Lateness {
+    /// All but a hundredth left with less.
+    pub p99_ms: f64,
+    /// The latest.
+    pub max_ms: f64,
 }
 
 impl Lateness {
     /// Beyond 5 ms in a hundredth of the packets or 50 ms in one, a delay of 50 ms is not what was asked for, and a
     /// sender that watches delays has been shown something that was not the link.
-    pub(crate) fn is_reliable(self) -> bool {
+    pub fn is_reliable(self) -> bool {
         self.p99_ms <= 5.0 && self.max_ms <= 50.0
-    }
-}
-
-impl Figure {
-    /// The same, marked when the emulator was too late for it to mean anything.
-    pub(crate) fn unless_late(self, lateness: Lateness) -> Self {
-        if lateness.is_reliable() { self } else { self.noted("unreliable: packets left the emulator late") }
     }
 }
 
@@ -187,26 +187,26 @@ impl Direction {
         self.lock().path.log().iter().filter(|passage| span.holds(passage.at)).copied().collect()
     }
 
-    fn read(&self, tun: &SyncDevice, stop: &InterruptEvent, clock: Stopwatch) {
+    fn read(&self, tun: &SyncDevice, stop: &InterruptEvent, begun: Instant) {
         hurry();
         let mut packet = [0; MTU as usize];
         // Ends when the link is dropped.
         while let Ok(length) = tun.recv_intr(&mut packet, stop) {
-            self.lock().path.offer(clock.elapsed(), &packet[..length]);
+            self.lock().path.offer(begun.elapsed(), &packet[..length]);
             self.changed.notify_one();
         }
     }
 
-    fn write(&self, tun: &SyncDevice, clock: Stopwatch) {
+    fn write(&self, tun: &SyncDevice, begun: Instant) {
         hurry();
         let mut inner = self.lock();
         while !inner.ended {
-            let now = clock.elapsed();
+            let now = begun.elapsed();
             if let Some((due, packet)) = inner.path.take_due(now) {
                 drop(inner);
                 // Refused while the device is down: as good as lost.
                 let _ = tun.send(&packet);
-                let late = clock.elapsed().saturating_sub(due);
+                let late = begun.elapsed().saturating_sub(due);
                 inner = self.lock();
                 inner.left.push((due, late));
                 continue;
@@ -221,11 +221,14 @@ impl Direction {
 }
 
 /// Gives the calling thread real-time scheduling; without it the emulator is as late as the machine is busy, and says so.
-pub(crate) fn hurry() {
+pub fn hurry() {
     let thread = nix::unistd::gettid().to_string();
     let asked = Command::new("chrt").args(["--fifo", "--reset-on-fork", "--pid", PRIORITY, &thread]).output();
     if !asked.is_ok_and(|done| done.status.success()) {
-        tell("no real-time scheduling (chrt, package util-linux): packets may leave late");
+        let _ = writeln!(
+            std::io::stderr().lock(),
+            "no real-time scheduling (chrt, package util-linux): packets may leave late"
+        );
     }
 }
 

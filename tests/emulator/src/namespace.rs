@@ -18,7 +18,8 @@ use crate::Error;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-pub(crate) struct Namespace {
+/// A network namespace of this process.
+pub struct Namespace {
     file: File,
     jobs: Option<mpsc::Sender<Job>>,
     resident: Option<JoinHandle<()>>,
@@ -29,7 +30,7 @@ impl Namespace {
     ///
     /// # Errors
     /// When the kernel does not allow it: this needs root.
-    pub(crate) fn new() -> Result<Self, Error> {
+    pub fn new() -> Result<Self, Error> {
         let (jobs, todo) = mpsc::channel::<Job>();
         let (ready, made) = mpsc::channel();
         let resident = std::thread::spawn(move || {
@@ -43,12 +44,12 @@ impl Namespace {
     }
 
     /// Moves the calling thread here, and with it every thread, socket and process that it makes.
-    pub(crate) fn enter(&self) -> io::Result<()> {
+    pub fn enter(&self) -> io::Result<()> {
         Ok(setns(&self.file, CloneFlags::CLONE_NEWNET)?)
     }
 
     /// Runs `work` on a thread of its own in this namespace and waits for it.
-    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
         std::thread::scope(|scope| {
             let here = scope.spawn(|| {
                 self.enter()?;
@@ -59,7 +60,7 @@ impl Namespace {
     }
 
     /// Runs asynchronous `work` here and waits for it.
-    pub(crate) fn run_async<T: Send>(&self, work: impl AsyncFnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    pub fn run_async<T: Send>(&self, work: impl AsyncFnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
         self.run(|| tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work()))
     }
 
@@ -68,7 +69,7 @@ impl Namespace {
     ///
     /// # Errors
     /// When it does not start.
-    pub(crate) fn spawn(&self, program: &Command, log: Option<&Path>) -> Result<Process, Error> {
+    pub fn spawn(&self, program: &Command, log: Option<&Path>) -> Result<Process, Error> {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program.get_program()).args(program.get_args());
         for (name, value) in program.get_envs() {
@@ -118,7 +119,7 @@ fn settle() -> Result<File, Error> {
 }
 
 /// Runs `ip` in the namespace of the calling thread.
-pub(crate) fn ip(args: &[&str]) -> Result<(), Error> {
+pub fn ip(args: &[&str]) -> Result<(), Error> {
     let done = Command::new("ip").args(args).output().map_err(|e| format!("ip (package iproute2): {e}"))?;
     match done.status.success() {
         true => Ok(()),
@@ -127,22 +128,23 @@ pub(crate) fn ip(args: &[&str]) -> Result<(), Error> {
 }
 
 /// A child of this process, ended with all of its process group when dropped.
-pub(crate) struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
-    pub(crate) fn pid(&self) -> u32 {
+    /// Its process id, which is that of its group too.
+    pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
     /// Asks it to end.
-    pub(crate) fn terminate(&self) {
+    pub fn terminate(&self) {
         if let Some(pid) = rustix::process::Pid::from_raw(self.0.id() as i32) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
     }
 
     /// Has it ended?
-    pub(crate) fn has_ended(&mut self) -> bool {
+    pub fn has_ended(&mut self) -> bool {
         !matches!(self.0.try_wait(), Ok(None))
     }
 }
