@@ -23,7 +23,8 @@ pub enum Failure {
         /// Real milliseconds.
         for_ms: u64,
     },
-    /// The effect is committed, and the answer is held back for so long; then the connection is reset.
+    /// The effect is committed, and the answer is held back for so long; then the connection is reset. Waits for a request that
+    /// commits something.
     StallAfterCommit {
         /// Real milliseconds.
         for_ms: u64,

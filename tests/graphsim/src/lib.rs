@@ -32,7 +32,7 @@ mod things;
 mod world;
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub use graph::rows;
 pub use openapi::{Contract, ContractError};
 pub use oracle::{Effect, Oracle, Rule, Seen, Violation, What};
 pub use pki::{Credential, PkiError};
-pub use settings::{Cloud, Lag, Limits, Relaxation, Settings};
+pub use settings::{Cloud, Lag, Limits, Names, Relaxation, Settings};
 pub use things::{App, Chat, Group, Secret, Team, TeamMade, TeamsApp, User};
 
 use clock::Clock;
@@ -80,7 +80,7 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// Opens its ports on 127.0.0.1 and serves them from threads of its own, so that a test may block.
+    /// Opens its ports, on loopback unless it is named otherwise, and serves them from threads of its own, so that a test may block.
     pub fn start(settings: Settings) -> Result<Self, StartError> {
         Self::started(settings, false)
     }
@@ -92,18 +92,18 @@ impl Sim {
 
     fn started(settings: Settings, controlled: bool) -> Result<Self, StartError> {
         let contract = settings.subset.as_deref().map(Contract::read).transpose()?;
-        let pki = Pki::new()?;
+        let Names { services, elsewhere } = &settings.names;
+        let pki = Pki::new(&[services, elsewhere])?;
         let hosts = [Host::Login, Host::Graph, Host::Upload, Host::Abroad];
-        let mut listeners = Vec::new();
-        for _ in hosts {
-            listeners.push(listen()?);
+        let names = [services, services, elsewhere, elsewhere];
+        let (mut listeners, mut urls) = (Vec::new(), Vec::new());
+        for name in names {
+            let listener = listen(name)?;
+            urls.push(format!("https://{name}:{}", listener.local_addr()?.port()));
+            listeners.push(listener);
         }
-        let address = |at: usize| -> io::Result<String> {
-            Ok(format!("https://localhost:{}", listeners[at].local_addr()?.port()))
-        };
-        // Uploads and what is abroad have another host name, as they do in earnest: a client decides by it where a token goes.
-        let elsewhere = |at: usize| address(at).map(|url| url.replace("localhost", "127.0.0.1"));
-        let urls = Urls { login: address(0)?, graph: address(1)?, upload: elsewhere(2)?, abroad: elsewhere(3)? };
+        let [login, graph, upload, abroad] = urls.try_into().expect("one for each host");
+        let urls = Urls { login, graph, upload, abroad };
         let clock = Arc::new(Clock::new(settings.time.clone()));
         let world = World::new(settings, clock, urls.clone())?;
         let shared = Arc::new(Shared { world: std::sync::Mutex::new(world), contract });
@@ -118,7 +118,7 @@ impl Sim {
             runtime.handle().spawn(port);
         }
         let control = if controlled {
-            let listener = listen()?;
+            let listener = listen("127.0.0.1")?;
             let url = format!("http://127.0.0.1:{}", listener.local_addr()?.port());
             runtime.handle().spawn(control::accept(listener, Arc::clone(&shared), stop.clone()));
             Some(url)
@@ -128,7 +128,7 @@ impl Sim {
         Ok(Self { shared, urls, ca_pem: pki.ca_pem, control, stop, runtime: Some(runtime) })
     }
 
-    /// Base address of Entra ID, `https://localhost:...`.
+    /// Base address of Entra ID, such as `https://localhost:...`.
     pub fn login_url(&self) -> &str {
         &self.urls.login
     }
@@ -238,6 +238,12 @@ impl Sim {
         self.shared.world().faults.push(rule);
     }
 
+    /// How often a failure has happened until now, by the name of its kind in JSON. One that stalls has begun then and goes on.
+    pub fn happened(&self, kind: &str) -> usize {
+        let world = self.shared.world();
+        world.oracle.requests.iter().filter(|seen| seen.failure.as_deref() == Some(kind)).count()
+    }
+
     /// Forgets every failure that has not happened yet.
     pub fn heal(&self) {
         self.shared.world().faults.clear();
@@ -303,8 +309,9 @@ impl Drop for Sim {
     }
 }
 
-fn listen() -> io::Result<TcpListener> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+fn listen(name: &str) -> io::Result<TcpListener> {
+    let addresses: Vec<SocketAddr> = (name, 0).to_socket_addrs()?.filter(SocketAddr::is_ipv4).collect();
+    let listener = TcpListener::bind(&addresses[..])?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

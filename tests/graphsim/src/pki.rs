@@ -33,7 +33,8 @@ pub(crate) struct Pki {
 }
 
 impl Pki {
-    pub(crate) fn new() -> Result<Self, PkiError> {
+    /// What the ports present is good for these names and addresses.
+    pub(crate) fn new(names: &[&String]) -> Result<Self, PkiError> {
         let mut ca = CertificateParams::new(Vec::<String>::new())?;
         ca.distinguished_name = named("graphsim test authority");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -42,8 +43,8 @@ impl Pki {
         let ca_pem = ca.self_signed(&ca_key)?.pem();
         let issuer = Issuer::new(ca, ca_key);
 
-        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
-        leaf.distinguished_name = named("localhost");
+        let mut leaf = CertificateParams::new(names.iter().map(|name| (*name).clone()).collect::<Vec<_>>())?;
+        leaf.distinguished_name = named("graphsim");
         leaf.use_authority_key_identifier_extension = true;
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -353,18 +353,16 @@ impl World {
                 answer(self, &mut path);
                 Fate::Answer(self.refused(host, *status, None, None, request))
             }
-            Some(Failure::ResetAfterCommit) => {
+            Some(Failure::ResetAfterCommit | Failure::StallAfterCommit { .. }) => {
                 let answer = answer(self, &mut path);
-                if self.oracle.effects.len() > before {
-                    Fate::Reset
-                } else {
+                if self.oracle.effects.len() == before {
                     chosen = None;
                     Fate::Answer(answer)
+                } else if let Some(Failure::StallAfterCommit { for_ms }) = failure {
+                    Fate::ResetAfter(Duration::from_millis(for_ms))
+                } else {
+                    Fate::Reset
                 }
-            }
-            Some(Failure::StallAfterCommit { for_ms }) => {
-                answer(self, &mut path);
-                Fate::ResetAfter(Duration::from_millis(*for_ms))
             }
             Some(Failure::ForeignLink) => {
                 let mut answer = answer(self, &mut path);

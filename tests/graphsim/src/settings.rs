@@ -125,6 +125,22 @@ impl Default for Limits {
     }
 }
 
+/// What its hosts are called and where they listen. Uploads and what is abroad have another name than the services, as they do
+/// in earnest: a client decides by it where a token goes.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// Of Entra and Graph: a name or an IPv4 address of the namespace that the simulator is started in.
+    pub services: String,
+    /// Of uploads and of what is abroad.
+    pub elsewhere: String,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { services: "localhost".to_owned(), elsewhere: "127.0.0.1".to_owned() }
+    }
+}
+
 /// What a simulator is started with.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -136,6 +152,8 @@ pub struct Settings {
     pub time: Time,
     /// The OpenAPI subset; nothing is validated without it.
     pub subset: Option<PathBuf>,
+    /// Where it listens.
+    pub names: Names,
     /// How slowly writes are seen.
     pub lag: Lag,
     /// What is throttled when.

@@ -56,9 +56,17 @@ pub(crate) struct Issued {
     caller: Caller,
     issued_ms: Millis,
     expires_ms: Millis,
-    /// Whether the client announced that it understands claims challenges.
-    challenges: bool,
+    claims: Claims,
     kind: Kind,
+}
+
+/// What a client asked for in the field `claims`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Claims {
+    /// That it understands challenges.
+    challenges: bool,
+    /// That the token be of that second or later, as a challenge wants it; 0 where it was not asked for.
+    not_before_s: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +218,7 @@ impl World {
         self.entra.apps.get(app)?;
         self.entra.users.get(user)?;
         let scopes = BTreeSet::from(["access_as_user".to_owned()]);
-        Some(self.issue(TEAMS_WEB, Some(user), &Resource::App(app.to_owned()), scopes, false).0)
+        Some(self.issue(TEAMS_WEB, Some(user), &Resource::App(app.to_owned()), scopes, Claims::default()).0)
     }
 
     /// A token and how many seconds it lives.
@@ -220,10 +228,10 @@ impl World {
         user: Option<&str>,
         audience: &Resource,
         permissions: BTreeSet<String>,
-        challenges: bool,
+        asked: Claims,
     ) -> (String, u64) {
         let minutes =
-            if challenges { self.rng.random_range(20 * 60..=28 * 60) } else { self.rng.random_range(60..=90) };
+            if asked.challenges { self.rng.random_range(20 * 60..=28 * 60) } else { self.rng.random_range(60..=90) };
         let now = self.now();
         let (issued_s, life_s) = (now / 1000, minutes * 60);
         let scopes = permissions.iter().cloned().collect::<Vec<_>>().join(" ");
@@ -246,7 +254,7 @@ impl World {
             claims["roles"] = json!(permissions);
             claims["idtyp"] = json!("app");
         }
-        if challenges {
+        if asked.challenges {
             claims["xms_cc"] = json!(["cp1"]);
         }
         let nonce = self.secret("");
@@ -279,7 +287,7 @@ impl World {
                 caller: caller.clone(),
                 issued_ms: now,
                 expires_ms: (issued_s + life_s) * 1000,
-                challenges,
+                claims: asked,
                 kind: Kind::Access,
             },
         );
@@ -306,7 +314,7 @@ impl World {
                 caller: Caller { app: app.to_owned(), user: Some(oid.to_owned()), permissions: BTreeSet::new() },
                 issued_ms: now,
                 expires_ms: now + 3_600_000,
-                challenges: false,
+                claims: Claims::default(),
                 kind: Kind::Id,
             },
         );
@@ -323,16 +331,18 @@ impl World {
         if issued.expires_ms <= self.now() {
             return Err(NotAccepted::Expired);
         }
-        if issued.challenges {
+        if issued.claims.challenges {
             let revoked = match &issued.caller.user {
                 Some(user) => self.entra.revoked_at.get(user),
                 None => self.entra.app_revoked_at.get(&issued.caller.app),
             };
             let disabled =
                 issued.caller.user.as_ref().is_some_and(|u| self.entra.users.get(u).is_none_or(|u| u.disabled));
-            if disabled || revoked.is_some_and(|at| issued.issued_ms <= *at) {
-                let nbf = (revoked.copied().unwrap_or(self.now()) / 1000 + 1).to_string();
-                let claims = json!({ "access_token": { "nbf": { "essential": true, "value": nbf } } });
+            let nbf_s = revoked.copied().unwrap_or(self.now()) / 1000 + 1;
+            // A person signs in again; an app can only say what it was challenged for.
+            let unanswered = issued.caller.user.is_none() && issued.claims.not_before_s < nbf_s;
+            if disabled || revoked.is_some_and(|at| issued.issued_ms <= *at || unanswered) {
+                let claims = json!({ "access_token": { "nbf": { "essential": true, "value": nbf_s.to_string() } } });
                 return Err(NotAccepted::Challenge(claims));
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::token::SignedIn;
-use super::{Aadsts, Scopes};
+use super::{Aadsts, Claims, Scopes};
 use crate::clock::Millis;
 use crate::http::{Answer, Request, escape, form, value};
 use crate::oracle::What;
@@ -320,7 +320,7 @@ impl World {
         &mut self,
         app: &App,
         form: &[(String, String)],
-        challenges: bool,
+        claims: Claims,
         _: &Trace,
     ) -> Result<Answer, Aadsts> {
         let now = self.now();
@@ -350,7 +350,7 @@ impl World {
                 let caller = Caller { app: app.id.clone(), user: Some(user.clone()), permissions: BTreeSet::new() };
                 self.commit(&caller, &Trace::default(), What::SignedIn, "", "", json!({ "device": true }));
                 let signed_in = SignedIn { user, grant: self.guid(), mfa, nonce: None };
-                self.user_tokens(app, &signed_in, &scope, &scope, challenges, None)
+                self.user_tokens(app, &signed_in, &scope, &scope, claims, None)
             }
         }
     }

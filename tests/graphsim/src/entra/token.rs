@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Aadsts, Kind, REFRESH_IDLE_MAX, Resource, Scopes};
+use super::{Aadsts, Claims, Kind, REFRESH_IDLE_MAX, Resource, Scopes};
 use crate::clock::Millis;
 use crate::http::{Answer, Request, form, value};
 use crate::settings::Relaxation;
@@ -54,14 +54,14 @@ impl World {
         if !devices {
             self.refuse_loops(&app, &grant, &form)?;
         }
-        let challenges = wants_challenges(&form)?;
+        let claims = claims_of(&form)?;
         match grant.as_str() {
-            "client_credentials" => self.client_credentials(alias, &app, &form, challenges),
-            "authorization_code" => self.redeem(&app, &form, challenges),
-            "refresh_token" => self.refresh(&app, &form, challenges),
+            "client_credentials" => self.client_credentials(alias, &app, &form, claims),
+            "authorization_code" => self.redeem(&app, &form, claims),
+            "refresh_token" => self.refresh(&app, &form, claims),
             // MSAL for Node sends the short name.
-            _ if devices => self.poll_device(&app, &form, challenges, trace),
-            "urn:ietf:params:oauth:grant-type:jwt-bearer" => self.on_behalf_of(alias, &app, &form, challenges),
+            _ if devices => self.poll_device(&app, &form, claims, trace),
+            "urn:ietf:params:oauth:grant-type:jwt-bearer" => self.on_behalf_of(alias, &app, &form, claims),
             other => {
                 let text = format!("The app requested an unsupported grant type '{other}'.");
                 Err(Aadsts::new("unsupported_grant_type", 70003, text))
@@ -97,7 +97,7 @@ impl World {
         alias: bool,
         app: &App,
         form: &[(String, String)],
-        challenges: bool,
+        claims: Claims,
     ) -> Result<Answer, Aadsts> {
         if app.public {
             return Err(Aadsts::new("unauthorized_client", 700016, "A public client cannot ask for itself."));
@@ -121,7 +121,7 @@ impl World {
             return Err(Aadsts::new("invalid_scope", 1002012, "Only /.default is valid here."));
         }
         let roles = if *resource == Resource::Graph { app.application.clone() } else { BTreeSet::new() };
-        let (token, life_s) = self.issue(&app.id, None, resource, roles, challenges);
+        let (token, life_s) = self.issue(&app.id, None, resource, roles, claims);
         let mut body =
             json!({ "token_type": "Bearer", "expires_in": life_s, "ext_expires_in": life_s, "access_token": token });
         if life_s > 7200 {
@@ -130,7 +130,7 @@ impl World {
         Ok(Answer::json(200, body))
     }
 
-    fn redeem(&mut self, app: &App, form: &[(String, String)], challenges: bool) -> Result<Answer, Aadsts> {
+    fn redeem(&mut self, app: &App, form: &[(String, String)], claims: Claims) -> Result<Answer, Aadsts> {
         let given = value(form, "code").unwrap_or("");
         let Some(code) = self.entra.codes.get_mut(given) else {
             return Err(Aadsts::new("invalid_grant", 9002313, "Invalid request. Request is malformed or invalid."));
@@ -182,10 +182,10 @@ impl World {
         }
         let text = value(form, "scope").map_or_else(|| code.scope.clone(), str::to_owned);
         let signed_in = SignedIn { user: code.user, grant: code.grant, mfa: code.mfa, nonce: code.nonce };
-        self.user_tokens(app, &signed_in, &text, &code.scope, challenges, None)
+        self.user_tokens(app, &signed_in, &text, &code.scope, claims, None)
     }
 
-    fn refresh(&mut self, app: &App, form: &[(String, String)], challenges: bool) -> Result<Answer, Aadsts> {
+    fn refresh(&mut self, app: &App, form: &[(String, String)], claims: Claims) -> Result<Answer, Aadsts> {
         let given = value(form, "refresh_token").unwrap_or("").to_owned();
         let now = self.now();
         let Some(refresh) = self.entra.refresh.get(&given).cloned().filter(|r| r.app == app.id) else {
@@ -209,7 +209,7 @@ impl World {
         let text = if text == ".default" { format!("{}/.default", self.urls.graph) } else { text };
         let signed_in = SignedIn { user: refresh.user, grant: refresh.grant, mfa: refresh.mfa, nonce: None };
         let asked = format!("{text} offline_access");
-        self.user_tokens(app, &signed_in, &asked, &asked, challenges, Some(given))
+        self.user_tokens(app, &signed_in, &asked, &asked, claims, Some(given))
     }
 
     fn on_behalf_of(
@@ -217,7 +217,7 @@ impl World {
         alias: bool,
         app: &App,
         form: &[(String, String)],
-        challenges: bool,
+        claims: Claims,
     ) -> Result<Answer, Aadsts> {
         if app.public || alias || value(form, "requested_token_use") != Some("on_behalf_of") {
             return Err(Aadsts::new(
@@ -256,7 +256,7 @@ impl World {
         let grant = self.guid();
         // A tab's sign-in was the host's; whether that included a second factor, Entra asks for itself.
         let signed_in = SignedIn { user, grant, mfa: false, nonce: None };
-        self.user_tokens(app, &signed_in, &text, &text, challenges, None)
+        self.user_tokens(app, &signed_in, &text, &text, claims, None)
     }
 
     /// Tokens for a user. `allowed` is what the sign-in asked for: it decides on a refresh token.
@@ -266,7 +266,7 @@ impl World {
         signed_in: &SignedIn,
         asked: &str,
         allowed: &str,
-        challenges: bool,
+        claims: Claims,
         predecessor: Option<String>,
     ) -> Result<Answer, Aadsts> {
         self.may_sign_in(&signed_in.user)?;
@@ -284,7 +284,7 @@ impl World {
             Resource::Graph => permissions.iter().map(|name| format!("{}/{name}", self.urls.graph)).collect(),
             Resource::App(_) => permissions.iter().cloned().collect(),
         };
-        let (token, life_s) = self.issue(&app.id, Some(&signed_in.user), &resource, permissions, challenges);
+        let (token, life_s) = self.issue(&app.id, Some(&signed_in.user), &resource, permissions, claims);
         let mut body = json!({
             "token_type": "Bearer", "scope": words.join(" "), "expires_in": life_s, "ext_expires_in": life_s,
             "access_token": token,
@@ -319,10 +319,14 @@ impl World {
     }
 }
 
-/// Whether `claims` announces that the client understands challenges.
-fn wants_challenges(form: &[(String, String)]) -> Result<bool, Aadsts> {
-    let Some(text) = value(form, "claims") else { return Ok(false) };
+/// What the field `claims` says.
+fn claims_of(form: &[(String, String)]) -> Result<Claims, Aadsts> {
+    let Some(text) = value(form, "claims") else { return Ok(Claims::default()) };
     let claims: Value = serde_json::from_str(text)
         .map_err(|_| Aadsts::new("invalid_request", 9002313, "The claims parameter is no JSON."))?;
-    Ok(claims["access_token"]["xms_cc"]["values"].as_array().is_some_and(|v| v.iter().any(|c| c == "cp1")))
+    let token = &claims["access_token"];
+    Ok(Claims {
+        challenges: token["xms_cc"]["values"].as_array().is_some_and(|v| v.iter().any(|c| c == "cp1")),
+        not_before_s: token["nbf"]["value"].as_str().and_then(|nbf| nbf.parse().ok()).unwrap_or(0),
+    })
 }
