@@ -187,6 +187,12 @@ impl Listener {
         tokio::time::timeout(Duration::from_secs(60), search).await.unwrap_or_else(|_| panic!("never saw {what}"))
     }
 
+    /// Waits until the server ends the socket; everything read on the way is passed over.
+    pub(crate) async fn ends(&mut self, within: Duration) {
+        let end = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        tokio::time::timeout(within, end).await.unwrap_or_else(|_| panic!("the socket is open after {within:?}"));
+    }
+
     /// The next `posted` event's post.
     pub(crate) async fn next_post(&mut self) -> Value {
         let event = self.until("a post", |e| e["event"] == "posted").await;

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use toml::Table;
 
 use crate::http::{User, plain_answer};
+use crate::thin_link::ThinLink;
 use crate::world::PASSWORD;
 
 /// A node starts within this time even when it rebuilds its index on a busy machine.
@@ -51,6 +53,8 @@ pub(crate) struct Node {
     starts: u32,
     /// For the process, from its next start on.
     pub(crate) environment: Vec<(String, String)>,
+    /// The link at whose near end the process runs, from its next start on.
+    behind: Option<Arc<ThinLink>>,
 }
 
 impl Node {
@@ -73,6 +77,7 @@ impl Node {
             metrics,
             starts: 0,
             environment: Vec::new(),
+            behind: None,
         };
         fs::create_dir(node.data_dir()).expect("a directory");
         prepare(&node.data_dir());
@@ -101,19 +106,27 @@ impl Node {
         fs::write(&path, config.to_string()).expect("the configuration is written");
     }
 
+    /// From its next start on the process knows nothing but the link; what it serves is reached from here as before.
+    pub(crate) fn move_behind(&mut self, link: &Arc<ThinLink>) {
+        link.reaches([self.api, self.metrics]);
+        self.behind = Some(Arc::clone(link));
+    }
+
     /// Starts the process and waits until it is ready.
     pub(crate) async fn start(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         self.starts += 1;
         let log = File::create(self.log_path()).expect("a log file");
-        let child = self
-            .command(&[self.role.verb()])
+        let mut command = self.command(&[self.role.verb()]);
+        command
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(log.try_clone().expect("the same file"))
-            .stderr(log)
-            .spawn()
-            .expect("the binary starts");
-        self.child = Some(child);
+            .stderr(log);
+        let child = match &self.behind {
+            Some(link) => link.near(|| command.spawn()),
+            None => command.spawn(),
+        };
+        self.child = Some(child.expect("the binary starts"));
         let deadline = Instant::now() + START_TIME_MAX;
         while !self.is_ready().await {
             let ended = self.child.as_mut().and_then(|c| c.try_wait().ok()).flatten();
