@@ -97,8 +97,12 @@ struct World {
     team: TeamMade,
     settings: Vec<TargetSettings>,
     requests: Arc<Mutex<Vec<String>>>,
+    /// Done once, when a request is made whose path holds the text.
+    at_request: AtRequest,
     account: String,
 }
+
+type AtRequest = Arc<Mutex<Option<(&'static str, Box<dyn FnOnce() + Send>)>>>;
 
 fn subset() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/data/graph-openapi-subset.yaml");
@@ -183,6 +187,8 @@ impl World {
         let settings: MicrosoftSettings = toml::from_str(&text).unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
+        let at_request = AtRequest::default();
+        let due = Arc::clone(&at_request);
         let random_state = AtomicU64::new(seed | 1);
         let environment = GraphEnvironment {
             clock: clock.clone(),
@@ -198,7 +204,13 @@ impl World {
             budget: Arc::new(Open),
             vault: Arc::new(Plain),
             dir: dir.path().join("microsoft"),
-            recorder: Some(Arc::new(move |r| seen.lock().unwrap().push(format!("{} {}", r.method, r.path)))),
+            recorder: Some(Arc::new(move |r| {
+                seen.lock().unwrap().push(format!("{} {}", r.method, r.path));
+                let mut due = due.lock().unwrap();
+                if let Some((_, then)) = due.take_if(|(text, _)| r.path.contains(*text)) {
+                    then();
+                }
+            })),
         };
         let graph = Graph::new(&settings.read().unwrap(), environment).unwrap();
         if kinds.iter().any(|kind| kind.starts_with("teams-")) {
@@ -228,7 +240,7 @@ impl World {
         let channel = core.channel_by_name(&alice, mission_team.id, "town-square", false).unwrap().id;
         let journal = open_journal(&dir, &clock);
         let settings = settings.target;
-        Self { sim, clock, dir, core, journal, graph, alice, channel, team, settings, requests, account }
+        Self { sim, clock, dir, core, journal, graph, alice, channel, team, settings, requests, at_request, account }
     }
 
     /// Somebody whom Entra knows under this id, with a session here.
@@ -290,47 +302,8 @@ impl World {
         self.clock.0.fetch_add(10, Ordering::SeqCst);
     }
 
-    /// Puts what waits in the outbox into the journal, as capture does.
     fn capture(&self, label: &str) {
-        let rows = self.core.outbox_read(Hlc::ZERO, usize::MAX).unwrap();
-        let mut tickets = Vec::new();
-        for row in &rows {
-            let priority = if let Event::Post(post) = &row.event {
-                post.priority.as_ref().map_or("", |p| p.priority.as_str())
-            } else {
-                ""
-            };
-            let precedence = match (row.event.kind(), priority) {
-                (Kind::File, _) => Precedence::Deferred,
-                (Kind::Purge, _) | (_, "urgent") => Precedence::Flash,
-                _ => Precedence::Routine,
-            };
-            let object = row.event.object().key();
-            tickets.push(self.journal.append_own(Draft {
-                source: SourcePosition(row.at),
-                follows: None,
-                stream: row.event.stream(),
-                causes: Vec::new(),
-                needs: row.event.needs().iter().map(ObjectRef::key).collect(),
-                precedence,
-                captured: row.at,
-                origin_time: row.origin_time,
-                expiry: None,
-                supersedes: None,
-                label: label.parse::<Label>().unwrap(),
-                kind: row.event.kind(),
-                mint_salt: 1,
-                body: wire::encode_event(&row.event, NODE, 1),
-                object: Some(object),
-                chunks: None,
-            }));
-        }
-        for ticket in tickets {
-            ticket.wait().unwrap();
-        }
-        if let Some(last) = rows.last() {
-            self.core.outbox_ack(last.at).unwrap();
-        }
+        capture(&self.core, &self.journal, label);
     }
 
     fn order_of(&self, posts: Vec<Id>, files: Vec<Id>) -> PurgeState {
@@ -524,6 +497,49 @@ impl World {
         if self.sim.validates() {
             assert!(oracle.validated > 0);
         }
+    }
+}
+
+/// Puts what waits in the outbox into the journal, as capture does.
+fn capture(core: &Core, journal: &Journal, label: &str) {
+    let rows = core.outbox_read(Hlc::ZERO, usize::MAX).unwrap();
+    let mut tickets = Vec::new();
+    for row in &rows {
+        let priority = if let Event::Post(post) = &row.event {
+            post.priority.as_ref().map_or("", |p| p.priority.as_str())
+        } else {
+            ""
+        };
+        let precedence = match (row.event.kind(), priority) {
+            (Kind::File, _) => Precedence::Deferred,
+            (Kind::Purge, _) | (_, "urgent") => Precedence::Flash,
+            _ => Precedence::Routine,
+        };
+        let object = row.event.object().key();
+        tickets.push(journal.append_own(Draft {
+            source: SourcePosition(row.at),
+            follows: None,
+            stream: row.event.stream(),
+            causes: Vec::new(),
+            needs: row.event.needs().iter().map(ObjectRef::key).collect(),
+            precedence,
+            captured: row.at,
+            origin_time: row.origin_time,
+            expiry: None,
+            supersedes: None,
+            label: label.parse::<Label>().unwrap(),
+            kind: row.event.kind(),
+            mint_salt: 1,
+            body: wire::encode_event(&row.event, NODE, 1),
+            object: Some(object),
+            chunks: None,
+        }));
+    }
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
+    if let Some(last) = rows.last() {
+        core.outbox_ack(last.at).unwrap();
     }
 }
 
@@ -1101,6 +1117,35 @@ async fn a_file_that_arrived_unseen_goes_with_its_post() {
         assert_eq!(handle.status().unwrap()[0].terms.held, 0, "{kind}");
         world.check_rules();
     }
+}
+
+/// A large file was sent in one step, and what was written meanwhile waited for all of it.
+#[tokio::test]
+async fn a_flash_does_not_wait_for_a_large_file() {
+    let world = World::new(39, &["teams-delegated"]).await;
+    let (_, file) = world.share("a film", "film.bin", &vec![7; 35 << 20]);
+    world.capture("mission");
+    let (core, journal, alice, channel) =
+        (world.core.clone(), world.journal.clone(), world.alice.clone(), world.channel);
+    let urgent = move || {
+        let urgent: NewPost = serde_json::from_value(serde_json::json!({
+            "channel_id": channel, "message": "contact", "metadata": { "priority": { "priority": "urgent" } },
+        }))
+        .unwrap();
+        core.create_post(&alice, &urgent, true).unwrap();
+        capture(&core, &journal, "mission");
+    };
+    *world.at_request.lock().unwrap() = Some(("createUploadSession", Box::new(urgent)));
+    world.deliver().await;
+    let oracle = world.sim.oracle();
+    let at = |what, text: &str| {
+        oracle.effects.iter().position(|e| e.what == what && e.detail.to_string().contains(text)).unwrap()
+    };
+    assert!(at(What::MessagePosted, "contact") < at(What::FileWritten, file.as_str()));
+    assert_eq!(world.written(file).len(), 1);
+    let sessions = world.requests.lock().unwrap().iter().filter(|r| r.contains("createUploadSession")).count();
+    assert_eq!(sessions, 1, "the session went on where it was");
+    world.check_rules();
 }
 
 #[tokio::test]

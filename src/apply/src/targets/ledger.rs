@@ -529,6 +529,13 @@ impl Ledger {
         self.items("target = ?1 AND state = 4 ORDER BY pos DESC", params![target])
     }
 
+    /// Is something more urgent due: an item, a record or a digest?
+    pub fn is_outranked(&self, target: &str, precedence: Precedence, now: UnixMillis) -> Result<bool, LedgerError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM items WHERE target = ?1 AND state BETWEEN 0 AND 3 AND precedence < ?2 AND due <= ?3)
+                   OR EXISTS (SELECT 1 FROM days WHERE target = ?1 AND generation > written AND due <= ?3)";
+        Ok(self.db.query_row(sql, params![target, precedence.index() as i64, now.0], |r| r.get(0))?)
+    }
+
     /// Does another item of the same kind wait for its turn?
     pub fn has_others(&self, target: &str, item: &Item) -> Result<bool, LedgerError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM items WHERE target = ?1 AND kind = ?2 AND state = 1 AND id <> ?3)";
@@ -614,6 +621,7 @@ impl Ledger {
             if let Some((version, remote)) = standing {
                 put_remote(tx, target, &item.object, Some(version), remote)?;
             }
+            tx.execute("DELETE FROM uploads WHERE target = ?1 AND object = ?2", params![target, item.object])?;
             end(tx, target, item.row, outcome)
         })
     }

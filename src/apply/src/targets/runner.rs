@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read as _, Seek, SeekFrom};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -679,8 +680,10 @@ impl Runner {
             self.send(item, call).await?.and_then(|answer| drive::item_of(&answer))
         } else {
             match self.upload_in_pieces(item, folder, &name, &local).await? {
-                Ok(done) => done,
-                Err(unreadable) => return self.unreadable(item, unreadable).await,
+                Pieces::Ended(done) => done,
+                Pieces::Unreadable(why) => return self.unreadable(item, why).await,
+                // The session stands: it goes on where it was.
+                Pieces::Yielded => return self.again_soon(item).await,
             }
         };
         match written {
@@ -698,7 +701,7 @@ impl Runner {
         folder: &Folder,
         name: &str,
         local: &LocalFile,
-    ) -> Result<Result<Result<DriveItem, Failure>, std::io::Error>, TargetError> {
+    ) -> Result<Pieces, TargetError> {
         let (target, object) = (self.target.name.clone(), item.object.clone());
         let (row, request, now) = (item.row, self.request_id(item), self.shared.now());
         let resume = self
@@ -713,11 +716,26 @@ impl Runner {
         let source = FileSource { path: local.path.clone(), bytes: local.bytes, unreadable: Arc::clone(&unreadable) };
         let (shared, target, object) = (Arc::clone(&self.shared), self.target.name.clone(), item.object.clone());
         let mut kept: Option<UploadState> = None;
+        let (taken, precedence, mut pieces) = (self.taken, item.precedence, 0u32);
+        let yields = Arc::new(AtomicBool::new(false));
+        let yielded = Arc::clone(&yields);
+        // Called once for the session and then before each piece.
         let keep = move |progress: microsoft::graph::UploadProgress<'_>| {
             if kept.as_ref() != Some(progress.state) {
                 let stored = shared.lock().keep_upload(&target, &object, Some(&progress.state.0));
                 stored.map_err(std::io::Error::other)?;
                 kept = Some(progress.state.clone());
+            }
+            pieces += 1;
+            // A piece at least is sent each time, so that a file arrives however much else there is.
+            if pieces > 2 {
+                let something_new = shared.options.journal.head() > taken;
+                if something_new
+                    || shared.lock().is_outranked(&target, precedence, shared.now()).map_err(std::io::Error::other)?
+                {
+                    yielded.store(true, Ordering::SeqCst);
+                    return Err(std::io::Error::other("something else goes first"));
+                }
             }
             Ok(())
         };
@@ -726,8 +744,11 @@ impl Runner {
             let (target, object) = (self.target.name.clone(), item.object.clone());
             self.shared.ledger(move |ledger| ledger.keep_upload(&target, &object, None)).await?;
         }
+        if yields.load(Ordering::SeqCst) {
+            return Ok(Pieces::Yielded);
+        }
         let unreadable = unreadable.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(unreadable.map_or(Ok(done), Err))
+        Ok(unreadable.map_or(Pieces::Ended(done), Pieces::Unreadable))
     }
 
     /// The bytes of this file cannot be read here. Others can.
@@ -1183,6 +1204,15 @@ fn destination(target: &TargetSettings) -> String {
         }
         TargetKind::TeamsDigest | TargetKind::Mail => target.recipients.join(", "),
     }
+}
+
+/// How sending a file in pieces ended.
+enum Pieces {
+    Ended(Result<DriveItem, Failure>),
+    /// Something else goes first.
+    Yielded,
+    /// Its bytes cannot be read here.
+    Unreadable(std::io::Error),
 }
 
 /// Whether the bytes of a file are on this node's disk.
