@@ -826,6 +826,46 @@ async fn a_digest_tells_by_letter_and_by_post_with_notices() {
     world.check_rules();
 }
 
+/// A busy digest of Teams showed a count, and counted every line as told.
+#[tokio::test]
+async fn a_digest_that_has_no_room_goes_on_in_another() {
+    let world = World::new(40, &["teams-digest"]).await;
+    for n in 0..60 {
+        world.say(&format!("message {n}. {}", "\"".repeat(380)), None);
+    }
+    world.capture("mission");
+    world.deliver().await;
+    let posted = world.posted();
+    let texts: Vec<&str> = posted.iter().map(|e| e.detail["sent"]["content"].as_str().unwrap()).collect();
+    assert!(texts.iter().all(|text| text.encode_utf16().count() <= microsoft::html::UNITS_MAX));
+    for n in 0..60 {
+        let told = texts.iter().filter(|text| text.contains(&format!("message {n}."))).count();
+        assert_eq!(told, 1, "message {n}");
+    }
+    world.check_rules();
+}
+
+/// An edit and then a removal, both after the digest that told the post: the removal was not told.
+#[tokio::test]
+async fn a_digest_tells_the_removal_of_what_an_earlier_one_told() {
+    let world = World::new(41, &["mail"]).await;
+    let post = world.say("told once", None);
+    let other = world.say("told as well", None);
+    world.capture("mission");
+    world.deliver().await;
+    world.edit(post, "edited");
+    world.edit(other, "edited once");
+    world.edit(other, "edited twice");
+    world.core.delete_post(&world.alice, post).unwrap();
+    world.capture("mission");
+    world.deliver().await;
+    let oracle = world.sim.oracle();
+    let letters: Vec<String> = oracle.of(What::MailSent).map(|e| e.detail.to_string()).collect();
+    assert_eq!(letters.len(), 2);
+    assert!(letters[1].contains(", removed") && letters[1].contains(", edited"), "{}", letters[1]);
+    assert!(letters[1].contains("edited twice") && !letters[1].contains("told"), "{}", letters[1]);
+}
+
 #[tokio::test]
 async fn what_was_removed_before_it_went_out_never_goes_and_a_flash_overtakes() {
     let world = World::new(5, &["teams-delegated"]).await;

@@ -11,6 +11,8 @@
 //! - A post is in one digest as it was when that was closed; removed before, it is in none.
 //! - An item ends when everything of its digest went out.
 
+use std::collections::BTreeMap;
+
 use microsoft::activity::{Notice, notify};
 use microsoft::mail::{Letter, find, send};
 use microsoft::targets::{TargetKind, TargetSettings};
@@ -32,10 +34,15 @@ use super::teams::{part, size, time};
 const GATHER_MAX: usize = 64;
 /// Something urgent closes the digest this soon.
 const URGENT_MS: i64 = 2_000;
+/// The frame of a digest in Teams besides its lines: its reference, and "edited" and "removed" of lines.
+const FRAME_UNITS: usize = 500;
 /// Rows of one digest: what somebody still reads.
 const ROWS_MAX: i64 = 200;
 /// Characters of one post in a digest.
 const EXCERPT_CHARS: usize = 400;
+/// Files of one post in a digest, and characters of their names: a line alone fits into a message of Teams.
+const FILES_MAX: usize = 10;
+const FILE_NAME_CHARS: usize = 80;
 
 /// A line of a digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,8 +113,12 @@ fn one(line: &Line) -> String {
         let more = if excerpt.len() < line.text.len() { " [...]" } else { "" };
         out.push_str(&format!("<br>{}{more}", html::escape(&excerpt).replace('\n', "<br>")));
     }
-    for (name, bytes) in &line.files {
-        out.push_str(&format!("<br>\u{1F4CE} {} ({})", html::escape(name), size(*bytes)));
+    for (name, bytes) in line.files.iter().take(FILES_MAX) {
+        let name: String = name.chars().take(FILE_NAME_CHARS).collect();
+        out.push_str(&format!("<br>\u{1F4CE} {} ({})", html::escape(&name), size(*bytes)));
+    }
+    if line.files.len() > FILES_MAX {
+        out.push_str(&format!("<br>and {} more files", line.files.len() - FILES_MAX));
     }
     out.push_str("</li>");
     out
@@ -146,9 +157,19 @@ impl Runner {
                     }
                     let (target, gather_ms) = (self.target.name.clone(), i64::from(self.target.gather_seconds) * 1_000);
                     let due = now.0 + if item.precedence <= Precedence::Immediate { URGENT_MS } else { gather_ms };
-                    self.shared
-                        .ledger(move |ledger| gather_one(ledger, &target, &item, &loaded.event, &loaded.author, due))
-                        .await?;
+                    // A letter has room for everything.
+                    let units_max = match self.target.kind {
+                        TargetKind::TeamsDigest if self.target.account.is_some() => html::UNITS_MAX,
+                        TargetKind::TeamsDigest
+                        | TargetKind::Mail
+                        | TargetKind::SharepointArchive
+                        | TargetKind::TeamsImport
+                        | TargetKind::TeamsDelegated => usize::MAX,
+                    };
+                    let gather = move |ledger: &mut Ledger| {
+                        gather_one(ledger, &target, &item, &loaded.event, &loaded.author, due, units_max)
+                    };
+                    self.shared.ledger(gather).await?;
                 }
                 Load::Ends(outcome) => self.ended(&item, outcome, None).await?,
                 Load::Dead(reason) => self.dead(&item, &reason).await?,
@@ -178,11 +199,6 @@ impl Runner {
                 let mut steps = Vec::new();
                 if target.account.is_some() {
                     let marker = marker(&reference, 0);
-                    let body = match html::units(&body) > html::UNITS_MAX {
-                        // Its lines are in the archive; here the count and the channels must do.
-                        true => format!("<h3>{}</h3>", html::escape(&title)),
-                        false => body,
-                    };
                     let html = format!("{body}<p><em>{marker}</em></p>");
                     steps.push(Step::Post {
                         content: Content { html, is_important: digest.is_urgent, file: None },
@@ -435,6 +451,7 @@ fn gather_one(
     event: &Event,
     author: &str,
     due: i64,
+    units_max: usize,
 ) -> Result<(), LedgerError> {
     let standing = ledger.standing(target, &item.object)?;
     let told_before = standing.version.is_some();
@@ -443,30 +460,33 @@ fn gather_one(
             ledger::note_missing(tx, target, Missing::Reaction.as_str())?;
             return ledger::end(tx, target, item.row, Outcome::Quarantined);
         };
-        let (number, in_open) = open_digest(tx, target, state, due)?;
         let removed = state.delete_at.0 != 0;
-        if removed && (in_open || !told_before) {
+        let mut line = Line {
+            lane: item.lane.clone(),
+            author: author.to_owned(),
+            at: state.create_at.0,
+            text: if removed { String::new() } else { state.message.clone() },
+            files: state.files.iter().map(|f| (f.name.clone(), f.size)).collect(),
+            precedence: match item.precedence <= Precedence::Immediate {
+                true => item.precedence.to_string(),
+                false => String::new(),
+            },
+            is_reply: state.root_id.is_some(),
+            change: String::new(),
+        };
+        let (number, known) = open_digest(tx, target, state, &line, due, units_max)?;
+        // What an earlier digest told is changed by this one, whatever this one says of it already.
+        let told = known.as_ref().map_or(told_before, |known| !known.change.is_empty());
+        if removed && !told {
             tx.execute(
                 "DELETE FROM digest_rows WHERE target = ?1 AND number = ?2 AND post = ?3",
                 params![target, number, state.id.as_str()],
             )?;
         } else {
-            let line = Line {
-                lane: item.lane.clone(),
-                author: author.to_owned(),
-                at: state.create_at.0,
-                text: if removed { String::new() } else { state.message.clone() },
-                files: state.files.iter().map(|f| (f.name.clone(), f.size)).collect(),
-                precedence: match item.precedence <= Precedence::Immediate {
-                    true => item.precedence.to_string(),
-                    false => String::new(),
-                },
-                is_reply: state.root_id.is_some(),
-                change: match (removed, told_before && !in_open) {
-                    (true, _) => "removed".to_owned(),
-                    (false, true) => "edited".to_owned(),
-                    (false, false) => String::new(),
-                },
+            line.change = match (told, removed) {
+                (true, true) => "removed".to_owned(),
+                (true, false) => "edited".to_owned(),
+                (false, _) => String::new(),
             };
             let body = serde_json::to_string(&line).map_err(|e| LedgerError::Row(e.to_string()))?;
             tx.execute(
@@ -511,28 +531,33 @@ pub(super) fn drop_gathered(
     })
 }
 
-/// The digest that gathers, and whether the post is in it already. One that is full is closed.
-fn open_digest(tx: &Transaction<'_>, target: &str, state: &PostState, due: i64) -> Result<(i64, bool), LedgerError> {
+/// The digest that gathers, and its line of the post, if it has one. One that has no room for the line is closed as it is.
+fn open_digest(
+    tx: &Transaction<'_>,
+    target: &str,
+    state: &PostState,
+    line: &Line,
+    due: i64,
+    units_max: usize,
+) -> Result<(i64, Option<Line>), LedgerError> {
     let open: Option<i64> = tx
         .query_row("SELECT number FROM digests WHERE target = ?1 AND state = ?2", params![target, OPEN], |r| r.get(0))
         .optional()?;
     if let Some(number) = open {
-        let in_it: bool = tx.query_row(
-            "SELECT EXISTS (SELECT 1 FROM digest_rows WHERE target = ?1 AND number = ?2 AND post = ?3)",
-            params![target, number, state.id.as_str()],
-            |r| r.get(0),
-        )?;
-        let rows: i64 = tx.query_row(
-            "SELECT count(*) FROM digest_rows WHERE target = ?1 AND number = ?2",
-            params![target, number],
-            |r| r.get(0),
-        )?;
-        if in_it || rows < ROWS_MAX {
+        let mut lines = lines_of(tx, target, number)?;
+        let known = lines.remove(state.id.as_str());
+        lines.insert(state.id.to_string(), line.clone());
+        let all: Vec<Line> = lines.into_values().collect();
+        let fits = all.len() as i64 <= ROWS_MAX
+            && (units_max == usize::MAX || html::units(&text(target, &all)) + FRAME_UNITS <= units_max);
+        // What was removed before it went out is not told, however full it is.
+        let is_taken_out = known.is_some() && state.delete_at.0 != 0;
+        if fits || is_taken_out || all.len() == 1 {
             tx.execute(
                 "UPDATE digests SET due = min(due, ?3) WHERE target = ?1 AND number = ?2",
                 params![target, number, due],
             )?;
-            return Ok((number, in_it));
+            return Ok((number, known));
         }
         tx.execute(
             "UPDATE digests SET state = ?3, due = 0 WHERE target = ?1 AND number = ?2",
@@ -545,7 +570,20 @@ fn open_digest(tx: &Transaction<'_>, target: &str, state: &PostState, due: i64) 
         "INSERT INTO digests (target, number, state, done, tries, looks, due, at, reason) VALUES (?1, ?2, ?3, 0, 0, 0, ?4, 0, '')",
         params![target, number, OPEN, due],
     )?;
-    Ok((number, false))
+    Ok((number, None))
+}
+
+/// Lines of a digest by their posts.
+fn lines_of(tx: &Transaction<'_>, target: &str, number: i64) -> Result<BTreeMap<String, Line>, LedgerError> {
+    let mut statement = tx.prepare_cached("SELECT post, body FROM digest_rows WHERE target = ?1 AND number = ?2")?;
+    let rows =
+        statement.query_map(params![target, number], |r| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?)))?;
+    rows.map(|row| {
+        let (post, body) = row?;
+        let line = serde_json::from_str(&body).map_err(|e| LedgerError::Row(format!("a line of a digest: {e}")))?;
+        Ok((post, line))
+    })
+    .collect()
 }
 
 /// The oldest digest whose time has come, closed by that, or the moment when one's will.
