@@ -866,6 +866,45 @@ async fn a_digest_tells_the_removal_of_what_an_earlier_one_told() {
     assert!(letters[1].contains("edited twice") && !letters[1].contains("told"), "{}", letters[1]);
 }
 
+/// One recipient had left, and the target waited for ever with everything behind it.
+#[tokio::test]
+async fn a_recipient_that_cannot_be_notified_keeps_nothing_from_the_others() {
+    let mut world = World::new(42, &["teams-digest"]).await;
+    let account = world.account.clone();
+    world.settings[0].recipients = vec!["00000000-0000-4000-8000-00000000dead".to_owned(), account];
+    for n in 0..2 {
+        world.say(&format!("message {n}"), None);
+        world.capture("mission");
+        let handle = world.deliver().await;
+        assert_eq!(handle.status().unwrap()[0].missing["notice"], n + 1);
+    }
+    let oracle = world.sim.oracle();
+    assert_eq!((world.posted().len(), oracle.of(What::NotificationSent).count()), (2, 2));
+}
+
+/// A letter that is refused for good can be tried again, or put away.
+#[tokio::test]
+async fn a_digest_that_is_refused_for_good_is_given_up_and_can_be_tried_again() {
+    let world = World::new(43, &["mail"]).await;
+    let refused = Failure::Refused { status: 400, retry_after_s: None, code: None };
+    world.sim.fail(FaultRule::new(refused).on("POST", "sendMail").times(u32::MAX));
+    world.say("message", None);
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    let status = &handle.status().unwrap()[0];
+    assert_eq!((status.terms.held, status.dead), (0, 1), "{status:?}");
+    assert!(handle.dead(None, 9).unwrap()[0].reason.starts_with("digest 1: 400"));
+    world.sim.heal();
+    assert_eq!(handle.retry("mail", None).unwrap(), 1);
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    let status = &handle.status().unwrap()[0];
+    assert_eq!((status.terms.applied, status.dead), (1, 0), "{status:?}");
+    let oracle = world.sim.oracle();
+    let letters: Vec<String> = oracle.of(What::MailSent).map(|e| e.detail.to_string()).collect();
+    assert!(matches!(&letters[..], [letter] if letter.contains("message")), "{letters:?}");
+}
+
 #[tokio::test]
 async fn what_was_removed_before_it_went_out_never_goes_and_a_flash_overtakes() {
     let world = World::new(5, &["teams-delegated"]).await;

@@ -22,6 +22,7 @@ use model::event::{PostState, PurgeState};
 use model::{Event, Kind, Outcome, Precedence, UnixMillis};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::TargetError;
 use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, SETTLE_MS, after};
@@ -36,6 +37,8 @@ const GATHER_MAX: usize = 64;
 const URGENT_MS: i64 = 2_000;
 /// The frame of a digest in Teams besides its lines: its reference, and "edited" and "removed" of lines.
 const FRAME_UNITS: usize = 500;
+/// Refusals after which a notice is left out, or a digest given up.
+const REFUSALS_MAX: u32 = 3;
 /// Rows of one digest: what somebody still reads.
 const ROWS_MAX: i64 = 200;
 /// Characters of one post in a digest.
@@ -332,7 +335,14 @@ impl Runner {
         state: i64,
         now: UnixMillis,
     ) -> Result<(), TargetError> {
+        // What cannot be done twice but the notices, which replace themselves, is the first step.
+        let is_notice =
+            self.target.kind == TargetKind::TeamsDigest && (digest.done > 0 || self.target.account.is_none());
         match after(failure, repeatable, digest.tries + 1, now) {
+            // The app is not installed for somebody: no permission helps.
+            After::Forbidden { reason, .. } if is_notice && digest.tries + 1 >= REFUSALS_MAX => {
+                self.skip_notice(digest, now, &reason).await
+            }
             After::Again { at, counts, reason } => {
                 digest.tries += u32::from(counts);
                 self.keep_digest(&digest, at, state, &reason).await
@@ -347,16 +357,48 @@ impl Runner {
                 self.keep_digest(&digest, at, state, &reason).await
             }
             After::Forbidden { at, reason } => {
+                digest.tries += 1;
                 self.rest(at, &reason, Some(FORBIDDEN));
                 self.keep_digest(&digest, at, state, &reason).await
             }
-            // Many items are in it: somebody corrects what is wrong, and it goes on.
-            After::Dead { reason } => {
+            // One recipient that cannot be notified keeps nothing from the others.
+            After::Dead { reason } if is_notice => self.skip_notice(digest, now, &reason).await,
+            // Many items are in it: there is time to correct what is wrong before they are given up.
+            After::Dead { reason } if digest.tries + 1 < REFUSALS_MAX => {
                 let at = UnixMillis(now.0 + 5 * 60_000);
+                digest.tries += 1;
                 self.rest(at, &reason, Some("check what the mapping names, and the permissions of the application"));
                 self.keep_digest(&digest, at, state, &reason).await
             }
+            After::Dead { reason } => self.give_up_digest(&digest, &reason).await,
         }
+    }
+
+    /// The notice is counted as missing, and the next one goes.
+    async fn skip_notice(&mut self, mut digest: Digest, now: UnixMillis, reason: &str) -> Result<(), TargetError> {
+        warn!(target = self.target.name, reason, "a recipient of a digest cannot be notified");
+        let next_step = "check the recipients that the mapping names, and that the app is installed for them";
+        self.shared.rests(&self.target.name, Some((reason, Some(next_step))));
+        let target = self.target.name.clone();
+        self.shared.ledger(move |ledger| ledger.with(|tx| ledger::note_missing(tx, &target, "notice"))).await?;
+        digest.done += 1;
+        digest.tries = 0;
+        self.keep_digest(&digest, now, DONE, reason).await
+    }
+
+    /// Nothing of it went out: its items are given up one by one, so that they can be tried again in another, or put away.
+    async fn give_up_digest(&mut self, digest: &Digest, reason: &str) -> Result<(), TargetError> {
+        let (target, number) = (self.target.name.clone(), digest.number);
+        let items = self.shared.ledger(move |ledger| ledger.gathered(&target)).await?;
+        let reason = format!("digest {number}: {reason}");
+        for item in items.into_iter().filter(|item| item.request == number.to_string()) {
+            let (target, object) = (self.target.name.clone(), item.object.clone());
+            // Else it would count as told when it is tried again.
+            self.shared.ledger(move |ledger| ledger.with(|tx| ledger::forget(tx, &target, &object))).await?;
+            self.dead(&item, &reason).await?;
+        }
+        let target = self.target.name.clone();
+        self.shared.ledger(move |ledger| ledger.with(|tx| end_digest(tx, &target, number))).await
     }
 
     async fn keep_digest(&self, digest: &Digest, due: UnixMillis, state: i64, reason: &str) -> Result<(), TargetError> {
