@@ -905,6 +905,24 @@ async fn a_digest_that_is_refused_for_good_is_given_up_and_can_be_tried_again() 
     assert!(matches!(&letters[..], [letter] if letter.contains("message")), "{letters:?}");
 }
 
+/// A journal that was begun anew was read from where the former one had ended.
+#[tokio::test]
+async fn a_journal_that_was_begun_anew_is_read_from_its_start() {
+    let mut world = World::new(44, BOTH).await;
+    for n in 0..5 {
+        world.say(&format!("before {n}"), None);
+    }
+    world.capture("mission");
+    world.deliver().await;
+    std::fs::rename(world.dir.path().join("journal"), world.dir.path().join("former")).unwrap();
+    world.journal = open_journal(&world.dir, &world.clock);
+    world.say("after", None);
+    world.capture("mission");
+    world.deliver().await;
+    assert_eq!(world.posted().len(), 6);
+    assert!(world.record().contains("after"));
+}
+
 #[tokio::test]
 async fn what_was_removed_before_it_went_out_never_goes_and_a_flash_overtakes() {
     let world = World::new(5, &["teams-delegated"]).await;

@@ -29,6 +29,9 @@ use serde::{Deserialize, Serialize};
 use super::remote::Remote;
 use super::route::{Missing, Why};
 
+/// Why an item died whose entry the journal does not hold.
+pub(super) const NOT_HELD: &str = "the journal does not hold it any more";
+
 /// Name of the database.
 const FILE: &str = "targets.sqlite";
 
@@ -340,10 +343,21 @@ impl Ledger {
         Ok(names)
     }
 
+    /// The journal is another than the one that was read: it is read from the start.
+    pub fn read_anew(&mut self, target: &str) -> Result<(), LedgerError> {
+        self.write(|tx| {
+            tx.execute("UPDATE targets SET taken = ?2 WHERE name = ?1", params![target, LocalPos::START.0 as i64])?;
+            Ok(())
+        })
+    }
+
     /// Takes in what was read, up to `next`. `orders` are objects that are to be purged.
     pub fn take_in(&mut self, target: &str, next: LocalPos, read: &[Read], now: UnixMillis) -> Result<(), LedgerError> {
         self.write(|tx| {
             for one in read {
+                if is_read_again(tx, target, one)? {
+                    continue;
+                }
                 count(tx, target, "accepted", 1)?;
                 match &one.as_what {
                     As::Ended(outcome) => count(tx, target, outcome.as_str(), 1)?,
@@ -1010,6 +1024,26 @@ fn item(r: &Row<'_>) -> Result<Item, LedgerError> {
     })
 }
 
+/// Was the entry read before, and is it open or dead? Then it is where it stands now, and what died because the journal did not
+/// hold it is planned again.
+fn is_read_again(tx: &Transaction<'_>, target: &str, one: &Read) -> Result<bool, LedgerError> {
+    let known: Option<(i64, i64, String)> = tx
+        .prepare_cached(
+            "SELECT id, state, reason FROM items WHERE target = ?1 AND origin = ?2 AND epoch = ?3 AND seq = ?4",
+        )?
+        .query_row(params![target, one.id.origin.0, one.id.epoch.0, one.id.seq.get() as i64], |r| {
+            Ok((r.get(0)?, r.get(1)?, r.get(2)?))
+        })
+        .optional()?;
+    let Some((row, state, reason)) = known else { return Ok(false) };
+    tx.execute("UPDATE items SET pos = ?2 WHERE id = ?1", params![row, one.pos.0 as i64])?;
+    if state == State::Dead as i64 && reason == NOT_HELD {
+        tx.execute("UPDATE items SET state = 1, tries = 0, looks = 0, due = 0, reason = '' WHERE id = ?1", [row])?;
+        count(tx, target, Outcome::Quarantined.as_str(), -1)?;
+    }
+    Ok(true)
+}
+
 pub(super) fn count(tx: &Transaction<'_>, target: &str, term: &str, n: i64) -> Result<(), LedgerError> {
     tx.prepare_cached(
         "INSERT INTO counts (target, term, n) VALUES (?1, ?2, ?3) ON CONFLICT (target, term) DO UPDATE SET n = n + ?3",
@@ -1169,6 +1203,21 @@ mod tests {
         ledger.dead("t", &item, "looking for it is refused", b"entry", NOW).unwrap();
         ledger.retry("t", None).unwrap();
         assert_eq!(ledger.heads("t").unwrap()[0].state, State::Unknown);
+    }
+
+    #[test]
+    fn an_entry_that_comes_again_is_accepted_once_and_planned_again_if_its_content_was_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        let [a, b] = [read(1, Precedence::Routine, "post:a", None), read(2, Precedence::Routine, "post:b", None)];
+        ledger.take_in("t", LocalPos(3), &[a.clone(), b.clone()], NOW).unwrap();
+        let item = ledger.heads("t").unwrap().remove(0);
+        ledger.dead("t", &item, NOT_HELD, &[], NOW).unwrap();
+        let again = [Read { pos: LocalPos(7), ..a }, Read { pos: LocalPos(8), ..b }];
+        ledger.take_in("t", LocalPos(9), &again, NOW).unwrap();
+        let terms = check(&ledger, "t");
+        assert_eq!((terms.accepted, terms.held, terms.quarantined), (2, 2, 0));
+        assert_eq!(ledger.low_water("t").unwrap(), LocalPos(7));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 
 use super::gate::Gate;
 use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, PARKED, Refusals, SETTLE_MS, Verdict, after};
-use super::ledger::{As, Item, Ledger, LedgerError, Read, Standing, State};
+use super::ledger::{As, Item, Ledger, LedgerError, NOT_HELD, Read, Standing, State};
 use super::plan::TargetPlan;
 use super::remote::{Meant, Remote, RemoteFile};
 use super::route::{Missing, Route, Taken, Why, channel_of, file_key, object_key, post_key, route, takes_back};
@@ -136,6 +136,15 @@ impl Runner {
         {
             let now = shared.now();
             let mut ledger = shared.lock();
+            let head = shared.options.journal.head();
+            if ledger.taken(&target.name)? > head {
+                // It was begun anew or restored. What was told already is known by its versions and ends as superseded.
+                warn!(
+                    target = target.name,
+                    "the journal is older than the ledger of the target; it is read from the start"
+                );
+                ledger.read_anew(&target.name)?;
+            }
             taken = ledger.taken(&target.name)?;
             let unknown = ledger.recover(&target.name, UnixMillis(now.0 + SETTLE_MS))?;
             if unknown > 0 {
@@ -149,10 +158,6 @@ impl Runner {
                 let times = ledger.posted(&destination(&target), now)?;
                 shared.options.graph.posted_before(channel, times.into_iter());
             }
-        }
-        let head = shared.options.journal.head();
-        if taken > head {
-            warn!(target = target.name, "the ledger knows more than the journal: the journal is older than the ledger");
         }
         let gate = (target.kind == TargetKind::TeamsImport)
             .then(|| Gate::new(Arc::clone(&shared), &target.name, target.open_minutes));
@@ -1466,7 +1471,7 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
             match kept {
                 Some(entry) => entry,
                 None if ledger.is_purged(target, &item.object)? => return Ok(Load::Ends(Outcome::Purged)),
-                None => return Ok(Load::Dead("the journal does not hold it any more".to_owned())),
+                None => return Ok(Load::Dead(NOT_HELD.to_owned())),
             }
         }
     };
