@@ -171,6 +171,7 @@ impl MicrosoftSettings {
 
     fn check_targets(&self) -> Result<(), SettingsError> {
         let mut names = std::collections::BTreeSet::new();
+        let mut archives = std::collections::BTreeMap::new();
         for target in &self.target {
             if let Some((key, problem)) = target.problem(self.cloud) {
                 return wrong("target", format!("{key}: {problem}"));
@@ -180,6 +181,10 @@ impl MicrosoftSettings {
                     "target",
                     format!("name: `{}` is there twice; each target has its own ledger", target.name),
                 );
+            }
+            if let Some(other) = target.archive().and_then(|place| archives.insert(place, &target.name)) {
+                let both = format!("folder: `{other}` and `{}` would replace each other's records", target.name);
+                return wrong("target", both);
             }
         }
         for target in self.target.iter().filter(|target| target.kind == TargetKind::TeamsImport) {
@@ -301,5 +306,23 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) | Err(_) => wrong(key, format!("{} holds no certificate in PEM", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_archives_in_one_folder_are_refused() {
+        let with = |second: &str| {
+            let target = |name, folder: &str| serde_json::json!({ "name": name, "kind": "sharepoint-archive", "drive": "d", "folder": folder });
+            let targets = [target("one", "Ops/Log"), target("two", second)];
+            let settings = serde_json::json!({ "tenant": "t", "client": "c", "target": targets });
+            serde_json::from_value::<MicrosoftSettings>(settings).unwrap().check_targets()
+        };
+        assert!(with("Ops/Other").is_ok());
+        let refused = with("/ops/log/").unwrap_err().to_string();
+        assert!(refused.contains("`one` and `two`"), "{refused}");
     }
 }

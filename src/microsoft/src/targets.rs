@@ -121,6 +121,16 @@ impl TargetSettings {
         }
     }
 
+    /// Where an archive writes its records: the drive and the folder in it, as SharePoint tells them apart.
+    pub fn archive(&self) -> Option<(String, String)> {
+        if self.kind != TargetKind::SharepointArchive {
+            return None;
+        }
+        let folder = self.folder.as_deref().unwrap_or_default().to_lowercase();
+        let names: Vec<&str> = folder.split('/').filter(|name| !name.is_empty()).collect();
+        Some((self.drive.clone().unwrap_or_default(), names.join("/")))
+    }
+
     /// What is wrong with it: the key, and what would be right.
     pub fn problem(&self, cloud: Cloud) -> Option<(&'static str, String)> {
         let is_name = (1..=32).contains(&self.name.len())

@@ -13,12 +13,12 @@
 //! - A row holds only what was released to this target.
 //! - An item ends when a document with its state is written, not when it is gathered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use microsoft::drive::{Folder, OnConflict, Place, item_of};
 use microsoft::{Failure, html, names};
-use model::event::{PostState, PurgeState};
+use model::event::{PostState, PurgeState, ReactionState};
 use model::{Event, Id, Kind, Outcome, Precedence, UnixMillis};
 use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
@@ -61,8 +61,8 @@ pub(super) struct Row {
     is_note: bool,
     precedence: String,
     files: Vec<FileRow>,
-    /// Who reacted, by emoji.
-    reactions: BTreeMap<String, BTreeSet<String>>,
+    /// Who reacted, by emoji and id: two people may have one name.
+    reacted: BTreeMap<String, BTreeMap<String, String>>,
     version: (u64, String),
 }
 
@@ -109,13 +109,13 @@ impl Row {
     }
 
     /// Somebody reacts, or does so no longer.
-    fn react(&mut self, emoji: &str, author: &str, present: bool) {
-        let who = self.reactions.entry(emoji.to_owned()).or_default();
+    fn react(&mut self, state: &ReactionState, author: &str, present: bool) {
+        let who = self.reacted.entry(state.emoji_name.clone()).or_default();
         match present {
-            true => who.insert(author.to_owned()),
-            false => who.remove(author),
+            true => who.insert(state.user_id.to_string(), author.to_owned()),
+            false => who.remove(state.user_id.as_str()),
         };
-        self.reactions.retain(|_, who| !who.is_empty());
+        self.reacted.retain(|_, who| !who.is_empty());
     }
 
     fn html(&self, id: &str, roots: &BTreeMap<String, (i64, String)>) -> String {
@@ -167,13 +167,13 @@ impl Row {
                 html::render(text)
             ));
         }
-        if !self.reactions.is_empty() {
-            let one = |(emoji, who): (&String, &BTreeSet<String>)| {
-                let names: Vec<String> = who.iter().map(|name| html::escape(name)).collect();
+        if !self.reacted.is_empty() {
+            let one = |(emoji, who): (&String, &BTreeMap<String, String>)| {
+                let names: Vec<String> = who.values().map(|name| html::escape(name)).collect();
                 let emoji = html::emoji(emoji).map_or_else(|| format!(":{}:", html::escape(emoji)), str::to_owned);
                 format!("{emoji} {}", names.join(", "))
             };
-            let all: Vec<String> = self.reactions.iter().map(one).collect();
+            let all: Vec<String> = self.reacted.iter().map(one).collect();
             out.push_str(&format!("<p>{}</p>", all.join(" &middot; ")));
         }
         out.push_str("</div>\n");
@@ -464,7 +464,7 @@ fn gather_one(
         let place = match event {
             Event::Post(state) => Some(take_post(tx, target, item, state, author, due)?),
             Event::Reaction(state) => change_row(tx, target, state.post_id, due, |row| {
-                row.react(&state.emoji_name, author, state.delete_at.0 == 0);
+                row.react(state, author, state.delete_at.0 == 0);
             })?,
             Event::User(_)
             | Event::Team(_)
@@ -527,7 +527,7 @@ pub(super) fn drop_gathered(
                 }
             }
             Event::Reaction(state) => {
-                change_row(tx, target, state.post_id, due, |row| row.react(&state.emoji_name, author, false))?;
+                change_row(tx, target, state.post_id, due, |row| row.react(state, author, false))?;
             }
             Event::User(_)
             | Event::Team(_)
@@ -672,4 +672,25 @@ fn to_text(row: &Row) -> Result<String, LedgerError> {
 
 fn of_text(text: &str) -> Result<Row, LedgerError> {
     serde_json::from_str(text).map_err(|e| LedgerError::Row(format!("a row of a record: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::targets::testkit::reaction;
+
+    #[test]
+    fn two_people_of_one_name_react_each_by_themselves() {
+        let mut row = Row::default();
+        let react = |row: &mut Row, user, present| {
+            let Event::Reaction(state) = reaction(1, user, "+1", present) else { panic!() };
+            row.react(&state, "Alex Kim (@alex)", present);
+        };
+        react(&mut row, 7, true);
+        react(&mut row, 8, true);
+        react(&mut row, 7, false);
+        assert_eq!(row.html("x", &BTreeMap::new()).matches("Alex Kim").count(), 1);
+        react(&mut row, 8, false);
+        assert_eq!(row.html("x", &BTreeMap::new()).matches("Alex Kim").count(), 0);
+    }
 }
