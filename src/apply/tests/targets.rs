@@ -923,6 +923,30 @@ async fn a_journal_that_was_begun_anew_is_read_from_its_start() {
     assert!(world.record().contains("after"));
 }
 
+/// A clock that was a year ahead for a minute froze what was noted in it for a year.
+#[tokio::test]
+async fn a_clock_that_was_far_ahead_freezes_nothing() {
+    let world = World::new(45, &["sharepoint-archive"]).await;
+    world.clock.0.fetch_add(400 * 24 * 3_600_000, Ordering::SeqCst);
+    let not_yet = Failure::Refused { status: 404, retry_after_s: None, code: None };
+    world.sim.fail(FaultRule::new(not_yet).on("PUT", ".html"));
+    world.say("message", None);
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    while world.requests.lock().unwrap().iter().all(|r| !r.starts_with("PUT")) {
+        assert!(!world.drive(&mut targets, &handle, 1).await);
+    }
+    world.clock.0.store(START + 3_600_000, Ordering::SeqCst);
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    assert_eq!(handle.status().unwrap()[0].terms.held, 0);
+    assert_eq!(
+        world.sim.oracle().of(What::FileWritten).count(),
+        2,
+        "notes of the server, and the message of another day"
+    );
+    assert!(Clock::now(&*world.clock).0 < START + 2 * 3_600_000);
+}
+
 #[tokio::test]
 async fn what_was_removed_before_it_went_out_never_goes_and_a_flash_overtakes() {
     let world = World::new(5, &["teams-delegated"]).await;

@@ -48,7 +48,7 @@ pub struct TargetSettings {
     pub recipients: Vec<String>,
     /// Where a click on a notice of `teams-digest` leads: a deep link of Teams, `https://teams.microsoft.com/l/entity/...`.
     pub link: Option<String>,
-    /// Seconds for which changes of a record or digest are gathered before it is written.
+    /// Seconds for which changes of a record or digest are gathered before it is written, at most a day.
     #[serde(default = "gather_seconds")]
     pub gather_seconds: u32,
     /// Minutes for which `teams-import` keeps the channel open at most: for so long people cannot post in it.
@@ -62,6 +62,9 @@ pub struct TargetSettings {
 fn yes() -> bool {
     true
 }
+
+/// Longest time for which changes are gathered: a day.
+const GATHER_SECONDS_MAX: u32 = 86_400;
 
 fn gather_seconds() -> u32 {
     60
@@ -137,6 +140,9 @@ impl TargetSettings {
             && self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !is_name {
             return Some(("name", format!("`{}` is no name; use 1 to 32 of a-z, 0-9 and -", self.name)));
+        }
+        if self.gather_seconds > GATHER_SECONDS_MAX {
+            return Some(("gather_seconds", format!("at most {GATHER_SECONDS_MAX}, which is a day")));
         }
         let needs = |key, value: &Option<String>| match value.as_deref() {
             Some(text) if !text.is_empty() => None,

@@ -24,7 +24,7 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::TargetError;
-use super::item::{After, FORBIDDEN, PARKED, after};
+use super::item::{After, FORBIDDEN, PARKED, WAIT_MS_LONGEST, after, is_due};
 use super::ledger::{self, Item, Ledger, LedgerError, State};
 use super::remote::Remote;
 use super::route::{Missing, takes_back};
@@ -634,13 +634,13 @@ fn next_document(
         .db()
         .query_row(
             "SELECT lane, day, generation, due, tries, clean, item FROM days
-             WHERE target = ?1 AND generation > written ORDER BY due LIMIT 1",
-            [target],
+             WHERE target = ?1 AND generation > written ORDER BY CASE WHEN due > ?2 THEN 0 ELSE due END LIMIT 1",
+            params![target, now.0.saturating_add(WAIT_MS_LONGEST)],
             |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?)),
         )
         .optional()?;
     let Some((lane, day, generation, due, tries, clean, item)) = found else { return Ok((None, None)) };
-    if due > now.0 {
+    if !is_due(UnixMillis(due), now) {
         return Ok((None, Some(UnixMillis(due))));
     }
     let mut statement = ledger.db().prepare_cached(

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::TargetError;
-use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, SETTLE_MS, after};
+use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, SETTLE_MS, after, is_due};
 use super::ledger::{self, Item, Ledger, LedgerError, State};
 use super::route::Missing;
 use super::runner::{Load, MAY_NOT_LOOK, Next, Runner, may_not_look};
@@ -644,7 +644,7 @@ fn next_digest(
             )
             .optional()?;
         let Some((number, state, done, tries, looks, due, at)) = found else { return Ok((None, None)) };
-        if due > now.0 {
+        if !is_due(UnixMillis(due), now) {
             return Ok((None, Some(UnixMillis(due))));
         }
         if state == OPEN {

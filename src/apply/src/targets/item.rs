@@ -177,6 +177,14 @@ impl Refusals {
     }
 }
 
+/// No wait is longer: a limit counts the messages of a day.
+pub const WAIT_MS_LONGEST: i64 = 25 * 3_600_000;
+
+/// Has the moment come? One that lies further ahead than any wait was noted by a clock that was wrong.
+pub fn is_due(due: UnixMillis, now: UnixMillis) -> bool {
+    due <= now || due.0.saturating_sub(now.0) > WAIT_MS_LONGEST
+}
+
 /// Wait after so many tries.
 pub fn wait_ms(tries: u32) -> i64 {
     (WAIT_MS_FIRST << tries.saturating_sub(1).min(16)).min(WAIT_MS_MAX)

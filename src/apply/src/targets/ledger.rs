@@ -26,6 +26,7 @@ use model::{EntryId, Epoch, Id, Kind, LocalPos, NodeId, Outcome, Precedence, Seq
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
+use super::item::WAIT_MS_LONGEST;
 use super::remote::Remote;
 use super::route::{Missing, Why};
 
@@ -414,9 +415,10 @@ impl Ledger {
         // SQLite takes the bare columns from the row that has the minimum.
         let mut statement = self.db.prepare_cached(
             "SELECT lane FROM (SELECT lane, due, min(pos) FROM items WHERE target = ?1 AND state = 0 GROUP BY lane)
-             WHERE due <= ?2 ORDER BY due LIMIT ?3",
+             WHERE due <= ?2 OR due > ?4 ORDER BY due LIMIT ?3",
         )?;
-        let lanes = statement.query_map(params![target, now.0, max as i64], |r| r.get(0))?;
+        let far = now.0.saturating_add(WAIT_MS_LONGEST);
+        let lanes = statement.query_map(params![target, now.0, max as i64, far], |r| r.get(0))?;
         Ok(lanes.collect::<Result<_, _>>()?)
     }
 
@@ -499,12 +501,12 @@ impl Ledger {
     /// when one will be due.
     pub fn next_file(&self, target: &str, now: UnixMillis) -> Result<(Option<Item>, Option<UnixMillis>), LedgerError> {
         let found = self.items(
-            "target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND due <= ?3 AND NOT EXISTS (
+            "target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND (due <= ?3 OR due > ?4) AND NOT EXISTS (
                 SELECT 1 FROM items b WHERE b.target = ?1 AND b.state BETWEEN 0 AND 4
                 AND (b.object = items.object AND b.pos < items.pos OR b.object = 'post:' || items.post AND (b.pos < items.pos
                     OR NOT EXISTS (SELECT 1 FROM objects o WHERE o.target = ?1 AND o.object = b.object))))
              ORDER BY precedence, pos LIMIT 1",
-            params![target, Kind::File as i64, now.0],
+            params![target, Kind::File as i64, now.0, now.0.saturating_add(WAIT_MS_LONGEST)],
         )?;
         let due: Option<i64> = self.db.query_row(
             "SELECT min(due) FROM items WHERE target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND due > ?3",
@@ -575,8 +577,8 @@ impl Ledger {
     pub fn files(&self, target: &str, now: UnixMillis, max: usize) -> Result<Vec<Item>, LedgerError> {
         let kind = Kind::File as i64;
         self.items(
-            "target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND due <= ?3 ORDER BY precedence, pos LIMIT ?4",
-            params![target, kind, now.0, max as i64],
+            "target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND (due <= ?3 OR due > ?5) ORDER BY precedence, pos LIMIT ?4",
+            params![target, kind, now.0, max as i64, now.0.saturating_add(WAIT_MS_LONGEST)],
         )
     }
 

@@ -25,7 +25,7 @@ use model::{Event, Header, Id, Kind, LocalPos, Outcome, Precedence, UnixMillis, 
 use tracing::{debug, info, warn};
 
 use super::gate::Gate;
-use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, PARKED, Refusals, SETTLE_MS, Verdict, after};
+use super::item::{After, FORBIDDEN, LOOK_AGAIN_MS, LOOKS, PARKED, Refusals, SETTLE_MS, Verdict, after, is_due};
 use super::ledger::{As, Item, Ledger, LedgerError, NOT_HELD, Read, Standing, State};
 use super::plan::TargetPlan;
 use super::remote::{Meant, Remote, RemoteFile};
@@ -184,10 +184,10 @@ impl Runner {
             return Ok(Next::Again);
         }
         let now = self.shared.now();
-        if now < self.rests_until {
+        if !is_due(self.rests_until, now) {
             return Ok(Next::At(self.rests_until));
         }
-        if now >= self.place_at {
+        if self.place_at != NEVER && is_due(self.place_at, now) {
             self.place().await?;
         }
         let next = match self.target.kind {
@@ -344,7 +344,7 @@ impl Runner {
                     if waits {
                         continue;
                     }
-                    if item.due <= now {
+                    if is_due(item.due, now) {
                         return Ok((Some(item), earliest));
                     }
                     earliest = Some(earliest.map_or(item.due, |at| at.min(item.due)));
