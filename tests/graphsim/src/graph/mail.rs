@@ -363,7 +363,14 @@ pub(super) fn message(world: &mut World, call: &Call<'_>) -> Outcome {
 
 pub(super) fn change(world: &mut World, call: &Call<'_>) -> Outcome {
     let (owner, id, mut message) = world.seen_mail(call)?;
+    let is_draft = message.value.get("isDraft") == Some(&json!(true));
     for (name, value) in call.json.as_object().into_iter().flatten() {
+        let of_drafts =
+            ["subject", "body", "toRecipients", "ccRecipients", "bccRecipients", "replyTo", "internetMessageId"];
+        if !is_draft && of_drafts.contains(&name.as_str()) {
+            let text = format!("The property {name} can be changed on drafts only.");
+            return Err(Refusal::new(400, "ErrorInvalidPropertySet", text));
+        }
         match name.as_str() {
             // Flags and dates are taken at creation only; afterwards Exchange accepts and forgets them.
             "singleValueExtendedProperties" => {}
