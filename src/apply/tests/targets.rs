@@ -170,6 +170,7 @@ impl World {
                     let channel = &team.channels["History"];
                     format!("team = \"{}\"\nchannel = \"{channel}\"\naccount = \"{account}\"\n", team.id)
                 }
+                "mail-import" => "mailbox = \"holdfast@contoso.example\"\nfolder = \"Mission\"\n".to_owned(),
                 "teams-digest" => {
                     let channel = &team.channels["Ops"];
                     format!(
@@ -748,7 +749,14 @@ async fn resets_after_commit_and_restarts_leave_nothing_missing_and_nothing_doub
 /// The worst moment, at each request in turn: committed, and nobody was told.
 #[tokio::test]
 async fn a_reset_after_the_commit_of_any_request_changes_nothing() {
-    for kinds in [&["sharepoint-archive"][..], &["teams-delegated"], &["teams-import"], &["mail"], &["teams-digest"]] {
+    for kinds in [
+        &["sharepoint-archive"][..],
+        &["teams-delegated"],
+        &["teams-import"],
+        &["mail"],
+        &["mail-import"],
+        &["teams-digest"],
+    ] {
         let mut resets = 0;
         for skip in 0.. {
             let world = World::new(100 + skip, kinds).await;
@@ -770,6 +778,8 @@ async fn a_reset_after_the_commit_of_any_request_changes_nothing() {
                     effect.detail["sent"]["content"].to_string()
                 } else if effect.what == What::MailSent {
                     effect.detail.to_string()
+                } else if effect.what == What::MailCreated {
+                    effect.detail["internetMessageId"].to_string()
                 } else if let (What::FileWritten, Some(path)) = (effect.what, path) {
                     path.to_owned()
                 } else {
@@ -787,6 +797,10 @@ async fn a_reset_after_the_commit_of_any_request_changes_nothing() {
                     assert!(!world.is_open(), "{skip}");
                 }
                 "mail" => assert_eq!(count(What::MailSent), 2, "{skip}"),
+                "mail-import" => {
+                    assert_eq!((count(What::MailCreated), count(What::MailDeleted)), (4, 1), "{skip}");
+                    assert_eq!(count(What::MailFolderCreated), 1, "{skip}");
+                }
                 _ => assert_eq!(count(What::MessagePosted), 2, "{skip}"),
             }
             world.check_rules();
@@ -1768,5 +1782,142 @@ async fn a_file_of_a_post_that_was_removed_in_time_is_not_imported() {
     world.deliver().await;
     assert!(world.written(file).is_empty());
     assert_eq!(world.imported().len(), 1);
+    world.check_rules();
+}
+
+/// Messages of the mailbox as they stand: text, dates, sender, `Message-ID` and what they answer.
+fn kept(world: &World) -> Vec<serde_json::Value> {
+    let oracle = world.sim.oracle();
+    let gone: BTreeSet<&String> = oracle.of(What::MailDeleted).map(|effect| &effect.id).collect();
+    oracle
+        .of(What::MailCreated)
+        .filter(|effect| !gone.contains(&effect.id))
+        .map(|effect| effect.detail.clone())
+        .collect()
+}
+
+#[tokio::test]
+async fn mail_keeps_dates_authors_and_threads_and_follows_edits_and_removals() {
+    let world = World::new(40, &["mail-import"]).await;
+    let root = world.say("**bold** plan", None);
+    let reply = world.say("who are you", Some(root));
+    let gone = world.say("regretted later", None);
+    let never = world.say("regretted at once", None);
+    world.core.delete_post(&world.alice, never).unwrap();
+    world.share("see this", "plan.bin", b"0123456789");
+    world.core.save_reaction(&world.alice, world.alice.user_id, root, "+1").unwrap();
+    world.capture("mission");
+    world.clock.0.fetch_add(3 * 3_600_000, Ordering::SeqCst);
+    let (_, handle) = world.targets();
+    let planned = handle.plan().unwrap().targets[0].requests;
+    world.deliver().await;
+    assert_eq!(world.requests.lock().unwrap().len() as u64, planned - 2, "the removed one, and what removed it");
+    let all = kept(&world);
+    assert_eq!(all.len(), 4, "{all:#?}");
+    let find = |all: &[serde_json::Value], text: &str| {
+        let found = all.iter().find(|m| m["body"]["content"].as_str().unwrap().contains(text));
+        found.unwrap_or_else(|| panic!("no {text} in {all:#?}")).clone()
+    };
+    let first = find(&all, "<strong>bold</strong>");
+    let said = world.core.post(&world.alice, root, true).unwrap().create_at;
+    let at = jiff::Timestamp::from_millisecond(said).unwrap().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    for name in ["receivedDateTime", "sentDateTime"] {
+        assert_eq!(first[name], at.as_str(), "{name}");
+    }
+    assert_eq!((&first["isDraft"], &first["isRead"]), (&false.into(), &true.into()));
+    assert_eq!(first["from"]["emailAddress"]["address"], "alice@example.org");
+    assert_eq!(find(&all, "who are you")["extended"]["String 0x1042"], first["internetMessageId"]);
+    assert_eq!(find(&all, "see this")["subject"], "alpha/town-square: see this");
+    let folders: BTreeSet<_> = all.iter().map(|m| m["folder"].to_string()).collect();
+    assert_eq!((folders.len(), world.sim.oracle().of(What::MailFolderCreated).count()), (1, 1));
+
+    world.edit(reply, "who are you, please");
+    world.core.delete_post(&world.alice, gone).unwrap();
+    world.capture("mission");
+    // As another start finds them: its folder is known by its name.
+    let handle = world.deliver().await;
+    let all = kept(&world);
+    assert_eq!(all.len(), 3, "{all:#?}");
+    let answer = find(&all, "who are you, please");
+    assert_eq!(answer["extended"]["String 0x1042"], first["internetMessageId"]);
+    assert_eq!(world.sim.oracle().of(What::MailFolderCreated).count(), 1);
+    assert_eq!(world.sim.oracle().of(What::MailSent).count(), 0, "nothing is sent to anybody");
+    let missing = handle.status().unwrap()[0].missing.clone();
+    assert_eq!(missing, BTreeMap::from([("file-bytes".to_owned(), 1), ("reaction".to_owned(), 1)]));
+    world.check_rules();
+}
+
+#[tokio::test]
+async fn what_is_kept_as_mail_after_random_failures_and_restarts_is_there_once() {
+    let seeds = std::env::var("HOLDFAST_SEEDS").map_or(4, |n| n.parse().unwrap());
+    for seed in 0..seeds {
+        let world = World::new(seed, &["mail-import"]).await;
+        for failure in [
+            Failure::ResetAfterCommit,
+            Failure::ResetBefore,
+            Failure::Truncated,
+            Failure::RefusedAfterCommit { status: 503 },
+            Failure::Html { status: 502 },
+        ] {
+            world.sim.fail(FaultRule::new(failure).at("graph").times(u32::MAX).chance(0.07));
+        }
+        let mut texts = BTreeSet::new();
+        for n in 0..12 {
+            let post = world.say(&format!("post {n}."), None);
+            if n % 3 == 0 {
+                world.edit(post, &format!("post {n}, edited."));
+                texts.insert(format!("post {n}, edited."));
+            } else {
+                texts.insert(format!("post {n}."));
+            }
+        }
+        world.capture("mission");
+        let mut steps = 3;
+        let handle = loop {
+            let (mut targets, handle) = world.targets();
+            if world.drive(&mut targets, &handle, steps).await {
+                break handle;
+            }
+            steps = (steps * 3 + seed as usize) % 17 + 1;
+        };
+        let status = handle.status().unwrap().remove(0);
+        assert_eq!((status.terms.held, status.dead), (0, 0), "seed {seed}: {status:?} {:?}", handle.dead(None, 9));
+        let all = kept(&world);
+        assert_eq!(all.len(), texts.len(), "seed {seed}: {all:#?}");
+        for text in texts {
+            let times = all.iter().filter(|m| m["body"]["content"].as_str().unwrap().contains(&text)).count();
+            assert_eq!(times, 1, "seed {seed}: {text}");
+        }
+        world.check_rules();
+    }
+}
+
+#[tokio::test]
+async fn a_purge_reaches_what_is_kept_as_mail() {
+    let world = World::new(41, &["mail-import"]).await;
+    let spilled = world.say("spilled text", None);
+    world.say("harmless", None);
+    world.capture("mission");
+    world.deliver().await;
+    world.order_purge(vec![spilled], Vec::new());
+    let handle = world.deliver().await;
+    let all = kept(&world);
+    assert!(all.len() == 1 && all[0]["body"]["content"].as_str().unwrap().contains("harmless"), "{all:#?}");
+    assert_eq!(handle.status().unwrap()[0].missing["purge-rest"], 1, "what Exchange keeps is told");
+    world.check_rules();
+}
+
+/// Imported messages cannot be removed by an application: an order to purge says that they are left.
+#[tokio::test]
+async fn a_purge_removes_imported_files_and_tells_what_it_leaves() {
+    let world = World::new(42, &["teams-import"]).await;
+    let (post, file) = world.share("spilled text", "spilled.bin", b"spilled bytes");
+    world.capture("mission");
+    world.deliver().await;
+    let [path] = &world.written(file)[..] else { panic!() };
+    world.order_purge(vec![post], vec![file]);
+    let handle = world.deliver().await;
+    assert!(world.sim.file(&world.team.drive, path).is_none(), "{path} is still there");
+    assert_eq!(handle.status().unwrap()[0].missing["purge-rest"], 1);
     world.check_rules();
 }

@@ -32,7 +32,7 @@ pub struct TargetSettings {
     pub required: bool,
     /// Id of the drive, for `sharepoint-archive`.
     pub drive: Option<String>,
-    /// Folder in the drive, for `sharepoint-archive`.
+    /// Folder in the drive, for `sharepoint-archive`; folder at the top of the mailbox, for `mail-import`, made where it is missing.
     pub folder: Option<String>,
     /// Id of the team, for the kinds that write to Teams.
     pub team: Option<String>,
@@ -41,7 +41,7 @@ pub struct TargetSettings {
     /// Object id of the user who posts, for `teams-delegated` and the posts of `teams-digest`; who signed in for it. For
     /// `teams-import` the user to whom is attributed what people wrote whom Entra does not know; nobody signs in.
     pub account: Option<String>,
-    /// Mailbox that sends, for `mail`: its address or the object id of its user.
+    /// Mailbox that sends, for `mail`, or that is written to, for `mail-import`: its address or the object id of its user.
     pub mailbox: Option<String>,
     /// Whom it goes to: addresses for `mail`, object ids of users for the notices of `teams-digest`.
     #[serde(default)]
@@ -92,6 +92,8 @@ pub enum TargetKind {
     TeamsImport,
     /// A letter that sums up.
     Mail,
+    /// Messages in a folder of a mailbox, with their own authors and dates.
+    MailImport,
 }
 
 impl TargetKind {
@@ -103,6 +105,7 @@ impl TargetKind {
             Self::TeamsDigest => "teams-digest",
             Self::TeamsImport => "teams-import",
             Self::Mail => "mail",
+            Self::MailImport => "mail-import",
         }
     }
 }
@@ -120,7 +123,7 @@ impl TargetSettings {
             TargetKind::TeamsDelegated | TargetKind::TeamsImport | TargetKind::TeamsDigest => {
                 Some((self.team.as_deref()?, self.channel.as_deref()?))
             }
-            TargetKind::SharepointArchive | TargetKind::Mail => None,
+            TargetKind::SharepointArchive | TargetKind::Mail | TargetKind::MailImport => None,
         }
     }
 
@@ -182,6 +185,7 @@ impl TargetSettings {
                 Some(("recipients", format!("the target `{}` of kind mail needs somebody to write to", self.name)))
             }
             TargetKind::Mail => needs("mailbox", &self.mailbox),
+            TargetKind::MailImport => needs("mailbox", &self.mailbox).or_else(|| needs("folder", &self.folder)),
         }
     }
 }
@@ -211,6 +215,19 @@ mod tests {
         for (key, value) in [("open_minutes", json!(0)), ("account", Value::Null), ("channel", json!(""))] {
             let mut changed = import();
             changed[key] = value;
+            assert_eq!(of(changed).problem(Cloud::Global).unwrap().0, key);
+        }
+    }
+
+    #[test]
+    fn mail_is_kept_in_a_folder_of_a_mailbox_in_every_cloud() {
+        let whole = json!({ "name": "mail", "kind": "mail-import", "mailbox": "m@x", "folder": "Mission" });
+        for cloud in [Cloud::Global, Cloud::UsGovL4, Cloud::China, Cloud::Other] {
+            assert_eq!(of(whole.clone()).problem(cloud), None);
+        }
+        for key in ["mailbox", "folder"] {
+            let mut changed = whole.clone();
+            changed[key] = Value::Null;
             assert_eq!(of(changed).problem(Cloud::Global).unwrap().0, key);
         }
     }

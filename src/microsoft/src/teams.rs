@@ -209,7 +209,7 @@ fn body_of(content: &Content) -> Value {
 }
 
 /// A moment as Graph takes it, to the millisecond.
-fn rfc3339(at: UnixMillis) -> String {
+pub(crate) fn rfc3339(at: UnixMillis) -> String {
     let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }

@@ -218,7 +218,10 @@ impl Runner {
                 steps.extend(target.recipients.iter().map(|user| Step::Notice(user.clone(), notice.clone())));
                 steps
             }
-            TargetKind::SharepointArchive | TargetKind::TeamsDelegated | TargetKind::TeamsImport => Vec::new(),
+            TargetKind::SharepointArchive
+            | TargetKind::TeamsDelegated
+            | TargetKind::TeamsImport
+            | TargetKind::MailImport => Vec::new(),
         }
     }
 
@@ -465,7 +468,10 @@ pub(super) fn steps_of(target: &TargetSettings) -> u64 {
     match target.kind {
         TargetKind::Mail => 1,
         TargetKind::TeamsDigest => u64::from(target.account.is_some()) + target.recipients.len() as u64,
-        TargetKind::SharepointArchive | TargetKind::TeamsDelegated | TargetKind::TeamsImport => 0,
+        TargetKind::SharepointArchive
+        | TargetKind::TeamsDelegated
+        | TargetKind::TeamsImport
+        | TargetKind::MailImport => 0,
     }
 }
 

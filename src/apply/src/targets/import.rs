@@ -218,6 +218,8 @@ impl Runner {
                 Work::Nothing
                 | Work::Missing(_)
                 | Work::Post { .. }
+                | Work::Keep { .. }
+                | Work::Discard
                 | Work::Edit { .. }
                 | Work::Remove { .. }
                 | Work::RemoveFile(_)

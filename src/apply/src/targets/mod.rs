@@ -22,6 +22,7 @@ mod gate;
 mod import;
 pub mod item;
 pub mod ledger;
+mod mail_import;
 pub mod plan;
 pub mod remote;
 pub mod route;

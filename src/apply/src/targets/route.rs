@@ -168,9 +168,13 @@ pub fn route(target: &TargetSettings, header: &Header, event: &Event, place: Opt
             Route::Withhold(Why::NoMessage)
         }
         Event::Post(s) => take(s.root_id, s.delete_at.0 != 0),
-        Event::Reaction(_) if target.kind == TargetKind::TeamsImport => Route::Missing(Missing::Reaction),
+        Event::Reaction(_) if matches!(target.kind, TargetKind::TeamsImport | TargetKind::MailImport) => {
+            Route::Missing(Missing::Reaction)
+        }
         Event::Reaction(s) => take(Some(s.post_id), s.delete_at.0 != 0),
-        Event::File(_) if matches!(target.kind, TargetKind::Mail | TargetKind::TeamsDigest) => {
+        Event::File(_)
+            if matches!(target.kind, TargetKind::Mail | TargetKind::MailImport | TargetKind::TeamsDigest) =>
+        {
             Route::Missing(Missing::FileBytes)
         }
         // A file that no post shows was never sent by its author.

@@ -56,7 +56,7 @@ const SKEW_MS: i64 = 10 * 60_000;
 /// Round trip that a plan reckons with where none was measured.
 const ROUND_TRIP: Duration = Duration::from_millis(250);
 /// What a look said that found nothing.
-const NOT_THERE: &str = "it was not there";
+pub(super) const NOT_THERE: &str = "it was not there";
 /// What to do where reading is not permitted.
 pub(super) const MAY_NOT_LOOK: &str =
     "give ChannelMessage.Read.All, Mail.Read or Files.ReadWrite.All; until then what got no answer may be there twice";
@@ -93,6 +93,8 @@ pub(super) struct Runner {
     refusals: Refusals,
     /// Of a target that imports: opens its channel and closes it.
     pub(super) gate: Option<Gate>,
+    /// Id of the folder in the mailbox, once asked for.
+    pub(super) mail_folder: Option<String>,
 }
 
 /// An entry with everything that its next step depends on.
@@ -102,7 +104,7 @@ pub(super) struct Loaded {
     /// The author in Entra, where the target asks for it.
     pub(super) person: Option<Author>,
     pub(super) own: Standing,
-    post: Option<Remote>,
+    pub(super) post: Option<Remote>,
     files: Vec<(Id, Remote)>,
     anybody_reacts: bool,
     /// Of a file: its post was removed, or is about to be.
@@ -171,6 +173,7 @@ impl Runner {
             folder: None,
             refusals: Refusals::default(),
             gate,
+            mail_folder: None,
         })
     }
 
@@ -192,7 +195,7 @@ impl Runner {
         }
         let next = match self.target.kind {
             TargetKind::SharepointArchive => self.step_archive(now).await?,
-            TargetKind::TeamsDelegated => self.step_items(now, None).await?,
+            TargetKind::TeamsDelegated | TargetKind::MailImport => self.step_items(now, None).await?,
             TargetKind::TeamsImport => self.step_import(now).await?,
             TargetKind::TeamsDigest | TargetKind::Mail => self.step_digest(now).await?,
         };
@@ -382,6 +385,7 @@ impl Runner {
         };
         let work = match self.target.kind {
             TargetKind::TeamsImport => super::import::next(&self.facts(&loaded, &item)),
+            TargetKind::MailImport => super::mail_import::next(&self.facts(&loaded, &item)),
             TargetKind::SharepointArchive | TargetKind::TeamsDelegated | TargetKind::TeamsDigest | TargetKind::Mail => {
                 next(&self.facts(&loaded, &item))
             }
@@ -451,6 +455,8 @@ impl Runner {
             }
             // It is made with the channel open, and not from here.
             Work::Import { .. } => self.again_soon(item).await,
+            Work::Keep { html } => self.keep_mail(item, loaded, &html).await,
+            Work::Discard => self.discard_mail(item, &item.object, own).await,
             Work::Edit { part: n, content } => {
                 let Some(id) = own.parts.get(n).map(|part| part.id.clone()) else { return self.again_soon(item).await };
                 let root = own.thread().unwrap_or(&id).to_owned();
@@ -599,6 +605,9 @@ impl Runner {
                     return self.remove_of_file(&item, file, remote).await;
                 }
             } else if !remote.parts.is_empty() {
+                if self.target.kind == TargetKind::MailImport {
+                    return self.discard_mail(&item, &object, remote).await;
+                }
                 if self.can_remove_messages() {
                     return self.remove_message(&item, object, remote).await;
                 }
@@ -609,7 +618,7 @@ impl Runner {
             TargetKind::SharepointArchive => removed |= self.purge_records(&order).await?,
             // Letters and notices went to people.
             TargetKind::TeamsDigest | TargetKind::Mail => removed |= self.purge_digests(&order).await?,
-            TargetKind::TeamsDelegated | TargetKind::TeamsImport => {}
+            TargetKind::TeamsDelegated | TargetKind::TeamsImport | TargetKind::MailImport => {}
         }
         let target = self.target.name.clone();
         let version = order.version;
@@ -807,9 +816,11 @@ impl Runner {
         own.meant = None;
         match self.target.kind {
             TargetKind::SharepointArchive => self.archived_file(item, own).await,
-            TargetKind::TeamsDelegated | TargetKind::TeamsImport | TargetKind::TeamsDigest | TargetKind::Mail => {
-                self.went_on(item, &item.object, own, None).await
-            }
+            TargetKind::TeamsDelegated
+            | TargetKind::TeamsImport
+            | TargetKind::TeamsDigest
+            | TargetKind::Mail
+            | TargetKind::MailImport => self.went_on(item, &item.object, own, None).await,
         }
     }
 
@@ -867,8 +878,9 @@ impl Runner {
                 let own = loaded.own.remote.clone();
                 self.look_for_file(item, &folder, &file_name(state), state.stub.size, own).await
             }
+            Some((loaded, Work::Keep { html })) => self.settle_mail(item, loaded, html).await,
             // It sets a state: done again it is the same.
-            Some((_, Work::Nothing | Work::Missing(_) | Work::Edit { .. } | Work::Remove { .. }))
+            Some((_, Work::Nothing | Work::Missing(_) | Work::Edit { .. } | Work::Remove { .. } | Work::Discard))
             | Some((_, Work::RemoveFile(_) | Work::React { .. } | Work::Import { .. })) => self.again_soon(item).await,
             // Its content is gone, purged meanwhile: what may stand there must still be found, so that it can be removed.
             None => self.settle_without_content(item).await,
@@ -876,17 +888,6 @@ impl Runner {
     }
 
     async fn settle_without_content(&mut self, item: &Item) -> Result<(), TargetError> {
-        if self.target.kind == TargetKind::TeamsImport {
-            // What was imported cannot be removed, whether or not it is there.
-            let (target, item) = (self.target.name.clone(), item.clone());
-            return self
-                .shared
-                .ledger(move |ledger| {
-                    ledger.note_rest_of_purge(&target)?;
-                    ledger.ended(&target, &item, Outcome::Purged, None)
-                })
-                .await;
-        }
         let (target, object, post) = (self.target.name.clone(), item.object.clone(), item.post.map(post_key));
         let (own, post) = self
             .shared
@@ -914,6 +915,20 @@ impl Runner {
                 Err(failure) => self.look_failed(item, &failure).await,
             };
         }
+        if self.target.kind == TargetKind::MailImport {
+            return self.settle_mail_without_content(item, own).await;
+        }
+        if self.target.kind == TargetKind::TeamsImport {
+            // What was imported cannot be removed, whether or not it is there.
+            let (target, item) = (self.target.name.clone(), item.clone());
+            return self
+                .shared
+                .ledger(move |ledger| {
+                    ledger.note_rest_of_purge(&target)?;
+                    ledger.ended(&target, &item, Outcome::Purged, None)
+                })
+                .await;
+        }
         let id = item.object.strip_prefix("post:").or(item.object.strip_prefix("file:")).map(str::to_owned);
         let Some(id) = id.filter(|_| self.target.kind == TargetKind::TeamsDelegated) else {
             return self.ended(item, Outcome::Purged, None).await;
@@ -936,7 +951,7 @@ impl Runner {
     }
 
     /// Its content is gone, and what arrived of it is noted for the order to purge.
-    async fn ended_purged(&mut self, item: &Item, own: Remote) -> Result<(), TargetError> {
+    pub(super) async fn ended_purged(&mut self, item: &Item, own: Remote) -> Result<(), TargetError> {
         let (target, item) = (self.target.name.clone(), item.clone());
         self.shared
             .ledger(move |ledger| {
@@ -992,7 +1007,7 @@ impl Runner {
     }
 
     /// A look found nothing, or nobody may look: after [`LOOKS`] of them it is sent again.
-    async fn not_found(&mut self, item: &Item, why: &'static str) -> Result<(), TargetError> {
+    pub(super) async fn not_found(&mut self, item: &Item, why: &'static str) -> Result<(), TargetError> {
         let (now, row, looks) = (self.shared.now(), item.row, item.looks + 1);
         self.shared
             .ledger(move |ledger| match looks >= LOOKS {
@@ -1006,7 +1021,7 @@ impl Runner {
     }
 
     /// A look got no answer, or a refusal.
-    async fn look_failed(&mut self, item: &Item, failure: &Failure) -> Result<(), TargetError> {
+    pub(super) async fn look_failed(&mut self, item: &Item, failure: &Failure) -> Result<(), TargetError> {
         if let Some(refused) = may_not_look(failure) {
             self.shared.rests(&self.target.name, Some((&refused, Some(MAY_NOT_LOOK))));
             return self.not_found(item, "nobody may look for it").await;
@@ -1208,6 +1223,7 @@ fn destination(target: &TargetSettings) -> String {
             format!("{}/{} and {} people", own(&target.team), own(&target.channel), target.recipients.len())
         }
         TargetKind::TeamsDigest | TargetKind::Mail => target.recipients.join(", "),
+        TargetKind::MailImport => format!("{}/{}", own(&target.mailbox), own(&target.folder)),
     }
 }
 
@@ -1389,7 +1405,7 @@ fn drop_withheld(shared: &Shared, target: &TargetSettings) -> Result<(), TargetE
             TargetKind::TeamsDigest | TargetKind::Mail => {
                 super::digest::drop_gathered(&mut ledger, &target.name, &item, &event)?
             }
-            TargetKind::TeamsDelegated | TargetKind::TeamsImport => false,
+            TargetKind::TeamsDelegated | TargetKind::TeamsImport | TargetKind::MailImport => false,
         };
         if is_out {
             info!(target = target.name, object = item.object, why = why.as_str(), "what was gathered is withheld");
@@ -1685,7 +1701,7 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
                 plan.requests += 2;
                 plan.bytes += 2 * REQUEST_BYTES + file_bytes(shared, id)?;
             }
-            (TargetKind::TeamsDelegated, _) => {
+            (TargetKind::TeamsDelegated | TargetKind::MailImport, _) => {
                 posts += 1;
                 plan.requests += 1;
                 plan.bytes += REQUEST_BYTES + body;
@@ -1757,6 +1773,13 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
             let pauses = Duration::from_secs(60) * target.closed_minutes * times.saturating_sub(1);
             let gathered = if times > 0 { gathered } else { Duration::ZERO };
             graph.time_for(&post, posts) + graph.time_for(&put, uploads) + pauses + gathered
+        }
+        TargetKind::MailImport => {
+            let mailbox = target.mailbox.as_deref().unwrap_or_default();
+            // Its folder is looked for, and made.
+            plan.requests += u64::from(posts > 0) * 2;
+            let call = microsoft::mail::folders(mailbox, model::Precedence::Routine);
+            shared.options.graph.time_for(&call, posts)
         }
         TargetKind::SharepointArchive => {
             let folder = Folder { drive: target.drive.clone().unwrap_or_default(), place: Place::Path(Vec::new()) };

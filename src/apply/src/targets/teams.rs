@@ -65,6 +65,13 @@ pub enum Work {
         /// Which part it is.
         part: usize,
     },
+    /// A message is to be in the mailbox.
+    Keep {
+        /// What it says.
+        html: String,
+    },
+    /// The oldest message of the object is to go from the mailbox.
+    Discard,
     /// A part is to say something else.
     Edit {
         /// Which part.
@@ -96,10 +103,11 @@ impl Work {
         match self {
             Self::Post { .. }
             | Self::Import { .. }
+            | Self::Keep { .. }
             | Self::Edit { .. }
             | Self::Upload
             | Self::React { present: true, .. } => true,
-            Self::Nothing | Self::Missing(_) | Self::Remove { .. } | Self::RemoveFile(_) => false,
+            Self::Nothing | Self::Missing(_) | Self::Discard | Self::Remove { .. } | Self::RemoveFile(_) => false,
             Self::React { present: false, .. } => false,
         }
     }
@@ -305,9 +313,8 @@ mod tests {
                 Work::Edit { part: n, content } => own.parts[*n].hash = hash(&content.html),
                 Work::Remove { file: None } => own.gone = true,
                 Work::Nothing | Work::Missing(_) => return (done, work),
-                Work::Import { .. } | Work::Remove { .. } | Work::RemoveFile(_) | Work::React { .. } | Work::Upload => {
-                    panic!("{work:?}")
-                }
+                Work::Import { .. } | Work::Keep { .. } | Work::Discard => panic!("{work:?}"),
+                Work::Remove { .. } | Work::RemoveFile(_) | Work::React { .. } | Work::Upload => panic!("{work:?}"),
             }
             done.push(work);
             assert!(done.len() < 50);

@@ -22,6 +22,7 @@ pub(crate) fn target(kind: TargetKind) -> TargetSettings {
         TargetKind::SharepointArchive => "drive = \"drive-1\"\nfolder = \"Holdfast\"",
         TargetKind::TeamsDigest => "recipients = [\"oid-2\"]\nlink = \"https://teams.example/l/x\"",
         TargetKind::Mail => "mailbox = \"box\"\nrecipients = [\"ops@contoso.example\"]",
+        TargetKind::MailImport => "mailbox = \"box\"\nfolder = \"Holdfast\"",
         TargetKind::TeamsDelegated | TargetKind::TeamsImport => {
             "team = \"team-1\"\nchannel = \"19:c@thread.tacv2\"\naccount = \"oid-1\""
         }

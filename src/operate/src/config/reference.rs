@@ -676,7 +676,7 @@ pub const SECTIONS: &[Section] = &[
             Key {
                 name: "kind",
                 default: Required("\"sharepoint-archive\""),
-                help: "`sharepoint-archive` (files, and a record for each channel and day), `teams-delegated` (posts of one service account), `teams-digest` (one post and notices), `teams-import` (posts with their own authors and times; global cloud alone), `mail` (a letter that sums up).",
+                help: "`sharepoint-archive` (files, and a record for each channel and day), `teams-delegated` (posts of one service account), `teams-digest` (one post and notices), `teams-import` (posts with their own authors and times; global cloud alone), `mail` (a letter that sums up), `mail-import` (messages in a folder of a mailbox, with their own dates).",
             },
             Key { name: "labels", default: Is("[]"), help: "Release labels that it may carry. None: nothing goes." },
             Key {
@@ -703,7 +703,7 @@ pub const SECTIONS: &[Section] = &[
             Key {
                 name: "folder",
                 default: Unset("\"Holdfast\""),
-                help: "Folder in the drive, for `sharepoint-archive`.",
+                help: "Folder in the drive, for `sharepoint-archive`; folder at the top of the mailbox, for `mail-import`, made where it is missing.",
             },
             Key {
                 name: "team",
@@ -723,7 +723,7 @@ pub const SECTIONS: &[Section] = &[
             Key {
                 name: "mailbox",
                 default: Unset("\"holdfast@example.org\""),
-                help: "Mailbox that sends, for `mail`. Restrict the application to it in Exchange.",
+                help: "Mailbox that sends, for `mail`, or is written to, for `mail-import`. Restrict the application to it in Exchange.",
             },
             Key {
                 name: "recipients",
