@@ -165,6 +165,7 @@ impl Runner {
                         TargetKind::TeamsDigest if self.target.account.is_some() => html::UNITS_MAX,
                         TargetKind::TeamsDigest
                         | TargetKind::Mail
+                        | TargetKind::MailImport
                         | TargetKind::SharepointArchive
                         | TargetKind::TeamsImport
                         | TargetKind::TeamsDelegated => usize::MAX,
