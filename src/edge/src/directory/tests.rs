@@ -402,7 +402,7 @@ async fn a_group_that_cannot_be_read_keeps_nobody_in_whose_sign_in_is_blocked() 
     world.change(&ids[3], json!({ "accountEnabled": false }));
     world.hands.advance(Duration::from_secs(60));
     let error = world.sync.ask(Ask::Round { whole: false }).await.unwrap_err();
-    assert!(error.contains("403") && error.contains("blocked sign-ins"), "{error}");
+    assert!(error.contains("403") && error.contains("what else is known"), "{error}");
     assert!(!world.is_active(&ids[3]) && world.is_active(&ids[4]));
     assert!(world.sync.status().trouble.is_some());
     assert_eq!(world.round().await.done, Done::default());
@@ -433,6 +433,42 @@ async fn a_round_that_is_told_to_wait_goes_on_where_it_was() {
     world.hands.advance(Duration::from_secs(60));
     let error = world.sync.ask(Ask::Round { whole: true }).await.unwrap_err();
     assert!(error.contains("limits of Microsoft 365"), "{error}");
+    world.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_large_tenant_only_those_are_kept_who_are_needed_and_newcomers_are_asked_for() {
+    let mut ids = Vec::new();
+    let world = World::new(
+        |sim| {
+            ids.extend((0..40).map(|n| sim.add_user(user(&format!("person{n}")))));
+            let members = ids[..5].iter().cloned().collect();
+            vec![sim.add_group(Group { display_name: "Few".to_owned(), members, ..Group::default() })]
+        },
+        |groups| DirectorySettings {
+            people_kept_max: 10,
+            groups: vec![GroupSettings { id: groups[0].clone(), team: None, channels: Vec::new() }],
+            ..follow(groups)
+        },
+    );
+    assert_eq!(world.round().await.done.created, 5);
+    assert_eq!(world.sync.status().sizes.people, 5);
+    for id in &ids[20..23] {
+        world.sim.set_group_member(&world.groups[0], id, true).unwrap();
+    }
+    world.change(&ids[30], json!({ "jobTitle": "cook" }));
+    assert_eq!(world.round().await.done.created, 3);
+    let asked = world.asked();
+    assert_eq!(
+        asked.iter().filter(|path| path.starts_with("/users/") && !path.contains("delta")).count(),
+        3,
+        "{asked:?}"
+    );
+    assert_eq!(asked.iter().filter(|path| path.contains("batch")).count(), 1, "{asked:?}");
+    assert_eq!(world.sync.status().sizes.people, 8);
+    assert!(world.is_active(&ids[21]));
+    world.round().await;
+    assert!(world.asked().iter().all(|path| path.contains("token=")), "{:?}", world.asked());
     world.ended().await;
 }
 

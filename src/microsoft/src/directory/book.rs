@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{EntraKey, Guid, UnixMillis};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::item::{PageError, bad};
 pub use super::round::Gone;
-use super::round::{First, Generation, Person, Round, What};
+use super::round::{First, Generation, Keep, Person, Round, What};
 use super::rules::{People, Rules};
 
 /// Delta links of directory objects live for 7 days.
@@ -19,6 +21,9 @@ const BATCH: usize = 50;
 /// What asks for people: exactly the properties that are read, since others that change would surface, too.
 const PEOPLE_QUERY: &str = "/users/delta?$select=id,accountEnabled,userPrincipalName,mailNickname,mail,givenName,surname,\
                             displayName,jobTitle,preferredLanguage,userType";
+/// What asks for one of them.
+const PERSON_SELECT: &str = "?$select=id,accountEnabled,userPrincipalName,mailNickname,mail,givenName,surname,displayName,jobTitle,\
+                             preferredLanguage,userType";
 const GROUPS_QUERY: &str = "/groups/delta?$select=id,displayName,members";
 /// Groups that one filter can name.
 const FILTER_IDS_MAX: usize = 50;
@@ -229,6 +234,9 @@ struct DeltaLink {
 struct Links {
     people: Option<DeltaLink>,
     groups: Option<DeltaLink>,
+    /// Were only those people kept who are in a followed group or have an account?
+    #[serde(default)]
+    is_partial: bool,
 }
 
 /// What the store has of the book.
@@ -329,6 +337,10 @@ pub struct Book {
     unserved: BTreeMap<Guid, BTreeSet<Place>>,
     /// Full places where somebody waits for room.
     full: BTreeSet<Place>,
+    /// Members of followed groups who were looked for and are no people: devices, contacts.
+    strangers: BTreeSet<Guid>,
+    /// People whom the list has told of, so that they are no strangers if asking for them finds nobody yet.
+    told_of: BTreeSet<Guid>,
 }
 
 impl Book {
@@ -347,6 +359,8 @@ impl Book {
             closed: Closed::default(),
             unserved: BTreeMap::new(),
             full: BTreeSet::new(),
+            strangers: BTreeSet::new(),
+            told_of: BTreeSet::new(),
         };
         let mut bad = Vec::new();
         for (key, value) in stored.records {
@@ -375,9 +389,9 @@ impl Book {
         }
         match key.split_once('/') {
             None if key == "links" => {
-                let Links { people, groups } = read(value)?;
+                let Links { people, groups, is_partial } = read(value)?;
                 let own = |link: &DeltaLink| link.source.as_ref() == Some(&self.source);
-                self.links = Links { people: people.filter(own), groups: groups.filter(own) };
+                self.links = Links { people: people.filter(own), groups: groups.filter(own), is_partial };
             }
             None if key == "held" => {
                 let held: Held = read(value)?;
@@ -411,23 +425,96 @@ impl Book {
         Ok(())
     }
 
-    /// Which lists are read, in this order.
+    /// Which lists are read, in this order: the groups say who of a large tenant is needed.
     pub fn lists(&self) -> Vec<What> {
-        if self.rules.groups.is_empty() { vec![What::People] } else { vec![What::People, What::Groups] }
+        if self.rules.groups.is_empty() { vec![What::People] } else { vec![What::Groups, What::People] }
     }
 
     /// A round over `what`: what changed since the last one, or everything.
     pub fn begin(&self, what: What, now: UnixMillis, whole: bool) -> Round {
         let query = self.query(what);
-        let kept_groups = match what {
-            What::Groups if !self.asks_for_all_groups() => Some(self.rules.groups.keys().copied().collect()),
-            What::Groups | What::People => None,
-        };
+        let keep = self.keep();
+        // Who was left out has to be read when everybody is to have an account.
+        let is_enough = what == What::Groups || !self.links.is_partial || keep.is_partial;
         let link = self.link(what).as_ref().filter(|link| {
-            !whole && link.query == query && link.at <= now && now.0.saturating_sub(link.at.0) < LINK_LIFE_MS
+            !whole
+                && is_enough
+                && link.query == query
+                && link.at <= now
+                && now.0.saturating_sub(link.at.0) < LINK_LIFE_MS
         });
         let first = link.map_or_else(|| First::Query(query.clone()), |link| First::Link(link.url.clone()));
-        Round::new(what, first, &self.known, kept_groups, now)
+        Round::new(what, first, &self.known, keep, now)
+    }
+
+    fn keep(&self) -> Keep {
+        let needed = match self.rules.people {
+            People::OfGroups => Some(self.needed()),
+            People::All => None,
+        };
+        Keep {
+            people_max: self.rules.people_max,
+            is_partial: self.links.is_partial && needed.is_some(),
+            needed,
+            groups: (!self.asks_for_all_groups()).then(|| self.rules.groups.keys().copied().collect()),
+        }
+    }
+
+    /// Members of followed groups, and who has an account.
+    fn needed(&self) -> BTreeSet<Guid> {
+        let members = self.groups_of_people().into_keys();
+        members.chain(self.accounts.keys().copied()).collect()
+    }
+
+    /// Who came into a followed group after their record had been left out: each is asked for by their id.
+    pub fn unread(&self) -> Vec<Guid> {
+        if !self.links.is_partial || self.rules.people == People::All {
+            return Vec::new();
+        }
+        let is_unread = |id: &Guid| !self.known.people.contains_key(id) && !self.strangers.contains(id);
+        self.needed().into_iter().filter(is_unread).collect()
+    }
+
+    /// Would so many more be too many? Then a whole list says who is not needed any longer.
+    pub fn is_crowded(&self, unread: usize) -> bool {
+        self.known.people.len() + unread > self.rules.people_max
+    }
+
+    /// Is there room for everybody who is needed? Asked before a whole list is read, which may cost hours of a thin link.
+    ///
+    /// # Errors
+    /// When there is not.
+    pub fn room(&self) -> Result<(), PageError> {
+        let (most, needed) = (self.rules.people_max, self.needed().len());
+        if self.rules.people == People::All || needed <= most {
+            return Ok(());
+        }
+        bad(format!("{needed} are in a followed group or have an account, more than {most}; the list is not read"))
+    }
+
+    /// What asks for one of [`Self::unread`].
+    pub fn query_of(id: Guid) -> String {
+        format!("/users/{id}{PERSON_SELECT}")
+    }
+
+    /// Takes what was answered for one of [`Self::unread`]; `None` for who is no person.
+    ///
+    /// # Errors
+    /// When the answer is not understood; nothing was taken.
+    pub fn take_one(&mut self, id: Guid, object: Option<&Value>) -> Result<Batch, PageError> {
+        let Some(object) = object else {
+            if !self.told_of.contains(&id) {
+                self.strangers.insert(id);
+            }
+            return Ok(Batch::default());
+        };
+        let keep = Keep { people_max: 1, needed: None, is_partial: false, groups: None };
+        let mut round =
+            Round::new(What::People, First::Query(String::new()), &Generation::default(), keep, UnixMillis(0));
+        round.take_one(id, object)?;
+        self.told_of.remove(&id);
+        self.known.people.append(&mut round.found.people);
+        Ok(Batch { people: Vec::new(), keep: vec![self.person_record(id)] })
     }
 
     fn link(&self, what: What) -> &Option<DeltaLink> {
@@ -458,10 +545,17 @@ impl Book {
         let Some(delta) = round.is_over() else { return Batch::default() };
         let source = Some(self.source.clone());
         let link = DeltaLink { url: delta.to_owned(), source, query: self.query(round.what()), at: round.began() };
-        let is_whole = round.is_whole();
+        let (is_whole, is_partial) = (round.is_whole(), round.is_partial());
         let mut batch = Batch::default();
         match round.what() {
             What::People => {
+                for (id, is_there) in round.left_out {
+                    self.strangers.remove(&id);
+                    match is_there {
+                        true => self.told_of.insert(id),
+                        false => self.told_of.remove(&id),
+                    };
+                }
                 let mut people = round.found.people;
                 if is_whole {
                     // Unsaid is not blocked: with a permission missing Graph leaves it out.
@@ -481,8 +575,12 @@ impl Book {
                 let changed: Vec<Guid> =
                     people.iter().filter(|(id, p)| self.known.people.get(id) != Some(p)).map(|(id, _)| *id).collect();
                 self.known.people = people;
+                self.links.is_partial = is_partial;
                 batch.keep.extend(changed.into_iter().map(|id| self.person_record(id)));
                 self.links.people = Some(link);
+                if is_whole {
+                    self.strangers = self.unread().into_iter().collect();
+                }
             }
             What::Groups => {
                 let groups = round.found.groups;
@@ -491,6 +589,11 @@ impl Book {
                 let changed = groups.iter().filter(|(id, group)| self.known.groups.get(id) != Some(group));
                 batch.keep.extend(changed.map(|(id, group)| (self.name("group", *id), Some(json(group)))));
                 self.known.groups = groups;
+                // Who left and came again may have been restored meanwhile, which was left out.
+                if !self.strangers.is_empty() {
+                    let needed = self.needed();
+                    self.strangers.retain(|id| needed.contains(id));
+                }
                 self.links.groups = Some(link);
             }
         }

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Guid, UnixMillis};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::item::{self, Item, PageError, Removed, Told, bad};
 use crate::graph::Page;
 
 /// People that are kept at most: some 700 bytes each, 140 MB.
-const PEOPLE_MAX: usize = 200_000;
+pub(super) const PEOPLE_MAX: u32 = 200_000;
 /// Groups that are kept at most.
 const GROUPS_MAX: usize = 20_000;
 /// Memberships of all groups that are kept at most: 16 bytes each in memory, and as many on disk.
@@ -143,6 +144,19 @@ pub enum First {
     Link(String),
 }
 
+/// Whom and what a round keeps.
+#[derive(Clone, Debug)]
+pub(crate) struct Keep {
+    /// People at most.
+    pub(crate) people_max: usize,
+    /// Whom it keeps where there are more: members of followed groups, and who has an account. `None` for all, whatever their number.
+    pub(crate) needed: Option<BTreeSet<Guid>>,
+    /// Are these alone kept from the beginning?
+    pub(crate) is_partial: bool,
+    /// Only groups that are asked after, unless this is `None`.
+    pub(crate) groups: Option<BTreeSet<Guid>>,
+}
+
 /// A round that is under way.
 #[derive(Clone, Debug)]
 pub struct Round {
@@ -150,20 +164,15 @@ pub struct Round {
     began: UnixMillis,
     first: First,
     members: usize,
-    /// Only groups that are asked after are kept, unless this is `None`.
-    wanted_groups: Option<BTreeSet<Guid>>,
+    keep: Keep,
     pub(crate) found: Generation,
+    /// Who is needed and was left out before, and are they in the directory?
+    pub(crate) left_out: BTreeMap<Guid, bool>,
     over: Option<String>,
 }
 
 impl Round {
-    pub(crate) fn new(
-        what: What,
-        first: First,
-        known: &Generation,
-        wanted_groups: Option<BTreeSet<Guid>>,
-        began: UnixMillis,
-    ) -> Self {
+    pub(crate) fn new(what: What, first: First, known: &Generation, keep: Keep, began: UnixMillis) -> Self {
         let mut found = Generation::default();
         if let First::Link(_) = first {
             match what {
@@ -172,7 +181,7 @@ impl Round {
             }
         }
         let members = found.groups.values().map(|group| group.members.len()).sum();
-        Self { what, began, first, members, wanted_groups, found, over: None }
+        Self { what, began, first, members, keep, found, left_out: BTreeMap::new(), over: None }
     }
 
     /// Which list it reads.
@@ -198,6 +207,45 @@ impl Round {
     /// Where the next round begins, once this one has read its last page.
     pub(crate) fn is_over(&self) -> Option<&str> {
         self.over.as_deref()
+    }
+
+    /// Are only those people kept who are needed?
+    pub(crate) fn is_partial(&self) -> bool {
+        self.keep.is_partial
+    }
+
+    /// `false` for somebody who is not kept.
+    fn makes_room_for(&mut self, id: Guid) -> Result<bool, PageError> {
+        let Keep { people_max, needed, is_partial, groups: _ } = &mut self.keep;
+        let is_full = self.found.people.len() >= *people_max;
+        if let Some(needed) = needed.as_ref().filter(|_| is_full || *is_partial) {
+            *is_partial = true;
+            if !needed.contains(&id) {
+                return Ok(false);
+            }
+            if is_full {
+                self.found.people.retain(|id, _| needed.contains(id));
+            }
+        }
+        if self.found.people.len() < *people_max {
+            return Ok(true);
+        }
+        match needed {
+            Some(_) => bad(format!("more than {people_max} people who are in a followed group or have an account")),
+            None => bad(format!("more than {people_max} people")),
+        }
+    }
+
+    /// One person, asked for by id.
+    ///
+    /// # Errors
+    /// When the answer is not understood, or is somebody else.
+    pub(crate) fn take_one(&mut self, id: Guid, object: &Value) -> Result<(), PageError> {
+        let item = item::read(object)?;
+        if item.id != id {
+            return bad(format!("asked for {id}, the answer is {}", item.id));
+        }
+        self.person(&item)
     }
 
     /// Takes the next page.
@@ -229,8 +277,17 @@ impl Round {
     }
 
     fn person(&mut self, item: &Item) -> Result<(), PageError> {
-        if self.found.people.len() >= PEOPLE_MAX && !self.found.people.contains_key(&item.id) {
-            return bad(format!("more than {PEOPLE_MAX} people"));
+        if !self.found.people.contains_key(&item.id) {
+            if self.keep.is_partial && !self.is_whole() {
+                // What changed says too little of somebody who was left out.
+                if self.keep.needed.as_ref().is_some_and(|needed| needed.contains(&item.id)) {
+                    self.left_out.insert(item.id, item.removed.is_none());
+                }
+                return Ok(());
+            }
+            if !self.makes_room_for(item.id)? {
+                return Ok(());
+            }
         }
         let person = self.found.people.entry(item.id).or_default();
         let set = |field: &mut Option<String>, name| {
@@ -263,7 +320,7 @@ impl Round {
     }
 
     fn group(&mut self, item: &Item) -> Result<(), PageError> {
-        if self.wanted_groups.as_ref().is_some_and(|wanted| !wanted.contains(&item.id)) {
+        if self.keep.groups.as_ref().is_some_and(|wanted| !wanted.contains(&item.id)) {
             return Ok(());
         }
         if self.found.groups.len() >= GROUPS_MAX && !self.found.groups.contains_key(&item.id) {

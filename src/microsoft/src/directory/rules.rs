@@ -7,6 +7,7 @@ use model::{Guid, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::book::{Place, Why};
+use super::round::PEOPLE_MAX;
 use crate::settings::SettingsError;
 
 /// Section `[microsoft.directory]`. Off unless it says so.
@@ -33,6 +34,8 @@ pub struct DirectorySettings {
     pub most_at_once_least: u32,
     /// So many accounts are made in a day without an operator, or as many as there are.
     pub new_at_once_least: u32,
+    /// So many people are kept. Where the tenant has more, only those who are in a followed group or have an account.
+    pub people_kept_max: u32,
     /// Groups that are followed, and where they lead.
     pub groups: Vec<GroupSettings>,
 }
@@ -50,6 +53,7 @@ impl Default for DirectorySettings {
             most_at_once_percent: 10,
             most_at_once_least: 5,
             new_at_once_least: 100,
+            people_kept_max: PEOPLE_MAX,
             groups: Vec::new(),
         }
     }
@@ -100,6 +104,7 @@ pub struct Rules {
     most_percent: usize,
     most_least: usize,
     new_least: usize,
+    pub(crate) people_max: usize,
     /// Between two rounds.
     pub interval: Duration,
     pub(crate) groups: BTreeMap<Guid, GroupRule>,
@@ -130,6 +135,9 @@ impl DirectorySettings {
         }
         if self.most_at_once_percent > 100 {
             return wrong("most_at_once_percent is at most 100");
+        }
+        if !(1..=PEOPLE_MAX).contains(&self.people_kept_max) {
+            return wrong(format!("people_kept_max is at least 1 and at most {PEOPLE_MAX}"));
         }
         if self.groups.len() > GROUPS_FOLLOWED_MAX {
             return wrong(format!("at most {GROUPS_FOLLOWED_MAX} groups are followed"));
@@ -162,6 +170,7 @@ impl DirectorySettings {
             most_percent: self.most_at_once_percent as usize,
             most_least: self.most_at_once_least as usize,
             new_least: self.new_at_once_least as usize,
+            people_max: self.people_kept_max as usize,
             interval: Duration::from_secs(u64::from(self.interval_minutes) * 60),
             groups,
         })

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use model::{Clock, EntraKey, Guid, Precedence, UnixMillis};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use telemetry::{Health, Metrics, Verdict};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use super::item::PageError;
 use super::round::{First, Round, What};
 use super::rules::Rules;
 use crate::environment::Timer;
-use crate::graph::{Call, Failure, Graph, Refusal, Scope};
+use crate::graph::{BATCH_MAX, BatchItem, Call, Failure, Graph, Refusal, Scope};
 
 /// Name of the check on the health board.
 const CHECK: &str = "directory";
@@ -28,6 +29,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// So long a turn waits where it is when Graph says that it is too fast; after that it begins again in time. Graph rarely names more
 /// than minutes.
 const WAITED_MAX: Duration = Duration::from_secs(3_600);
+
+/// More than so many are not asked for one by one, but with everybody: a page of the list has 100 of them and more.
+const NEWCOMERS_MAX: usize = 1_000;
 
 /// Orders that wait: an operator gives one at a time.
 const ASKS_MAX: usize = 4;
@@ -174,7 +178,7 @@ impl RoundError {
 /// What a turn came to.
 struct Turned {
     asked: Asked,
-    /// Why the groups were not read.
+    /// Why the groups, or those who came into them, were not read.
     trouble: Option<RoundError>,
 }
 
@@ -274,6 +278,8 @@ impl DirectorySync {
                 Ok(None) => self.options.rules.interval,
                 Ok(Some(RoundError::Graph(Failure::Throttled { until })))
                 | Err(RoundError::Graph(Failure::Throttled { until })) => self.left(*until),
+                // It will be the same in a minute.
+                Ok(Some(RoundError::Page(_))) | Err(RoundError::Page(_)) => self.options.rules.interval,
                 Ok(Some(_)) | Err(_) => RETRY_AFTER.min(self.options.rules.interval),
             };
             self.report(&result);
@@ -281,7 +287,7 @@ impl DirectorySync {
                 let told = match result {
                     Ok(Turned { asked, trouble: None }) => Ok(asked),
                     Ok(Turned { trouble: Some(error), .. }) => {
-                        Err(format!("{error}; blocked sign-ins were carried out"))
+                        Err(format!("{error}; what else is known was carried out"))
                     }
                     Err(error) => Err(error.to_string()),
                 };
@@ -328,6 +334,9 @@ impl DirectorySync {
                 Err(error) => return Err(error),
             }
         }
+        if !accept && trouble.is_none() {
+            trouble = self.newcomers(&mut waited).await?;
+        }
         let mapped = self.with_book(|book| book.mapped());
         let closed = self.sink(move |sink| sink.closed(&mapped)).await?;
         let now = self.options.clock.now();
@@ -344,11 +353,60 @@ impl DirectorySync {
         Ok(Turned { asked: Asked { done, plan: self.with_book(|book| book.plan(now)) }, trouble })
     }
 
+    /// Reads those who came into a followed group of a tenant whose other people are not kept; why some of them were not read.
+    async fn newcomers(&self, waited: &mut Duration) -> Result<Option<RoundError>, SinkError> {
+        let unread = self.with_book(|book| book.unread());
+        if unread.is_empty() {
+            return Ok(None);
+        }
+        if unread.len() > NEWCOMERS_MAX || self.with_book(|book| book.is_crowded(unread.len())) {
+            let round = match self.round(What::People, true, waited).await {
+                Ok(round) => round,
+                Err(error) => return Ok(Some(error)),
+            };
+            let batch = self.with_book(|book| book.take_over(round));
+            self.sink(move |sink| sink.commit(&batch)).await?;
+            return Ok(None);
+        }
+        for part in unread.chunks(BATCH_MAX) {
+            let items = part.iter().map(|id| BatchItem {
+                id: id.to_string(),
+                call: Call::get(Book::query_of(*id), Scope::Directory, Precedence::Priority),
+                depends_on: Vec::new(),
+            });
+            let answers = match self.options.graph.batch(items.collect()).await {
+                Ok(answers) => answers,
+                Err(error) => return Ok(Some(error.into())),
+            };
+            let (mut keep, mut trouble) = (Vec::new(), None);
+            for (id, answer) in part.iter().zip(answers) {
+                let object = match answer.and_then(|answer| answer.json::<Value>()) {
+                    Err(Failure::Refused(refusal)) if refusal.status == StatusCode::NOT_FOUND => Ok(None),
+                    answer => answer.map(Some).map_err(RoundError::from),
+                };
+                let taken = object.and_then(|object| Ok(self.with_book(|book| book.take_one(*id, object.as_ref()))?));
+                match taken {
+                    Ok(batch) => keep.extend(batch.keep),
+                    Err(error) => trouble = Some(error),
+                }
+            }
+            let batch = Batch { people: Vec::new(), keep };
+            self.sink(move |sink| sink.commit(&batch)).await?;
+            if trouble.is_some() {
+                return Ok(trouble);
+            }
+        }
+        Ok(None)
+    }
+
     /// Reads a list to its end. A link that Graph no longer takes is followed by the whole list.
     async fn round(&self, what: What, whole: bool, waited: &mut Duration) -> Result<Round, RoundError> {
         let now = self.options.clock.now();
         let round = self.with_book(|book| book.begin(what, now, whole));
         let began_whole = round.is_whole();
+        if began_whole && what == What::People {
+            self.with_book(|book| book.room())?;
+        }
         match self.pages(round, waited).await {
             Err(RoundError::Graph(Failure::Refused(refusal))) if !began_whole && is_expired(&refusal) => {
                 info!(?what, code = refusal.code, "the delta link has expired; the whole list is read and compared");

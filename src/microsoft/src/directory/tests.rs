@@ -148,7 +148,8 @@ impl Entra {
         self.now.people.iter().filter(|(_, p)| p.life == Life::Live).map(|(id, _)| *id).collect()
     }
 
-    fn act(&mut self, people: u32, groups: u32) {
+    /// Of the people the first `grouped` come into groups.
+    fn act(&mut self, people: u32, grouped: u32, groups: u32) {
         let (who, which) = (person(self.pick(people)), group(self.pick(groups)));
         let number = self.pick(1_000);
         match self.pick(10) {
@@ -165,7 +166,7 @@ impl Entra {
             5 => self.end(who, Life::Soft),
             6 => self.end(who, Life::Hard),
             7 | 8 => {
-                if self.live().contains(&who) {
+                if self.live().contains(&who) && who < person(grouped) {
                     self.now.groups.entry(which).or_default().insert(who);
                 }
             }
@@ -257,6 +258,15 @@ impl Entra {
         items
     }
 
+    /// What is answered for one person.
+    fn one(&self, id: Guid) -> Option<Value> {
+        let p = self.now.people.get(&id).filter(|p| p.life == Life::Live)?;
+        let name = format!("{}@t.example", p.nick);
+        Some(json!({
+            "id": id.to_string(), "accountEnabled": p.enabled, "mailNickname": p.nick, "userPrincipalName": name, "jobTitle": p.title,
+        }))
+    }
+
     fn pages(&mut self, round: &Round) -> Vec<Page> {
         let from = match round.first() {
             First::Query(_) => None,
@@ -289,7 +299,9 @@ fn the_book_and_the_accounts_are_what_entra_has_however_the_pages_come() {
     for seed in seeds() {
         println!("SEED={seed}");
         let (people, groups) = (12, 4);
-        let settings = settings(groups - 1);
+        // Every other tenant has more people than are kept.
+        let grouped = if seed % 2 == 0 { people } else { 8 };
+        let settings = DirectorySettings { people_kept_max: grouped, ..settings(groups - 1) };
         let mut entra = Entra { rng: ChaCha8Rng::seed_from_u64(seed), now: Model::default(), tokens: Vec::new() };
         let mut core = Core::default();
         let mut book = core.book(&settings);
@@ -297,7 +309,7 @@ fn the_book_and_the_accounts_are_what_entra_has_however_the_pages_come() {
         for _ in 0..12 {
             now += HOUR * i64::from(entra.pick(24 * 4));
             for _ in 0..entra.pick(40) {
-                entra.act(people, groups);
+                entra.act(people, grouped, groups);
             }
             let mut torn = false;
             for what in book.lists() {
@@ -311,6 +323,10 @@ fn the_book_and_the_accounts_are_what_entra_has_however_the_pages_come() {
                 let batch = book.take_over(round);
                 assert!(!torn || upto == pages.len() || batch == Batch::default(), "a torn round counts for nothing");
                 core.commit(batch);
+            }
+            for id in book.unread() {
+                let object = entra.one(id);
+                core.commit(book.take_one(id, object.as_ref()).unwrap());
             }
             core.settle(&mut book, now, false);
             if entra.pick(3) == 0 {
@@ -734,6 +750,44 @@ fn what_one_tenant_or_graph_gave_is_of_no_use_at_another() {
     }
 }
 
+/// A tenant of more than 200,000 people could not be synced at all, not even for a group of twenty.
+#[test]
+fn of_a_tenant_with_too_many_people_those_are_kept_who_are_needed() {
+    let settings = DirectorySettings { people_kept_max: 10, ..settings(1) };
+    let mut core = Core::default();
+    let mut book = core.book(&settings);
+    let read = |core: &mut Core, book: &mut Book, what, now, items| {
+        let mut round = book.begin(what, UnixMillis(now), false);
+        round.take(&last(items)).map(|()| core.commit(book.take_over(round)))
+    };
+    assert_eq!(book.lists(), [What::Groups, What::People], "the groups say who is needed");
+    read(&mut core, &mut book, What::Groups, 0, vec![members(&[3, 30])]).unwrap();
+    read(&mut core, &mut book, What::People, 0, (0..50).map(live).collect()).unwrap();
+    core.settle(&mut book, 0, false);
+    assert_eq!((book.sizes().people, core.active()), (2, [person(3), person(30)].into()));
+    // Somebody who was left out, and a device.
+    let mut book = core.book(&settings);
+    read(&mut core, &mut book, What::Groups, HOUR, vec![members(&[40, 77])]).unwrap();
+    read(&mut core, &mut book, What::People, HOUR, vec![live(41)]).unwrap();
+    assert_eq!(book.unread(), [person(40), person(77)]);
+    assert!(book.take_one(person(40), Some(&live(41))).is_err(), "that is somebody else");
+    core.commit(book.take_one(person(40), Some(&live(40))).unwrap());
+    core.commit(book.take_one(person(77), None).unwrap());
+    assert_eq!((book.unread(), book.sizes().people), (Vec::new(), 3));
+    assert_eq!(core.settle(&mut book, HOUR, false).create.len(), 1);
+    assert!(core.book(&settings).find("p40")[0].account == Some(true));
+    // Those who are needed are too many themselves.
+    assert!(!book.is_crowded(7) && book.is_crowded(8));
+    read(&mut core, &mut book, What::Groups, 2 * HOUR, vec![members(&(0..11).collect::<Vec<_>>())]).unwrap();
+    assert!(book.room().unwrap_err().to_string().contains("more than 10"), "asked before it is read");
+    let mut round = book.begin(What::People, UnixMillis(2 * HOUR), true);
+    let error = round.take(&last((0..50).map(live).collect())).unwrap_err();
+    assert!(error.to_string().contains("more than 10 people who are in a followed group"), "{error}");
+    // When everybody is to have an account, the list is read whole.
+    let book = core.book(&DirectorySettings { people: People::All, ..settings });
+    assert!(book.begin(What::People, UnixMillis(2 * HOUR), false).is_whole());
+}
+
 #[test]
 fn pages_that_make_no_sense_end_the_round() {
     let (_, book) = steady(&settings(1), 3);
@@ -787,6 +841,8 @@ fn settings_that_cannot_be_meant_are_refused() {
     assert!(refused(|s| s.interval_minutes = 0));
     assert!(refused(|s| s.most_at_once_percent = 101));
     assert!(refused(|s| s.groups.clear()));
+    assert!(refused(|s| s.people_kept_max = 0));
+    assert!(refused(|s| s.people_kept_max = 200_001));
     assert!(refused(|s| s.groups[0].id = "All".to_owned()));
     assert!(refused(|s| s.groups[0].team = None));
     assert!(!DirectorySettings::default().enabled);

@@ -791,6 +791,11 @@ pub const SECTIONS: &[Section] = &[
                 default: Is("100"),
                 help: "So many accounts are made in a day without an operator, or as many as there are already.",
             },
+            Key {
+                name: "people_kept_max",
+                default: Is("200000"),
+                help: "So many people are kept; where there are more, only members of followed groups and who has an account.",
+            },
         ],
     },
     Section {
