@@ -179,7 +179,7 @@ impl CaptureOptions {
         }
         let full_round = done.len() + rows.len() == ROWS_PER_ROUND;
         let classed = rows.into_iter().map(|row| {
-            let class = policy::precedence(&self.settings, &row.event, &self.place(&row.event)?);
+            let class = self.class(&row, &self.place(&row.event)?);
             Ok((row, class))
         });
         let classed: Vec<_> = classed.collect::<Result<_, CaptureError>>()?;
@@ -256,6 +256,14 @@ impl CaptureOptions {
         Ok(())
     }
 
+    /// What was said elsewhere before must not delay what is said today.
+    fn class(&self, row: &OutboxRow, place: &policy::Place) -> Precedence {
+        match row.is_history {
+            true => Precedence::Deferred,
+            false => policy::precedence(&self.settings, &row.event, place),
+        }
+    }
+
     /// The entry for one row, and the guard of its chunks if it is a file.
     fn draft(
         &self,
@@ -266,7 +274,7 @@ impl CaptureOptions {
         // Where the content could go, the order to remove it goes, whatever the rules are by now.
         let known = order_in(&row.event).and_then(|order| order.label.clone());
         let label = known.unwrap_or_else(|| policy::label(&self.settings, &place));
-        let precedence = policy::precedence(&self.settings, &row.event, &place);
+        let precedence = self.class(row, &place);
         let mut event = row.event.clone();
         let mut in_progress = None;
         let mut chunks = None;

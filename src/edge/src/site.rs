@@ -346,6 +346,7 @@ impl Site {
         let metrics = Arc::clone(&site.environment.metrics);
         site.spawn("pushes", site.core.clone().keep_pushing(metrics, site.stop.child_token()));
         site.spawn("times", site.core.clone().keep_times(site.stop.child_token()));
+        site.spawn("jobs", site.core.clone().keep_jobs(site.stop.child_token()));
         site.spawn("figures", figures::keep(site.sources(), site.stop.child_token()));
         let environment = site.environment.clone();
         site.spawn("space", space::keep(site.core.clone(), site.journal.clone(), environment, site.stop.child_token()));

@@ -53,7 +53,7 @@ fn require_manage(by: &Session, bot: &Bot) -> AppResult<()> {
     Err(if may(by, read) { AppError::permissions("manageBot", manage) } else { missing() })
 }
 
-fn check(display_name: &str, description: &str, username: &str) -> AppResult<()> {
+pub(crate) fn check(display_name: &str, description: &str, username: &str) -> AppResult<()> {
     let bad = |field: &str| {
         let id = format!("model.bot.is_valid.{field}.app_error");
         AppError::bad("Bot.IsValid", id, format!("The {field} of the bot is not valid."))
@@ -67,6 +67,15 @@ fn check(display_name: &str, description: &str, username: &str) -> AppResult<()>
         return Err(bad("description"));
     }
     Ok(())
+}
+
+/// May there be one more?
+pub(crate) fn require_room(db: &Connection) -> AppResult<()> {
+    if crate::rows::count(db, "SELECT count(*) FROM bots", [])? < BOTS_MAX {
+        return Ok(());
+    }
+    let message = "This server has as many bots as it can have.";
+    Err(AppError::bad("createBot", "holdfast.bots.too_many.app_error", message))
 }
 
 impl Core {
@@ -84,10 +93,7 @@ impl Core {
             if require_user(&tx.db, by.user_id)?.user.is_bot {
                 return Err(AppError::permissions("createBot", "create_bot"));
             }
-            if crate::rows::count(&tx.db, "SELECT count(*) FROM bots", [])? >= BOTS_MAX {
-                let message = "This server has as many bots as it can have.";
-                return Err(AppError::bad("createBot", "holdfast.bots.too_many.app_error", message));
-            }
+            require_room(&tx.db)?;
             let mut row = new_row(tx.mint(), tx.now, username);
             row.user.is_bot = true;
             row.user.first_name = display_name;
@@ -259,7 +265,7 @@ impl Core {
     }
 }
 
-fn insert(tx: &mut Tx<'_>, bot: Id, owner: &str) -> AppResult<()> {
+pub(crate) fn insert(tx: &mut Tx<'_>, bot: Id, owner: &str) -> AppResult<()> {
     let sql = "INSERT INTO bots (user_id, owner_id, create_at, update_at, delete_at) VALUES (?1, ?2, ?3, ?3, 0)";
     run(&tx.db, sql, params![bot.as_str(), owner, tx.now])?;
     Ok(())

@@ -195,7 +195,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn save_channel(&mut self, row: &mut ChannelRow, current: Option<Version>) -> rusqlite::Result<()> {
+    pub(crate) fn save_channel(&mut self, row: &mut ChannelRow, current: Option<Version>) -> rusqlite::Result<()> {
         let at = self.tick();
         row.version = self.version_after(at, current);
         self.put_channel(row)?;
@@ -260,7 +260,14 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn save_channel_member(&mut self, c: &Channel, user: Id, joined: i64, left: i64, admin: bool) -> AppResult<()> {
+    pub(crate) fn save_channel_member(
+        &mut self,
+        c: &Channel,
+        user: Id,
+        joined: i64,
+        left: i64,
+        admin: bool,
+    ) -> AppResult<()> {
         let sql = "SELECT ver_at, ver_by FROM channel_members WHERE channel_id = ?1 AND user_id = ?2";
         let current = version_of(&self.db, sql, [c.id.as_str(), user.as_str()])?;
         let at = self.tick();
@@ -354,7 +361,16 @@ pub(crate) fn group_name(users: &[Id]) -> String {
     data_encoding::HEXLOWER.encode(&hash.finalize())
 }
 
-fn open_direct(tx: &mut Tx<'_>, a: Id, b: Id, local: bool) -> AppResult<Channel> {
+/// Name of the direct or group channel of these users.
+pub(crate) fn name_of_direct(users: &[Id]) -> String {
+    match users[..] {
+        [a, b] => direct_name(a, b),
+        _ => group_name(users),
+    }
+}
+
+/// The direct channel of two users, made when missing.
+pub(crate) fn open_direct(tx: &mut Tx<'_>, a: Id, b: Id, local: bool) -> AppResult<Channel> {
     let name = direct_name(a, b);
     let id = channel_id_of_name(&name);
     if let Some(row) = channel_row_by_id(&tx.db, id)? {
@@ -371,6 +387,33 @@ fn open_direct(tx: &mut Tx<'_>, a: Id, b: Id, local: bool) -> AppResult<Channel>
     tx.tell(
         Broadcast::to_channel("direct_added", id, users).with("creator_id", a.as_str()).with("teammate_id", b.as_str()),
     );
+    Ok(row.channel)
+}
+
+/// The group channel of these users, made when missing.
+pub(crate) fn open_group(tx: &mut Tx<'_>, users: &[Id], creator: Id, local: bool) -> AppResult<Channel> {
+    let mut users = users.to_vec();
+    users.sort_unstable();
+    users.dedup();
+    let name = group_name(&users);
+    let id = channel_id_of_name(&name);
+    if let Some(row) = channel_row_by_id(&tx.db, id)? {
+        return Ok(row.channel);
+    }
+    let mut names = Vec::new();
+    for user in &users {
+        names.push(require_user(&tx.db, *user)?.user.username);
+    }
+    names.sort();
+    let mut row = blank_channel(id, tx.now, "G", &name);
+    row.channel.display_name = names.join(", ").chars().take(DISPLAY_NAME_MAX_RUNES).collect();
+    row.channel.creator_id = Some(creator);
+    row.local = local;
+    tx.save_channel(&mut row, None)?;
+    for user in &users {
+        tx.save_channel_member(&row.channel, *user, tx.now, 0, false)?;
+    }
+    tx.tell(Broadcast::to_channel("group_added", id, users.clone()).with_text("teammate_ids", &users));
     Ok(row.channel)
 }
 
@@ -414,7 +457,7 @@ pub(crate) fn leave(tx: &mut Tx<'_>, c: &Channel, user: Id, remover: Id) -> AppR
     Ok(tx.tell_user_removed(c, user, remover)?)
 }
 
-fn check_channel(c: &Channel) -> AppResult<()> {
+pub(crate) fn check_channel(c: &Channel) -> AppResult<()> {
     let bad = |field: &str| {
         Err(AppError::bad(
             "Channel.IsValid",
@@ -519,30 +562,12 @@ impl Core {
                 "Group message channels must contain at least 3 and no more than 8 users.",
             ));
         }
-        let name = group_name(&users);
         self.write(|tx| {
-            let id = channel_id_of_name(&name);
-            if let Some(row) = channel_row_by_id(&tx.db, id)? {
-                return Ok(row.channel);
-            }
-            let mut names = Vec::new();
             let mut local = false;
             for user in &users {
-                let row = require_user(&tx.db, *user)?;
-                local |= row.local;
-                names.push(row.user.username);
+                local |= require_user(&tx.db, *user)?.local;
             }
-            names.sort();
-            let mut row = blank_channel(id, tx.now, "G", &name);
-            row.channel.display_name = names.join(", ").chars().take(DISPLAY_NAME_MAX_RUNES).collect();
-            row.channel.creator_id = Some(by.user_id);
-            row.local = local;
-            tx.save_channel(&mut row, None)?;
-            for user in &users {
-                tx.save_channel_member(&row.channel, *user, tx.now, 0, false)?;
-            }
-            tx.tell(Broadcast::to_channel("group_added", id, users.clone()).with_text("teammate_ids", &users));
-            Ok(row.channel)
+            open_group(tx, &users, by.user_id, local)
         })
     }
 

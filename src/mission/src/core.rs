@@ -58,6 +58,8 @@ pub struct CoreSettings {
     pub site_name: String,
     /// Largest file in bytes. Mattermost's default is 100 MiB.
     pub max_file_bytes: u64,
+    /// Largest archive in bytes that a system administrator may upload for an import.
+    pub max_import_bytes: u64,
     /// Longest message in characters.
     pub max_post_runes: usize,
     /// Life of a web session in hours; activity prolongs it.
@@ -89,6 +91,7 @@ impl Default for CoreSettings {
         Self {
             site_name: "Holdfast".to_owned(),
             max_file_bytes: 100 * 1024 * 1024,
+            max_import_bytes: 10 * 1024 * 1024 * 1024,
             max_post_runes: 16_383,
             session_hours: 30 * 24,
             session_hours_mobile: 30 * 24,
@@ -199,6 +202,7 @@ pub(crate) struct Inner {
     pub(crate) due_changed: watch::Sender<u64>,
     pub(crate) push_changed: watch::Sender<u64>,
     pub(crate) push_proxy: Option<Proxy>,
+    pub(crate) jobs_changed: watch::Sender<u64>,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
     pub(crate) outbox_changed: watch::Sender<u64>,
@@ -236,7 +240,7 @@ impl Core {
     pub fn open(options: CoreOptions) -> Result<Self, OpenError> {
         let dir = options.dir;
         let dir_error = |source| OpenError::Dir { dir: dir.clone(), source };
-        for sub in ["files", "previews", "staging", "uploads"] {
+        for sub in ["exports", "files", "imports", "previews", "staging", "uploads"] {
             fs::create_dir_all(dir.join(sub)).map_err(dir_error)?;
         }
         let lock = fs::File::create(dir.join("core.lock")).map_err(dir_error)?;
@@ -279,6 +283,7 @@ impl Core {
             file_requests_changed: watch::Sender::new(0),
             due_changed: watch::Sender::new(0),
             push_changed: watch::Sender::new(0),
+            jobs_changed: watch::Sender::new(0),
             writer: Mutex::new(Writer { db, last_at, last_change, members: ChannelMembers::default() }),
             readers: Mutex::new(Vec::new()),
             outbox_changed: watch::Sender::new(0),
@@ -364,6 +369,7 @@ impl Core {
             late_threads: BTreeMap::new(),
             outbox_rows: 0,
             pushes_noted: false,
+            is_history: false,
         };
         let value = f(&mut tx)?;
         tx.tell_late_threads()?;
@@ -437,6 +443,8 @@ pub(crate) struct Tx<'a> {
     /// Threads that got late replies, with their channels.
     pub(crate) late_threads: BTreeMap<Id, Id>,
     outbox_rows: u64,
+    /// What is written was said elsewhere before: it travels behind everything of today.
+    pub(crate) is_history: bool,
     /// Notifications changed; whoever sends them is told after the commit, or would look before there is something.
     pub(crate) pushes_noted: bool,
 }
@@ -464,8 +472,14 @@ impl Tx<'_> {
     /// Puts the event into the outbox, in this transaction.
     pub(crate) fn emit(&mut self, at: Hlc, event: &Event) -> rusqlite::Result<()> {
         self.db
-            .prepare_cached("INSERT INTO outbox (at, kind, origin_time, event) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![at.0 as i64, event.kind() as u8, self.now, event.encode_with(&mut RawIds)])?;
+            .prepare_cached("INSERT INTO outbox (at, kind, origin_time, event, history) VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![
+                at.0 as i64,
+                event.kind() as u8,
+                self.now,
+                event.encode_with(&mut RawIds),
+                self.is_history
+            ])?;
         self.outbox_rows += 1;
         Ok(())
     }

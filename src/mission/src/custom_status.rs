@@ -14,7 +14,7 @@ use crate::rows::{get, run, to_json};
 use crate::types::{CustomStatus, Preference, Session};
 use crate::users::require_user;
 
-const PROP: &str = "customStatus";
+pub(crate) const PROP: &str = "customStatus";
 const CATEGORY: &str = "custom_status";
 const RECENT: &str = "recent_custom_statuses";
 const TEXT_MAX_RUNES: usize = 100;
@@ -25,6 +25,11 @@ const DURATIONS: [&str; 6] = ["thirty_minutes", "one_hour", "four_hours", "today
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 impl CustomStatus {
+    /// Cut to size; `None` when it says nothing, or has ended by then.
+    pub(crate) fn checked_at(self, now: i64) -> Option<Self> {
+        self.checked(Timestamp::from_millisecond(now).unwrap_or(Timestamp::UNIX_EPOCH))
+    }
+
     /// Cut to size; `None` when it says nothing, or until when makes no sense.
     fn checked(mut self, now: Timestamp) -> Option<Self> {
         if self.emoji.is_empty() && self.text.is_empty() {

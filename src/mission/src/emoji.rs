@@ -82,24 +82,7 @@ impl Core {
             if exists(&tx.db, "SELECT 1 FROM emoji WHERE name = ?1 AND delete_at = 0", [&new.name])? {
                 return Err(duplicate());
             }
-            if count(&tx.db, "SELECT count(*) FROM emoji WHERE delete_at = 0", [])? >= EMOJI_MAX {
-                let message = "There are too many custom emoji. Delete some first.";
-                return Err(AppError::bad(WHERE, "holdfast.emoji.too_many.app_error", message));
-            }
-            let at = tx.tick();
-            let state = EmojiState {
-                version: tx.version_after(at, None),
-                id: tx.mint(),
-                create_at: UnixMillis(tx.now),
-                update_at: UnixMillis(tx.now),
-                delete_at: UnixMillis(0),
-                creator_id: by.user_id,
-                name: new.name.clone(),
-                image,
-            };
-            tx.put_emoji(&state, &state.name)?;
-            tx.emit(at, &Event::Emoji(state.clone()))?;
-            let emoji = emoji_of(&state, &state.name);
+            let emoji = tx.add_emoji(by.user_id, &new.name, image)?;
             tx.tell_emoji(&emoji);
             Ok(emoji)
         })
@@ -187,6 +170,28 @@ impl Core {
 }
 
 impl Tx<'_> {
+    /// Makes an emoji of a free name and of a picture that is small already.
+    pub(crate) fn add_emoji(&mut self, creator: Id, name: &str, image: Vec<u8>) -> AppResult<Emoji> {
+        if count(&self.db, "SELECT count(*) FROM emoji WHERE delete_at = 0", [])? >= EMOJI_MAX {
+            let message = "There are too many custom emoji. Delete some first.";
+            return Err(AppError::bad("CreateEmoji", "holdfast.emoji.too_many.app_error", message));
+        }
+        let at = self.tick();
+        let state = EmojiState {
+            version: self.version_after(at, None),
+            id: self.mint(),
+            create_at: UnixMillis(self.now),
+            update_at: UnixMillis(self.now),
+            delete_at: UnixMillis(0),
+            creator_id: creator,
+            name: name.to_owned(),
+            image,
+        };
+        self.put_emoji(&state, &state.name)?;
+        self.emit(at, &Event::Emoji(state.clone()))?;
+        Ok(emoji_of(&state, &state.name))
+    }
+
     pub(crate) fn put_emoji(&mut self, s: &EmojiState, shown: &str) -> rusqlite::Result<()> {
         let sql =
             "INSERT INTO emoji (id, create_at, update_at, delete_at, creator_id, name, wanted_name, image, ver_at,
@@ -305,12 +310,17 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed)
 }
 
-fn check_name(name: &str) -> AppResult<()> {
+/// Do clients have an emoji of this name by themselves?
+pub(crate) fn is_system(name: &str) -> bool {
+    emojis::get_by_shortcode(name).is_some()
+}
+
+pub(crate) fn check_name(name: &str) -> AppResult<()> {
     if !is_name(name) {
         let message = "Name must be 1 to 64 lowercase alphanumeric characters.";
         return Err(AppError::bad("Emoji.IsValid", "model.emoji.name.app_error", message));
     }
-    if emojis::get_by_shortcode(name).is_some() {
+    if is_system(name) {
         let message = "Name conflicts with existing system emoji name.";
         return Err(AppError::bad("Emoji.IsValid", "model.emoji.system_emoji_name.app_error", message));
     }

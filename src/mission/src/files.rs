@@ -163,6 +163,49 @@ impl From<io::Error> for AppError {
     }
 }
 
+/// Bytes in their place, that no row refers to yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    hash: String,
+    name: String,
+    extension: String,
+    size: u64,
+    mime_type: String,
+    width: u32,
+    height: u32,
+}
+
+impl Kept {
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// A file of these bytes that belongs to no post yet.
+    pub(crate) fn info(&self, id: Id, user: Id, channel: Id, at: i64) -> FileInfo {
+        let mut info = FileInfo {
+            id,
+            user_id: user,
+            post_id: None,
+            channel_id: channel,
+            create_at: at,
+            update_at: at,
+            delete_at: 0,
+            name: self.name.clone(),
+            extension: self.extension.clone(),
+            size: self.size,
+            mime_type: self.mime_type.clone(),
+            width: self.width,
+            height: self.height,
+            has_preview_image: false,
+            mini_preview: None,
+            remote_id: String::new(),
+            archived: false,
+        };
+        info.has_preview_image = may_have(0, &info, true);
+        info
+    }
+}
+
 impl Upload {
     /// Makes the file durable and known. It belongs to no post yet.
     ///
@@ -245,35 +288,22 @@ impl Core {
         channel: Id,
         besides: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()>,
     ) -> AppResult<FileInfo> {
-        let head = images::look(BufReader::new(File::open(staged.path())?));
-        let extension = Path::new(&name).extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
-        let mime_type = mime_guess::from_ext(&extension).first_or_octet_stream().to_string();
-        let hash = self.keep(staged)?;
+        let kept = self.keep_as(staged, name)?;
         self.write(|tx| {
-            let mut info = FileInfo {
-                id: tx.mint(),
-                user_id: user,
-                post_id: None,
-                channel_id: channel,
-                create_at: tx.now,
-                update_at: tx.now,
-                delete_at: 0,
-                name,
-                extension,
-                size: staged.bytes,
-                mime_type,
-                width: head.map_or(0, |head| head.width),
-                height: head.map_or(0, |head| head.height),
-                has_preview_image: false,
-                mini_preview: None,
-                remote_id: String::new(),
-                archived: false,
-            };
-            info.has_preview_image = may_have(0, &info, true);
-            put_file(&tx.db, &info, &hash)?;
+            let info = kept.info(tx.mint(), user, channel, tx.now);
+            put_file(&tx.db, &info, &kept.hash)?;
             besides(&tx.db)?;
             Ok(info)
         })
+    }
+
+    /// Moves durable bytes to their place, as what a file of this name is.
+    pub(crate) fn keep_as(&self, staged: &StagedFile, name: String) -> AppResult<Kept> {
+        let head = images::look(BufReader::new(File::open(staged.path())?));
+        let extension = Path::new(&name).extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+        let mime_type = mime_guess::from_ext(&extension).first_or_octet_stream().to_string();
+        let (width, height) = head.map_or((0, 0), |head| (head.width, head.height));
+        Ok(Kept { hash: self.keep(staged)?, name, extension, size: staged.bytes, mime_type, width, height })
     }
 
     /// Starts an upload to a channel.

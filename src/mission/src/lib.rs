@@ -25,6 +25,7 @@ mod ancillary;
 mod audits;
 mod bookmarks;
 mod bots;
+mod bulk;
 mod channels;
 mod core;
 mod custom_status;
@@ -81,6 +82,11 @@ mod users;
 pub mod ws;
 
 pub use crate::accounts::UserCount;
+pub use crate::bulk::jobs::{EXPORT as JOB_EXPORT, IMPORT as JOB_IMPORT};
+pub use crate::bulk::{
+    BulkChecked, BulkError, BulkExported, BulkImported, BulkPhase, BulkProgress, ExportOptions, Finding, Findings,
+    ImportOptions, Watch,
+};
 pub use crate::core::{Core, CoreOptions, CoreSettings, OpenError, StoreError};
 pub use crate::delivery::Undelivered;
 pub use crate::space::ClassOfPost;

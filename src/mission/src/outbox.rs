@@ -20,6 +20,8 @@ pub struct OutboxRow {
     pub origin_time: UnixMillis,
     /// The resulting state.
     pub event: Event,
+    /// It was imported: what was said elsewhere before waits for what is said today.
+    pub is_history: bool,
 }
 
 /// How much waits in the outbox.
@@ -84,11 +86,10 @@ impl Core {
     /// When the store cannot be read.
     pub fn outbox_read(&self, after: Hlc, max_rows: usize) -> Result<Vec<OutboxRow>, StoreError> {
         let limit = i64::try_from(max_rows).unwrap_or(i64::MAX);
-        let sql = "SELECT at, kind, origin_time, event FROM outbox WHERE at > ?1 AND aside = 0 ORDER BY at LIMIT ?2";
-        let raw: Vec<RawRow> = self.read(|db| {
-            all(db, sql, params![after.0 as i64, limit], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))
-                .map_err(StoreError::from)
-        })?;
+        let sql =
+            "SELECT at, kind, origin_time, event, history FROM outbox WHERE at > ?1 AND aside = 0 ORDER BY at LIMIT ?2";
+        let raw: Vec<RawRow> =
+            self.read(|db| all(db, sql, params![after.0 as i64, limit], raw_row).map_err(StoreError::from))?;
         raw.into_iter().map(decode).collect()
     }
 
@@ -129,11 +130,9 @@ impl Core {
     /// # Errors
     /// When the store cannot be read.
     pub fn outbox_aside(&self) -> Result<Vec<(OutboxRow, Precedence)>, StoreError> {
-        let sql = "SELECT at, kind, origin_time, event, aside FROM outbox WHERE aside > 0 ORDER BY at";
-        let raw: Vec<(RawRow, u8)> = self.read(|db| {
-            all(db, sql, [], |r| Ok(((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?), r.get(4)?)))
-                .map_err(StoreError::from)
-        })?;
+        let sql = "SELECT at, kind, origin_time, event, history, aside FROM outbox WHERE aside > 0 ORDER BY at";
+        let raw: Vec<(RawRow, u8)> =
+            self.read(|db| all(db, sql, [], |r| Ok((raw_row(r)?, r.get("aside")?))).map_err(StoreError::from))?;
         let class = |aside: u8| Precedence::from_index(aside.saturating_sub(1)).unwrap_or(Precedence::Routine);
         raw.into_iter().map(|(row, aside)| Ok((decode(row)?, class(aside)))).collect()
     }
@@ -229,14 +228,18 @@ impl Core {
     }
 }
 
-/// Position, kind, time and event as they lie in the table.
-type RawRow = (i64, u8, i64, Vec<u8>);
+/// Position, kind, time, event and whether it is history, as they lie in the table.
+type RawRow = (i64, u8, i64, Vec<u8>, bool);
 
-fn decode((at, kind, time, bytes): RawRow) -> Result<OutboxRow, StoreError> {
+fn raw_row(r: &rusqlite::Row<'_>) -> rusqlite::Result<RawRow> {
+    Ok((r.get("at")?, r.get("kind")?, r.get("origin_time")?, r.get("event")?, r.get("history")?))
+}
+
+fn decode((at, kind, time, bytes, is_history): RawRow) -> Result<OutboxRow, StoreError> {
     let kind = Kind::from_number(kind).ok_or_else(|| StoreError(format!("outbox row {at} has kind {kind}")))?;
     let event = Event::decode_with(kind, &bytes, &mut RawIds)
         .map_err(|e| StoreError(format!("outbox row {at} does not decode: {e}")))?;
-    Ok(OutboxRow { at: Hlc(at as u64), origin_time: UnixMillis(time), event })
+    Ok(OutboxRow { at: Hlc(at as u64), origin_time: UnixMillis(time), event, is_history })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ const EDGE: u32 = 128;
 pub(crate) const BYTES_MAX: usize = 20 * 1024 * 1024;
 
 /// Cuts the middle out of a picture and brings it to size; `None` for what is no picture, or too large a one.
-fn cut(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn cut(bytes: &[u8]) -> Option<Vec<u8>> {
     let picture = images::decode(bytes)?.resize_to_fill(EDGE, EDGE, FilterType::Lanczos3);
     images::encode(&picture, ImageFormat::Png).map(|made| made.bytes)
 }
@@ -121,14 +121,14 @@ impl Core {
 }
 
 impl Tx<'_> {
-    fn store_picture(&mut self, owner: Id, image: &[u8]) -> AppResult<()> {
+    pub(crate) fn store_picture(&mut self, owner: Id, image: &[u8]) -> AppResult<()> {
         let sql = "INSERT INTO pictures (owner, image) VALUES (?1, ?2)
             ON CONFLICT (owner) DO UPDATE SET image = excluded.image";
         run(&self.db, sql, params![owner.as_str(), image])?;
         Ok(())
     }
 
-    fn picture_changed(&mut self, user: Id, at: i64) -> AppResult<()> {
+    pub(crate) fn picture_changed(&mut self, user: Id, at: i64) -> AppResult<()> {
         let sql = "UPDATE users SET last_picture_update = ?2, update_at = max(?3, update_at + 1) WHERE id = ?1";
         run(&self.db, sql, params![user.as_str(), at, self.now])?;
         let user = require_user(&self.db, user)?.user;

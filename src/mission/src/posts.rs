@@ -182,7 +182,7 @@ pub(crate) fn reactions_of(db: &Connection, posts: &[Id]) -> rusqlite::Result<BT
 }
 
 /// Words of the message that are hashtags, as the real server stores them.
-fn hashtags(message: &str) -> String {
+pub(crate) fn hashtags(message: &str) -> String {
     let mut tags: Vec<&str> = Vec::new();
     let mut runes = 0;
     for word in message.split_whitespace() {
@@ -413,7 +413,7 @@ impl Tx<'_> {
     }
 
     /// Versions, writes and emits a post of this node.
-    fn save_post(&mut self, row: &mut PostRow, current: Option<Version>) -> rusqlite::Result<()> {
+    pub(crate) fn save_post(&mut self, row: &mut PostRow, current: Option<Version>) -> rusqlite::Result<()> {
         let at = self.tick();
         row.version = self.version_after(at, current);
         row.state_at = row.update_at;
@@ -422,7 +422,7 @@ impl Tx<'_> {
         if !self.local_channel(row.channel_id)? {
             let state = state_of(&self.db, row)?;
             self.emit(at, &Event::Post(state))?;
-            if current.is_none() {
+            if current.is_none() && !self.is_history {
                 self.note_undelivered(row, at)?;
             }
         }
@@ -430,7 +430,7 @@ impl Tx<'_> {
     }
 
     /// One row per file whose bytes must travel.
-    fn emit_files(&mut self, row: &PostRow, files: &[Id]) -> rusqlite::Result<()> {
+    pub(crate) fn emit_files(&mut self, row: &PostRow, files: &[Id]) -> rusqlite::Result<()> {
         if self.local_channel(row.channel_id)? {
             return Ok(());
         }

@@ -53,6 +53,12 @@ impl Tx<'_> {
     }
 
     fn save_reaction(&mut self, r: &Reaction, post_update_at: i64) -> AppResult<()> {
+        self.write_reaction(r, post_update_at)?;
+        Ok(self.tell_reaction(r)?)
+    }
+
+    /// Gives a reaction a version, writes it and puts it into the outbox; tells nobody.
+    pub(crate) fn write_reaction(&mut self, r: &Reaction, post_update_at: i64) -> AppResult<()> {
         let sql = "SELECT ver_at, ver_by FROM reactions WHERE post_id = ?1 AND user_id = ?2 AND emoji_name = ?3";
         let current = version_of(&self.db, sql, [r.post_id.as_str(), r.user_id.as_str(), &r.emoji_name])?;
         let at = self.tick();
@@ -72,7 +78,7 @@ impl Tx<'_> {
         if count(&self.db, "SELECT local FROM channels WHERE id = ?1", [r.channel_id.as_str()])? == 0 {
             self.emit(at, &Event::Reaction(state))?;
         }
-        Ok(self.tell_reaction(r)?)
+        Ok(())
     }
 }
 
@@ -192,7 +198,7 @@ impl Core {
     }
 }
 
-fn check_emoji(name: &str) -> AppResult<()> {
+pub(crate) fn check_emoji(name: &str) -> AppResult<()> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+');
     if !name.is_empty() && name.len() <= EMOJI_NAME_MAX_BYTES && name.bytes().all(plain) {
         return Ok(());

@@ -30,6 +30,8 @@ const STEPS: &[&str] = &[
     PUSHES,
     THREADS_BY_FOLLOWER,
     DIRECTORY_PLACES,
+    HISTORY,
+    JOBS,
 ];
 
 /// The version that this program writes.
@@ -361,6 +363,12 @@ CREATE TRIGGER thread_begins AFTER INSERT ON threads BEGIN
 END";
 
 const PUSHES: &str = crate::push::TABLES;
+
+/// Imports and exports that are asked for, and those that were.
+const JOBS: &str = crate::bulk::jobs::TABLES;
+
+/// Rows of an import, which travel behind everything of today.
+const HISTORY: &str = "ALTER TABLE outbox ADD COLUMN history INTEGER NOT NULL DEFAULT 0;";
 
 /// Posts of this node that have not ended at the other sites.
 const UNDELIVERED: &str = "

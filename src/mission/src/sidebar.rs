@@ -78,6 +78,24 @@ fn store(tx: &mut Tx<'_>, user: Id, team: Id, categories: &[SidebarCategory]) ->
     Ok(())
 }
 
+/// Puts a channel among the user's favourites in a team.
+pub(crate) fn favor(tx: &mut Tx<'_>, user: Id, team: Id, channel: Id) -> AppResult<()> {
+    let mut categories = load(&tx.db, user, team)?;
+    for category in &mut categories {
+        category.channel_ids.retain(|c| *c != channel);
+        if category.kind == "favorites" {
+            category.channel_ids.push(channel);
+        }
+    }
+    store(tx, user, team, &categories)
+}
+
+/// The channels among the user's favourites in a team.
+pub(crate) fn favorites(db: &Connection, user: Id, team: Id) -> AppResult<BTreeSet<Id>> {
+    let categories = load(db, user, team)?;
+    Ok(categories.into_iter().filter(|c| c.kind == "favorites").flat_map(|c| c.channel_ids).collect())
+}
+
 fn missing() -> AppError {
     AppError::not_found("GetSidebarCategory", "app.channel.sidebar_categories.app_error")
 }

@@ -16,7 +16,7 @@ use crate::users::{page, require_user};
 
 /// The channel that every member of a team is in.
 pub(crate) const TOWN_SQUARE: &str = "town-square";
-const OFF_TOPIC: &str = "off-topic";
+pub(crate) const OFF_TOPIC: &str = "off-topic";
 
 /// Path elements of the web app, which a team's name must not start with.
 const RESERVED: &[&str] = &[
@@ -145,7 +145,14 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn save_team_member(&mut self, team: Id, user: Id, joined: i64, left: i64, admin: bool) -> rusqlite::Result<()> {
+    pub(crate) fn save_team_member(
+        &mut self,
+        team: Id,
+        user: Id,
+        joined: i64,
+        left: i64,
+        admin: bool,
+    ) -> rusqlite::Result<()> {
         let sql = "SELECT ver_at, ver_by FROM team_members WHERE team_id = ?1 AND user_id = ?2";
         let current = version_of(&self.db, sql, [team.as_str(), user.as_str()])?;
         let at = self.tick();
@@ -162,7 +169,35 @@ impl Tx<'_> {
     }
 }
 
-fn check_team(t: &Team) -> AppResult<()> {
+/// A team with nothing in it.
+pub(crate) fn blank_team(id: Id, now: i64, name: &str) -> TeamRow {
+    TeamRow {
+        wanted_name: name.to_owned(),
+        version: Version { at: model::Hlc::ZERO, by: model::NodeId([0; 16]) },
+        team: Team {
+            id,
+            create_at: now,
+            update_at: now,
+            delete_at: 0,
+            display_name: String::new(),
+            name: name.to_owned(),
+            description: String::new(),
+            email: String::new(),
+            kind: "O".to_owned(),
+            company_name: String::new(),
+            allowed_domains: String::new(),
+            invite_id: random_id().to_string(),
+            allow_open_invite: false,
+            last_team_icon_update: 0,
+            scheme_id: None,
+            group_constrained: None,
+            policy_id: None,
+            cloud_limits_archived: false,
+        },
+    }
+}
+
+pub(crate) fn check_team(t: &Team) -> AppResult<()> {
     let bad = |field: &str| {
         Err(AppError::bad(
             "Team.IsValid",
@@ -223,27 +258,16 @@ impl Core {
     pub fn create_team(&self, by: &Session, new: &NewTeam) -> AppResult<Team> {
         require("createTeam", by, "create_team")?;
         self.write(|tx| {
-            let team = Team {
-                id: tx.mint(),
-                create_at: tx.now,
-                update_at: tx.now,
-                delete_at: 0,
-                display_name: new.display_name.trim().to_owned(),
-                name: new.name.trim().to_lowercase(),
-                description: new.description.clone(),
-                email: new.email.to_lowercase(),
-                kind: if new.kind.is_empty() { "O".to_owned() } else { new.kind.clone() },
-                company_name: String::new(),
-                allowed_domains: String::new(),
-                invite_id: random_id().to_string(),
-                allow_open_invite: new.allow_open_invite,
-                last_team_icon_update: 0,
-                scheme_id: None,
-                group_constrained: None,
-                policy_id: None,
-                cloud_limits_archived: false,
-            };
-            check_team(&team)?;
+            let mut row = blank_team(tx.mint(), tx.now, &new.name.trim().to_lowercase());
+            let team = &mut row.team;
+            new.display_name.trim().clone_into(&mut team.display_name);
+            team.description.clone_from(&new.description);
+            team.email = new.email.to_lowercase();
+            if !new.kind.is_empty() {
+                team.kind.clone_from(&new.kind);
+            }
+            team.allow_open_invite = new.allow_open_invite;
+            check_team(team)?;
             if exists(&tx.db, "SELECT 1 FROM teams WHERE name = ?1", [&team.name])? {
                 return Err(AppError::bad(
                     "CreateTeam",
@@ -251,8 +275,6 @@ impl Core {
                     "A team with that name already exists.",
                 ));
             }
-            let version = tx.version_after(model::Hlc::ZERO, None);
-            let mut row = TeamRow { wanted_name: team.name.clone(), team, version };
             tx.save_team(&mut row, None)?;
             for (name, display) in [(TOWN_SQUARE, "Town Square"), (OFF_TOPIC, "Off-Topic")] {
                 tx.new_team_channel(row.team.id, by.user_id, "O", name, display, "", "")?;

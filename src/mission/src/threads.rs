@@ -148,8 +148,22 @@ impl Tx<'_> {
         Ok(noted)
     }
 
+    /// Makes `user` a follower who has read so far, as another server had it; whoever follows or stopped to here is left alone.
+    pub(crate) fn follow_as_told(
+        &mut self,
+        user: Id,
+        thread: Id,
+        last_viewed: i64,
+        unread_mentions: i64,
+    ) -> rusqlite::Result<()> {
+        match membership(&self.db, user, thread)? {
+            Some(_) => Ok(()),
+            None => self.put_membership(user, thread, Membership { following: true, last_viewed, unread_mentions }),
+        }
+    }
+
     /// Counts a reply in; the thread begins with its first.
-    fn grow_thread(&mut self, c: &Channel, row: &PostRow, thread: Id) -> rusqlite::Result<()> {
+    pub(crate) fn grow_thread(&mut self, c: &Channel, row: &PostRow, thread: Id) -> rusqlite::Result<()> {
         let sql = "SELECT participants FROM threads WHERE post_id = ?1";
         let known: Option<String> = get(&self.db, sql, [thread.as_str()], |r| r.get(0))?;
         let Some(participants) = known else {

@@ -174,6 +174,23 @@ pub struct Audit {
     pub session_id: Option<Id>,
 }
 
+/// Long work that is asked for and done in turn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "Mattermost field names")]
+pub struct Job {
+    pub id: Id,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub priority: i64,
+    pub create_at: i64,
+    pub start_at: i64,
+    pub last_activity_at: i64,
+    pub status: String,
+    /// In percent.
+    pub progress: i64,
+    pub data: StringMap,
+}
+
 /// One number of the statistics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "Mattermost field names")]

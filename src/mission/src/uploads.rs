@@ -22,8 +22,8 @@ use crate::channels::require_channel;
 use crate::core::{Core, lock};
 use crate::error::{AppError, AppResult};
 use crate::files::{StagedFile, base_name};
-use crate::rows::{all, count, get, run};
-use crate::types::{FileInfo, Session};
+use crate::rows::{all, count, get, run, text};
+use crate::types::{FileInfo, Session, blank_id};
 
 /// A first part may be smaller only if it is the whole file (the original's rule, from its object stores).
 const FIRST_PART_MIN: u64 = 5 * 1024 * 1024;
@@ -42,7 +42,9 @@ pub(crate) struct UploadSession {
     pub(crate) kind: &'static str,
     pub(crate) create_at: i64,
     pub(crate) user_id: Id,
-    pub(crate) channel_id: Id,
+    /// None for an archive that is to be imported.
+    #[serde(with = "blank_id")]
+    pub(crate) channel_id: Option<Id>,
     pub(crate) filename: String,
     pub(crate) file_size: u64,
     pub(crate) file_offset: u64,
@@ -74,6 +76,15 @@ impl Drop for Turn {
     fn drop(&mut self) {
         lock(&self.core.0.uploads).remove(&self.id);
     }
+}
+
+/// What came of an upload.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Whole {
+    /// A file of a channel.
+    File(FileInfo),
+    /// An archive that can be imported, by the session that brought it.
+    Archive(UploadSession),
 }
 
 /// A session that takes a part: write the bytes, then [`Part::finish`]. What was written when it is dropped is kept up to the
@@ -127,11 +138,21 @@ impl Part {
         Ok(())
     }
 
-    /// Makes the part durable; the file, once it is whole.
+    /// Puts a whole archive where imports are.
+    fn finish_import(&self, core: &Core) -> AppResult<Whole> {
+        let s = &self.session;
+        let target = core.import_path(s.id, &s.filename);
+        fs::rename(core.upload_path(s.id), &target)?;
+        File::open(core.imports_dir())?.sync_all()?;
+        core.write(|tx| run(&tx.db, "DELETE FROM uploads WHERE id = ?1", [s.id.as_str()]))?;
+        Ok(Whole::Archive(s.clone()))
+    }
+
+    /// Makes the part durable; what it is, once it is whole.
     ///
     /// # Errors
     /// 400 for a first part that is too small, which is forgotten; when the disk or the store fails.
-    pub(crate) fn finish(mut self) -> AppResult<Option<FileInfo>> {
+    pub(crate) fn finish(mut self) -> AppResult<Option<Whole>> {
         let whole = self.written == self.session.file_size;
         if self.session.file_offset == 0 && self.written < FIRST_PART_MIN && !whole {
             self.file.set_len(0)?;
@@ -146,17 +167,22 @@ impl Part {
             return Ok(None);
         }
         let core = self.turn.core.clone();
+        let Some(channel) = self.session.channel_id else { return self.finish_import(&core).map(Some) };
         self.file.seek(SeekFrom::Start(0))?;
         let mut hash = blake3::Hasher::new();
         hash.update_reader(&mut self.file)?;
         let path = core.upload_path(self.session.id);
         let staged = StagedFile::durable(path, *hash.finalize().as_bytes(), self.written);
-        let UploadSession { id, user_id, channel_id, filename, .. } = self.session.clone();
-        core.admit(&staged, filename, user_id, channel_id, |db| {
+        let UploadSession { id, user_id, filename, .. } = self.session.clone();
+        core.admit(&staged, filename, user_id, channel, |db| {
             run(db, "DELETE FROM uploads WHERE id = ?1", [id.as_str()]).map(drop)
         })
-        .map(Some)
+        .map(|info| Some(Whole::File(info)))
     }
+}
+
+fn kind_of(channel: Option<Id>) -> &'static str {
+    if channel.is_some() { "attachment" } else { "import" }
 }
 
 impl Core {
@@ -170,23 +196,27 @@ impl Core {
     /// 403 without permission, 400 for what no file can be, 413 for too large a file, 429 with too many open.
     pub(crate) fn create_upload(&self, by: &Session, new: &NewUpload) -> AppResult<UploadSession> {
         const WHERE: &str = "createUpload";
-        if new.kind == "import" {
+        let is_import = new.kind == "import";
+        if is_import {
             crate::access::require(WHERE, by, "manage_system")?;
-            let message = "Imports are not taken over the API.";
-            return Err(AppError::new(WHERE, "holdfast.not_offered.app_error", message, 501));
         }
         let forbidden = || AppError::permissions(WHERE, "upload_file");
-        let channel: Id = new.channel_id.parse().map_err(|_| forbidden())?;
+        let channel: Option<Id> = match is_import {
+            true => None,
+            false => Some(new.channel_id.parse().map_err(|_| forbidden())?),
+        };
         let invalid = |field: &str| {
             let id = format!("model.upload_session.is_valid.{field}.app_error");
             AppError::bad("UploadSession.IsValid", id, format!("Invalid value for {field}."))
         };
         let deleted = self.read(|db| {
+            let Some(channel) = channel else { return Ok(false) };
             let c = require_channel(db, channel).map_err(|_| forbidden())?.channel;
             require_in_channel(WHERE, db, by, &c, "upload_file")?;
             Ok::<_, AppError>(c.delete_at > 0)
         })?;
-        let max = self.settings().max_file_bytes;
+        let settings = self.settings();
+        let max = if is_import { settings.max_import_bytes } else { settings.max_file_bytes };
         let file_size = u64::try_from(new.file_size).ok().filter(|n| *n > 0).ok_or_else(|| invalid("file_size"))?;
         if file_size > max {
             let message = format!("Unable to upload file. File is too large: more than {max} bytes.");
@@ -207,7 +237,7 @@ impl Core {
             }
             let session = UploadSession {
                 id: crate::core::random_id(),
-                kind: "attachment",
+                kind: kind_of(channel),
                 create_at: tx.now,
                 user_id: by.user_id,
                 channel_id: channel,
@@ -220,7 +250,7 @@ impl Core {
             let sql = "INSERT INTO uploads (id, create_at, user_id, channel_id, filename, file_size, file_offset)
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)";
             let s = &session;
-            let (id, user, channel) = (s.id.as_str(), s.user_id.as_str(), s.channel_id.as_str());
+            let (id, user, channel) = (s.id.as_str(), s.user_id.as_str(), text(&s.channel_id));
             run(&tx.db, sql, params![id, s.create_at, user, channel, s.filename, s.file_size as i64])?;
             Ok(session)
         })?;
@@ -266,11 +296,14 @@ impl Core {
         let turn = Turn { core: self.clone(), id };
         let mut session = self.read(|db| {
             let session = require_upload(db, id)?;
-            let channel = require_channel(db, session.channel_id);
+            let channel = session.channel_id.map(|channel| require_channel(db, channel));
             if session.user_id != by.user_id {
                 return Err(AppError::permissions(WHERE, "upload_file"));
             }
-            require_in_channel(WHERE, db, by, &channel?.channel, "upload_file")?;
+            match channel {
+                Some(channel) => require_in_channel(WHERE, db, by, &channel?.channel, "upload_file")?,
+                None => crate::access::require(WHERE, by, "manage_system")?,
+            }
             Ok(session)
         })?;
         self.require_room_for_files()?;
@@ -314,12 +347,13 @@ fn require_upload(db: &Connection, id: Id) -> AppResult<UploadSession> {
 }
 
 fn upload_row(r: &Row<'_>) -> rusqlite::Result<UploadSession> {
+    let channel_id = crate::rows::opt_id(r, "channel_id")?;
     Ok(UploadSession {
         id: crate::rows::id(r, "id")?,
-        kind: "attachment",
+        kind: kind_of(channel_id),
         create_at: r.get("create_at")?,
         user_id: crate::rows::id(r, "user_id")?,
-        channel_id: crate::rows::id(r, "channel_id")?,
+        channel_id,
         filename: r.get("filename")?,
         file_size: r.get::<_, i64>("file_size")? as u64,
         file_offset: r.get::<_, i64>("file_offset")? as u64,
@@ -370,7 +404,7 @@ mod tests {
         let mut part = node.core.begin_part(&alice, id).unwrap();
         part.write_all(&whole[6_000_000..]).unwrap();
         part.write_all(b"and more than was announced").unwrap();
-        let info = part.finish().unwrap().unwrap();
+        let Some(Whole::File(info)) = part.finish().unwrap() else { panic!("it is whole") };
         assert_eq!((info.name.as_str(), info.size), ("big.bin", whole.len() as u64));
         assert_eq!(fs::read(node.core.file_path(info.id).unwrap().unwrap()).unwrap(), whole);
         assert_eq!(node.core.upload_session(&alice, id).unwrap_err().status_code, 404);
@@ -396,7 +430,7 @@ mod tests {
         let id = begin(&node, &alice, square.id, 3);
         let mut part = node.core.begin_part(&alice, id).unwrap();
         part.write_all(b"abc").unwrap();
-        assert_eq!(part.finish().unwrap().unwrap().size, 3);
+        assert!(matches!(part.finish().unwrap(), Some(Whole::File(info)) if info.size == 3));
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub(crate) const NAME_MAX_RUNES: usize = 64;
 pub(crate) const POSITION_MAX_RUNES: usize = 128;
 pub(crate) const EMAIL_MAX_BYTES: usize = 128;
 const PAGE_MAX: u32 = 200;
+/// Roles that nobody has without a licence.
+pub(crate) const LICENSED_ROLES: [&str; 4] =
+    ["system_manager", "system_user_manager", "system_read_only_admin", "system_custom_group_admin"];
 
 const NOT_FOUND: &str = "app.user.missing_account.const";
 
@@ -261,7 +264,7 @@ fn invalid(field: &str) -> AppError {
     )
 }
 
-fn check_profile(u: &User) -> AppResult<()> {
+pub(crate) fn check_profile(u: &User) -> AppResult<()> {
     check_username(&u.username)?;
     let runes = |text: &str| text.chars().count();
     if u.email.is_empty() || u.email.len() > EMAIL_MAX_BYTES || !plausible_email(&u.email) {
@@ -700,9 +703,7 @@ impl Core {
     /// 403 without `manage_roles`, 400 for an unknown role.
     pub fn set_user_roles(&self, by: &Session, id: Id, roles: &str) -> AppResult<()> {
         require("updateUserRoles", by, "manage_roles")?;
-        const LICENSED: [&str; 4] =
-            ["system_manager", "system_user_manager", "system_read_only_admin", "system_custom_group_admin"];
-        if roles.split_whitespace().any(|role| LICENSED.contains(&role)) {
+        if roles.split_whitespace().any(|role| LICENSED_ROLES.contains(&role)) {
             let message = "These roles need a licence, which this server does not have.";
             return Err(AppError::bad("updateUserRoles", "api.user.update_user_roles.license.app_error", message));
         }

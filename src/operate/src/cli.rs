@@ -95,6 +95,9 @@ pub enum Verb {
     /// Local accounts of the node's mission core.
     #[command(subcommand)]
     User(User),
+    /// Move a whole server: Mattermost's bulk data in and out. By the running node, or on the files of a stopped one.
+    #[command(subcommand)]
+    Core(Core),
     /// See a mission cross an outage: two sites, a bad link, two minutes, nothing left behind.
     Demo(crate::demo::Options),
     /// Print a completion script for a shell.
@@ -701,6 +704,42 @@ pub enum User {
         /// First line of this file is the password; else HOLDFAST_PASSWORD, else standard input.
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+    },
+}
+
+/// `core`
+#[derive(Debug, Subcommand)]
+pub enum Core {
+    /// Write users, teams, channels and posts as Mattermost's bulk data. Whoever can read the file reads everything in it.
+    Export {
+        /// The archive, which must not exist.
+        file: PathBuf,
+        /// With the bytes of attachments and emoji.
+        #[arg(long)]
+        attachments: bool,
+        /// With pictures of users and bots.
+        #[arg(long)]
+        profile_pictures: bool,
+        /// With archived channels.
+        #[arg(long)]
+        archived: bool,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Take in Mattermost's bulk data. Every line is looked at before anything is changed; the same archive again adds nothing.
+    Import {
+        /// The archive, as `mmctl export create` or `holdfast core export` wrote it.
+        file: PathBuf,
+        /// Only say what is wrong, with line numbers, and what there is.
+        #[arg(long)]
+        dry_run: bool,
+        /// New channels and what is in them never leave this node, now or later. Else the release rules say what may.
+        #[arg(long)]
+        stay_here: bool,
+        /// How to print.
+        #[command(flatten)]
+        format: Format,
     },
 }
 

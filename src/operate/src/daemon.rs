@@ -30,6 +30,7 @@ use crate::admin::{
     Purges, Token, UserAdded,
 };
 use crate::backlog::{self, Backlog, Eta, FrameRate, Meter, Parts, PeerBacklog, Progress, remaining};
+use crate::bulk::{self, BulkAsk, BulkJob};
 use crate::config::{self, Role, Settings};
 use crate::directory::{self, DirectoryAnswer, DirectoryAsk};
 use crate::exit::{Done, Exit, Failure, chain};
@@ -884,6 +885,10 @@ impl Control for Running {
 
     fn targets(&self, ask: TargetsAsk) -> Result<TargetsAnswer, Failure> {
         targets::answer(self.targets.as_ref(), ask)
+    }
+
+    fn bulk(&self, ask: BulkAsk) -> Result<BulkJob, Failure> {
+        bulk::answer(&self.core, ask)
     }
 
     async fn directory(&self, ask: DirectoryAsk) -> Result<DirectoryAnswer, Failure> {

@@ -17,6 +17,7 @@
 pub mod accounts;
 pub mod admin;
 pub mod backlog;
+pub mod bulk;
 pub mod cli;
 pub mod config;
 mod daemon;

@@ -18,6 +18,7 @@ import emoji
 import files
 import integrations
 import marks
+import moving
 import offers
 import people
 import posts
@@ -65,7 +66,7 @@ def main():
     offers.keep()
     scene = set_up()
     for area in (server, people, teams, channels, posts, threads, drafts, files, search, emoji, marks, integrations,
-                 administration, accounts):
+                 administration, moving, accounts):
         print(f"# {area.__name__}", flush=True)
         area.run(scene)
 

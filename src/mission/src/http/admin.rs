@@ -147,23 +147,6 @@ pub(crate) fn timezones(_: &Call) -> AppResult<Reply> {
     Reply::json(&names)
 }
 
-/// There is no job that a client could start, stop or look at.
-pub(crate) fn no_such_job(call: &Call) -> AppResult<Reply> {
-    call.id("job_id")?;
-    Err(AppError::not_found("GetJob", "app.job.get.app_error"))
-}
-
-pub(crate) fn create_job(call: &Call) -> AppResult<Reply> {
-    #[derive(Deserialize)]
-    struct Job {
-        #[serde(rename = "type", default)]
-        _kind: String,
-    }
-    let _: Job = call.json("job")?;
-    let id = "api.job.unable_to_create_job.incorrect_job_type";
-    Err(AppError::bad("unableToCreateJob", id, "This server has no jobs of that type."))
-}
-
 pub(crate) fn ancillary_permissions(call: &Call) -> AppResult<Reply> {
     let named: Vec<String> = call.json("permissions")?;
     Reply::json(&crate::ancillary::with_ancillary(&named))

@@ -280,11 +280,15 @@ fn send(call: &Call) -> AppResult<Reply> {
         FileAvailability::NotHereYet { info } => return Err(on_its_way(&info, "")),
     };
     let opened = std::fs::File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
-    let (len, mut file) =
+    let (len, file) =
         opened.map_err(|e| AppError::not_found("getFile", "api.file.read_file.reading_local.app_error").detail(e))?;
-    let headers = |reply: Reply| describe(call, &info, reply);
     let reply = Reply { status: StatusCode::OK, headers: Vec::new(), body: Content::Bytes(Bytes::new()) };
-    let reply = headers(reply).with(header::ACCEPT_RANGES, "bytes");
+    ranged(call, describe(call, &info, reply), file, len)
+}
+
+/// Answers with a file, or with the part of it that was asked for.
+pub(super) fn ranged(call: &Call, reply: Reply, mut file: std::fs::File, len: u64) -> AppResult<Reply> {
+    let reply = reply.with(header::ACCEPT_RANGES, "bytes");
     let range = call.headers.get(header::RANGE).and_then(|v| v.to_str().ok());
     match range::span(range, len) {
         Span::Whole => Ok(Reply { body: Content::File { file, len }, ..reply }),

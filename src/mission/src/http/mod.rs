@@ -16,6 +16,7 @@ mod accounts;
 mod admin;
 mod bookmarks;
 mod bots;
+mod bulk;
 mod call;
 mod categories;
 mod channels;

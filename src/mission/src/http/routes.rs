@@ -12,7 +12,7 @@ use super::call::Call;
 use super::reply::Reply;
 use super::unlicensed::{self, Refusal};
 use super::{
-    accounts, admin, bookmarks, bots, categories, channels, drafts, emoji, enroll, files, integrations, pictures,
+    accounts, admin, bookmarks, bots, bulk, categories, channels, drafts, emoji, enroll, files, integrations, pictures,
     posts, preferences, push, search, system, tab, teams, threads, uploads, users,
 };
 use crate::error::AppResult;
@@ -208,13 +208,18 @@ pub static ROUTES: &[Route] = &[
     post("/api/v4/logs/query", SystemAdmin, admin::logs),
     get("/api/v4/logs/download", SystemAdmin, admin::logs),
     get("/api/v4/analytics/old", SystemAdmin, admin::analytics),
-    get("/api/v4/jobs", SystemAdmin, system::empty_list),
-    post("/api/v4/jobs", SystemAdmin, admin::create_job),
-    get("/api/v4/jobs/type/{job_type}", SystemAdmin, system::empty_list),
-    get("/api/v4/jobs/{job_id}", SystemAdmin, admin::no_such_job),
-    post("/api/v4/jobs/{job_id}/cancel", SystemAdmin, admin::no_such_job),
-    get("/api/v4/imports", SystemAdmin, system::empty_list),
-    get("/api/v4/exports", SystemAdmin, system::empty_list),
+    get("/api/v4/jobs", SystemAdmin, bulk::jobs),
+    post("/api/v4/jobs", SystemAdmin, bulk::create_job).noted(),
+    get("/api/v4/jobs/type/{job_type}", SystemAdmin, bulk::jobs_of_type),
+    get("/api/v4/jobs/{job_id}", SystemAdmin, bulk::job),
+    post("/api/v4/jobs/{job_id}/cancel", SystemAdmin, bulk::cancel_job).noted(),
+    row(Method::PATCH, "/api/v4/jobs/{job_id}/status", SystemAdmin, Run::Json(bulk::set_job_status)).noted(),
+    get("/api/v4/imports", SystemAdmin, bulk::imports),
+    delete("/api/v4/imports/{import_name}", SystemAdmin, bulk::delete_import).noted(),
+    get("/api/v4/exports", SystemAdmin, bulk::exports),
+    get("/api/v4/exports/{export_name}", SystemAdmin, bulk::download_export).noted(),
+    delete("/api/v4/exports/{export_name}", SystemAdmin, bulk::delete_export).noted(),
+    post("/api/v4/exports/{export_name}/presign-url", SystemAdmin, bulk::presign),
     get("/api/v4/roles", SystemAdmin, admin::roles),
     get("/api/v4/roles/{role_id}", SignedIn, admin::role),
     put("/api/v4/roles/{role_id}/patch", SystemAdmin, admin::patch_role).noted(),

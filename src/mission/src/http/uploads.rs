@@ -4,12 +4,13 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request};
 use futures_util::StreamExt as _;
 use http::{StatusCode, header};
+use serde_json::json;
 
 use super::call::Call;
 use super::files::{lost, pour, unreadable, with_previews};
 use super::reply::{Content, Reply};
 use crate::error::{AppError, AppResult};
-use crate::uploads::NewUpload;
+use crate::uploads::{NewUpload, Whole};
 
 pub(crate) fn create(call: &Call) -> AppResult<Reply> {
     let new: NewUpload = call.json("upload")?;
@@ -58,7 +59,13 @@ pub(crate) async fn add(call: Call, body: Body) -> AppResult<Reply> {
     let info = call.state.blocking(move || part.ok_or_else(lost)?.finish()).await;
     outcome?;
     match info? {
-        Some(info) => Reply::json(&with_previews(&call, info).await?),
+        Some(Whole::File(info)) => Reply::json(&with_previews(&call, info).await?),
+        // As the original describes what belongs to no channel.
+        Some(Whole::Archive(s)) => Reply::json(&json!({
+            "id": s.id, "user_id": s.user_id, "channel_id": "", "create_at": s.create_at, "update_at": s.create_at,
+            "delete_at": 0, "name": s.filename, "extension": "zip", "size": s.file_size, "mime_type": "application/zip",
+            "has_preview_image": false, "mini_preview": null, "remote_id": "", "archived": false,
+        })),
         None => {
             let body = Content::Bytes(bytes::Bytes::new());
             Ok(Reply { status: StatusCode::NO_CONTENT, headers: Vec::new(), body })

@@ -33,6 +33,7 @@
 //!  POST   /v1/directory          DirectoryAsk                             -> DirectoryAnswer
 //!  POST   /v1/m365/targets       TargetsAsk                               -> TargetsAnswer
 //!  POST   /v1/m365               M365Ask                                  -> M365Answer
+//!  POST   /v1/core/bulk          BulkAsk                                  -> BulkJob
 //! ```
 //!
 //! A refusal has a status of 400 or above and the body [`Refusal`].
@@ -44,6 +45,7 @@ use model::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use crate::backlog::Backlog;
+use crate::bulk::{BulkAsk, BulkJob};
 use crate::directory::{DirectoryAnswer, DirectoryAsk};
 use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest, LinkTested, Links};
@@ -215,6 +217,12 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// When no target is configured, or a store fails.
     fn targets(&self, ask: TargetsAsk) -> Result<TargetsAnswer, Failure>;
+
+    /// Begins an import or export, tells how far one is, or stops it. Touches the disk.
+    ///
+    /// # Errors
+    /// When there is no such job, too many wait, or the store fails.
+    fn bulk(&self, ask: BulkAsk) -> Result<BulkJob, Failure>;
 
     /// Enrols this node at the hub that issued the token. Not cancel-safe: it may have enrolled when dropped, and
     /// can then be repeated with the same token.

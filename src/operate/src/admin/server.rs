@@ -18,6 +18,7 @@ use super::{
     AcceptRequest, Control, CourierAsk, EmissionChange, FileRequest, HoldChange, InviteRequest, JoinRequest,
     NewPassword, NewUser, PurgeRequest, Refusal, RemoveRequest, SOCKET, WhyRequest,
 };
+use crate::bulk::BulkAsk;
 use crate::directory::DirectoryAsk;
 use crate::exit::Failure;
 use crate::links::{LinkChange, LinkTest};
@@ -189,6 +190,10 @@ fn router<C: Control>(control: Arc<C>) -> axum::Router {
             "/v1/m365",
             post(|State(c): State<Arc<C>>, body: Body<M365Ask>| with(body, |b| async move { answer(c.m365(b).await) })),
         )
+        .route(
+            "/v1/core/bulk",
+            post(|State(c): State<Arc<C>>, body: Body<BulkAsk>| with(body, |b| blocking(move || c.bulk(b)))),
+        )
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(control)
 }
@@ -318,6 +323,9 @@ mod tests {
         }
         fn targets(&self, _: TargetsAsk) -> Result<crate::targets::TargetsAnswer, Failure> {
             Ok(crate::targets::TargetsAnswer::Status(Vec::new()))
+        }
+        fn bulk(&self, _: BulkAsk) -> Result<crate::bulk::BulkJob, Failure> {
+            Err(Failure::new("no job", "ask for one"))
         }
         fn stop(&self) {
             *self.stopped.lock().unwrap() = true;

@@ -124,6 +124,11 @@ pub const SECTIONS: &[Section] = &[
         keys: &[
             Key { name: "site_name", default: Is("\"Holdfast\""), help: "Name shown where people sign in." },
             Key { name: "max_file_bytes", default: Is("104857600"), help: "Largest file in bytes." },
+            Key {
+                name: "max_import_bytes",
+                default: Is("10737418240"),
+                help: "Largest archive in bytes that a system administrator may upload for an import; `holdfast core import` has no such limit.",
+            },
             Key { name: "max_post_runes", default: Is("16383"), help: "Longest message in characters." },
             Key {
                 name: "session_hours",

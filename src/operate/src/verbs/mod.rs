@@ -1,6 +1,7 @@
 //! What the verbs do.
 
 mod backlog;
+mod bulk;
 mod config;
 mod courier;
 mod directory;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Done {
         Verb::Edge => crate::daemon::run(&layout, crate::config::Role::Edge),
         Verb::Hub => crate::daemon::run(&layout, crate::config::Role::Hub),
         Verb::User(verb) => user::run(&layout, verb),
+        Verb::Core(verb) => bulk::run(&layout, verb),
         Verb::Demo(options) => demo(options),
         Verb::Enroll(verb) => enroll::run(&layout, verb),
         Verb::Status(format) => status::run(&layout, format.json),
@@ -70,13 +72,15 @@ pub(crate) fn run(cli: Cli) -> Done {
 /// Does this verb print JSON, errors too?
 pub(crate) fn wants_json(verb: &Verb) -> bool {
     use crate::cli::{
-        Config, Courier, Directory, Enroll, File, Journal, JournalHold, Keys, Link, M365, PurgeVerb, Quarantine, Teams,
+        Config, Core, Courier, Directory, Enroll, File, Journal, JournalHold, Keys, Link, M365, PurgeVerb, Quarantine,
+        Teams,
     };
     match verb {
         Verb::Status(format)
         | Verb::Backlog(format)
         | Verb::Why { format, .. }
         | Verb::Simulate { format, .. }
+        | Verb::Core(Core::Export { format, .. } | Core::Import { format, .. })
         | Verb::File(File::Show { format, .. } | File::Request { format, .. })
         | Verb::Enroll(Enroll::Invite { format, .. } | Enroll::List(format) | Enroll::Card(format))
         | Verb::Journal(
@@ -197,6 +201,7 @@ mod tests {
             ("directory enroll --all --url https://site.example", Exit::NotRunning),
             ("m365 sign-in --json", Exit::NotRunning),
             ("purge --reason spill", Exit::Usage),
+            ("core import nothing.zip --dry-run --json", Exit::Failed),
             ("hub", Exit::Config),
         ] {
             assert_eq!(exit_of(&node, words), exit, "{words}");

@@ -31,6 +31,8 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ("POST /api/v4/permissions/ancillary", "", r#"["sysconsole_read_reporting_team_statistics"]"#),
     ("PUT /api/v4/config", "", r#"{"TeamSettings":{"SiteName":"Test site"}}"#),
     ("PUT /api/v4/config/patch", "", r#"{"TeamSettings":{"SiteName":"Test site"}}"#),
+    ("POST /api/v4/jobs", "", r#"{"type":"export_process"}"#),
+    ("PATCH /api/v4/jobs/{job_id}/status", "", r#"{"status":"cancel_requested"}"#),
     ("PUT /api/v4/users/{user_id}/auth", "", r#"{"auth_data":"x","auth_service":"ldap"}"#),
     // Login
     ("POST /api/v4/users/login", "", r#"{"login_id":"author","password":"{password}"}"#),
@@ -190,7 +192,7 @@ const CATEGORIES: &str = r#"[{"id":"{category_id}","user_id":"{user_id}","team_i
 const ANSWERS: &[(&str, u16)] = &[
     // Not a form.
     ("POST /api/v4/emoji", 400),
-    // There are no other ways to sign in, no jobs, and no log or settings that a client could change.
+    // There are no other ways to sign in, and no log or settings that a client could change.
     ("PUT /api/v4/users/{user_id}/auth", 501),
     ("POST /api/v4/config/reload", 501),
     // No push proxy is configured, and nobody is listed.
@@ -200,9 +202,12 @@ const ANSWERS: &[(&str, u16)] = &[
     ("GET /api/v4/logs", 501),
     ("POST /api/v4/logs/query", 501),
     ("GET /api/v4/logs/download", 501),
-    ("POST /api/v4/jobs", 400),
+    // There is no such job and no such archive, and no store that gives links.
     ("GET /api/v4/jobs/{job_id}", 404),
     ("POST /api/v4/jobs/{job_id}/cancel", 404),
+    ("PATCH /api/v4/jobs/{job_id}/status", 404),
+    ("GET /api/v4/exports/{export_name}", 404),
+    ("POST /api/v4/exports/{export_name}/presign-url", 500),
     ("PUT /api/v4/roles/{role_id}/patch", 501),
     // Not a form.
     ("POST /api/v4/users/{user_id}/image", 500),
@@ -564,6 +569,8 @@ impl MatrixWorld {
             ("role_name", "system_user".to_owned()),
             ("role_id", core.roles_by_names(&["system_user".to_owned()]).unwrap()[0].id.to_string()),
             ("job_id", team.to_string()),
+            ("import_name", "none.zip".to_owned()),
+            ("export_name", "none.zip".to_owned()),
             ("job_type", "ldap_sync".to_owned()),
             ("token_id", token.to_string()),
             ("bot_user_id", service.user_id.to_string()),
