@@ -458,6 +458,24 @@ mod tests {
         assert_eq!(site.journaled(Kind::Post), 7);
     }
 
+    #[test]
+    fn what_was_imported_waits_for_what_is_said_today() {
+        let (from, to) = (Site::new(1 << 30), Site::new(1 << 30));
+        from.post("long ago", &[]);
+        let archive = from.dir.path().join("all.zip");
+        let mut go_on = |_: &mission::BulkProgress| std::ops::ControlFlow::Continue(());
+        from.options.core.bulk_export(&archive, mission::ExportOptions::default(), &mut go_on).unwrap();
+        to.capture_until_it_waits(&Mutex::default());
+        let before = to.entries().len();
+        to.options.core.bulk_import(&archive, mission::ImportOptions::default(), &mut go_on).unwrap();
+        to.post("today", &[]);
+        to.capture_until_it_waits(&Mutex::default());
+        let entries = to.entries().split_off(before);
+        let posts = entries.iter().filter(|listed| listed.entry.header.kind == Kind::Post);
+        let classes: Vec<Precedence> = posts.map(|listed| listed.entry.header.precedence).collect();
+        assert_eq!(classes, [Precedence::Deferred, Precedence::Routine]);
+    }
+
     /// A core with one user and one channel, captured into a journal of limited size.
     struct Site {
         options: CaptureOptions,

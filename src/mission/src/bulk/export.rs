@@ -191,12 +191,24 @@ struct Everything<'a> {
     places: Vec<Place>,
     direct: Vec<Place>,
     favorites: BTreeSet<(Id, Id)>,
+    /// Messages of each channel that are exported: all, and those that begin threads.
+    totals: BTreeMap<Id, (i64, i64)>,
     /// Who saved a post.
     flagged: BTreeMap<Id, Vec<String>>,
 }
 
 fn opt(text: &str) -> Option<String> {
     Some(text.to_owned())
+}
+
+/// Messages of a channel after a time that are exported: all, and those that begin threads.
+fn written(db: &Connection, channel: Id, after: i64) -> rusqlite::Result<(i64, i64)> {
+    let sql = format!(
+        "SELECT count(*), coalesce(sum(root_id = ''), 0) FROM posts WHERE channel_id = ?1 AND create_at > ?2
+            AND delete_at = 0 AND original_id = '' AND type NOT IN {JOIN_LEAVE}"
+    );
+    let found = get(db, &sql, params![channel.as_str(), after], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok(found.unwrap_or_default())
 }
 
 /// Where an attachment lies below `data/`.
@@ -282,7 +294,11 @@ impl<'a> Everything<'a> {
             }
         }
         flagged.values_mut().for_each(|names| names.sort());
-        Ok(Self { core, db, options, names, places, direct, favorites: favorite, flagged })
+        let mut totals = BTreeMap::new();
+        for place in places.iter().chain(&direct) {
+            totals.insert(place.channel.id, written(db, place.channel.id, 0)?);
+        }
+        Ok(Self { core, db, options, names, places, direct, favorites: favorite, totals, flagged })
     }
 
     fn lines(&self, sink: &mut Sink<'_, '_>) -> Result<(), Failed> {
@@ -453,17 +469,13 @@ impl<'a> Everything<'a> {
     /// How many of the messages that are exported were read: what the counters of this node say counts others too.
     fn read_so_far(&self, channel: Id, marks: Marks) -> Result<Marks, Failed> {
         let viewed = marks.last_viewed_at.unwrap_or(0);
-        let written = |roots: &str| {
-            let sql = format!(
-                "SELECT count(*) FROM posts WHERE channel_id = ?1 AND create_at <= ?2 AND delete_at = 0
-                    AND original_id = '' AND type NOT IN {JOIN_LEAVE} {roots}"
-            );
-            match viewed {
-                0 => Ok(0),
-                _ => count(self.db, &sql, params![channel.as_str(), viewed]),
-            }
+        let (all, roots) = self.totals.get(&channel).copied().unwrap_or_default();
+        // What is behind the mark is counted, which is little for whoever reads now and then.
+        let behind = match viewed {
+            0 => (all, roots),
+            _ => written(self.db, channel, viewed)?,
         };
-        Ok(Marks { msg_count: Some(written("")?), msg_count_root: Some(written("AND root_id = ''")?), ..marks })
+        Ok(Marks { msg_count: Some(all - behind.0), msg_count_root: Some(roots - behind.1), ..marks })
     }
 
     fn direct(&self, sink: &mut Sink<'_, '_>, place: &Place) -> Result<(), Failed> {
@@ -674,5 +686,5 @@ impl<'a> Everything<'a> {
 
 /// Bytes that lines name, each once.
 const ATTACHED: &str = "SELECT hash, name, max(size) AS size FROM files WHERE hash <> '' AND delete_at = 0
-    AND post_id IN (SELECT id FROM posts WHERE delete_at = 0)
+    AND EXISTS (SELECT 1 FROM posts p WHERE p.id = files.post_id AND p.delete_at = 0)
     AND channel_id IN (SELECT value FROM json_each(?1)) GROUP BY hash, name ORDER BY hash, name";
