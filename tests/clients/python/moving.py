@@ -58,6 +58,5 @@ def run(scene):
     same("what is no archive", failed["status"], "error")
     root.imports.delete_import(f"{broken['id']}_x.zip")
     same("delete_import", root.imports.list_imports(), [])
-    refused("presign_export", Exception, lambda: root.exports.presign_export(name))
     root.exports.delete_export(name)
     refused("an export that was deleted", ResourceNotFound, lambda: root.exports.download_export(name))
