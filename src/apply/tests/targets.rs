@@ -1665,6 +1665,30 @@ async fn a_long_history_is_imported_in_windows_with_pauses_between() {
     world.check_rules();
 }
 
+/// While the target rests for want of a permission, nobody would close the channel that it has open.
+#[tokio::test]
+async fn a_target_that_rests_closes_its_imports_in_time() {
+    let mut world = World::new(29, &["teams-import"]).await;
+    world.settings[0].open_minutes = 1;
+    for n in 0..9 {
+        world.say(&format!("message {n}"), None);
+    }
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    while world.imported().len() < 3 {
+        world.drive(&mut targets, &handle, 1).await;
+    }
+    let refused = Failure::Refused { status: 401, retry_after_s: None, code: None };
+    world.sim.fail(FaultRule::new(refused).on("POST", "/messages").times(4));
+    world.drive(&mut targets, &handle, usize::MAX).await;
+    let effects = world.sim.oracle().effects;
+    let at = |what| effects.iter().find(|effect| effect.what == what).unwrap().at_ms;
+    let open_ms = at(What::MigrationCompleted) - at(What::MigrationStarted);
+    assert!((50_000..70_000).contains(&open_ms), "open for {open_ms} ms");
+    assert_eq!(world.imported().len(), 9);
+    assert!(!world.is_open());
+}
+
 /// Whoever takes the target out of the configuration while its channel is open must not leave people without it.
 #[tokio::test]
 async fn a_target_that_is_gone_closes_the_channel_that_it_opened() {

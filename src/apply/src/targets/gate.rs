@@ -177,6 +177,11 @@ impl Gate {
         self.shared.options.health.report(&check, verdict(window, self.open_ms, now));
     }
 
+    /// When an open channel is closed at the latest.
+    pub(super) fn closes_at(&self, window: &Window) -> UnixMillis {
+        UnixMillis(window.since.0 + self.open_ms)
+    }
+
     /// It may stand otherwise than the ledger says.
     pub(super) fn doubt(&mut self) {
         self.looked = false;

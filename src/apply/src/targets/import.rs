@@ -252,6 +252,19 @@ impl Runner {
         Ok(Next::Again)
     }
 
+    /// Looks after a channel that is open while nothing is imported: it is closed in time. Says when to come again for it.
+    pub(super) async fn watch_channel(&mut self) -> Result<Option<UnixMillis>, TargetError> {
+        if self.gate.is_none() {
+            return Ok(None);
+        }
+        let window = self.window().await?;
+        if window.is_closed() {
+            return Ok(None);
+        }
+        let at = self.gate().keep(&window).await?;
+        Ok(Some(at.unwrap_or_else(|| self.gate().closes_at(&window))))
+    }
+
     /// Closes the channel, once, before the node ends: nobody would else until it starts again.
     pub(super) async fn wind_up(&mut self) -> Result<(), TargetError> {
         if self.gate.is_none() {

@@ -188,7 +188,8 @@ impl Runner {
         }
         let now = self.shared.now();
         if !is_due(self.rests_until, now) {
-            return Ok(Next::At(self.rests_until));
+            let watched = self.watch_channel().await?;
+            return Ok(Next::At(watched.map_or(self.rests_until, |at| at.min(self.rests_until))));
         }
         if self.place_at != NEVER && is_due(self.place_at, now) {
             self.place().await?;
