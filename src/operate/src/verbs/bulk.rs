@@ -105,11 +105,22 @@ fn job(layout: &Layout, ask: &BulkAsk, quiet: bool) -> Result<BulkJob, Failure> 
                 () = tokio::time::sleep(LOOK_AGAIN) => BulkAsk::Look { job: name },
                 _ = tokio::signal::ctrl_c() => BulkAsk::Cancel { job: name },
             };
-            job = send(look).await?;
+            job = send(look).await.map_err(|e| lost(&e))?;
         }
         bar.finish();
         Ok(job)
     })
+}
+
+/// The node went away under a job. That must not look like a node that never ran: its files are not to be worked on behind its back.
+fn lost(e: &Failure) -> Failure {
+    Failure::new(
+        format!(
+            "the node stopped answering: {}; what was done stays done, and the job goes on when the node runs again",
+            e.text
+        ),
+        "start the node; the same command then tells what is left",
+    )
 }
 
 fn report<T: DeserializeOwned>(job: BulkJob) -> Result<T, Failure> {
@@ -271,4 +282,17 @@ fn exported(done: &BulkExported, file: &Path) -> String {
     }
     text.push_str("the archive is not sealed: whoever can read it reads everything in it");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_goes_away_is_no_node_that_does_not_run() {
+        // An import was carried on offline while its node was starting again, and kept it from its files.
+        let gone = lost(&Failure::with(Exit::NotRunning, "no node answers", "start it"));
+        assert_eq!(gone.exit, Exit::Failed);
+        assert!(gone.text.contains("stays done"));
+    }
 }
