@@ -20,6 +20,7 @@ mod failing_disk;
 mod full_disk;
 mod http;
 mod https;
+mod imports;
 mod microsoft365;
 mod middle;
 mod mirror;
