@@ -113,6 +113,12 @@ async fn official_client_writes_while_the_delivering_node_is_killed_again_and_ag
         // Not where something else is still looked for, as far as that can be had.
         let (aim, lane) = (&AIMS[round % AIMS.len()], (round + round / PLACES.len()) % PLACES.len());
         tenant.sim.heal();
+        let is_aimed = round < AIMS.len() || round % 2 == 1;
+        let before = tenant.held_answers();
+        // Before the resets, which might take the request that is aimed at.
+        if is_aimed {
+            tenant.sim.fail(aim.rule(&tenant));
+        }
         if round >= AIMS.len() {
             tenant.sim.fail(resets.clone());
         }
@@ -123,7 +129,7 @@ async fn official_client_writes_while_the_delivering_node_is_killed_again_and_ag
                 *root = writers.says(lane).await;
             }
         };
-        if round >= AIMS.len() && round % 2 == 0 {
+        if !is_aimed {
             let moment = Duration::from_millis(rng.random_range(100..2_500));
             let killing = async {
                 tokio::time::sleep(moment).await;
@@ -131,8 +137,6 @@ async fn official_client_writes_while_the_delivering_node_is_killed_again_and_ag
             };
             tokio::join!(killing, write(&mut writers, &mut roots[lane]));
         } else {
-            let before = tenant.held_answers();
-            tenant.sim.fail(aim.rule(&tenant));
             write(&mut writers, &mut roots[lane]).await;
             let deadline = Instant::now() + AIMED_TIME_MAX;
             while tenant.held_answers() == before {
