@@ -332,7 +332,6 @@ CREATE TABLE enrolments (
 CREATE INDEX enrolments_user ON enrolments (user_id);
 ";
 
-/// Notifications that wait, and those that devices show.
 /// What a follower's list of threads and its totals need stands with the follower, who may follow thousands of threads among
 /// hundreds of thousands: both are read without a look at each. `last_reply_at` is -1 where no reply has made a thread yet.
 const THREADS_BY_FOLLOWER: &str = "
@@ -362,6 +361,7 @@ CREATE TRIGGER thread_begins AFTER INSERT ON threads BEGIN
     UPDATE thread_members SET last_reply_at = new.last_reply_at, delete_at = new.delete_at WHERE post_id = new.post_id;
 END";
 
+/// Notifications that wait, and those that devices show.
 const PUSHES: &str = crate::push::TABLES;
 
 /// Imports and exports that are asked for, and those that were.
