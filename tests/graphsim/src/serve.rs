@@ -167,7 +167,7 @@ async fn respond(host: Host, request: http::Request<Incoming>, shared: &Shared) 
     let body = Limited::new(body, BODY_MAX).collect().await.map_err(|_| Cut)?.to_bytes();
     let uri = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     let request = Request::new(parts.method, uri, parts.headers, body);
-    let crowded = slot.as_ref().is_some_and(Slot::crowded);
+    let crowded = slot.as_ref().is_some_and(|slot| slot.crowded);
     let (fate, date_at, pause_ms) = {
         let mut world = shared.world();
         let fate = world.fate(host, &request, shared.contract.as_ref(), crowded);
@@ -211,6 +211,8 @@ async fn respond(host: Host, request: http::Request<Incoming>, shared: &Shared) 
 struct Slot<'a> {
     shared: &'a Shared,
     mailbox: String,
+    /// Was the mailbox at its limit when the request came? Those that come later change nothing for this one.
+    crowded: bool,
 }
 
 impl<'a> Slot<'a> {
@@ -220,13 +222,13 @@ impl<'a> Slot<'a> {
         if !matches!(what, "messages" | "mailFolders" | "sendMail" | "events" | "calendarView") {
             return None;
         }
-        *shared.world().in_flight.entry(mailbox.clone()).or_insert(0) += 1;
-        Some(Self { shared, mailbox })
-    }
-
-    fn crowded(&self) -> bool {
-        let world = self.shared.world();
-        world.in_flight.get(&self.mailbox).is_some_and(|n| *n > world.settings.limits.mailbox_concurrent)
+        let mut world = shared.world();
+        let most = world.settings.limits.mailbox_concurrent;
+        let count = world.in_flight.entry(mailbox.clone()).or_insert(0);
+        *count += 1;
+        let crowded = *count > most;
+        drop(world);
+        Some(Self { shared, mailbox, crowded })
     }
 }
 
