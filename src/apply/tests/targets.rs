@@ -352,6 +352,11 @@ impl World {
 
     /// A post of another node, stored in the journal as number `n` of it; not applied yet.
     fn receive(&self, n: u64, post: u8, root: Option<u8>, text: &str) -> Incoming {
+        self.receive_behind(None, n, post, root, text)
+    }
+
+    /// The same, of an entry that names the one before it.
+    fn receive_behind(&self, before: Option<u64>, n: u64, post: u8, root: Option<u8>, text: &str) -> Incoming {
         let id = EntryId { origin: PEER, epoch: Epoch::FIRST, seq: Seq::new(n).unwrap() };
         let at = Hlc((START as u64 + n) << 16);
         let event = Event::Post(PostState {
@@ -360,7 +365,7 @@ impl World {
             channel_id: self.channel,
             user_id: self.alice.user_id,
             root_id: root.map(|root| Id::from_block([root; 16])),
-            create_at: UnixMillis(START + n as i64),
+            create_at: UnixMillis(START + i64::from(post)),
             update_at: UnixMillis(START + n as i64),
             edit_at: UnixMillis(0),
             delete_at: UnixMillis(0),
@@ -377,7 +382,7 @@ impl World {
             source: SourcePosition(at),
             stream: event.stream(),
             causes: Vec::new(),
-            after: None,
+            after: before.map(|before| (Epoch::FIRST, Seq::new(before).unwrap())),
             precedence: Precedence::Routine,
             captured: at,
             origin_time: UnixMillis(START),
@@ -1164,6 +1169,30 @@ async fn what_another_node_wrote_goes_once_the_core_has_it() {
     assert_eq!(find("reply of a peer").unwrap().detail["replyToId"], find("root of a peer").unwrap().detail["id"]);
     assert!(find("kept aside").is_none() && !world.record().contains("kept aside"));
     assert!(world.record().contains("reply of a peer"));
+    world.check_rules();
+}
+
+/// Frames overtake each other: the targets told what had arrived first, an edit ahead of its post.
+#[tokio::test]
+async fn what_arrived_ahead_of_its_turn_is_told_in_its_turn() {
+    let world = World::new(35, BOTH).await;
+    let edit = world.receive_behind(Some(2), 3, 51, None, "first post, second text");
+    let last = world.receive_behind(Some(3), 4, 53, None, "third post");
+    let middle = world.receive_behind(Some(1), 2, 52, None, "second post");
+    let first = world.receive(1, 51, None, "first post, first text");
+    let applied = world.core.replica().apply(vec![first, middle, edit, last]).unwrap();
+    assert!(applied.iter().all(|one| matches!(one, mission::Applied::Applied)), "{applied:?}");
+    let (mut targets, handle) = world.targets();
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    for status in handle.status().unwrap() {
+        assert_eq!((status.terms.held, status.terms.applied), (0, 4), "{status:?}");
+    }
+    let posted = world.posted();
+    let texts: Vec<&str> = posted.iter().map(|e| e.detail["sent"]["content"].as_str().unwrap()).collect();
+    let places = ["first post", "second post", "third post"].map(|text| texts.iter().position(|t| t.contains(text)));
+    assert_eq!(places, [Some(0), Some(1), Some(2)], "{texts:?}");
+    let record = world.record();
+    assert!(record.contains("first text") && record.contains("second text"), "{record}");
     world.check_rules();
 }
 

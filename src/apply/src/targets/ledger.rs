@@ -433,9 +433,25 @@ impl Ledger {
         Ok(at.map(UnixMillis))
     }
 
-    /// Items of one lane that are not placed yet, oldest first.
+    /// Items of one lane that are not placed yet, in the order in which they were written.
     pub fn unplaced(&self, target: &str, lane: &str, max: usize) -> Result<Vec<Item>, LedgerError> {
-        self.items("target = ?1 AND state = 0 AND lane = ?2 ORDER BY pos LIMIT ?3", params![target, lane, max as i64])
+        self.items(
+            "target = ?1 AND state = 0 AND lane = ?2 ORDER BY origin, epoch, seq LIMIT ?3",
+            params![target, lane, max as i64],
+        )
+    }
+
+    /// Was an entry at `pos` taken in, and gathered or ended since?
+    pub fn had_its_turn(&self, target: &str, id: EntryId, pos: LocalPos) -> Result<bool, LedgerError> {
+        let state: Option<i64> = self
+            .db
+            .prepare_cached("SELECT state FROM items WHERE target = ?1 AND origin = ?2 AND epoch = ?3 AND seq = ?4")?
+            .query_row(params![target, id.origin.0, id.epoch.0, id.seq.get() as i64], |r| r.get(0))
+            .optional()?;
+        Ok(match state {
+            Some(state) => state > State::Unknown as i64,
+            None => pos < self.taken(target)?,
+        })
     }
 
     /// The item's place is known now, or its end is. Looked at again at `due`.
@@ -517,13 +533,22 @@ impl Ledger {
     }
 
     /// The oldest open item that must end before this one: an earlier state of the same object, or the post that it needs,
-    /// also when that was read later and nothing of it stands there yet.
+    /// also when that was read later and nothing of it stands there yet. What jumped ahead of this one waits for it instead.
     pub fn before(&self, target: &str, item: &Item) -> Result<Option<Item>, LedgerError> {
         let post = item.post.map_or_else(String::new, super::route::post_key);
         let found = self.items(
             "target = ?1 AND state BETWEEN 0 AND 4 AND (object = ?3 AND pos < ?2 OR object = ?4 AND (pos < ?2 OR NOT EXISTS
-                (SELECT 1 FROM objects o WHERE o.target = ?1 AND o.object = ?4))) ORDER BY pos LIMIT 1",
-            params![target, item.pos.0 as i64, item.object, post],
+                (SELECT 1 FROM objects o WHERE o.target = ?1 AND o.object = ?4)))
+             AND NOT (state = 0 AND origin = ?5 AND (epoch, seq) > (?6, ?7)) ORDER BY pos LIMIT 1",
+            params![
+                target,
+                item.pos.0 as i64,
+                item.object,
+                post,
+                item.id.origin.0,
+                item.id.epoch.0,
+                item.id.seq.get() as i64
+            ],
         )?;
         Ok(found.into_iter().next())
     }

@@ -237,7 +237,7 @@ impl Runner {
                             })
                         }
                         Ok(event) => {
-                            let found = as_what(shared, &target, header, &event, now)?;
+                            let found = as_what(shared, &target, header, &event, one.pos, now)?;
                             in_turn(found, line_of(header, &event).as_ref(), &mut waiting)
                         }
                     };
@@ -1370,7 +1370,7 @@ fn place_one(
     };
     let header = &listed.entry.header;
     let line = line_of(header, event);
-    let found = as_what(shared, target, header, event, now)?;
+    let found = as_what(shared, target, header, event, listed.pos, now)?;
     let is_lost = line
         .as_ref()
         .is_some_and(|line| matches!(&found, As::Item { state: State::Unplaced, lane, .. } if *lane == line.channel));
@@ -1422,6 +1422,7 @@ fn as_what(
     target: &TargetSettings,
     header: &Header,
     event: &Event,
+    pos: LocalPos,
     now: UnixMillis,
 ) -> Result<As, TargetError> {
     let object = object_key(&event.object());
@@ -1438,11 +1439,11 @@ fn as_what(
         // core keeps aside is not told to others.
         if header.id.origin != shared.options.core.node() {
             match shared.options.core.replica().outcome(header.id)? {
-                Some(Outcome::Applied) => {}
-                Some(other) => return Ok(As::Ended(other)),
-                None => {
+                Some(Outcome::Applied) if !has_jumped(shared, target, header, pos)? => {}
+                Some(Outcome::Applied) | None => {
                     return Ok(unplaced(&line_of(header, event).map_or_else(String::new, |line| line.own), &object));
                 }
+                Some(other) => return Ok(As::Ended(other)),
             }
         }
     }
@@ -1462,6 +1463,14 @@ fn as_what(
         // Not of here: an order is taken in as one.
         Route::Purge => As::Ended(Outcome::Quarantined),
     })
+}
+
+/// Did an entry arrive ahead of the one before it in its stream and class, which has its turn first here too and has not had it?
+/// Otherwise what came first in the journal goes first.
+fn has_jumped(shared: &Shared, target: &TargetSettings, header: &Header, pos: LocalPos) -> Result<bool, TargetError> {
+    let Some(before) = header.predecessor() else { return Ok(false) };
+    let Some(listed) = shared.options.journal.show(Which::Id(before))? else { return Ok(false) };
+    Ok(listed.pos > pos && !shared.lock().had_its_turn(&target.name, before, listed.pos)?)
 }
 
 /// Why the mapping as it is now does not let an entry go that was taken in.
@@ -1679,7 +1688,7 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
         from = last.pos.next();
         for one in listed {
             let Ok(event) = wire::decode_event(&one.entry) else { continue };
-            match as_what(shared, target, &one.entry.header, &event, shared.now())? {
+            match as_what(shared, target, &one.entry.header, &event, one.pos, shared.now())? {
                 As::Item { lane, object, .. } => open.push((one.entry.header.id, lane, one.entry.header.kind, object)),
                 As::Withheld(why) => *plan.withheld.entry(why.as_str().to_owned()).or_default() += 1,
                 As::Missing(what) => *plan.withheld.entry(what.as_str().to_owned()).or_default() += 1,
