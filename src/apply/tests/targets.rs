@@ -357,10 +357,8 @@ impl World {
 
     /// The same, of an entry that names the one before it.
     fn receive_behind(&self, before: Option<u64>, n: u64, post: u8, root: Option<u8>, text: &str) -> Incoming {
-        let id = EntryId { origin: PEER, epoch: Epoch::FIRST, seq: Seq::new(n).unwrap() };
-        let at = Hlc((START as u64 + n) << 16);
         let event = Event::Post(PostState {
-            version: Version { at, by: PEER },
+            version: Version { at: Hlc((START as u64 + n) << 16), by: PEER },
             id: Id::from_block([post; 16]),
             channel_id: self.channel,
             user_id: self.alice.user_id,
@@ -377,6 +375,12 @@ impl World {
             files: Vec::new(),
             priority: None,
         });
+        self.receive_event(before, n, event)
+    }
+
+    fn receive_event(&self, before: Option<u64>, n: u64, event: Event) -> Incoming {
+        let id = EntryId { origin: PEER, epoch: Epoch::FIRST, seq: Seq::new(n).unwrap() };
+        let at = Hlc((START as u64 + n) << 16);
         let header = Header {
             id,
             source: SourcePosition(at),
@@ -1442,7 +1446,7 @@ async fn a_purge_removes_the_versions_of_a_document_that_arrived_unseen() {
     assert!(world.record().contains("harmless") && !world.record().contains("spilled"));
 }
 
-/// The same bytes under another id of this node: an order for everywhere they are used did not reach them at a target.
+/// The same bytes under another id of this node, which the order of another node does not name.
 #[tokio::test]
 async fn a_purge_of_bytes_wherever_they_are_used_reaches_their_twins() {
     let world = World::new(36, BOTH).await;
@@ -1450,22 +1454,27 @@ async fn a_purge_of_bytes_wherever_they_are_used_reaches_their_twins() {
     let (_, twin) = world.share("another", "another.bin", b"the same bytes");
     world.capture("mission");
     world.deliver().await;
-    let new = mission::NewPurge {
+    let order = PurgeState {
+        version: Version { at: Hlc((START as u64 + 1_000) << 16), by: PEER },
+        id: Id::from_block([77; 16]),
+        at: UnixMillis(START + 1_000),
+        by: "duty officer".to_owned(),
+        reason: "spilled".to_owned(),
         posts: Vec::new(),
         files: vec![file],
         entries: Vec::new(),
-        label: Some("mission".parse().unwrap()),
-        by: "duty officer".to_owned(),
-        reason: "spilled".to_owned(),
         keep_files: false,
         everywhere_used: true,
+        label: Some("mission".parse().unwrap()),
+        channel_id: Some(world.channel),
     };
-    world.tick();
-    world.core.order_purge(&new).unwrap();
-    world.capture("mission");
+    let received = world.receive_event(None, 1, Event::Purge(order.clone()));
+    world.core.replica().begin_purge(&order, received.id).unwrap();
     world.deliver().await;
     for file in [file, twin] {
-        for path in world.written(file) {
+        let written = world.written(file);
+        assert!(!written.is_empty());
+        for path in written {
             assert!(world.sim.file(&world.team.drive, &path).is_none(), "{path} is still there");
         }
     }
