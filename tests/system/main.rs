@@ -24,6 +24,7 @@ mod imports;
 mod microsoft365;
 mod middle;
 mod mirror;
+mod moving;
 mod node;
 mod on_request;
 mod outage;

@@ -114,11 +114,12 @@ fn job(layout: &Layout, ask: &BulkAsk, quiet: bool) -> Result<BulkJob, Failure> 
 
 /// The node went away under a job. That must not look like a node that never ran: its files are not to be worked on behind its back.
 fn lost(e: &Failure) -> Failure {
+    let happened = match e.exit == Exit::NotRunning {
+        true => "the node has stopped".to_owned(),
+        false => format!("the node stopped answering: {}", e.text),
+    };
     Failure::new(
-        format!(
-            "the node stopped answering: {}; what was done stays done, and the job goes on when the node runs again",
-            e.text
-        ),
+        format!("{happened}; what was done stays done, and the job goes on when the node runs again"),
         "start the node; the same command then tells what is left",
     )
 }
@@ -291,8 +292,8 @@ mod tests {
     #[test]
     fn a_node_that_goes_away_is_no_node_that_does_not_run() {
         // An import was carried on offline while its node was starting again, and kept it from its files.
-        let gone = lost(&Failure::with(Exit::NotRunning, "no node answers", "start it"));
+        let gone = lost(&Failure::with(Exit::NotRunning, "no node runs; nothing was changed", "start it"));
         assert_eq!(gone.exit, Exit::Failed);
-        assert!(gone.text.contains("stays done"));
+        assert!(gone.text.contains("stays done") && !gone.text.contains("nothing was changed"));
     }
 }
