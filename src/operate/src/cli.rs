@@ -73,7 +73,7 @@ pub enum Verb {
     /// Carry the backlog by hand: on a stick or disk, sealed for the node that it is for. Needs a running node.
     #[command(subcommand)]
     Courier(Courier),
-    /// Microsoft 365: who has signed in at this node. Needs a running node with section [microsoft].
+    /// Microsoft 365: what would go there, what was delivered and what waits, who has signed in. Needs a running node with section [microsoft].
     #[command(subcommand)]
     M365(M365),
     /// People and groups of Entra ID as accounts, and passwords that people set here before departure. Needs a running node.
