@@ -32,6 +32,7 @@ const STEPS: &[&str] = &[
     DIRECTORY_PLACES,
     HISTORY,
     JOBS,
+    IMPORTED,
 ];
 
 /// The version that this program writes.
@@ -366,6 +367,9 @@ const PUSHES: &str = crate::push::TABLES;
 
 /// Imports and exports that are asked for, and those that were.
 const JOBS: &str = crate::bulk::jobs::TABLES;
+
+/// What archives called what is here.
+const IMPORTED: &str = crate::bulk::names::TABLES;
 
 /// Rows of an import, which travel behind everything of today.
 const HISTORY: &str = "ALTER TABLE outbox ADD COLUMN history INTEGER NOT NULL DEFAULT 0;";

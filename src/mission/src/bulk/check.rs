@@ -7,8 +7,9 @@ use std::path::Path;
 
 use super::archive::{Archive, ArchiveError, Found};
 use super::line::{
-    BotLine, ChannelLine, DirectLine, EmojiLine, Line, LineError, Lines, PostLine, TeamLine, UserLine, VERSION,
+    BotLine, ChannelLine, DirectLine, EmojiLine, Line, LineError, Lines, PostLine, Subject, TeamLine, UserLine, VERSION,
 };
+use super::names::channel_key;
 use super::{BulkChecked, BulkError, BulkPhase, BulkProgress, Watch, tally};
 use crate::channels::{blank_channel, check_channel};
 use crate::core::{Core, random_id};
@@ -28,14 +29,15 @@ const GROUP_MEMBERS: std::ops::RangeInclusive<usize> = 2..=8;
 /// The watcher is told after so many lines.
 const TELL_EVERY: u64 = 500;
 
-/// Names that lines may use: those of the store, and those of the lines before.
+/// Names that lines may use: those of the store, those that archives had for what is in it, and those of the lines before.
 #[derive(Default)]
 struct Book {
     users: BTreeSet<String>,
     /// Addresses of accounts with a password, which no other may have, with whose they are.
     emails: BTreeMap<String, String>,
     teams: BTreeSet<String>,
-    channels: BTreeSet<(String, String)>,
+    /// See [`channel_key`].
+    channels: BTreeSet<String>,
     /// Names that this archive gave, with their lines.
     given: BTreeMap<String, u64>,
 }
@@ -46,19 +48,38 @@ impl Book {
             let pair = |r: &rusqlite::Row<'_>| Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?));
             let text = |r: &rusqlite::Row<'_>| r.get::<_, String>(0);
             Ok(Self {
-                users: all(db, "SELECT username FROM users", [], text)?.into_iter().collect(),
+                users: all(
+                    db,
+                    "SELECT username FROM users UNION SELECT name FROM imported WHERE kind = 'user'",
+                    [],
+                    text,
+                )?
+                .into_iter()
+                .collect(),
                 emails: all(db, "SELECT email, username FROM users WHERE password <> ''", [], pair)?
                     .into_iter()
                     .collect(),
-                teams: all(db, "SELECT name FROM teams", [], text)?.into_iter().collect(),
-                channels: all(db, "SELECT t.name, c.name FROM channels c JOIN teams t ON t.id = c.team_id", [], pair)?
-                    .into_iter()
-                    .collect(),
+                teams: all(db, &format!("SELECT name FROM ({TEAMS})"), [], text)?.into_iter().collect(),
+                channels: all(
+                    db,
+                    &format!(
+                        "SELECT t.name || '/' || c.name FROM ({TEAMS}) t JOIN channels c ON c.team_id = t.id
+                         UNION SELECT name FROM imported WHERE kind = 'channel'"
+                    ),
+                    [],
+                    text,
+                )?
+                .into_iter()
+                .collect(),
                 given: BTreeMap::new(),
             })
         })
     }
 }
+
+/// Teams by the names that lines may have for them: that of an archive before that of the store, as `names` finds them.
+const TEAMS: &str = "SELECT name, id FROM imported WHERE kind = 'team'
+    UNION SELECT name, id FROM teams WHERE name NOT IN (SELECT name FROM imported WHERE kind = 'team')";
 
 pub(crate) fn lower(name: &Option<String>) -> Option<String> {
     name.as_ref().map(|name| name.trim().to_lowercase()).filter(|name| !name.is_empty())
@@ -102,7 +123,7 @@ pub(crate) fn check(
         match lines.next() {
             Ok(Some(line)) => checker.line(lines.number, &line),
             Ok(None) => break,
-            Err(LineError::Json(e)) => checker.wrong(lines.number, LineError::Json(e).to_string()),
+            Err(e @ (LineError::Json(_) | LineError::TooMany)) => checker.wrong(lines.number, e.to_string()),
             // Nothing can be said of what stands behind.
             Err(e) => {
                 checker.wrong(lines.number.max(1), e.to_string());
@@ -172,12 +193,11 @@ impl Checker<'_> {
     }
 
     fn look(&mut self, number: u64, line: &Line) -> Wrong {
-        let absent = || format!("a line of type `{}` holds no `{}`", line.kind, line.kind);
         if number == 1 && line.kind != "version" {
             return Err("the first line must be of type `version`".to_owned());
         }
-        match line.kind.as_str() {
-            "version" => {
+        match line.subject()? {
+            Subject::Version => {
                 if number != 1 {
                     return Err("only the first line may be of type `version`".to_owned());
                 }
@@ -189,19 +209,18 @@ impl Checker<'_> {
                 }
                 Ok(())
             }
-            "role" | "scheme" => {
+            Subject::PassedOver => {
                 self.ignored.entry(line.kind.clone()).or_insert((number, 0)).1 += 1;
                 Ok(())
             }
-            "team" => self.team(number, line.team.as_ref().ok_or_else(absent)?),
-            "channel" => self.channel(number, line.channel.as_ref().ok_or_else(absent)?),
-            "user" => self.user(number, line.user.as_ref().ok_or_else(absent)?),
-            "bot" => self.bot(number, line.bot.as_ref().ok_or_else(absent)?),
-            "post" => self.post(number, line.post.as_ref().ok_or_else(absent)?),
-            "direct_channel" => self.direct(line.direct_channel.as_ref().ok_or_else(absent)?),
-            "direct_post" => self.direct_post(number, line.direct_post.as_ref().ok_or_else(absent)?),
-            "emoji" => self.emoji(number, line.emoji.as_ref().ok_or_else(absent)?),
-            other => Err(format!("lines of type `{other}` are not known")),
+            Subject::Team(team) => self.team(number, team),
+            Subject::Channel(channel) => self.channel(number, channel),
+            Subject::User(user) => self.user(number, user),
+            Subject::Bot(bot) => self.bot(number, bot),
+            Subject::Post(post) => self.post(number, post),
+            Subject::DirectChannel(channel) => self.direct(channel),
+            Subject::DirectPost(post) => self.direct_post(number, post),
+            Subject::Emoji(emoji) => self.emoji(number, emoji),
         }
     }
 
@@ -229,7 +248,7 @@ impl Checker<'_> {
         rule(check_team(&team))?;
         self.give(number, "team", &name)?;
         for standard in [crate::teams::TOWN_SQUARE, crate::teams::OFF_TOPIC] {
-            self.book.channels.insert((name.clone(), standard.to_owned()));
+            self.book.channels.insert(channel_key(&name, standard));
         }
         self.book.teams.insert(name);
         self.count("team", 1);
@@ -251,8 +270,9 @@ impl Checker<'_> {
         row.channel.header = line.header.clone().unwrap_or_default();
         row.channel.purpose = line.purpose.clone().unwrap_or_default();
         rule(check_channel(&row.channel))?;
-        self.give(number, "channel", &format!("{team}/{name}"))?;
-        self.book.channels.insert((team, name));
+        let key = channel_key(&team, &name);
+        self.give(number, "channel", &key)?;
+        self.book.channels.insert(key);
         self.count("channel", 1);
         Ok(())
     }
@@ -267,18 +287,20 @@ impl Checker<'_> {
         if let Some(password) = &line.password {
             rule(self.core.0.check_password(password))?;
         }
-        match self.book.emails.get(&email) {
-            Some(other) if *other != name => return Err(format!("the address of `{name}` is that of `{other}`")),
-            Some(_) => {}
-            None => {
-                self.book.emails.insert(email, name.clone());
+        let is_known = self.book.users.contains(&name);
+        // Who is here keeps the address of here.
+        if !is_known {
+            if let Some(other) = self.book.emails.get(&email) {
+                return Err(format!("the address of `{name}` is that of `{other}`"));
             }
+            self.book.emails.insert(email, name.clone());
         }
         if line.auth_service.as_deref().is_some_and(|service| !service.is_empty()) {
             let text = format!("`{name}` signs in by another service there, and by a password here once one is set");
             self.checked.warnings.add(number, text);
         }
-        if !self.book.users.insert(name) {
+        self.book.users.insert(name);
+        if is_known {
             self.taken.get_or_insert((number, 0)).1 += 1;
         }
         for team in line.teams.iter().flatten() {
@@ -287,9 +309,9 @@ impl Checker<'_> {
                 return Err(format!("team `{of}` is neither here nor in a line before"));
             }
             for channel in team.channels.iter().flatten() {
-                let of = (of.clone(), lower(&channel.name).ok_or("a channel's `name` is missing")?);
-                if !self.book.channels.contains(&of) {
-                    return Err(format!("channel `{}` of team `{}` is neither here nor in a line before", of.1, of.0));
+                let name = lower(&channel.name).ok_or("a channel's `name` is missing")?;
+                if !self.book.channels.contains(&channel_key(&of, &name)) {
+                    return Err(format!("channel `{name}` of team `{of}` is neither here nor in a line before"));
                 }
             }
         }
@@ -316,9 +338,8 @@ impl Checker<'_> {
     fn post(&mut self, number: u64, line: &PostLine) -> Wrong {
         let team = lower(&line.team).ok_or("`team` is missing")?;
         let name = lower(&line.channel).ok_or("`channel` is missing")?;
-        let of = (team, name);
-        if !self.book.channels.contains(&of) {
-            return Err(format!("channel `{}` of team `{}` is neither here nor in a line before", of.1, of.0));
+        if !self.book.channels.contains(&channel_key(&team, &name)) {
+            return Err(format!("channel `{name}` of team `{team}` is neither here nor in a line before"));
         }
         self.thread(number, line)?;
         self.count("post", 1);

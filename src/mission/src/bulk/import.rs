@@ -10,15 +10,18 @@ use rusqlite::{Connection, params};
 
 use super::archive::{Archive, Found};
 use super::check::{check, lower, unusable};
-use super::line::{ChannelLine, DirectLine, EmojiLine, Line, Lines, Marks, PostLine, ReactionLine, TeamLine};
+use super::line::{
+    ChannelLine, DirectLine, EmojiLine, Line, Lines, Marks, PostLine, ReactionLine, Subject, TeamLine, UserLine,
+};
+use super::names::{self, Named, channel_key, is_made, note};
 use super::people::{mark, set_preference};
 use super::{BulkError, BulkImported, BulkPhase, BulkProgress, Watch, tally};
-use crate::channels::{blank_channel, check_channel, open_direct, open_group};
+use crate::channels::{blank_channel, channel_row_by_id, check_channel, open_direct, open_group};
 use crate::core::{Core, Tx};
 use crate::error::{AppError, AppResult};
 use crate::files::{Kept, base_name, put_file};
 use crate::posts::{check_props, hashtags, is_join_leave};
-use crate::rows::{all, channel_row, exists, first_id, get, run, team_row};
+use crate::rows::{all, count, exists, first_id, get, run};
 use crate::teams::{OFF_TOPIC, TOWN_SQUARE, blank_team, check_team};
 use crate::types::{Channel, Reaction};
 use crate::users::hash_password;
@@ -26,6 +29,9 @@ use crate::users::hash_password;
 /// Lines in one transaction, by number and by size. Others who write wait for as long as one takes.
 const BATCH_LINES: usize = 200;
 const BATCH_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Channels that every team has, with what they are called in the beginning.
+const STANDARD: [(&str, &str); 2] = [(TOWN_SQUARE, "Town Square"), (OFF_TOPIC, "Off-Topic")];
 
 /// How an import is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,7 +73,10 @@ pub(crate) struct Importer<'a> {
     options: ImportOptions,
     users: BTreeMap<String, Id>,
     teams: BTreeMap<String, Id>,
-    channels: BTreeMap<(Id, String), Channel>,
+    /// By [`channel_key`].
+    channels: BTreeMap<String, Channel>,
+    /// The last post before this import began, by the store's own count.
+    before: i64,
     /// The line that is being carried out.
     number: u64,
     /// Of the present transaction.
@@ -99,6 +108,8 @@ impl Core {
             users: BTreeMap::new(),
             teams: BTreeMap::new(),
             channels: BTreeMap::new(),
+            before: self
+                .read(|db| count(db, "SELECT coalesce(max(rowid), 0) FROM posts", []).map_err(AppError::from))?,
             number: 0,
             done: BulkImported::default(),
             fresh: BTreeMap::new(),
@@ -211,22 +222,35 @@ impl Importer<'_> {
     /// Makes what must not be made inside a transaction: attachments durable, passwords hashed, pictures small.
     fn prepare(&mut self, line: &Line, bytes: &mut u64) -> AppResult<Prepared> {
         let mut prepared = Prepared::default();
-        if let Some(user) = &line.user {
-            let name = lower(&user.username).unwrap_or_default();
-            let is_new = self.core.read(|db| self.look_up_user(db, &name))?.is_none();
-            if let Some(password) = user.password.as_ref().filter(|_| is_new) {
-                prepared.password = Some(hash_password(password)?);
+        match subject(line)? {
+            Subject::Version
+            | Subject::PassedOver
+            | Subject::Team(_)
+            | Subject::Channel(_)
+            | Subject::DirectChannel(_) => {}
+            Subject::User(user) => self.prepare_user(user, &mut prepared)?,
+            Subject::Bot(bot) => prepared.picture = self.picture(bot.profile_image.as_ref())?,
+            Subject::Emoji(emoji) => {
+                let max = model::event::EmojiState::IMAGE_BYTES_MAX as u64;
+                let image = self.read_entry(emoji.image.as_deref(), max)?;
+                prepared.picture = image.and_then(|image| crate::images::emoji(&image).ok());
             }
-            prepared.picture = self.picture(user.profile_image.as_ref().filter(|_| is_new))?;
+            Subject::Post(post) | Subject::DirectPost(post) => self.prepare_thread(post, &mut prepared, bytes)?,
         }
-        if let Some(bot) = &line.bot {
-            prepared.picture = self.picture(bot.profile_image.as_ref())?;
+        Ok(prepared)
+    }
+
+    fn prepare_user(&mut self, user: &UserLine, prepared: &mut Prepared) -> AppResult<()> {
+        let name = lower(&user.username).unwrap_or_default();
+        let is_new = self.core.read(|db| self.look_up_user(db, &name))?.is_none();
+        if let Some(password) = user.password.as_ref().filter(|_| is_new) {
+            prepared.password = Some(hash_password(password)?);
         }
-        if let Some(emoji) = &line.emoji {
-            let image = self.read_entry(emoji.image.as_deref(), model::event::EmojiState::IMAGE_BYTES_MAX as u64)?;
-            prepared.picture = image.and_then(|image| crate::images::emoji(&image).ok());
-        }
-        let Some(post) = line.post.as_ref().or(line.direct_post.as_ref()) else { return Ok(prepared) };
+        prepared.picture = self.picture(user.profile_image.as_ref().filter(|_| is_new))?;
+        Ok(())
+    }
+
+    fn prepare_thread(&mut self, post: &PostLine, prepared: &mut Prepared, bytes: &mut u64) -> AppResult<()> {
         for part in post.each() {
             let attachments = part.attachments.as_deref().unwrap_or_default();
             let is_here = !attachments.is_empty() && self.is_here(post, part)?;
@@ -241,7 +265,7 @@ impl Importer<'_> {
             }
             prepared.files.push(files);
         }
-        Ok(prepared)
+        Ok(())
     }
 
     fn picture(&mut self, path: Option<&String>) -> AppResult<Option<Vec<u8>>> {
@@ -298,12 +322,11 @@ impl Importer<'_> {
             return Ok(is_known.then_some(id));
         }
         let (team, name) = (lower(&post.team).unwrap_or_default(), lower(&post.channel).unwrap_or_default());
-        let sql = "SELECT c.id FROM channels c JOIN teams t ON t.id = c.team_id WHERE t.name = ?1 AND c.name = ?2";
-        Ok(get(db, sql, [team, name], first_id)?)
+        Ok(names::channel(db, &team, &name)?)
     }
 
     /// The post of this author, time and text in the channel, also where the text was changed, deleted or purged since: what was
-    /// taken away here does not come back with an archive.
+    /// taken away here does not come back with an archive. What was edited at the source since is found by author and time alone.
     fn find(&self, db: &Connection, c: Id, root: Option<Id>, line: &PostLine, at: i64) -> AppResult<Option<Id>> {
         let Some(user) = self.look_up_user(db, &lower(&line.user).unwrap_or_default())? else { return Ok(None) };
         let message = line.message.as_deref().unwrap_or("");
@@ -313,14 +336,24 @@ impl Importer<'_> {
                 OR EXISTS (SELECT 1 FROM posts h WHERE h.original_id = p.id AND h.original_id <> '' AND h.message = ?5))
             ORDER BY id LIMIT 1";
         let root = root.map(|root| root.to_string()).unwrap_or_default();
-        Ok(get(db, sql, params![c.as_str(), at, user.as_str(), root, message], first_id)?)
+        let found = get(db, sql, params![c.as_str(), at, user.as_str(), root, message], first_id)?;
+        if found.is_some() || line.edit_at.unwrap_or(0) <= 0 {
+            return Ok(found);
+        }
+        // Its text was another when it came; one that this import brought is another post, which this one only met in its millisecond.
+        let sql = "SELECT id FROM posts WHERE channel_id = ?1 AND create_at = ?2 AND original_id = '' AND user_id = ?3
+            AND root_id = ?4 AND rowid <= ?5 LIMIT 2";
+        match all(db, sql, params![c.as_str(), at, user.as_str(), root, self.before], first_id)?[..] {
+            [only] => Ok(Some(only)),
+            _ => Ok(None),
+        }
     }
 
-    fn look_up_user(&self, db: &Connection, name: &str) -> AppResult<Option<Id>> {
+    pub(crate) fn look_up_user(&self, db: &Connection, name: &str) -> AppResult<Option<Id>> {
         if let Some(known) = self.users.get(name) {
             return Ok(Some(*known));
         }
-        Ok(get(db, "SELECT id FROM users WHERE username = ?1", [name], first_id)?)
+        Ok(names::user(db, name)?)
     }
 
     fn user_id(&mut self, db: &Connection, name: &Option<String>) -> AppResult<Id> {
@@ -335,18 +368,18 @@ impl Importer<'_> {
         if let Some(known) = self.teams.get(name) {
             return Ok(Some(*known));
         }
-        let found = get(db, "SELECT id FROM teams WHERE name = ?1", [name], first_id)?;
+        let found = names::team(db, name)?;
         self.teams.extend(found.map(|id| (name.to_owned(), id)));
         Ok(found)
     }
 
-    pub(crate) fn channel_of(&mut self, db: &Connection, team: Id, name: &str) -> AppResult<Option<Channel>> {
-        let key = (team, name.to_owned());
+    pub(crate) fn channel_of(&mut self, db: &Connection, team: &str, name: &str) -> AppResult<Option<Channel>> {
+        let key = channel_key(team, name);
         if let Some(known) = self.channels.get(&key) {
             return Ok(Some(known.clone()));
         }
-        let sql = "SELECT * FROM channels WHERE team_id = ?1 AND name = ?2";
-        let found = get(db, sql, [team.as_str(), name], crate::rows::channel)?;
+        let Some(id) = names::channel(db, team, name)? else { return Ok(None) };
+        let found = channel_row_by_id(db, id)?.map(|row| row.channel);
         self.channels.extend(found.clone().map(|c| (key, c)));
         Ok(found)
     }
@@ -364,51 +397,41 @@ impl Importer<'_> {
     }
 
     fn carry_out(&mut self, tx: &mut Tx<'_>, line: &Line, prepared: &Prepared) -> AppResult<()> {
-        if let Some(team) = &line.team {
-            self.team(tx, team)?;
-        } else if let Some(channel) = &line.channel {
-            self.channel(tx, channel)?;
-        } else if let Some(user) = &line.user {
-            self.user(tx, user, prepared)?;
-        } else if let Some(bot) = &line.bot {
-            self.bot(tx, bot, prepared)?;
-        } else if let Some(post) = &line.post {
-            let team = self.team_id(&tx.db, &lower(&post.team).unwrap_or_default())?;
-            let name = lower(&post.channel).unwrap_or_default();
-            let c = team.map(|team| self.channel_of(&tx.db, team, &name)).transpose()?.flatten();
-            let c = c.ok_or_else(|| AppError::not_found("bulkImport", "app.channel.get.existing.app_error"))?;
-            self.thread(tx, &c, post, prepared)?;
-        } else if let Some(direct) = &line.direct_channel {
-            self.direct(tx, direct)?;
-        } else if let Some(post) = &line.direct_post {
-            let c = self.direct_of(tx, post.channel_members.as_deref().unwrap_or_default())?.0;
-            self.thread(tx, &c, post, prepared)?;
-        } else if let Some(emoji) = &line.emoji {
-            self.emoji(tx, emoji, prepared)?;
+        match subject(line)? {
+            Subject::Version | Subject::PassedOver => Ok(()),
+            Subject::Team(team) => self.team(tx, team),
+            Subject::Channel(channel) => self.channel(tx, channel),
+            Subject::User(user) => self.user(tx, user, prepared),
+            Subject::Bot(bot) => self.bot(tx, bot, prepared),
+            Subject::Post(post) => {
+                let (team, name) = (lower(&post.team).unwrap_or_default(), lower(&post.channel).unwrap_or_default());
+                let c = self.channel_of(&tx.db, &team, &name)?;
+                let c = c.ok_or_else(|| AppError::not_found("bulkImport", "app.channel.get.existing.app_error"))?;
+                self.thread(tx, &c, post, prepared)
+            }
+            Subject::DirectChannel(direct) => self.direct(tx, direct),
+            Subject::DirectPost(post) => {
+                let c = self.direct_of(tx, post.channel_members.as_deref().unwrap_or_default())?.0;
+                self.thread(tx, &c, post, prepared)
+            }
+            Subject::Emoji(emoji) => self.emoji(tx, emoji, prepared),
         }
-        Ok(())
     }
 
+    /// A team that is here stays as it is: who may come in is not the archive's to say.
     fn team(&mut self, tx: &mut Tx<'_>, line: &TeamLine) -> AppResult<()> {
         let name = lower(&line.name).unwrap_or_default();
-        let known = get(&tx.db, "SELECT * FROM teams WHERE name = ?1", [&name], team_row)?;
-        let is_new = known.is_none();
-        let mut row = known.unwrap_or_else(|| blank_team(tx.mint(), tx.now, &name));
-        let before = row.clone();
-        let t = &mut row.team;
-        fill_team(t, line);
-        check_team(t)?;
-        if !is_new {
-            if *t != before.team {
-                t.update_at = tx.now.max(t.update_at + 1);
-                tx.save_team(&mut row, Some(before.version))?;
-                self.changed("team");
-            }
+        if let Some(known) = self.team_id(&tx.db, &name)? {
+            note(tx, Named::Team, &name, known, false)?;
             return Ok(());
         }
+        let mut row = blank_team(tx.mint(), tx.now, &name);
+        fill_team(&mut row.team, line);
+        check_team(&row.team)?;
         tx.save_team(&mut row, None)?;
-        for (name, display) in [(TOWN_SQUARE, "Town Square"), (OFF_TOPIC, "Off-Topic")] {
-            self.new_channel(tx, row.team.id, "O", name, |c| display.clone_into(&mut c.display_name))?;
+        note(tx, Named::Team, &name, row.team.id, true)?;
+        for (standard, display) in STANDARD {
+            self.new_channel(tx, (row.team.id, &name), "O", standard, |c| display.clone_into(&mut c.display_name))?;
         }
         self.added("team");
         Ok(())
@@ -417,7 +440,7 @@ impl Importer<'_> {
     fn new_channel(
         &mut self,
         tx: &mut Tx<'_>,
-        team: Id,
+        (team, of): (Id, &str),
         kind: &str,
         name: &str,
         fill: impl FnOnce(&mut Channel),
@@ -430,16 +453,19 @@ impl Importer<'_> {
         fill(c);
         check_channel(c)?;
         tx.save_channel(&mut row, None)?;
+        note(tx, Named::Channel, &channel_key(of, name), row.channel.id, true)?;
         Ok(())
     }
 
+    /// A channel that is here stays as it is. Those that came with their team a moment ago are filled, but stay open: everybody is
+    /// in them.
     fn channel(&mut self, tx: &mut Tx<'_>, line: &ChannelLine) -> AppResult<()> {
         let gone = || AppError::not_found("bulkImport", "app.team.get.find.app_error");
-        let team = self.team_id(&tx.db, &lower(&line.team).unwrap_or_default())?.ok_or_else(gone)?;
+        let of = lower(&line.team).unwrap_or_default();
+        let team = self.team_id(&tx.db, &of)?.ok_or_else(gone)?;
         let name = lower(&line.name).unwrap_or_default();
         let kind = line.kind.as_deref().unwrap_or("O");
         let fill = |c: &mut Channel| {
-            kind.clone_into(&mut c.kind);
             let display = line.display_name.as_ref().filter(|text| !text.is_empty()).unwrap_or(&name);
             c.display_name.clone_from(display);
             for (field, value) in [(&mut c.header, &line.header), (&mut c.purpose, &line.purpose)] {
@@ -448,16 +474,23 @@ impl Importer<'_> {
                 }
             }
         };
-        let sql = "SELECT * FROM channels WHERE team_id = ?1 AND name = ?2";
-        let Some(mut row) = get(&tx.db, sql, [team.as_str(), &name], channel_row)? else {
+        let known = self.channel_of(&tx.db, &of, &name)?;
+        let row = known.map(|c| channel_row_by_id(&tx.db, c.id)).transpose()?.flatten();
+        let Some(mut row) = row else {
             let archived = line.deleted_at.filter(|at| *at > 0).unwrap_or(0);
-            self.new_channel(tx, team, kind, &name, |c| {
+            self.new_channel(tx, (team, &of), kind, &name, |c| {
                 fill(c);
                 c.delete_at = archived;
             })?;
             self.added("channel");
             return Ok(());
         };
+        note(tx, Named::Channel, &channel_key(&of, &name), row.channel.id, false)?;
+        let is_untouched = row.channel.update_at == row.channel.create_at;
+        let is_standard = STANDARD.iter().any(|(standard, _)| *standard == name);
+        if !is_standard || !is_untouched || !is_made(&tx.db, Named::Channel, row.channel.id)? {
+            return Ok(());
+        }
         let before = row.clone();
         fill(&mut row.channel);
         check_channel(&row.channel)?;
@@ -716,7 +749,12 @@ impl Importer<'_> {
     }
 }
 
-/// Brings a team to what the line says.
+/// What a line is about; the look before found that it can be told.
+fn subject(line: &Line) -> AppResult<Subject<'_>> {
+    line.subject().map_err(|why| AppError::bad("bulkImport", "holdfast.bulk.line.app_error", why))
+}
+
+/// Fills a team with what the line says.
 pub(crate) fn fill_team(t: &mut crate::types::Team, line: &TeamLine) {
     for (field, value) in
         [(&mut t.display_name, &line.display_name), (&mut t.description, &line.description), (&mut t.kind, &line.kind)]

@@ -299,7 +299,18 @@ impl Core {
 
     /// Does the job that has waited longest; false when none waits. `resume` takes those up again that an earlier process began.
     fn next_job(&self, resume: bool, stop: &CancellationToken) -> AppResult<bool> {
-        let job = self.write(|tx| {
+        let Some(job) = self.begin_job(resume)? else { return Ok(false) };
+        tracing::info!(job = %job.id, kind = job.kind, "a job begins");
+        let result = self.carry_out(&job, stop);
+        if stop.is_cancelled() && matches!(result, Err(BulkError::Stopped { .. })) {
+            return Ok(false);
+        }
+        self.end(&job, result)?;
+        Ok(true)
+    }
+
+    pub(crate) fn begin_job(&self, resume: bool) -> AppResult<Option<Job>> {
+        self.write(|tx| {
             if resume {
                 run(&tx.db, "UPDATE jobs SET status = 'pending' WHERE status = 'in_progress'", [])?;
                 run(&tx.db, "UPDATE jobs SET status = 'canceled' WHERE status = 'cancel_requested'", [])?;
@@ -308,16 +319,8 @@ impl Core {
             let Some(job) = get(&tx.db, sql, [], job_row)? else { return Ok(None) };
             let sql = "UPDATE jobs SET status = 'in_progress', start_at = ?2, last_activity_at = ?2 WHERE id = ?1";
             run(&tx.db, sql, params![job.id.as_str(), tx.now])?;
-            Ok::<_, AppError>(Some(job))
-        })?;
-        let Some(job) = job else { return Ok(false) };
-        tracing::info!(job = %job.id, kind = job.kind, "a job begins");
-        let result = self.carry_out(&job, stop);
-        if stop.is_cancelled() && matches!(result, Err(BulkError::Stopped { .. })) {
-            return Ok(false);
-        }
-        self.end(&job, result)?;
-        Ok(true)
+            Ok(Some(job))
+        })
     }
 
     fn carry_out(&self, job: &Job, stop: &CancellationToken) -> Result<String, BulkError> {

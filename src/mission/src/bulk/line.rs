@@ -17,8 +17,11 @@ use crate::types::CustomStatus;
 pub(crate) const VERSION: i64 = 1;
 /// Longest line: what the original reads (`maxScanTokenSize`).
 pub(crate) const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Most values in a line: fields, elements, objects and lists. `{},` is three bytes of a line and 350 of memory; a reply as the original
+/// writes it is 13 values in 160 bytes, so that a thread of 75,000 passes.
+pub(crate) const LINE_VALUES_MAX: usize = 1_000_000;
 
-/// One line: `kind` says which of the others is there.
+/// One line: `kind` says which of the others is there; see [`Line::subject`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Line {
@@ -44,6 +47,53 @@ pub(crate) struct Line {
     pub(crate) direct_post: Option<Box<PostLine>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) emoji: Option<EmojiLine>,
+}
+
+/// What a line is about: what stands in the field that its type names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Subject<'a> {
+    Version,
+    /// Roles and schemes, which are built in here.
+    PassedOver,
+    Team(&'a TeamLine),
+    Channel(&'a ChannelLine),
+    User(&'a UserLine),
+    Bot(&'a BotLine),
+    Post(&'a PostLine),
+    DirectChannel(&'a DirectLine),
+    DirectPost(&'a PostLine),
+    Emoji(&'a EmojiLine),
+}
+
+impl Line {
+    /// What is looked at and carried out, and nothing else that the line holds.
+    ///
+    /// # Errors
+    /// A sentence on a type that there is not, on an object that is missing, and on one that the type does not name.
+    pub(crate) fn subject(&self) -> Result<Subject<'_>, String> {
+        let held = [
+            ("team", self.team.as_ref().map(Subject::Team)),
+            ("channel", self.channel.as_ref().map(Subject::Channel)),
+            ("user", self.user.as_deref().map(Subject::User)),
+            ("bot", self.bot.as_ref().map(Subject::Bot)),
+            ("post", self.post.as_deref().map(Subject::Post)),
+            ("direct_channel", self.direct_channel.as_ref().map(Subject::DirectChannel)),
+            ("direct_post", self.direct_post.as_deref().map(Subject::DirectPost)),
+            ("emoji", self.emoji.as_ref().map(Subject::Emoji)),
+        ];
+        let kind = self.kind.as_str();
+        if let Some((other, _)) = held.iter().find(|(name, subject)| *name != kind && subject.is_some()) {
+            return Err(format!("a line of type `{kind}` holds a `{other}`"));
+        }
+        match kind {
+            "version" => return Ok(Subject::Version),
+            "role" | "scheme" => return Ok(Subject::PassedOver),
+            _ => {}
+        }
+        let known = held.into_iter().find(|(name, _)| *name == kind);
+        let (_, subject) = known.ok_or_else(|| format!("lines of type `{kind}` are not known"))?;
+        subject.ok_or_else(|| format!("a line of type `{kind}` holds no `{kind}`"))
+    }
 }
 
 /// Who wrote the file.
@@ -316,6 +366,8 @@ pub(crate) struct EmojiLine {
 pub(crate) enum LineError {
     #[error("the line is longer than {LINE_BYTES_MAX} bytes")]
     TooLong,
+    #[error("it holds more than {LINE_VALUES_MAX} values")]
+    TooMany,
     #[error("it is not JSON of the expected form: {0}")]
     Json(serde_json::Error),
     #[error("it could not be read: {0}")]
@@ -337,7 +389,8 @@ impl<R: Read> Lines<R> {
         Self { source: BufReader::with_capacity(256 * 1024, source), buffer: Vec::new(), number: 0, bytes: 0 }
     }
 
-    /// The next line that is not blank; `None` at the end. After [`LineError::Json`] the next one can be read.
+    /// The next line that is not blank; `None` at the end. After [`LineError::Json`] and [`LineError::TooMany`] the next one can be
+    /// read.
     pub(crate) fn next(&mut self) -> Result<Option<Line>, LineError> {
         loop {
             self.buffer.clear();
@@ -351,11 +404,29 @@ impl<R: Read> Lines<R> {
             if read as u64 > LINE_BYTES_MAX {
                 return Err(LineError::TooLong);
             }
+            if values(&self.buffer) > LINE_VALUES_MAX {
+                return Err(LineError::TooMany);
+            }
             if !self.buffer.trim_ascii().is_empty() {
                 return serde_json::from_slice(&self.buffer).map(Some).map_err(LineError::Json);
             }
         }
     }
+}
+
+/// How many values a line of JSON may hold, at most: what begins an object or a list, and what stands between two of them.
+fn values(line: &[u8]) -> usize {
+    let (mut in_text, mut escaped, mut count) = (false, false, 0);
+    for byte in line {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' | b',' if !in_text => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 #[cfg(test)]
@@ -386,6 +457,12 @@ mod tests {
         assert_eq!(lines.next().unwrap().unwrap().kind, "team");
         assert!(lines.next().unwrap().is_none());
         assert_eq!(lines.bytes, text.len() as u64);
+    }
+
+    #[test]
+    fn values_are_counted_beside_texts() {
+        assert_eq!(values(br#"{"a":"{,[\",","b":[1,2,{}]}"#), 1 + 1 + 1 + 2 + 1);
+        assert_eq!(values(br#"{"a":"\\","b":0}"#), 2);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod export;
 mod import;
 pub(crate) mod jobs;
 mod line;
+pub(crate) mod names;
 mod people;
 #[cfg(test)]
 mod tests;
@@ -117,7 +118,7 @@ pub struct BulkImported {
     pub checked: BulkChecked,
     /// New objects by kind.
     pub added: BTreeMap<String, u64>,
-    /// Accounts, teams and channels that were there and changed.
+    /// Channels that came with their team and were filled.
     pub changed: BTreeMap<String, u64>,
     /// New people who have no password yet.
     pub without_password: u64,

@@ -7,15 +7,16 @@ use serde_json::Value;
 use super::check::lower;
 use super::import::{Importer, Prepared};
 use super::line::{BotLine, ChannelOfUser, Marks, NotifyOfMember, NotifyOfUser, UserLine};
+use super::names::{Named, is_made, note};
 use crate::access::role_exists;
 use crate::bots;
 use crate::channels::JOIN_LEAVE;
 use crate::channels::default_notify_props;
 use crate::core::Tx;
 use crate::error::{AppError, AppResult};
-use crate::rows::{UserRow, count, exists, get, run, to_json, user_row};
+use crate::rows::{count, exists, get, run, to_json};
 use crate::teams::TOWN_SQUARE;
-use crate::types::{Channel, StringMap, User};
+use crate::types::{StringMap, User};
 use crate::users::{LICENSED_ROLES, check_free, check_profile, new_row};
 
 /// Settings that the format carries: its name, then category and name of the setting (`exportablePreferences`).
@@ -84,7 +85,7 @@ pub(crate) fn written_value(category: &str, value: &str) -> String {
     interval.map_or(value, |(word, _)| word).to_owned()
 }
 
-/// Brings a profile to what the line says; what it does not name stays.
+/// Fills a profile with what the line says.
 pub(crate) fn fill(u: &mut User, line: &UserLine) {
     if let Some(email) = lower(&line.email) {
         u.email = email;
@@ -109,10 +110,6 @@ pub(crate) fn fill(u: &mut User, line: &UserLine) {
     }
 }
 
-fn by_name(db: &Connection, name: &str) -> rusqlite::Result<Option<UserRow>> {
-    get(db, "SELECT * FROM users WHERE username = ?1", [name], user_row)
-}
-
 pub(crate) fn set_preference(tx: &Tx<'_>, user: Id, category: &str, name: &str, value: &str) -> rusqlite::Result<()> {
     // What somebody has set here since is theirs.
     run(
@@ -124,51 +121,58 @@ pub(crate) fn set_preference(tx: &Tx<'_>, user: Id, category: &str, name: &str, 
 }
 
 impl Importer<'_> {
+    /// An account that is here stays as it is, whatever the line says: its address is a way to sign in.
     pub(crate) fn user(&mut self, tx: &mut Tx<'_>, line: &UserLine, prepared: &Prepared) -> AppResult<()> {
         let name = lower(&line.username).unwrap_or_default();
-        let known = by_name(&tx.db, &name)?;
-        let user = match known {
-            Some(row) => self.known_user(tx, row, line)?,
-            None => self.new_user(tx, name, line, prepared)?,
+        let (user, made) = match self.look_up_user(&tx.db, &name)? {
+            Some(known) => (known, false),
+            None => (self.new_user(tx, name.clone(), line, prepared)?, true),
         };
+        note(tx, Named::User, &name, user, made)?;
         for team in line.teams.iter().flatten() {
-            let Some(team_id) = self.team_id(&tx.db, &lower(&team.name).unwrap_or_default())? else { continue };
-            let roles = team.roles.as_deref().unwrap_or("");
-            let is_admin = roles.split_whitespace().any(|role| role == "team_admin");
-            let sql = "SELECT 1 FROM team_members WHERE team_id = ?1 AND user_id = ?2";
-            // Who left, left.
-            if !exists(&tx.db, sql, [team_id.as_str(), user.as_str()])? {
-                tx.save_team_member(team_id, user, tx.now, 0, is_admin)?;
-                self.added("team membership");
+            let of = lower(&team.name).unwrap_or_default();
+            let Some(team_id) = self.team_id(&tx.db, &of)? else { continue };
+            if !self.team_membership(tx, &name, user, &of, team_id, team.roles.as_deref().unwrap_or(""))? {
+                continue;
             }
-            if let Some(theme) = &team.theme {
+            if let Some(theme) = team.theme.as_ref().filter(|theme| theme.chars().count() <= VALUE_RUNES_MAX) {
                 set_preference(tx, user, "theme", team_id.as_str(), theme)?;
             }
             let square = ChannelOfUser { name: Some(TOWN_SQUARE.to_owned()), ..ChannelOfUser::default() };
             let channels = line_channels(team.channels.as_deref().unwrap_or_default(), &square);
             for channel in channels {
-                self.membership(tx, user, team_id, channel)?;
+                self.membership(tx, &name, user, (&of, team_id), channel)?;
             }
         }
         Ok(())
     }
 
-    fn known_user(&mut self, tx: &mut Tx<'_>, mut row: UserRow, line: &UserLine) -> AppResult<Id> {
-        let id = row.user.id;
-        // The node's own bot, profiles that another node or the directory keeps, and bots are not the archive's to change.
-        if row.local || row.placeholder || row.entra.is_some() || row.user.is_bot {
-            return Ok(id);
+    /// Makes `user` a member, as an administrator only of a team that an import made. Is this a member then?
+    fn team_membership(
+        &mut self,
+        tx: &mut Tx<'_>,
+        name: &str,
+        user: Id,
+        of: &str,
+        team: Id,
+        roles: &str,
+    ) -> AppResult<bool> {
+        let sql = "SELECT delete_at FROM team_members WHERE team_id = ?1 AND user_id = ?2";
+        let known: Option<i64> = get(&tx.db, sql, [team.as_str(), user.as_str()], |r| r.get(0))?;
+        if let Some(left_at) = known {
+            // Who left, left.
+            return Ok(left_at == 0);
         }
-        let before = row.clone();
-        fill(&mut row.user, line);
-        if row.user != before.user {
-            check_profile(&row.user)?;
-            check_free(&tx.db, &row.user)?;
-            row.user.update_at = tx.now.max(row.user.update_at + 1);
-            tx.save_user(&mut row, Some(before.version))?;
-            self.changed("user");
+        let is_made = is_made(&tx.db, Named::Team, team)?;
+        let sql = "SELECT 1 FROM teams WHERE id = ?1 AND type = 'O' AND allow_open_invite = 1";
+        if !is_made && !exists(&tx.db, sql, [team.as_str()])? {
+            self.warn(format!("`{name}` becomes no member of team `{of}`, which was here before and is not open"));
+            return Ok(false);
         }
-        Ok(id)
+        let is_admin = is_made && roles.split_whitespace().any(|role| role == "team_admin");
+        tx.save_team_member(team, user, tx.now, 0, is_admin)?;
+        self.added("team membership");
+        Ok(true)
     }
 
     fn new_user(&mut self, tx: &mut Tx<'_>, name: String, line: &UserLine, prepared: &Prepared) -> AppResult<Id> {
@@ -220,49 +224,53 @@ impl Importer<'_> {
         Ok(id)
     }
 
-    fn membership(&mut self, tx: &mut Tx<'_>, user: Id, team: Id, line: &ChannelOfUser) -> AppResult<()> {
+    fn membership(
+        &mut self,
+        tx: &mut Tx<'_>,
+        user_name: &str,
+        user: Id,
+        (of, team): (&str, Id),
+        line: &ChannelOfUser,
+    ) -> AppResult<()> {
         let name = lower(&line.name).unwrap_or_default();
-        let Some(c) = self.channel_of(&tx.db, team, &name)? else { return Ok(()) };
-        let is_admin = line.roles.iter().flat_map(|roles| roles.split_whitespace()).any(|role| role == "channel_admin");
-        if self.member(tx, &c, user, is_admin, &line.marks, line.notify_props.as_ref())? && line.favorite == Some(true)
-        {
+        let Some(c) = self.channel_of(&tx.db, of, &name)? else { return Ok(()) };
+        let sql = "SELECT 1 FROM channel_members WHERE channel_id = ?1 AND user_id = ?2";
+        // A member, or somebody who left.
+        if exists(&tx.db, sql, [c.id.as_str(), user.as_str()])? {
+            return Ok(());
+        }
+        let is_made = is_made(&tx.db, Named::Channel, c.id)?;
+        if !is_made && c.kind != "O" {
+            let text = format!(
+                "`{user_name}` becomes no member of channel `{of}/{name}`, which was here before and is not open"
+            );
+            self.warn(text);
+            return Ok(());
+        }
+        let mut roles = line.roles.iter().flat_map(|roles| roles.split_whitespace());
+        let is_admin = is_made && roles.any(|role| role == "channel_admin");
+        tx.save_channel_member(&c, user, tx.now, 0, is_admin)?;
+        self.added("channel membership");
+        mark(tx, c.id, user, &line.marks, line.notify_props.as_ref())?;
+        if line.favorite == Some(true) {
             crate::sidebar::favor(tx, user, team, c.id)?;
         }
         Ok(())
     }
 
-    /// Makes `user` a member who has read as far as the marks say; whoever left is left alone. `false` for who was one before.
-    pub(crate) fn member(
-        &mut self,
-        tx: &mut Tx<'_>,
-        c: &Channel,
-        user: Id,
-        is_admin: bool,
-        marks: &Marks,
-        notify: Option<&NotifyOfMember>,
-    ) -> AppResult<bool> {
-        let sql = "SELECT 1 FROM channel_members WHERE channel_id = ?1 AND user_id = ?2";
-        if exists(&tx.db, sql, [c.id.as_str(), user.as_str()])? {
-            return Ok(false);
-        }
-        tx.save_channel_member(c, user, tx.now, 0, is_admin)?;
-        self.added("channel membership");
-        mark(tx, c.id, user, marks, notify)?;
-        Ok(true)
-    }
-
     pub(crate) fn bot(&mut self, tx: &mut Tx<'_>, line: &BotLine, prepared: &Prepared) -> AppResult<()> {
         let name = lower(&line.username).unwrap_or_default();
-        if let Some(known) = by_name(&tx.db, &name)? {
-            if !known.user.is_bot {
+        if let Some(known) = self.look_up_user(&tx.db, &name)? {
+            if !exists(&tx.db, "SELECT 1 FROM users WHERE id = ?1 AND is_bot = 1", [known.as_str()])? {
                 self.warn(format!("`{name}` is an account of a person here, and stays one"));
             }
+            note(tx, Named::User, &name, known, false)?;
             return Ok(());
         }
         bots::require_room(&tx.db)?;
         let owner = line.owner.as_deref().unwrap_or("");
-        let owner_id = by_name(&tx.db, &owner.to_lowercase())?.map_or(owner.to_owned(), |row| row.user.id.to_string());
-        let mut row = new_row(tx.mint(), tx.now, name);
+        let owner_id = self.look_up_user(&tx.db, &owner.to_lowercase())?.map_or(owner.to_owned(), |id| id.to_string());
+        let mut row = new_row(tx.mint(), tx.now, name.clone());
         let id = row.user.id;
         let u = &mut row.user;
         u.is_bot = true;
@@ -272,6 +280,7 @@ impl Importer<'_> {
         check_free(&tx.db, u)?;
         let deleted = u.delete_at;
         tx.save_user(&mut row, None)?;
+        note(tx, Named::User, &name, id, true)?;
         bots::insert(tx, id, &owner_id)?;
         run(&tx.db, "UPDATE bots SET delete_at = ?2 WHERE user_id = ?1", params![id.as_str(), deleted])?;
         if let Some(picture) = &prepared.picture {

@@ -392,8 +392,8 @@ fn an_account_that_is_there_keeps_its_password_and_its_rights() {
     assert!(node.core.session(&alice.token).is_ok());
     node.login("alice");
     assert_eq!(node.core.user(bob.user_id).unwrap().roles, "system_user");
-    // What is no secret is as the archive has it.
-    assert_eq!(node.core.user(bob.user_id).unwrap().first_name, "bob");
+    let here = node.core.user(bob.user_id).unwrap();
+    assert_eq!((here.first_name.as_str(), here.email.ends_with("@there.example")), ("", false));
 }
 
 #[test]
@@ -536,4 +536,144 @@ fn an_upload_of_an_archive_is_for_administrators_and_lies_with_the_imports() {
     assert_eq!(node.core.stats().unwrap().files, 0);
     let large = crate::uploads::NewUpload { file_size: i64::MAX, ..new };
     assert_eq!(node.core.create_upload(&root, &large).unwrap_err().status_code, 413);
+}
+
+fn at_plans(more: Value) -> Value {
+    let mut post = json!({"team":"ops","channel":"plans","user":"alice","message":"x","create_at":AT});
+    post.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"type":"post","post":post})
+}
+
+/// The look goes by the type of a line, and so must the work.
+#[test]
+fn a_line_that_holds_something_else_than_its_type_is_refused() {
+    let node = Node::new(1);
+    let mut mallory = person("mallory", AT);
+    mallory["user"]["roles"] = "system_admin system_user".into();
+    mallory["user"]["password"] = "a".into();
+    mallory["type"] = "role".into();
+    let mut large = at_plans(json!({"message":"x".repeat(100_000)}));
+    large["type"] = "scheme".into();
+    let mut two = team();
+    two["channel"] = channel("plans")["channel"].clone();
+    let lines = [version(), team(), channel("plans"), person("alice", AT), mallory, large, two];
+    let file = archive(node.dir.path(), "in.zip", &lines, &[]);
+    let checked = node.core.bulk_check(&file, &mut go_on).unwrap();
+    let numbers: Vec<u64> = checked.errors.first.iter().map(|f| f.line).collect();
+    assert_eq!(numbers, [5, 6, 7], "{:#?}", checked.errors.first);
+    assert!(checked.errors.first[0].text.contains("`user`"), "{}", checked.errors.first[0].text);
+    assert!(import(&node, &file).is_err());
+    assert_eq!(node.outbox(), []);
+}
+
+#[test]
+fn an_import_opens_no_door_on_what_was_here_before() {
+    let node = Node::new(1);
+    let (alice, bob) = (node.user("alice"), node.user("bob"));
+    let (ops, _) = node.team(&alice, "ops");
+    let closed = crate::types::TeamPatch { allow_open_invite: Some(false), ..Default::default() };
+    node.core.patch_team(&alice, ops.id, &closed).unwrap();
+    let ops = node.core.team(&alice, ops.id).unwrap();
+    let new = |name: &str, kind: &str| crate::types::NewChannel {
+        team_id: ops.id.to_string(),
+        name: name.to_owned(),
+        display_name: name.to_owned(),
+        kind: kind.to_owned(),
+        ..Default::default()
+    };
+    let plans = node.core.create_channel(&alice, &new("plans", "P")).unwrap();
+    let open = node.core.create_channel(&alice, &new("open", "O")).unwrap();
+    let carol = node.user("carol");
+    node.core.add_team_member(&alice, ops.id, carol.user_id).unwrap();
+    let before = (bob.user_id, node.core.user(bob.user_id).unwrap());
+    node.drain();
+
+    let mut wide = channel("plans");
+    wide["channel"]["type"] = "O".into();
+    let admin = |name: &str| {
+        let mut line = person(name, AT);
+        line["user"]["teams"][0]["roles"] = "team_admin team_user".into();
+        let mut other = line["user"]["teams"][0]["channels"][0].clone();
+        other["name"] = "open".into();
+        line["user"]["teams"][0]["channels"].as_array_mut().unwrap().push(other);
+        line
+    };
+    let lines = [version(), team(), wide, admin("bob"), admin("carol"), admin("mallory"), at_plans(json!({}))];
+    let file = archive(node.dir.path(), "in.zip", &lines, &[]);
+    let done = import(&node, &file).unwrap();
+    assert_eq!(done.added["post"], 1);
+    assert_eq!(node.core.channel(&alice, plans.id).unwrap().kind, "P");
+    assert_eq!(node.core.team(&alice, ops.id).unwrap(), ops);
+    assert_eq!(node.core.user(before.0).unwrap(), before.1);
+    let mallory = sign_in(&node, "mallory").user_id;
+    for user in [bob.user_id, mallory] {
+        assert!(node.core.team_member(&alice, ops.id, user).is_err(), "the team is not open");
+        assert!(node.core.channel_member(&alice, plans.id, user).is_err());
+    }
+    assert!(node.core.channel_member(&alice, plans.id, carol.user_id).is_err());
+    // Who may come in by themselves comes in, and as nobody's administrator.
+    assert!(!node.core.channel_member(&alice, open.id, carol.user_id).unwrap().scheme_admin);
+    assert!(!node.core.team_member(&alice, ops.id, carol.user_id).unwrap().scheme_admin);
+    let said: Vec<&str> = done.warnings.first.iter().map(|w| w.text.as_str()).collect();
+    assert!(said.iter().any(|text| text.contains("`mallory`") && text.contains("`ops`")), "{said:?}");
+    assert!(said.iter().any(|text| text.contains("`carol`") && text.contains("`ops/plans`")), "{said:?}");
+    // What an import made is the archive's to fill, also by a later one.
+    let fresh = Node::new(2);
+    let first = archive(fresh.dir.path(), "1.zip", &[version(), team(), channel("plans"), person("alice", AT)], &[]);
+    import(&fresh, &first).unwrap();
+    import(
+        &fresh,
+        &archive(fresh.dir.path(), "2.zip", &[version(), team(), channel("plans"), person("dora", AT)], &[]),
+    )
+    .unwrap();
+    let dora = sign_in(&fresh, "dora");
+    let ops = fresh.core.team_by_name(&dora, "ops").unwrap();
+    let plans = fresh.core.channel_by_name(&dora, ops.id, "plans", false).unwrap();
+    assert!(fresh.core.channel_member(&dora, plans.id, dora.user_id).unwrap().scheme_admin);
+}
+
+#[test]
+fn what_was_renamed_here_is_found_again() {
+    let node = Node::new(1);
+    let root = node.user("root");
+    let file = archive(node.dir.path(), "in.zip", &server(), FILES);
+    import(&node, &file).unwrap();
+    let (alice, bob) = (sign_in(&node, "alice"), sign_in(&node, "bob"));
+    let team = node.core.team_by_name(&alice, "ops").unwrap();
+    let plans = node.core.channel_by_name(&alice, team.id, "plans", false).unwrap();
+    let query = PostQuery::Page { page: 0, per_page: 60 };
+    let posts = node.core.channel_posts(&alice, plans.id, &query, &PostView::default()).unwrap();
+    let answer = posts.posts.values().find(|p| p.message == "an answer").unwrap().id;
+    node.core.delete_post(&bob, answer).unwrap();
+    let patch = crate::types::ChannelPatch { name: Some("plans-2026".to_owned()), ..Default::default() };
+    node.core.patch_channel(&alice, plans.id, &patch).unwrap();
+    let patch = crate::types::UserPatch { username: Some("alice.smith".to_owned()), ..Default::default() };
+    node.core.patch_user(&root, alice.user_id, &patch).unwrap();
+    node.core
+        .write(|tx| crate::rows::run(&tx.db, "UPDATE teams SET name = 'op2' WHERE id = ?1", [team.id.as_str()]))
+        .unwrap();
+    node.drain();
+    let before = node.core.export_snapshot().unwrap();
+    let again = import(&node, &file).unwrap();
+    assert_eq!((again.added.len(), again.changed.len()), (0, 0), "{:?} {:?}", again.added, again.changed);
+    assert_eq!(node.core.export_snapshot().unwrap(), before);
+    assert_eq!(node.outbox(), []);
+}
+
+#[test]
+fn a_post_that_was_edited_at_the_source_since_is_the_same_post() {
+    let node = Node::new(1);
+    let first = [version(), team(), channel("plans"), person("alice", AT)];
+    let reply = json!([{"user":"alice","message":"yes","create_at":AT + 9}]);
+    let thread = |message: &str, edit_at: i64| {
+        at_plans(json!({"message":message,"create_at":AT + 5,"edit_at":edit_at,"replies":reply}))
+    };
+    // Two that were edited within one millisecond are two.
+    let twins = [at_plans(json!({"message":"a","edit_at":AT + 1})), at_plans(json!({"message":"b","edit_at":AT + 1}))];
+    let lines = |thread: Value| [&first[..], &twins, &[thread]].concat();
+    let file = archive(node.dir.path(), "1.zip", &lines(thread("grid 1234", 0)), &[]);
+    assert_eq!(import(&node, &file).unwrap().added["post"], 3);
+    let file = archive(node.dir.path(), "2.zip", &lines(thread("grid 1243", AT + 7)), &[]);
+    let again = import(&node, &file).unwrap();
+    assert_eq!(again.added.len(), 0, "{:?}", again.added);
 }
