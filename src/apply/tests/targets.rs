@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 const START: i64 = 1_795_392_000_000;
 const NODE: NodeId = NodeId([7; 16]);
 const PEER: NodeId = NodeId([8; 16]);
+const OTHER_PEER: NodeId = NodeId([9; 16]);
 
 /// Time that moves when somebody waits, and never by itself.
 struct Virtual(AtomicI64);
@@ -357,7 +358,12 @@ impl World {
 
     /// The same, of an entry that names the one before it.
     fn receive_behind(&self, before: Option<u64>, n: u64, post: u8, root: Option<u8>, text: &str) -> Incoming {
-        let event = Event::Post(PostState {
+        self.receive_event(before, n, Event::Post(self.said(n, post, root, text)))
+    }
+
+    /// State `n` of a post as another node tells it.
+    fn said(&self, n: u64, post: u8, root: Option<u8>, text: &str) -> PostState {
+        PostState {
             version: Version { at: Hlc((START as u64 + n) << 16), by: PEER },
             id: Id::from_block([post; 16]),
             channel_id: self.channel,
@@ -374,12 +380,15 @@ impl World {
             is_pinned: false,
             files: Vec::new(),
             priority: None,
-        });
-        self.receive_event(before, n, event)
+        }
     }
 
     fn receive_event(&self, before: Option<u64>, n: u64, event: Event) -> Incoming {
-        let id = EntryId { origin: PEER, epoch: Epoch::FIRST, seq: Seq::new(n).unwrap() };
+        self.receive_from(PEER, before, n, event)
+    }
+
+    fn receive_from(&self, origin: NodeId, before: Option<u64>, n: u64, event: Event) -> Incoming {
+        let id = EntryId { origin, epoch: Epoch::FIRST, seq: Seq::new(n).unwrap() };
         let at = Hlc((START as u64 + n) << 16);
         let header = Header {
             id,
@@ -396,7 +405,7 @@ impl World {
             kind: event.kind(),
             mint_salt: 1,
         };
-        let bytes = wire::encode_entry(&Entry { header, body: wire::encode_event(&event, PEER, 1) });
+        let bytes = wire::encode_entry(&Entry { header, body: wire::encode_event(&event, origin, 1) });
         self.journal
             .append_foreign(Foreign { bytes: bytes.into(), object: Some(event.object().key()) })
             .wait()
@@ -1197,6 +1206,146 @@ async fn what_arrived_ahead_of_its_turn_is_told_in_its_turn() {
     assert_eq!(places, [Some(0), Some(1), Some(2)], "{texts:?}");
     let record = world.record();
     assert!(record.contains("first text") && record.contains("second text"), "{record}");
+    world.check_rules();
+}
+
+/// Applies entries of other nodes in the mission core, which takes them in the order in which they were written.
+fn apply_all(world: &World, received: Vec<Incoming>) {
+    let applied = world.core.replica().apply(received).unwrap();
+    assert!(applied.iter().all(|one| matches!(one, mission::Applied::Applied)), "{applied:?}");
+}
+
+/// Stores entries of a peer, each of which names the one before it, in this order of arrival, and gives them in that of writing.
+fn arrive(world: &World, order: &[u64], of: impl Fn(u64) -> PostState) -> Vec<Incoming> {
+    let mut all: Vec<Incoming> = Vec::new();
+    for &n in order {
+        all.push(world.receive_event((n > 1).then(|| n - 1), n, Event::Post(of(n))));
+    }
+    all.sort_by_key(|one| one.id.seq);
+    all
+}
+
+/// A removal that had arrived ahead of its turn was not seen, and its post went out; a correction likewise, where a message
+/// cannot be changed.
+#[tokio::test]
+async fn what_was_removed_or_corrected_ahead_of_its_turn_never_goes() {
+    for kind in ["teams-delegated", "teams-import", "mail-import"] {
+        for order in [[1, 2, 4, 5, 3], [4, 5, 1, 2, 3], [5, 4, 3, 2, 1]] {
+            let world = World::new(35, &[kind]).await;
+            let of = |n: u64| match n {
+                1 => world.said(1, 51, None, "regretted"),
+                2 => world.said(2, 52, None, "teh plan"),
+                3 => world.said(3, 53, None, "kept"),
+                4 => PostState { delete_at: UnixMillis(START + 4), ..world.said(4, 51, None, "regretted") },
+                _ => PostState { edit_at: UnixMillis(START + 5), ..world.said(5, 52, None, "the plan") },
+            };
+            apply_all(&world, arrive(&world, &order, of));
+            world.deliver().await;
+            let oracle = world.sim.oracle();
+            let told: Vec<String> = oracle
+                .effects
+                .iter()
+                .map(|effect| effect.detail.to_string())
+                .filter(|text| text.contains("<p>"))
+                .collect();
+            assert!(!told.iter().any(|text| text.contains("regretted")), "{kind} {order:?}: {told:#?}");
+            if kind == "teams-import" {
+                assert_eq!(world.imported().len(), 2, "{order:?}");
+                assert!(!told.iter().any(|text| text.contains("teh plan")), "{order:?}: {told:#?}");
+            }
+            world.check_rules();
+        }
+    }
+}
+
+/// The removal is here, and the core waits for an entry between: the post goes nowhere meanwhile.
+#[tokio::test]
+async fn a_removal_that_the_core_does_not_have_yet_stops_its_post() {
+    let world = World::new(35, &["teams-delegated"]).await;
+    let of = |n: u64| match n {
+        1 => world.said(1, 51, None, "regretted"),
+        _ => PostState { delete_at: UnixMillis(START + 4), ..world.said(3, 51, None, "regretted") },
+    };
+    let mut both = arrive(&world, &[1, 3], of);
+    let removal = both.pop().unwrap();
+    apply_all(&world, both);
+    let (mut targets, handle) = world.targets();
+    assert!(!world.drive(&mut targets, &handle, 60).await);
+    let between = world.receive_behind(Some(1), 2, 52, None, "kept");
+    apply_all(&world, vec![between, removal]);
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    assert_eq!(world.references().len(), 1);
+    assert!(world.posted()[0].detail["sent"]["content"].as_str().unwrap().contains("kept"));
+    world.check_rules();
+}
+
+/// Each pair that had changed places cost an import a window, and the pause after it.
+#[tokio::test]
+async fn a_channel_is_opened_once_however_its_entries_overtook_each_other() {
+    let world = World::new(36, &["teams-import"]).await;
+    let received = arrive(&world, &[6, 4, 5, 2, 3, 1], |n| world.said(n, 50 + n as u8, None, &format!("post {n}")));
+    apply_all(&world, received);
+    world.deliver().await;
+    assert_eq!(world.imported().len(), 6);
+    assert_eq!(world.sim.oracle().of(What::MigrationStarted).count(), 1);
+    let posted = world.posted();
+    let texts: Vec<&str> = posted.iter().map(|e| e.detail["sent"]["content"].as_str().unwrap()).collect();
+    assert!(texts.is_sorted(), "{texts:?}");
+    world.check_rules();
+}
+
+/// Two entries waited in the wrong order for one that the link had lost, and the target looked every millisecond.
+#[tokio::test]
+async fn what_waits_for_an_entry_that_is_lost_is_looked_at_now_and_then() {
+    let world = World::new(36, &["teams-delegated"]).await;
+    let received = arrive(&world, &[3, 2], |n| world.said(n, 50 + n as u8, None, &format!("post {n}")));
+    let (mut targets, handle) = world.targets();
+    assert!(!world.drive(&mut targets, &handle, 100).await);
+    let waited = Clock::now(&*world.clock).0 - START;
+    assert!(waited > 60_000, "100 looks in {waited} ms");
+    let mut all = vec![world.receive(1, 51, None, "post 1")];
+    all.extend(received);
+    apply_all(&world, all);
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    assert_eq!(world.references().len(), 3);
+}
+
+/// Between a post and its edit stood a note that the target does not take: the edit, which had arrived first, was told first and
+/// the text before it never.
+#[tokio::test]
+async fn an_edit_comes_behind_its_post_also_past_what_is_not_told() {
+    let world = World::new(37, &["teams-delegated"]).await;
+    let of = |n: u64| match n {
+        1 => world.said(1, 51, None, "first text"),
+        2 => PostState { kind: "system_join_channel".to_owned(), ..world.said(2, 52, None, "a note") },
+        _ => PostState { edit_at: UnixMillis(START + 3), ..world.said(3, 51, None, "second text") },
+    };
+    apply_all(&world, arrive(&world, &[2, 3, 1], of));
+    let handle = world.deliver().await;
+    let terms = handle.status().unwrap()[0].terms;
+    assert_eq!((terms.applied, terms.superseded, terms.withheld), (2, 0, 1), "{terms:?}");
+    assert!(world.posted()[0].detail["sent"]["content"].as_str().unwrap().contains("first text"));
+    world.check_rules();
+}
+
+/// Two nodes edited the same two posts, and each edit waited for one that waited for it.
+#[tokio::test]
+async fn edits_of_two_nodes_do_not_wait_for_each_other() {
+    let world = World::new(38, &["teams-delegated"]).await;
+    apply_all(&world, arrive(&world, &[1, 2], |n| world.said(n, 50 + n as u8, None, "as it was")));
+    let (mut targets, handle) = world.targets();
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    let edit = |by: NodeId, n: u64, post: u8, version: u64| {
+        let version = Version { at: Hlc((START as u64 + version) << 16), by };
+        let state = PostState { version, edit_at: UnixMillis(START + 9), ..world.said(n, post, None, "edited") };
+        world.receive_from(by, (n > 1).then(|| n - 1), n, Event::Post(state))
+    };
+    let (a2, b2) = (edit(PEER, 4, 52, 13), edit(OTHER_PEER, 2, 51, 14));
+    let (a1, b1) = (edit(PEER, 3, 51, 11), edit(OTHER_PEER, 1, 52, 12));
+    apply_all(&world, vec![a1, b1, a2, b2]);
+    assert!(world.drive(&mut targets, &handle, 2_000).await, "{:?}", handle.status());
+    let status = &handle.status().unwrap()[0];
+    assert_eq!((status.terms.held, status.dead), (0, 0), "{status:?}");
     world.check_rules();
 }
 

@@ -547,7 +547,7 @@ fn needs_upload(ledger: &Ledger, target: &str, item: &Item) -> Result<bool, Ledg
     }
     let Some(post) = item.post else { return Ok(true) };
     let post_there = ledger.standing(target, &post_key(post))?.remote;
-    Ok(!post_there.gone && !post_there.withdrawn && !ledger.goes_later(target, &post_key(post), item.pos)?)
+    Ok(!post_there.gone && !post_there.withdrawn && ledger.removals(target, &post_key(post))?.is_empty())
 }
 
 /// The earliest time of the posts that are open.

@@ -18,6 +18,7 @@
 //! - An entry is taken in by the transaction that moves the place up to which the journal was read: once, whatever happens.
 //! - An item ends, and is counted, in the transaction that notes what stands at the target.
 //! - `sending` is durable before the request.
+//! - Items go in the order of their turns: by position, but within an origin, lane and class as they were written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -40,7 +41,13 @@ const FILE: &str = "targets.sqlite";
 const VERSION: i64 = STEPS.len() as i64;
 
 /// What makes each form out of the one before.
-const STEPS: [&str; 2] = [FIRST, IMPORTS];
+const STEPS: [&str; 3] = [FIRST, IMPORTS, TURNS];
+
+const TURNS: &str = "
+ALTER TABLE items ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+UPDATE items SET turn = pos << 20;
+CREATE INDEX items_line ON items (target, lane, precedence, origin, epoch, seq);
+";
 
 const IMPORTS: &str = "
 CREATE TABLE windows (
@@ -228,6 +235,8 @@ pub struct Item {
     pub id: EntryId,
     /// Its place in the journal.
     pub pos: LocalPos,
+    /// Its place in the order in which items go: that of its position, and behind what was written before it in its line.
+    pub turn: i64,
     /// Ordering domain.
     pub lane: String,
     /// Its class.
@@ -373,8 +382,8 @@ impl Ledger {
                     As::Item { state, lane, object, post, deletes } => {
                         tx.prepare_cached(
                             "INSERT INTO items (target, origin, epoch, seq, pos, lane, precedence, kind, object, post, deletes,
-                                state, tries, looks, request, at, due, reason)
-                             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 0, '', ?13, 0, '')",
+                                state, tries, looks, request, at, due, reason, turn)
+                             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 0, '', ?13, 0, '', ?5 << 20)",
                         )?
                         .execute(params![
                             target,
@@ -391,6 +400,9 @@ impl Ledger {
                             *state as i64,
                             now.0
                         ])?;
+                        if *state == State::Planned {
+                            put_in_line(tx, tx.last_insert_rowid())?;
+                        }
                     }
                 }
             }
@@ -404,7 +416,7 @@ impl Ledger {
 
     /// Lanes of items that are not placed yet.
     pub fn unplaced_lanes(&self, target: &str) -> Result<BTreeSet<String>, LedgerError> {
-        let sql = "SELECT DISTINCT lane FROM items WHERE target = ?1 AND state = 0";
+        let sql = "SELECT DISTINCT +lane FROM items WHERE target = ?1 AND state = 0";
         let mut statement = self.db.prepare_cached(sql)?;
         let lanes = statement.query_map([target], |r| r.get(0))?.collect::<Result<_, _>>()?;
         Ok(lanes)
@@ -412,11 +424,8 @@ impl Ledger {
 
     /// Those of them whose first item is due, at most `max`, those that waited longest first.
     pub fn unplaced_due(&self, target: &str, now: UnixMillis, max: usize) -> Result<Vec<String>, LedgerError> {
-        // SQLite takes the bare columns from the row that has the minimum.
-        let mut statement = self.db.prepare_cached(
-            "SELECT lane FROM (SELECT lane, due, min(pos) FROM items WHERE target = ?1 AND state = 0 GROUP BY lane)
-             WHERE due <= ?2 OR due > ?4 ORDER BY due LIMIT ?3",
-        )?;
+        let sql = format!("SELECT lane FROM ({FIRST_UNPLACED}) WHERE due <= ?2 OR due > ?4 ORDER BY due LIMIT ?3");
+        let mut statement = self.db.prepare_cached(&sql)?;
         let far = now.0.saturating_add(WAIT_MS_LONGEST);
         let lanes = statement.query_map(params![target, now.0, max as i64, far], |r| r.get(0))?;
         Ok(lanes.collect::<Result<_, _>>()?)
@@ -424,34 +433,17 @@ impl Ledger {
 
     /// When the first item of one of them is due; `None` while everything is placed.
     pub fn unplaced_at(&self, target: &str) -> Result<Option<UnixMillis>, LedgerError> {
-        let at: Option<i64> = self
-            .db
-            .prepare_cached(
-                "SELECT min(due) FROM (SELECT due, min(pos) FROM items WHERE target = ?1 AND state = 0 GROUP BY lane)",
-            )?
-            .query_row([target], |r| r.get(0))?;
+        let sql = format!("SELECT min(due) FROM ({FIRST_UNPLACED})");
+        let at: Option<i64> = self.db.prepare_cached(&sql)?.query_row([target], |r| r.get(0))?;
         Ok(at.map(UnixMillis))
     }
 
-    /// Items of one lane that are not placed yet, in the order in which they were written.
+    /// Items of one lane that are not placed yet, those of an origin in the order in which they were written.
     pub fn unplaced(&self, target: &str, lane: &str, max: usize) -> Result<Vec<Item>, LedgerError> {
         self.items(
-            "target = ?1 AND state = 0 AND lane = ?2 ORDER BY origin, epoch, seq LIMIT ?3",
+            "target = ?1 AND state = 0 AND lane = ?2 ORDER BY precedence, origin, epoch, seq LIMIT ?3",
             params![target, lane, max as i64],
         )
-    }
-
-    /// Was an entry at `pos` taken in, and gathered or ended since?
-    pub fn had_its_turn(&self, target: &str, id: EntryId, pos: LocalPos) -> Result<bool, LedgerError> {
-        let state: Option<i64> = self
-            .db
-            .prepare_cached("SELECT state FROM items WHERE target = ?1 AND origin = ?2 AND epoch = ?3 AND seq = ?4")?
-            .query_row(params![target, id.origin.0, id.epoch.0, id.seq.get() as i64], |r| r.get(0))
-            .optional()?;
-        Ok(match state {
-            Some(state) => state > State::Unknown as i64,
-            None => pos < self.taken(target)?,
-        })
     }
 
     /// The item's place is known now, or its end is. Looked at again at `due`.
@@ -471,6 +463,9 @@ impl Ledger {
                             due.0
                         ],
                     )?;
+                    if *state == State::Planned {
+                        put_in_line(tx, item.row)?;
+                    }
                 }
                 As::Ended(outcome) => end(tx, target, item.row, *outcome)?,
                 As::Withheld(why) => {
@@ -507,8 +502,8 @@ impl Ledger {
     pub fn heads(&self, target: &str) -> Result<Vec<Item>, LedgerError> {
         // SQLite takes the bare columns from the row that has the minimum.
         let sql = format!(
-            "SELECT {COLUMNS}, min(pos) FROM items WHERE target = ?1 AND state BETWEEN 1 AND 3 AND kind <> ?2
-             GROUP BY precedence, lane ORDER BY precedence, pos"
+            "SELECT {COLUMNS}, min(turn) FROM items WHERE target = ?1 AND state BETWEEN 1 AND 3 AND kind <> ?2
+             GROUP BY precedence, lane ORDER BY precedence, turn"
         );
         self.query(&sql, params![target, Kind::File as i64])
     }
@@ -518,10 +513,10 @@ impl Ledger {
     pub fn next_file(&self, target: &str, now: UnixMillis) -> Result<(Option<Item>, Option<UnixMillis>), LedgerError> {
         let found = self.items(
             "target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND (due <= ?3 OR due > ?4) AND NOT EXISTS (
-                SELECT 1 FROM items b WHERE b.target = ?1 AND b.state BETWEEN 0 AND 4
-                AND (b.object = items.object AND b.pos < items.pos OR b.object = 'post:' || items.post AND (b.pos < items.pos
-                    OR NOT EXISTS (SELECT 1 FROM objects o WHERE o.target = ?1 AND o.object = b.object))))
-             ORDER BY precedence, pos LIMIT 1",
+                SELECT 1 FROM items b WHERE b.target = ?1 AND b.object IN (items.object, 'post:' || items.post)
+                AND +b.state BETWEEN 0 AND 4 AND (b.turn < items.turn AND +b.state <> 0 OR b.object <> items.object
+                    AND NOT EXISTS (SELECT 1 FROM objects o WHERE o.target = ?1 AND o.object = b.object)))
+             ORDER BY precedence, turn LIMIT 1",
             params![target, Kind::File as i64, now.0, now.0.saturating_add(WAIT_MS_LONGEST)],
         )?;
         let due: Option<i64> = self.db.query_row(
@@ -532,23 +527,17 @@ impl Ledger {
         Ok((found.into_iter().next(), due.map(UnixMillis)))
     }
 
-    /// The oldest open item that must end before this one: an earlier state of the same object, or the post that it needs,
-    /// also when that was read later and nothing of it stands there yet. What jumped ahead of this one waits for it instead.
+    /// The open item that must end first before this one: an earlier state of the same object, or the post that it needs, also
+    /// when that was read later and nothing of it stands there yet. A state that is not placed may never be, and holds up no
+    /// other of its object: their versions settle which one counts.
     pub fn before(&self, target: &str, item: &Item) -> Result<Option<Item>, LedgerError> {
         let post = item.post.map_or_else(String::new, super::route::post_key);
+        // A plus keeps SQLite from choosing an index by that column: here and below the one of objects is meant.
         let found = self.items(
-            "target = ?1 AND state BETWEEN 0 AND 4 AND (object = ?3 AND pos < ?2 OR object = ?4 AND (pos < ?2 OR NOT EXISTS
-                (SELECT 1 FROM objects o WHERE o.target = ?1 AND o.object = ?4)))
-             AND NOT (state = 0 AND origin = ?5 AND (epoch, seq) > (?6, ?7)) ORDER BY pos LIMIT 1",
-            params![
-                target,
-                item.pos.0 as i64,
-                item.object,
-                post,
-                item.id.origin.0,
-                item.id.epoch.0,
-                item.id.seq.get() as i64
-            ],
+            "target = ?1 AND object IN (?3, ?4) AND +state BETWEEN 0 AND 4 AND (turn < ?2 AND +state <> 0
+                OR object = ?4 AND NOT EXISTS (SELECT 1 FROM objects o WHERE o.target = ?1 AND o.object = ?4))
+             ORDER BY turn LIMIT 1",
+            params![target, item.turn, item.object, post],
         )?;
         Ok(found.into_iter().next())
     }
@@ -560,14 +549,14 @@ impl Ledger {
             "target = ?1 AND state IN (1, 2, 3) AND kind IN (?2, ?3) AND NOT (kind = ?3 AND EXISTS (
                 SELECT 1 FROM items b WHERE b.target = ?1 AND b.state BETWEEN 0 AND 3 AND b.object = 'post:' || items.post
                 AND NOT EXISTS (SELECT 1 FROM objects o WHERE o.target = ?1 AND o.object = b.object)))
-             ORDER BY precedence, pos LIMIT ?4",
+             ORDER BY precedence, turn LIMIT ?4",
             params![target, post, reaction, max as i64],
         )
     }
 
     /// What is in a record or digest that is not written yet, the latest first.
     pub fn gathered(&self, target: &str) -> Result<Vec<Item>, LedgerError> {
-        self.items("target = ?1 AND state = 4 ORDER BY pos DESC", params![target])
+        self.items("target = ?1 AND state = 4 ORDER BY turn DESC", params![target])
     }
 
     /// Is something more urgent due: an item, a record or a digest?
@@ -583,18 +572,17 @@ impl Ledger {
         Ok(self.db.query_row(sql, params![target, item.kind as i64, item.row], |r| r.get(0))?)
     }
 
-    /// Is a state of the object open, later than `pos`, that says it is gone?
-    pub fn goes_later(&self, target: &str, object: &str, pos: LocalPos) -> Result<bool, LedgerError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM items WHERE target = ?1 AND object = ?2 AND pos > ?3 AND deletes = 1
-                   AND state BETWEEN 1 AND 4)";
-        Ok(self.db.query_row(sql, params![target, object, pos.0 as i64], |r| r.get(0))?)
+    /// Open states of the object that say it is gone, placed or not.
+    pub fn removals(&self, target: &str, object: &str) -> Result<Vec<Item>, LedgerError> {
+        let which = "target = ?1 AND object = ?2 AND deletes = 1 AND +state BETWEEN 0 AND 4 ORDER BY turn";
+        self.items(which, params![target, object])
     }
 
-    /// Later states of the same object that are open, the latest first, at most `max`.
-    pub fn later(&self, target: &str, item: &Item, max: usize) -> Result<Vec<Item>, LedgerError> {
+    /// Other states of the same object that are planned, the latest first, at most `max`.
+    pub fn others_planned(&self, target: &str, item: &Item, max: usize) -> Result<Vec<Item>, LedgerError> {
         self.items(
-            "target = ?1 AND object = ?2 AND pos > ?3 AND state = 1 ORDER BY pos DESC LIMIT ?4",
-            params![target, item.object, item.pos.0 as i64, max as i64],
+            "target = ?1 AND object = ?2 AND id <> ?3 AND +state = 1 ORDER BY turn DESC LIMIT ?4",
+            params![target, item.object, item.row, max as i64],
         )
     }
 
@@ -602,7 +590,7 @@ impl Ledger {
     pub fn files(&self, target: &str, now: UnixMillis, max: usize) -> Result<Vec<Item>, LedgerError> {
         let kind = Kind::File as i64;
         self.items(
-            "target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND (due <= ?3 OR due > ?5) ORDER BY precedence, pos LIMIT ?4",
+            "target = ?1 AND state BETWEEN 1 AND 3 AND kind = ?2 AND (due <= ?3 OR due > ?5) ORDER BY precedence, turn LIMIT ?4",
             params![target, kind, now.0, max as i64, now.0.saturating_add(WAIT_MS_LONGEST)],
         )
     }
@@ -1019,8 +1007,13 @@ impl Ledger {
 
 const HOUR_MS: i64 = 3_600_000;
 
-const COLUMNS: &str =
-    "id, origin, epoch, seq, pos, lane, precedence, kind, object, post, state, tries, looks, request, at, due, reason";
+const COLUMNS: &str = "id, origin, epoch, seq, pos, lane, precedence, kind, object, post, state, tries, looks, request, at, due, reason, turn";
+
+/// Lanes of items that are not placed yet, each with the moment when its first item is due.
+const FIRST_UNPLACED: &str =
+    "SELECT lane, (SELECT due FROM items f WHERE f.target = ?1 AND f.lane = l.lane AND f.state = 0
+    ORDER BY precedence, origin, epoch, seq LIMIT 1) AS due
+    FROM (SELECT DISTINCT +lane AS lane FROM items WHERE target = ?1 AND state = 0) l";
 
 fn item(r: &Row<'_>) -> Result<Item, LedgerError> {
     let bad = |what: &str| LedgerError::Row(what.to_owned());
@@ -1048,7 +1041,45 @@ fn item(r: &Row<'_>) -> Result<Item, LedgerError> {
         at: UnixMillis(r.get(14)?),
         due: UnixMillis(r.get(15)?),
         reason: r.get(16)?,
+        turn: r.get(17)?,
     })
+}
+
+/// Gives a planned item its turn: that of its position, behind all that was written before it in its line (origin, lane and
+/// class); what was written after it comes behind it. A file has no line: its bytes may stay away for long.
+fn put_in_line(tx: &Transaction<'_>, row: i64) -> Result<(), LedgerError> {
+    const LINE: &str = "target = ?1 AND lane = ?2 AND precedence = ?3 AND origin = ?4 AND kind <> ?5";
+    // Twenty bits below a position have room for what jumped ahead of it.
+    tx.prepare_cached("UPDATE items SET turn = pos << 20 WHERE id = ?1")?.execute([row])?;
+    type Place = (String, String, i64, [u8; 16], i64, i64, i64, i64);
+    let (target, lane, precedence, origin, epoch, seq, kind, mut turn): Place = tx
+        .prepare_cached("SELECT target, lane, precedence, origin, epoch, seq, kind, turn FROM items WHERE id = ?1")?
+        .query_row([row], |r| {
+            Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?, r.get(7)?))
+        })?;
+    let file = Kind::File as i64;
+    if kind == file {
+        return Ok(());
+    }
+    let line = params![target, lane, precedence, origin, file, epoch, seq];
+    let of = |sql: String| tx.prepare_cached(&sql)?.query_row(line, |r| r.get::<_, i64>(0)).optional();
+    let sql = "AND (epoch, seq) < (?6, ?7) ORDER BY epoch DESC, seq DESC LIMIT 1";
+    if let Some(before) = of(format!("SELECT turn FROM items WHERE {LINE} {sql}"))?
+        && before >= turn
+    {
+        turn = before + 1;
+        tx.execute("UPDATE items SET turn = ?2 WHERE id = ?1", [row, turn])?;
+    }
+    let sql = "AND (epoch, seq) > (?6, ?7) ORDER BY epoch, seq LIMIT 1";
+    if of(format!("SELECT turn FROM items WHERE {LINE} {sql}"))?.is_some_and(|after| after <= turn) {
+        let sql = format!(
+            "UPDATE items SET turn = max(turn, later.least) FROM (
+                SELECT id, ?8 + row_number() OVER (ORDER BY epoch, seq) AS least
+                FROM items WHERE {LINE} AND (epoch, seq) > (?6, ?7)) AS later WHERE items.id = later.id"
+        );
+        tx.execute(&sql, params![target, lane, precedence, origin, file, epoch, seq, turn])?;
+    }
+    Ok(())
 }
 
 /// Was the entry read before, and is it open or dead? Then it is where it stands now, and what died because the journal did not
@@ -1063,7 +1094,10 @@ fn is_read_again(tx: &Transaction<'_>, target: &str, one: &Read) -> Result<bool,
         })
         .optional()?;
     let Some((row, state, reason)) = known else { return Ok(false) };
-    tx.execute("UPDATE items SET pos = ?2 WHERE id = ?1", params![row, one.pos.0 as i64])?;
+    tx.execute("UPDATE items SET pos = ?2, turn = ?2 << 20 WHERE id = ?1", params![row, one.pos.0 as i64])?;
+    if state != State::Unplaced as i64 {
+        put_in_line(tx, row)?;
+    }
     if state == State::Dead as i64 && reason == NOT_HELD {
         tx.execute("UPDATE items SET state = 1, tries = 0, looks = 0, due = 0, reason = '' WHERE id = ?1", [row])?;
         count(tx, target, Outcome::Quarantined.as_str(), -1)?;
@@ -1195,14 +1229,39 @@ mod tests {
         let db = Connection::open(dir.path().join(FILE)).unwrap();
         db.execute_batch(&format!("BEGIN; {FIRST} PRAGMA user_version = 1; COMMIT;")).unwrap();
         db.execute("INSERT INTO targets (name, taken) VALUES ('t', 7)", []).unwrap();
+        let open = "INSERT INTO items SELECT NULL, 't', zeroblob(16), 1, pos, pos, 'a/b', 3, ?1, 'post:' || pos, '', 0,
+            1, 0, 0, '', 0, 0, '', NULL FROM (SELECT 6 AS pos UNION SELECT 5)";
+        db.execute(open, [Kind::Post as i64]).unwrap();
         drop(db);
         let ledger = Ledger::open(dir.path()).unwrap();
         assert_eq!(ledger.taken("t").unwrap(), LocalPos(7));
+        assert_eq!(ledger.heads("t").unwrap()[0].pos, LocalPos(5));
         let tables = "SELECT count(*) FROM sqlite_master WHERE name IN ('windows', 'stamps')";
         assert_eq!(ledger.db().query_row(tables, [], |r| r.get::<_, i64>(0)).unwrap(), 2);
         ledger.db().execute_batch("PRAGMA user_version = 99").unwrap();
         drop(ledger);
         assert!(matches!(Ledger::open(dir.path()), Err(LedgerError::Newer { found: 99 })));
+    }
+
+    #[test]
+    fn a_line_goes_in_the_order_of_writing_however_it_arrived() {
+        for (n, arrival) in [[1, 2, 3, 4], [4, 3, 2, 1], [2, 4, 1, 3], [3, 4, 1, 2], [4, 1, 2, 3]].iter().enumerate() {
+            let (dir, t) = (tempfile::tempdir().unwrap(), format!("t{n}"));
+            let mut ledger = Ledger::open(dir.path()).unwrap();
+            for (pos, &seq) in (1..).zip(arrival) {
+                let one = read(seq, Precedence::Routine, &format!("post:{seq}"), None);
+                let mut other = Read { id: entry_id(100 + pos), ..read(100, Precedence::Flash, "post:other", None) };
+                other.pos = LocalPos(2 * pos + 1);
+                let both = [Read { pos: LocalPos(2 * pos), ..one }, other];
+                ledger.take_in(&t, LocalPos(2 * pos + 2), &both, NOW).unwrap();
+            }
+            let mut told = Vec::new();
+            while let Some(head) = ledger.heads(&t).unwrap().into_iter().find(|i| i.precedence == Precedence::Routine) {
+                told.push(head.id.seq.get());
+                ledger.ended(&t, &head, Outcome::Applied, None).unwrap();
+            }
+            assert_eq!(told, [1, 2, 3, 4], "{arrival:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! - `accepted = applied + held + quarantined + expired + superseded + withheld + purged` holds at each target at every moment.
 //! - What nobody may do twice is noted as `sending` before the request; after a crash or a lost answer it is looked for by
 //!   its natural key before anything is sent again.
-//! - Within a channel and class items go in the journal's order; across them the most urgent first, behind what they need.
+//! - Within a channel and class items of one origin go as they were written, and otherwise in the journal's order; across them the
+//!   most urgent first, behind what they need.
 //! - What a target cannot express is counted and listed by name.
 //!
 //! Not here: requests and limits (microsoft), the mission core's own application of entries (the rest of this room).

@@ -237,7 +237,7 @@ impl Runner {
                             })
                         }
                         Ok(event) => {
-                            let found = as_what(shared, &target, header, &event, one.pos, now)?;
+                            let found = as_what(shared, &target, header, &event, now)?;
                             in_turn(found, line_of(header, &event).as_ref(), &mut waiting)
                         }
                     };
@@ -331,14 +331,14 @@ impl Runner {
         self.shared
             .ledger(move |ledger| {
                 let (mut heads, mut earliest) = heads(ledger)?;
-                heads.sort_by_key(|item| (item.precedence, item.pos));
+                heads.sort_by_key(|item| (item.precedence, item.turn));
                 for head in heads {
                     let urgency = head.precedence;
                     let (mut item, mut waits) = (head, false);
                     while let Some(before) = ledger.before(&target, &item)? {
                         // Something less urgent, or read later, is fetched out of its turn; what is as urgent comes in its own, so
                         // that a file does not pull its post past those before it.
-                        waits = before.precedence <= urgency && before.pos < item.pos
+                        waits = before.precedence <= urgency && before.turn < item.turn
                             || matches!(before.state, State::Gathered | State::Unplaced);
                         if waits {
                             break;
@@ -1337,21 +1337,21 @@ fn line_of(header: &Header, event: &Event) -> Option<Line> {
 /// Behind what is not placed yet waits what follows in its line, although that could be placed: else a reply or reaction would
 /// come before its post. `waiting` are the lanes that something waits in.
 fn in_turn(found: As, line: Option<&Line>, waiting: &mut BTreeSet<String>) -> As {
-    let (As::Item { state, lane, object, .. }, Some(line)) = (&found, line) else { return found };
+    let (As::Item { state, lane, object, deletes, .. }, Some(line)) = (&found, line) else { return found };
     if *state == State::Unplaced {
         waiting.insert(lane.clone());
         return found;
     }
     let behind = [&line.channel, &line.own].into_iter().find(|lane| waiting.contains(*lane));
     match behind {
-        Some(lane) => unplaced(lane, object),
+        Some(lane) => unplaced(lane, object, *deletes),
         None => found,
     }
 }
 
-fn unplaced(lane: &str, object: &str) -> As {
+fn unplaced(lane: &str, object: &str, deletes: bool) -> As {
     let (lane, object) = (lane.to_owned(), object.to_owned());
-    As::Item { state: State::Unplaced, lane, object, post: None, deletes: false }
+    As::Item { state: State::Unplaced, lane, object, post: None, deletes }
 }
 
 /// Places an item, if its time has come. Says whether it is placed, or has ended.
@@ -1370,7 +1370,13 @@ fn place_one(
     };
     let header = &listed.entry.header;
     let line = line_of(header, event);
-    let found = as_what(shared, target, header, event, listed.pos, now)?;
+    let found = as_what(shared, target, header, event, now)?;
+    // What the core applied before it is in the journal: it is read first, so that this one comes behind it.
+    if matches!(found, As::Item { state: State::Planned, .. })
+        && shared.options.journal.head() > shared.lock().taken(&target.name)?
+    {
+        return Ok(false);
+    }
     let is_lost = line
         .as_ref()
         .is_some_and(|line| matches!(&found, As::Item { state: State::Unplaced, lane, .. } if *lane == line.channel));
@@ -1422,7 +1428,6 @@ fn as_what(
     target: &TargetSettings,
     header: &Header,
     event: &Event,
-    pos: LocalPos,
     now: UnixMillis,
 ) -> Result<As, TargetError> {
     let object = object_key(&event.object());
@@ -1439,9 +1444,10 @@ fn as_what(
         // core keeps aside is not told to others.
         if header.id.origin != shared.options.core.node() {
             match shared.options.core.replica().outcome(header.id)? {
-                Some(Outcome::Applied) if !has_jumped(shared, target, header, pos)? => {}
-                Some(Outcome::Applied) | None => {
-                    return Ok(unplaced(&line_of(header, event).map_or_else(String::new, |line| line.own), &object));
+                Some(Outcome::Applied) => {}
+                None => {
+                    let lane = line_of(header, event).map_or_else(String::new, |line| line.own);
+                    return Ok(unplaced(&lane, &object, takes_back(event)));
                 }
                 Some(other) => return Ok(As::Ended(other)),
             }
@@ -1458,19 +1464,29 @@ fn as_what(
         Route::Withhold(why) => As::Withheld(why),
         Route::Missing(what) => As::Missing(what),
         Route::Unplaced => {
-            unplaced(&channel_of(event).map_or_else(String::new, |channel| channel.to_string()), &object)
+            let lane = channel_of(event).map_or_else(String::new, |channel| channel.to_string());
+            unplaced(&lane, &object, takes_back(event))
         }
         // Not of here: an order is taken in as one.
         Route::Purge => As::Ended(Outcome::Quarantined),
     })
 }
 
-/// Did an entry arrive ahead of the one before it in its stream and class, which has its turn first here too and has not had it?
-/// Otherwise what came first in the journal goes first.
-fn has_jumped(shared: &Shared, target: &TargetSettings, header: &Header, pos: LocalPos) -> Result<bool, TargetError> {
-    let Some(before) = header.predecessor() else { return Ok(false) };
-    let Some(listed) = shared.options.journal.show(Which::Id(before))? else { return Ok(false) };
-    Ok(listed.pos > pos && !shared.lock().had_its_turn(&target.name, before, listed.pos)?)
+/// Is a removal of the object in hand that is later than this version of it?
+fn is_taken_back(
+    shared: &Shared,
+    ledger: &Ledger,
+    target: &str,
+    object: &str,
+    version: Option<Version>,
+) -> Result<bool, TargetError> {
+    for removal in ledger.removals(target, object)? {
+        let Some(listed) = shared.options.journal.show(Which::Id(removal.id))? else { continue };
+        if wire::decode_event(&listed.entry).is_ok_and(|event| Some(event.version()) > version) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Why the mapping as it is now does not let an entry go that was taken in.
@@ -1516,17 +1532,17 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
     if own.version.is_some_and(|version| version >= event.version()) {
         return Ok(Load::Ends(Outcome::Superseded));
     }
-    let post = item.post.map(|post| ledger.standing(target, &post_key(post))).transpose()?.map(|s| s.remote);
-    let withdrawn = match item.post.filter(|_| item.kind == Kind::File) {
-        Some(id) => {
-            post.as_ref().is_some_and(|post| post.gone || post.withdrawn)
-                || ledger.goes_later(target, &post_key(id), item.pos)?
+    let post = item.post.map(|post| ledger.standing(target, &post_key(post))).transpose()?;
+    let withdrawn = match (item.post, &post) {
+        (Some(id), Some(Standing { version, remote })) if item.kind == Kind::File => {
+            remote.gone || remote.withdrawn || is_taken_back(shared, &ledger, target, &post_key(id), *version)?
         }
-        None => false,
+        (Some(_) | None, _) => false,
     };
+    let post = post.map(|standing| standing.remote);
     let is_new = own.remote.is_nowhere() && item.state == State::Planned;
     // Nobody is to find at the enterprise what its author removed before it went out.
-    if is_new && (withdrawn || ledger.goes_later(target, &item.object, item.pos)?) {
+    if is_new && (withdrawn || is_taken_back(shared, &ledger, target, &item.object, Some(event.version()))?) {
         return Ok(Load::Ends(Outcome::Superseded));
     }
     if is_new && entry.header.expiry.is_some_and(|expiry| expiry <= shared.now()) {
@@ -1534,12 +1550,11 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
     }
     // What is imported cannot be changed, so it goes as it was last said.
     if imports && own.version.is_none() {
-        for later in ledger.later(target, item, LATER_MAX)? {
-            let Some(listed) = shared.options.journal.show(Which::Id(later.id))? else { continue };
+        for other in ledger.others_planned(target, item, LATER_MAX)? {
+            let Some(listed) = shared.options.journal.show(Which::Id(other.id))? else { continue };
             match wire::decode_event(&listed.entry) {
-                Ok(said) if super::import::goes_on(&said, &own.remote) => {
+                Ok(said) if said.version() > event.version() && super::import::goes_on(&said, &own.remote) => {
                     event = said;
-                    break;
                 }
                 Ok(_) | Err(_) => {}
             }
@@ -1688,7 +1703,7 @@ pub(super) fn plan(shared: &Shared, target: &TargetSettings) -> Result<TargetPla
         from = last.pos.next();
         for one in listed {
             let Ok(event) = wire::decode_event(&one.entry) else { continue };
-            match as_what(shared, target, &one.entry.header, &event, one.pos, shared.now())? {
+            match as_what(shared, target, &one.entry.header, &event, shared.now())? {
                 As::Item { lane, object, .. } => open.push((one.entry.header.id, lane, one.entry.header.kind, object)),
                 As::Withheld(why) => *plan.withheld.entry(why.as_str().to_owned()).or_default() += 1,
                 As::Missing(what) => *plan.withheld.entry(what.as_str().to_owned()).or_default() += 1,
