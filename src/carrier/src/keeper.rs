@@ -368,7 +368,8 @@ impl<T: Talk> Keeper<T> {
 
     fn packet(&mut self, lane: Class, frame: &Frame) -> Packet {
         self.next_number += 1;
-        let hurried = spare::is_hurried(frame);
+        // Before the peer was heard, whatever goes is the start of something.
+        let hurried = spare::is_hurried(frame) || self.meeting.as_ref().is_none_or(|meeting| !meeting.greeted);
         Packet { number: self.next_number, lane, bytes: Bytes::from(frame.encode()), hurried }
     }
 

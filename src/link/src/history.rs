@@ -106,13 +106,18 @@ impl Offers {
     pub(crate) fn of(&self, label: &Label) -> (Option<u8>, Arc<History>) {
         match self.shelves.get(label).and_then(|shelf| shelf.current.as_ref()) {
             Some(offer) => (Some(offer.name), Arc::clone(&offer.history)),
-            None => (None, Arc::clone(&self.none)),
+            None => self.none(),
         }
     }
 
     /// Is an entry of so many canonical bytes kept until it is acknowledged?
     pub(crate) fn takes(bytes: usize) -> bool {
         bytes <= HISTORY_ENTRY_BYTES_MAX
+    }
+
+    /// What a batch may refer to that must be understood whatever the peer has.
+    pub(crate) fn none(&self) -> (Option<u8>, Arc<History>) {
+        (None, Arc::clone(&self.none))
     }
 
     /// The peer holds this own entry durably.

@@ -6,6 +6,10 @@ use std::time::Duration;
 /// the link, 50 s at 64 kbit/s, so the window never idles a link with less than that round trip.
 pub const WINDOW_ENTRIES: usize = 16_384;
 
+/// Entries that go before the peer has told what it holds: what somebody has just written. They refer to no history, so that a
+/// backlog of chat is better off a round trip later.
+pub const EARLY_ENTRIES_MAX: usize = 16;
+
 /// Room beyond [`WINDOW_ENTRIES`] that only flash and immediate may use: bulk never blocks them.
 pub const WINDOW_URGENT_EXTRA: usize = 4_096;
 

@@ -15,8 +15,8 @@ use wire::{Frame, pack_batch};
 
 use crate::history::Offers;
 use crate::limits::{
-    KEPT_IN_FLIGHT_MAX, PARTIAL_ENTRIES_MAX, PULL_MAX, RANGES_PER_FRAME, READ_AHEAD_BYTES, WINDOW_ENTRIES,
-    WINDOW_URGENT_EXTRA,
+    EARLY_ENTRIES_MAX, KEPT_IN_FLIGHT_MAX, PARTIAL_ENTRIES_MAX, PULL_MAX, RANGES_PER_FRAME, READ_AHEAD_BYTES,
+    WINDOW_ENTRIES, WINDOW_URGENT_EXTRA,
 };
 use crate::output::{LinkEvent, Output, StartEpochReason};
 use crate::parcel::ByBoot;
@@ -41,6 +41,12 @@ pub(crate) struct Sender {
     progress: BTreeMap<Epoch, EpochProgress>,
     /// Numbers whose entries this process has sent, on any connection: a claim of them needs no proof.
     sent_here: BTreeMap<Epoch, RangeSet>,
+    /// Before the peer has told what it holds: how many more entries may go all the same.
+    early: Option<usize>,
+    /// Numbers whose entries went so early. A claim of them in a greeting needs proof: another entry may once have had the number.
+    sent_early: BTreeMap<Epoch, RangeSet>,
+    /// Own epochs and their last number when this session was made: what the process before may have sent.
+    found: BTreeMap<Epoch, u64>,
     /// Sent on this connection and not receipted.
     in_flight: BTreeMap<Number, InFlight>,
     queues: [Queue; 5],
@@ -135,7 +141,7 @@ enum Fate {
 
 impl Sender {
     pub(crate) fn new(me: NodeId, labels: BTreeSet<Label>, compression: i32, state: SenderState) -> Self {
-        let next = state.scan_from;
+        let (next, found) = (state.scan_from, state.epochs.clone());
         Self {
             me,
             labels,
@@ -143,6 +149,9 @@ impl Sender {
             epochs: state.epochs,
             progress: state.progress,
             sent_here: BTreeMap::new(),
+            early: None,
+            sent_early: BTreeMap::new(),
+            found,
             in_flight: BTreeMap::new(),
             queues: std::array::from_fn(|_| Queue { next, ahead: VecDeque::new(), dry: false }),
             scan_from: next,
@@ -193,8 +202,14 @@ impl Sender {
         self.epochs.last_key_value().map_or((Epoch::FIRST, 0), |(epoch, last)| (*epoch, *last))
     }
 
+    /// A connection is there: what was never sent need not wait for the peer's greeting.
+    pub(crate) fn connected(&mut self) {
+        self.early = Some(EARLY_ENTRIES_MAX);
+    }
+
     /// The connection is gone: what was under way is read again from where it stands in the journal.
     pub(crate) fn disconnected(&mut self) {
+        self.early = None;
         self.again = self.in_flight.len();
         let mut back = self.queues.each_ref().map(|q| q.next);
         let queued = self.queues.iter().flat_map(|q| &q.ahead).map(|o| (o.pos, o.entry.header.precedence));
@@ -270,6 +285,12 @@ impl Sender {
     pub(crate) fn resume(&mut self, peer_restarted: bool, outputs: &mut VecDeque<Output>) {
         let claims = std::mem::take(&mut self.claims);
         let none = EpochProgress::default();
+        self.early = None;
+        for (epoch, sent) in &mut self.sent_early {
+            let known_there = claims.get(epoch).unwrap_or(&none).known();
+            union_into(&mut self.sent_here, *epoch, &sent.difference(&known_there));
+            *sent = sent.intersection(&known_there);
+        }
         let mut rewind = false;
         for (epoch, progress) in &mut self.progress {
             let claimed = claims.get(epoch).unwrap_or(&none);
@@ -535,10 +556,7 @@ impl Sender {
         if self.resend.contains(&(epoch, n)) {
             return Fate::Send;
         }
-        let settled = self.in_flight.contains_key(&(epoch, n))
-            || self.progress.get(&epoch).is_some_and(|p| p.knows(n))
-            || self.doubtful.get(&epoch).is_some_and(|set| set.contains(n));
-        if settled {
+        if self.is_settled(epoch, n) {
             return Fate::Settled;
         }
         if h.label == Label::local() || !self.labels.contains(&h.label) {
@@ -548,8 +566,7 @@ impl Sender {
             }
         }
         // What was sent once may be stored at the peer without our knowing: only a receipt ends it.
-        let in_parcel = || self.in_parcels.values().any(|sets| sets.get(&epoch).is_some_and(|set| set.contains(n)));
-        if self.sent_here.get(&epoch).is_some_and(|set| set.contains(n)) || in_parcel() {
+        if self.may_be_there(epoch, n) {
             return Fate::Send;
         }
         if h.expiry.is_some_and(|expiry| expiry <= now.wall) {
@@ -559,6 +576,12 @@ impl Sender {
             return Fate::Skip(Outcome::Superseded);
         }
         Fate::Send
+    }
+
+    /// Was it ever sent, as far as this process knows?
+    fn may_be_there(&self, epoch: Epoch, n: u64) -> bool {
+        let holds = |sets: &BTreeMap<Epoch, RangeSet>| sets.get(&epoch).is_some_and(|set| set.contains(n));
+        holds(&self.sent_here) || holds(&self.sent_early) || self.in_parcels.values().any(holds)
     }
 
     /// Did the peer get any own entry that this order is about?
@@ -621,6 +644,13 @@ impl Sender {
         loop {
             while let Some(front) = self.queues[class.index()].ahead.front() {
                 let fate = self.fate(front, outbound, now);
+                if let Some(left) = self.early
+                    && !matches!(fate, Fate::Settled)
+                {
+                    let goes =
+                        matches!(fate, Fate::Send) && self.is_new(front) && self.stands_alone(&front.entry.header);
+                    return Ok(goes && left > 0);
+                }
                 if matches!(fate, Fate::Send) {
                     return Ok(true);
                 }
@@ -638,6 +668,25 @@ impl Sender {
             queue.next = queue.next.max(scan.next);
             queue.ahead.extend(scan.entries);
         }
+    }
+
+    /// Is it certain that the peer does not have it?
+    fn is_new(&self, o: &Outgoing) -> bool {
+        let id = o.entry.header.id;
+        let (epoch, n) = (id.epoch, id.seq.get());
+        self.found.get(&epoch).is_none_or(|last| n > *last) && !self.may_be_there(epoch, n)
+    }
+
+    /// Is everything that it waits for at the peer, or on its way there? What becomes of the rest the greeting tells.
+    fn stands_alone(&self, h: &Header) -> bool {
+        let mut before = h.causes.iter().copied().chain(h.predecessor()).filter(|id| id.origin == self.me);
+        before.all(|id| self.is_settled(id.epoch, id.seq.get()))
+    }
+
+    fn is_settled(&self, epoch: Epoch, n: u64) -> bool {
+        self.in_flight.contains_key(&(epoch, n))
+            || self.progress.get(&epoch).is_some_and(|p| p.knows(n))
+            || self.doubtful.get(&epoch).is_some_and(|set| set.contains(n))
     }
 
     /// The entry and, before it, own causes that the peer does not have and was not sent.
@@ -693,7 +742,8 @@ impl Sender {
         // Chat packs to a twelfth at best; what does not fit goes back to the queue.
         let plain_max = (bytes_max * 12).min(BATCH_BYTES_MAX / 2);
         let (mut picked, mut ids, mut plain) = (Vec::new(), BTreeSet::new(), 0);
-        while picked.len() < PICK_MAX && plain < plain_max && self.has_next(class, outbound, now)? {
+        let pick_max = self.early.unwrap_or(PICK_MAX);
+        while picked.len() < pick_max && plain < plain_max && self.has_next(class, outbound, now)? {
             let Some(front) = self.queues[class.index()].ahead.pop_front() else { break };
             if ids.contains(&front.entry.header.id) {
                 continue;
@@ -716,7 +766,8 @@ impl Sender {
         // One label's texts must not tell of another's by how well they compress together.
         let Some(label) = picked.first().map(|o| o.entry.header.label.clone()) else { return Ok(None) };
         let mut take = picked.iter().take_while(|o| o.entry.header.label == label).count();
-        let (name, history) = self.offers.of(&label);
+        // Whether the peer still has a history its greeting tells.
+        let (name, history) = if self.early.is_some() { self.offers.none() } else { self.offers.of(&label) };
         let batch = loop {
             if take == 0 {
                 break None;
@@ -738,6 +789,11 @@ impl Sender {
         for entry in rest.into_iter().rev() {
             self.queues[class.index()].ahead.push_front(entry);
         }
+        if batch.is_none() && self.early.is_some() {
+            // How much of a large entry is there the greeting tells.
+            self.early = Some(0);
+            return Ok(None);
+        }
         let Some(batch) = batch else {
             let Some(entry) = self.queues[class.index()].ahead.pop_front() else { return Ok(None) };
             self.cut(class, entry);
@@ -757,7 +813,9 @@ impl Sender {
         let number = (h.id.epoch, h.id.seq.get());
         let last = self.epochs.entry(number.0).or_default();
         *last = (*last).max(number.1);
-        if self.sent_here.entry(number.0).or_default().insert(number.1) {
+        self.early = self.early.map(|left| left.saturating_sub(1));
+        let sent = if self.early.is_some() { &mut self.sent_early } else { &mut self.sent_here };
+        if sent.entry(number.0).or_default().insert(number.1) {
             self.first_bytes += o.bytes.len() as u64;
         }
         let (pos, class, captured) = (o.pos, h.precedence, h.captured);

@@ -197,6 +197,7 @@ impl Session {
         if self.connection.is_some() {
             self.disconnected();
         }
+        self.sender.connected();
         self.receiver.connected();
         self.mend.connected();
         self.transit.connected();
@@ -487,6 +488,11 @@ impl Session {
         let Some(connection) = self.connection.as_ref().filter(|c| !c.closing) else { return Ok(waiting) };
         if !connection.is_up() {
             waiting.control = connection.ours != Greeting::Done || connection.keepalive;
+            if connection.ours == Greeting::Done {
+                for class in Precedence::ALL {
+                    waiting.classes[class.index()] = self.sender.waits(class, outbound, now)?;
+                }
+            }
             return Ok(waiting);
         }
         for class in Precedence::ALL {
@@ -527,7 +533,11 @@ impl Session {
         let Some(connection) = self.connection.as_ref().filter(|c| !c.closing) else { return Ok(None) };
         let frame = match lane {
             Lane::Control => self.next_control(bytes_max, outbound, now)?,
-            Lane::Class(_) if !connection.is_up() => None,
+            Lane::Class(_) if connection.ours != Greeting::Done => None,
+            Lane::Class(class) if !connection.is_up() => match self.next_list(class, bytes_max, outbound, now)? {
+                None => self.sender.next_entries(class, bytes_max, outbound, now, &mut self.outputs)?,
+                list => list,
+            },
             Lane::Class(class) if self.transit.waits(class) && self.transit.takes_turn(class) => {
                 self.transit.next_part(class, bytes_max)
             }

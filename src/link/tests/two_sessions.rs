@@ -1295,6 +1295,70 @@ fn a_restored_snapshot_gets_a_new_epoch_and_loses_nothing() {
     world.check_arrival(0);
 }
 
+/// What a node says before it has heard a word of the peer.
+fn before_the_greeting(world: &mut World, bytes: usize) -> Vec<Frame> {
+    let now = world.now();
+    world.nodes[0].session.connected(now);
+    let said = std::iter::from_fn(|| world.nodes[0].send(bytes, now)).collect();
+    world.nodes[0].work(now, true);
+    said
+}
+
+#[test]
+fn what_was_never_sent_does_not_wait_for_the_peers_greeting_and_nothing_is_decided_without_it() {
+    let mut world = World::new(1, false);
+    world.nodes[0].capture_file(&noise(300_000));
+    world.nodes[0].capture(draft(Precedence::Flash, 40));
+    world.nodes[0].capture(Draft { expired: true, ..draft(Precedence::Routine, 40) });
+    world.nodes[0].capture(draft(Precedence::Routine, 40));
+    let said = before_the_greeting(&mut world, 1_200);
+    let kinds: Vec<&str> = said.iter().map(Frame::kind).collect();
+    // Routine stands behind what has expired: that the peer has it all the same its greeting may tell.
+    assert_eq!(kinds, ["greet", "ready", "batch", "whole", "whole", "batch"]);
+    assert!(world.nodes[0].disk.sent.values().all(|progress| progress.outcomes.is_empty()));
+    world.disconnect();
+    assert_eq!(before_the_greeting(&mut world, 1_200).len(), 2, "the peer may have it by now");
+    world.disconnect();
+    world.settle();
+    world.check_arrival(0);
+    let duplicates = world.nodes[1].events.iter().filter(|e| matches!(e, LinkEvent::Duplicates(_))).count();
+    assert_eq!((world.nodes[1].disk.arrived.len(), duplicates), (3, 0));
+}
+
+/// How much of a large entry the peer holds its greeting tells.
+#[test]
+fn a_large_entry_waits_for_the_peers_greeting() {
+    let mut world = World::new(1, false);
+    world.nodes[0].capture(Draft { body: noise(5_000), ..draft(Precedence::Routine, 0) });
+    assert_eq!(before_the_greeting(&mut world, 1_200).len(), 2);
+}
+
+/// The restored node speaks first. The peer has used the entry that once had the number, and cannot compare any more.
+#[test]
+fn a_restored_snapshot_that_speaks_first_believes_no_receipt_for_another_entry() {
+    let mut world = World::new(5, false);
+    world.nodes[0].capture(draft(Precedence::Routine, 20));
+    world.settle();
+    let snapshot = world.nodes[0].disk.clone();
+    world.nodes[0].capture(draft(Precedence::Routine, 50));
+    world.settle();
+    world.disconnect();
+    world.nodes[1].disk.foreign.clear();
+    world.nodes[1].disk.held.clear();
+    world.nodes[0].disk = snapshot;
+    world.nodes[0].restart();
+    world.nodes[0].capture(draft(Precedence::Routine, 70));
+    let said = before_the_greeting(&mut world, 1_200);
+    assert_eq!(said.iter().map(Frame::kind).collect::<Vec<_>>(), ["greet", "ready", "batch"]);
+    let now = world.now();
+    world.up = true;
+    world.nodes[1].session.connected(now);
+    said.into_iter().for_each(|frame| world.nodes[1].take(frame, now));
+    world.settle_without_connecting();
+    let arrived: Vec<usize> = world.nodes[1].disk.arrived.iter().map(|e| e.body.len()).collect();
+    assert_eq!(arrived, [20, 50, 70]);
+}
+
 /// The sender's process died after sending and before it recorded the receipts: the peer's claims are proven by
 /// hash, nothing is sent twice and no epoch is spent.
 #[test]
@@ -1594,9 +1658,10 @@ fn world_with_history(shuffle: bool) -> World {
 
 /// A few more entries; the histories that their batches referred to.
 fn referred(world: &mut World, class: Precedence) -> Vec<Option<u8>> {
+    world.settle();
     world.nodes[0].referred.clear();
     world.nodes[0].capture(draft(class, 60));
-    world.settle();
+    world.settle_without_connecting();
     world.check_arrival(0);
     std::mem::take(&mut world.nodes[0].referred)
 }
@@ -1667,7 +1732,7 @@ fn a_history_is_of_one_label() {
     for label in ["mission", "directory", "mission", "directory"] {
         world.nodes[0].capture(Draft { label, ..draft(Precedence::Routine, 60) });
     }
-    world.settle();
+    world.settle_without_connecting();
     world.check_arrival(0);
     let names = &world.nodes[0].referred;
     assert_eq!(names.len(), 4, "a batch holds one label");

@@ -206,7 +206,8 @@ impl Talk {
         if let Some(Frame::Slice(slice)) = &frame {
             self.sliced += slice.part.bytes.len() as u64;
         }
-        frame.map(|frame| (frame.encode().into(), spare::is_hurried(&frame)))
+        let greeted = self.greeted;
+        frame.map(|frame| (frame.encode().into(), spare::is_hurried(&frame) || !greeted))
     }
 
     pub(super) fn due(&self) -> Option<Duration> {
