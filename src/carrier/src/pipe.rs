@@ -228,7 +228,7 @@ impl Pipe {
         }
     }
 
-    /// Of the packets sent so far, in thousandths, those that were lost. What a byte stream carries is repeated below it, and a
+    /// Of the packets whose fate is known, in thousandths, those that were lost. What a byte stream carries is repeated below it, and a
     /// copy behind it would gain nothing.
     pub(crate) fn lost_permille(&self) -> u64 {
         match self {
@@ -368,9 +368,9 @@ impl QuicPipe {
         self.connection.stats().path.current_mtu
     }
 
-    /// Of the datagrams sent so far, in thousandths, those that were lost.
+    /// Of the datagrams whose fate is known, in thousandths, those that were lost.
     pub(crate) fn lost_permille(&self) -> u64 {
-        quic::lost_permille(&self.connection.stats().path)
+        quic::lost_permille(&self.rate, &self.connection.stats().path)
     }
 
     /// How what is not confirmed is copied while there is nothing else to do.

@@ -5,15 +5,15 @@
 //! about congestion.
 
 use std::any::Any;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use model::BitsPerSecond;
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn::{AckFrequencyConfig, ConnectionStats, IdleTimeout, MtuDiscoveryConfig, PathStats, TransportConfig, VarInt};
 use quinn_proto::RttEstimator;
-use shaper::rate;
+use shaper::{Losses, rate};
 
 use crate::governor::{SLACK, time_on_link};
 use crate::prober::PathView;
@@ -63,6 +63,7 @@ struct Rates {
     probes: AtomicU64,
     /// Bytes that are on their way and neither confirmed nor given up.
     in_flight: AtomicU64,
+    losses: Mutex<Losses>,
 }
 
 impl SharedRate {
@@ -72,6 +73,7 @@ impl SharedRate {
             pace: AtomicU64::new(ceiling.0),
             probes: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            losses: Mutex::default(),
         }))
     }
 
@@ -178,8 +180,9 @@ pub(crate) fn room(rate: &SharedRate, path: &PathStats, outstanding_bytes: u64, 
     let window = window_bytes(pace, path.rtt);
     // An outage loses everything; that says nothing about the path.
     let lost_percent = (path.lost_packets * 100 / path.sent_packets.max(1)).min(30);
-    // Of a frame that two datagrams carried, one may be confirmed.
-    let waits = outstanding_bytes.saturating_sub(in_flight + in_flight / 4);
+    // Of a frame that two datagrams carried, one may be confirmed: the more are lost, the more frames wait for their other half.
+    let halves = in_flight * lost_percent.max(10) * 5 / 200;
+    let waits = outstanding_bytes.saturating_sub(in_flight + halves);
     let may_wait = pace.bytes_in_millis(WAITS_MILLIS) + 4 * FULL_DATAGRAM;
     (window + window * 3 * lost_percent / 100).saturating_sub(outstanding_bytes).min(may_wait.saturating_sub(waits))
 }
@@ -195,19 +198,20 @@ pub(crate) fn path_view(rate: &SharedRate, stats: &ConnectionStats) -> PathView 
     PathView { round_trip, ack_delay, probe_takes: time_on_link(PROBE_BYTES, rate.pace()), streamed, arrived }
 }
 
-/// Of the datagrams sent so far, in thousandths, those that were lost. Of the first few, one loss may be chance.
-pub(crate) fn lost_permille(path: &PathStats) -> u64 {
-    path.lost_packets * 1_000 / path.sent_packets.max(LOSS_OF_PACKETS)
+/// Of the datagrams whose fate is known, in thousandths, those that were lost. What is still on its way says nothing: at a start
+/// that is most of them.
+pub(crate) fn lost_permille(rate: &SharedRate, path: &PathStats) -> u64 {
+    let on_its_way = rate.in_flight() / u64::from(path.current_mtu.max(1));
+    let mut losses = rate.0.losses.lock().expect("nothing panics while holding it");
+    losses.note(path.sent_packets.saturating_sub(on_its_way), path.lost_packets);
+    losses.permille()
 }
-
-/// Losses among fewer packets count as if they were so many.
-const LOSS_OF_PACKETS: u64 = 20;
 
 /// How what waits for its confirmation is copied while there is nothing else to do.
 pub(crate) fn spare_view(rate: &SharedRate, path: &PathStats) -> SpareView {
     let ack_delay = ack_delay(rate.ceiling()).min(path.rtt.max(Duration::from_millis(25)));
     SpareView {
-        times: shaper::wanted(lost_permille(path)),
+        times: shaper::wanted(lost_permille(rate, path)),
         spacing: shaper::spacing(path.rtt),
         late: path.rtt * 3 / 2 + 2 * ack_delay,
     }

@@ -70,6 +70,43 @@ impl Copies {
     }
 }
 
+/// What a link loses: of late, or on average where that is more. A link that was good for an hour says nothing about the
+/// minute in which the ship turned.
+#[derive(Clone, Debug, Default)]
+pub struct Losses {
+    now: Tally,
+    /// Where the last two spans began.
+    since: [Tally; 2],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    settled: u64,
+    lost: u64,
+}
+
+/// Datagrams of a span: at a loss of 10 % one or two spans show 7 to 13 %.
+const SPAN: u64 = 100;
+
+/// Losses among fewer datagrams count as if they were so many: of the first few, one may be chance.
+const FEW: u64 = 20;
+
+impl Losses {
+    /// The fate of so many datagrams is known so far, and so many of them were lost.
+    pub fn note(&mut self, settled: u64, lost: u64) {
+        self.now = Tally { settled: settled.max(self.now.settled), lost: lost.max(self.now.lost) };
+        if self.now.settled - self.since[1].settled >= SPAN {
+            self.since = [self.since[1], self.now];
+        }
+    }
+
+    /// In thousandths.
+    pub fn permille(&self) -> u64 {
+        let since = |then: Tally| (self.now.lost - then.lost) * 1_000 / (self.now.settled - then.settled).max(FEW);
+        since(self.since[0]).max(since(Tally::default())).min(1_000)
+    }
+}
+
 /// The least number of copies of which all are lost less often than [`LOST_PERMILLE_MAX`].
 pub fn wanted(lost_permille: u64) -> u32 {
     let loss = lost_permille.min(1_000) as f64 / 1_000.0;
@@ -93,6 +130,29 @@ mod tests {
     fn the_number_of_copies_follows_the_loss() {
         let of = |permille| Copies::new(RATE, START).of(Precedence::Flash, 200, 1_150, permille, RATE, START);
         assert_eq!([0, 5, 6, 70, 100, 170, 200, 300, 900].map(of), [1, 1, 2, 2, 3, 3, 4, 4, 4]);
+    }
+
+    #[test]
+    fn losses_count_as_soon_as_they_are_known_also_after_a_good_hour() {
+        let mut losses = Losses::default();
+        losses.note(3, 1);
+        assert_eq!(losses.permille(), 50, "of a few, one may be chance");
+        losses.note(100_000, 1);
+        assert_eq!(losses.permille(), 0);
+        for n in 1..=10 {
+            losses.note(100_000 + 10 * n, 1 + 2 * n);
+        }
+        assert_eq!(losses.permille(), 200);
+        (11..=100).for_each(|n| losses.note(100_000 + 10 * n, 21));
+        assert_eq!(losses.permille(), 0, "it is good again");
+    }
+
+    #[test]
+    fn a_link_that_always_loses_is_not_taken_for_better_after_a_lucky_minute() {
+        let mut losses = Losses::default();
+        losses.note(10_000, 1_000);
+        losses.note(10_300, 1_000);
+        assert!(losses.permille() >= 90, "{}", losses.permille());
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub mod rate;
 
 use std::time::Duration;
 
-pub use copies::{COPIES_MAX, Copies, spacing, wanted};
+pub use copies::{COPIES_MAX, Copies, Losses, spacing, wanted};
 use model::{BitsPerSecond, Precedence};
 
 /// Smallest slice. Below this a frame's and a datagram's own overhead dominates; at 9.6 kbit/s it takes 200 ms.

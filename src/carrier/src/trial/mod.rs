@@ -463,7 +463,7 @@ impl Site {
     fn copy(&mut self, post: u64, now: Duration) {
         let Some((_, connection)) = &self.connection else { return };
         let path = connection.stats().path;
-        let (rate, slice, lost) = (self.rate.pace(), self.shaper.slice(), quic::lost_permille(&path));
+        let (rate, slice, lost) = (self.rate.pace(), self.shaper.slice(), quic::lost_permille(&self.rate, &path));
         let copies = self.budget.of(Precedence::Flash, FLASH_BYTES as usize, slice, lost, rate, now);
         self.copies.extend((1..copies).map(|n| (now + n * shaper::spacing(path.rtt), post)));
     }
