@@ -37,7 +37,7 @@ pub(super) fn run(run: &mut Run) -> Result<(), Error> {
     if run.subjects(&[Subject::Holdfast]).is_empty() {
         return Ok(());
     }
-    let (samples, gap) = run.pick((60, Duration::from_millis(400)), (300, Duration::from_millis(700)));
+    let (samples, gap) = run.pick((300, Duration::from_millis(300)), (300, Duration::from_millis(700)));
     let bytes = run.pick(20_000_000, 90_000_000);
     let (dir, seed) = (run.bench.scratch()?, run.args.seed);
     let losses = [0.0, 10.0];
@@ -71,6 +71,7 @@ pub(super) fn run(run: &mut Run) -> Result<(), Error> {
         let figures = [
             ("p99 ms", figure),
             ("p50 ms", Figure::from(percentile(&latencies, 50))),
+            ("p95 ms", Figure::from(percentile(&latencies, 95))),
             ("max ms", Figure::from(latencies.last().copied().unwrap_or(f64::NAN))),
             ("p99 - one-way ms", Figure::from(excess)),
             ("posts", Figure::from(latencies.len() as f64)),

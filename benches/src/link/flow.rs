@@ -111,8 +111,11 @@ pub(crate) struct Steady {
     pub(crate) goodput: f64,
     /// goodput / (rate x (1 - loss) x (largest packet - headers) / largest packet).
     pub(crate) share: f64,
-    /// Bytes that arrived beyond payload and headers, over the payload: needless repetitions, and everything that is neither.
+    /// Bytes that arrived beyond payload, headers and framing, over the payload: needless repetitions, and everything that is
+    /// none of these.
     pub(crate) redundant: f64,
+    /// What frames of the payload need beyond it and the headers, over the payload.
+    pub(crate) framing: f64,
     /// Bytes sent backwards over bytes sent forwards.
     pub(crate) acks: f64,
     /// Sent, over what the link can take.
@@ -123,12 +126,14 @@ pub(crate) struct Steady {
     pub(crate) packet: u32,
 }
 
-/// Judges the flow within `span`; `None` when nothing arrived in it.
+/// Judges the flow within `span`; `None` when nothing arrived in it. `framing`: bytes of each packet in which the subject
+/// says what its payload is, beside the headers.
 pub(crate) fn steady(
     link: &Link,
     conditions: &Conditions,
     delivered: &Delivered<'_>,
     headers: Headers,
+    framing: u32,
     span: Span,
 ) -> Option<Steady> {
     let (payload, exact) = delivered.within(span)?;
@@ -142,13 +147,15 @@ pub(crate) fn steady(
     let arrives = |passage: &&Passage| exact.holds(passage.left + conditions.delay);
     let arrived: Vec<&Passage> = all.iter().filter(|p| p.fate == Fate::Delivered).filter(arrives).collect();
     let beyond = bytes(&arrived) - arrived.len() as f64 * f64::from(headers.bytes()) - payload as f64;
+    let framing = arrived.len() as f64 * f64::from(framing);
     let sent = bytes(&forward.iter().collect::<Vec<_>>());
     let mut waits: Vec<f64> = forward.iter().map(|passage| wait_ms(passage, conditions)).collect();
     waits.sort_by(f64::total_cmp);
     Some(Steady {
         goodput,
         share: goodput / ceiling,
-        redundant: (beyond / payload as f64).max(0.0),
+        redundant: ((beyond - framing) / payload as f64).max(0.0),
+        framing: framing / payload as f64,
         acks: bytes(&back.iter().collect::<Vec<_>>()) / sent,
         offered: sent * 8.0 / exact.seconds() / conditions.rate as f64,
         queue_ms: (percentile(&waits, 50), percentile(&waits, 95)),

@@ -13,6 +13,9 @@ use crate::Error;
 use crate::report::{Figure, tell};
 use emulator::Conditions;
 use emulator::{Lateness, Link, Span};
+use model::{Epoch, Seq};
+use wire::Frame;
+use wire::frame::{Packing, Part, Slice};
 
 const SUBJECTS: &[Subject] =
     &[Subject::Holdfast, Subject::TcpCubic, Subject::TcpBbr, Subject::QuinnCubic, Subject::QuinnBbr];
@@ -139,13 +142,26 @@ fn transfer(
     let whole = Span { from: began, until: steady_part.until };
     let early = delivered.within(early_part).map_or(0.0, |(bytes, _)| bytes as f64 * 8.0 / start_up.as_secs_f64());
     Ok(Outcome {
-        steady: steady(&link, &conditions, &delivered, headers, steady_part),
+        steady: steady(&link, &conditions, &delivered, headers, framing(subject), steady_part),
         first: delivered.first().map(|at| at - began),
         start_share: early / (conditions.rate as f64 * (1.0 - conditions.loss.share())),
         fullest: fullest_window(&link.forward(whole), conditions.rate, Duration::from_secs(10)),
         lateness: link.lateness(whole),
     })
 }
+
+/// Bytes of a full packet that say what its payload is: the fields of a slice, and the head of its stream.
+fn framing(subject: Subject) -> u32 {
+    if subject != Subject::Holdfast {
+        return 0;
+    }
+    let part = Part { packing: Packing::Raw, crc: u32::MAX, total: 16_384, offset: 8_192, bytes: vec![0] };
+    let slice = Slice { epoch: Epoch::FIRST, seq: Seq::FIRST, level: 0, index: 200, part };
+    Frame::Slice(slice).encode().len() as u32 - 1 + STREAM_HEAD
+}
+
+/// Type, an identifier of two bytes at least and a length of two, less the byte of them that [`Headers`] has.
+const STREAM_HEAD: u32 = 4;
 
 /// A file that is longer than the measurement, uploaded while the edge is silent; the start is its first word.
 fn holdfast(
@@ -206,6 +222,7 @@ fn note(run: &mut Run, cell: Cell, subject: Subject, span: Duration, outcome: Re
             ("share", Figure::from(steady.share).unless_late(*lateness)),
             ("goodput kbit/s", Figure::from(steady.goodput / 1e3)),
             ("redundant", Figure::from(steady.redundant)),
+            ("framing", Figure::from(steady.framing)),
             ("acks", Figure::from(steady.acks)),
             ("sent/rate", Figure::from(steady.offered)),
             ("fullest 10 s", Figure::from(*fullest)),
