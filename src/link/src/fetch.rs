@@ -11,9 +11,10 @@ use wire::frame::{Assembly, Frame, Numbers, Slice, Unavailable, Urge, Want, Whol
 
 use crate::limits::{
     BASED_MAX, FILES_ACTIVE_MAX, FILES_MAX, LIST_AHEAD_BYTES_MAX, LISTS_AHEAD_MAX, NAMES_MAX, NAMES_UNASKED_BYTES_MAX,
-    PARTIAL_BYTES_MAX, RANGES_PER_FRAME,
+    RANGES_PER_FRAME,
 };
 use crate::output::{LinkError, Output};
+use crate::partial::Partials;
 use crate::progress::{take_epoch, take_fitting};
 
 type Number = (Epoch, Seq);
@@ -35,7 +36,7 @@ pub(crate) struct Fetch {
     /// Complete chunks that the shell makes durable.
     storing: BTreeSet<ChunkName>,
     /// Chunks that are partly here, oldest first. They survive connections.
-    partial: Partials,
+    partial: Partials<ChunkName>,
     /// Complete chunks that are to be unpacked with another, oldest first.
     based: VecDeque<Based>,
     /// Names of chunks whose bases are not here: asked for without.
@@ -62,37 +63,6 @@ pub(crate) struct Fetch {
 struct File {
     label: Label,
     manifest: Manifest,
-}
-
-/// Chunks that are partly here.
-#[derive(Debug, Default)]
-struct Partials {
-    /// What was added to longest ago comes first.
-    chunks: VecDeque<(ChunkName, Assembly)>,
-    bytes: usize,
-}
-
-impl Partials {
-    fn take(&mut self, name: &ChunkName) -> Option<Assembly> {
-        let at = self.chunks.iter().position(|(n, _)| n == name)?;
-        let (_, assembly) = self.chunks.remove(at)?;
-        self.bytes -= assembly.len() + PARTIAL_OVERHEAD;
-        Some(assembly)
-    }
-
-    /// Keeps what is here of a chunk. Returns those that are dropped for want of room.
-    fn keep(&mut self, name: ChunkName, assembly: Assembly) -> Vec<ChunkName> {
-        self.bytes += assembly.len() + PARTIAL_OVERHEAD;
-        self.chunks.push_back((name, assembly));
-        let mut dropped = Vec::new();
-        while self.bytes > PARTIAL_BYTES_MAX
-            && let Some((oldest, assembly)) = self.chunks.pop_front()
-        {
-            self.bytes -= assembly.len() + PARTIAL_OVERHEAD;
-            dropped.push(oldest);
-        }
-        dropped
-    }
 }
 
 /// A chunk that was sent as what differs from another.
@@ -372,7 +342,7 @@ impl Fetch {
                 continue;
             }
             let index_of: BTreeMap<ChunkName, u32> = fresh.iter().copied().collect();
-            let partial = self.partial.chunks.iter().find_map(|(name, part)| {
+            let partial = self.partial.iter().find_map(|(name, part)| {
                 let index = index_of.get(name)?;
                 (part.held() > 0).then(|| (*index, part.crc(), part.held()))
             });
@@ -657,6 +627,3 @@ enum Descent {
 
 /// Type, number, level, flag, and the partial chunk's three numbers.
 const WANT_OVERHEAD: usize = 40;
-
-/// What a partial chunk takes beside its bytes.
-const PARTIAL_OVERHEAD: usize = 256;

@@ -34,6 +34,7 @@ pub mod limits;
 mod mend;
 mod output;
 mod parcel;
+mod partial;
 mod progress;
 mod receiver;
 mod sender;

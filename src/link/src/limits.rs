@@ -19,14 +19,14 @@ pub const READ_AHEAD_BYTES: usize = 256 << 10;
 /// Entries pulled ahead for one entry's causes. Threads are flat and channels have one creator; deeper is not ours.
 pub const PULL_MAX: usize = 1_024;
 
-/// Large entries of the peer that are partly here. 8 x 1 MiB = 8 MiB.
-pub const PARTIAL_ENTRIES_MAX: usize = 8;
+/// Large entries of the peer that are partly here and told of in a greeting, so that the rest alone is sent: 2 kB of frames.
+pub const RESUMES_MAX: usize = 64;
 
 /// Parcels from the peer that are partly here. It sends one of each class at a time, and parts of the next overtake: 16 of
 /// 256 KiB as the planner makes them are 4 MiB, of the largest entries 25 MiB.
 pub const PARTIAL_PARCELS_MAX: usize = 16;
 
-/// Memory for chunks of the peer that are partly here. Their parts overtake each other: what one lost packet holds up stays
+/// Memory for chunks of the peer that are partly here, and as much for entries. Their parts overtake each other: what one lost packet holds up stays
 /// here for a round trip, and at 30 % loss for two on average and eight at most. 10 Mbit/s x 600 ms x 8 = 6 MB; twice that.
 /// More than this is asked for once more.
 pub const PARTIAL_BYTES_MAX: usize = 12 << 20;

@@ -14,8 +14,9 @@ use model::{EntryId, Epoch, NodeId, Outbound, OutboundError, Precedence, RangeSe
 use wire::entry::ENTRY_BYTES_MAX;
 use wire::frame::{Assembly, Fragment, Frame, Numbers, PART_OVERHEAD, Packed};
 
-use crate::limits::{EPOCHS_MAX, PARTIAL_ENTRIES_MAX, RANGES_PER_FRAME};
+use crate::limits::{EPOCHS_MAX, RANGES_PER_FRAME};
 use crate::output::{Incoming, LinkError, Output};
+use crate::partial::Partials;
 use crate::progress::{take_epoch, union_into};
 use crate::sender::SET_OVERHEAD;
 
@@ -34,7 +35,7 @@ pub(crate) struct Mend {
     /// Of these, what was not asked for on this connection.
     to_ask: BTreeMap<Epoch, RangeSet>,
     /// Entries that are partly back, oldest first.
-    partial: VecDeque<(Number, Assembly)>,
+    partial: Partials<Number>,
     /// What the peer misses of its own entries.
     to_give: BTreeMap<Epoch, RangeSet>,
     giving: Option<Giving>,
@@ -57,7 +58,7 @@ impl Mend {
             compression,
             missed: BTreeMap::new(),
             to_ask: BTreeMap::new(),
-            partial: VecDeque::new(),
+            partial: Partials::default(),
             to_give: BTreeMap::new(),
             giving: None,
             gone: BTreeMap::new(),
@@ -94,18 +95,13 @@ impl Mend {
         if !self.missed.get(&f.epoch).is_some_and(|set| set.contains(f.seq.get())) {
             return Ok(());
         }
-        let place = self.partial.iter().position(|(n, part)| *n == number && part.takes(&f.part));
-        let mut assembly = match place.and_then(|at| self.partial.remove(at)) {
-            Some((_, assembly)) => assembly,
-            None => Assembly::of(&f.part),
-        };
-        self.partial.retain(|(n, _)| *n != number);
+        let begun = self.partial.take(&number).filter(|assembly| assembly.takes(&f.part));
+        let mut assembly = begun.unwrap_or_else(|| Assembly::of(&f.part));
         assembly.add(&f.part);
         if !assembly.is_complete() {
-            if self.partial.len() == PARTIAL_ENTRIES_MAX {
-                self.partial.pop_front();
+            for (epoch, seq) in self.partial.keep(number, assembly) {
+                union_into(&mut self.to_ask, epoch, &RangeSet::from(seq.get()..=seq.get()));
             }
-            self.partial.push_back((number, assembly));
             return Ok(());
         }
         let bytes = assembly.unpack(ENTRY_BYTES_MAX)?;

@@ -9,11 +9,10 @@ use wire::Unpacked;
 use wire::entry::ENTRY_BYTES_MAX;
 use wire::frame::{Assembly, Claim, FRAME_BYTES_MAX, Fragment, Frame, Numbers, Receipt, Resume, Skip, Verdict, Verify};
 
-use crate::limits::{
-    EPOCHS_MAX, PARTIAL_ENTRIES_MAX, RANGES_PER_FRAME, RECEIPT_DELAY, RECEIPT_DELAY_URGENT, SKIPS_HELD_MAX,
-};
+use crate::limits::{EPOCHS_MAX, RANGES_PER_FRAME, RECEIPT_DELAY, RECEIPT_DELAY_URGENT, RESUMES_MAX, SKIPS_HELD_MAX};
 use crate::output::{Incoming, LinkError, LinkEvent, Output};
 use crate::parcel::ByBoot;
+use crate::partial::Partials;
 use crate::progress::{EpochProgress, is_skip, set_len, take_epoch, take_fitting, union_into};
 use crate::sender::{SET_OVERHEAD, short};
 use crate::session::ReceiverState;
@@ -37,8 +36,8 @@ pub(crate) struct Receiver {
     due: Option<Duration>,
     /// It is time.
     tell: bool,
-    /// Large entries that are partly here, oldest first.
-    partial: VecDeque<(Number, Assembly)>,
+    /// Large entries that are partly here.
+    partial: Partials<Number>,
     /// Offsets to tell in the greeting.
     resumes: Vec<Resume>,
     /// Answers about hashes.
@@ -70,7 +69,7 @@ impl Receiver {
             untold: BTreeMap::new(),
             due: None,
             tell: false,
-            partial: VecDeque::new(),
+            partial: Partials::default(),
             resumes: Vec::new(),
             same: BTreeMap::new(),
             different: BTreeMap::new(),
@@ -94,10 +93,12 @@ impl Receiver {
         self.resumes = self
             .partial
             .iter()
+            .rev()
             .filter_map(|((epoch, n), part)| {
                 let (seq, offset) = (Seq::new(*n)?, part.held());
                 (offset > 0).then_some(Resume { epoch: *epoch, seq, crc: part.crc(), offset })
             })
+            .take(RESUMES_MAX)
             .collect();
     }
 
@@ -233,18 +234,13 @@ impl Receiver {
             self.tell_again(number.0, number.1, now);
             return Ok(Vec::new());
         }
-        let place = self.partial.iter().position(|(n, part)| *n == number && part.takes(&fragment.part));
-        let mut assembly = match place.and_then(|at| self.partial.remove(at)) {
-            Some((_, assembly)) => assembly,
-            None => Assembly::of(&fragment.part),
-        };
-        self.partial.retain(|(n, _)| *n != number);
+        let begun = self.partial.take(&number).filter(|assembly| assembly.takes(&fragment.part));
+        let mut assembly = begun.unwrap_or_else(|| Assembly::of(&fragment.part));
         assembly.add(&fragment.part);
         if !assembly.is_complete() {
-            if self.partial.len() == PARTIAL_ENTRIES_MAX {
-                self.partial.pop_front();
+            for (epoch, n) in self.partial.keep(number, assembly) {
+                union_into(&mut self.to_ask, epoch, &RangeSet::from(n..=n));
             }
-            self.partial.push_back((number, assembly));
             return Ok(Vec::new());
         }
         let bytes = assembly.unpack(ENTRY_BYTES_MAX)?;
@@ -265,7 +261,7 @@ impl Receiver {
         self.admit(epoch)?;
         if outcome == Outcome::Purged {
             // What came of it before stays nowhere, not even in parts.
-            self.partial.retain(|((of, n), _)| *of != epoch || !ranges.contains(*n));
+            self.partial.retain(|(of, n)| *of != epoch || !ranges.contains(*n));
         }
         let mut known = self.progress.get(&epoch).map(EpochProgress::known).unwrap_or_default();
         let again = ranges.intersection(&known);

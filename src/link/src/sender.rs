@@ -15,8 +15,8 @@ use wire::{Frame, pack_batch};
 
 use crate::history::Offers;
 use crate::limits::{
-    EARLY_ENTRIES_MAX, KEPT_IN_FLIGHT_MAX, PARTIAL_ENTRIES_MAX, PULL_MAX, RANGES_PER_FRAME, READ_AHEAD_BYTES,
-    WINDOW_ENTRIES, WINDOW_URGENT_EXTRA,
+    EARLY_ENTRIES_MAX, KEPT_IN_FLIGHT_MAX, PULL_MAX, RANGES_PER_FRAME, READ_AHEAD_BYTES, RESUMES_MAX, WINDOW_ENTRIES,
+    WINDOW_URGENT_EXTRA,
 };
 use crate::output::{LinkEvent, Output, StartEpochReason};
 use crate::parcel::ByBoot;
@@ -242,8 +242,18 @@ impl Sender {
     pub(crate) fn asked_again(&mut self, lost: &Numbers, outputs: &mut VecDeque<Output>) {
         let epoch = lost.epoch;
         let Some(last) = self.epochs.get(&epoch).filter(|last| **last > 0) else { return };
-        let ranges = lost.numbers.intersection(&RangeSet::from(1..=*last));
+        let mut ranges = lost.numbers.intersection(&RangeSet::from(1..=*last));
+        // One whose parts are still leaving begins anew.
+        for cutting in self.cutting.iter_mut().flatten() {
+            let id = cutting.entry.entry.header.id;
+            if id.epoch == epoch && ranges.contains(id.seq.get()) {
+                cutting.offset = 0;
+                ranges.remove(id.seq.get());
+            }
+        }
         if !ranges.is_empty() {
+            // Whatever of it is under way, the peer has no use for it.
+            self.in_flight.retain(|(of, n), _| *of != epoch || !ranges.contains(*n));
             union_into(&mut self.lost_there, epoch, &ranges);
             outputs.push_back(Output::Event(LinkEvent::AskedAgain { epoch, ranges }));
         }
@@ -363,7 +373,7 @@ impl Sender {
     }
 
     pub(crate) fn resume_at(&mut self, resume: Resume) {
-        if self.resumes.len() < PARTIAL_ENTRIES_MAX {
+        if self.resumes.len() < RESUMES_MAX {
             self.resumes.insert((resume.epoch, resume.seq.get()), resume);
         }
     }

@@ -841,6 +841,74 @@ fn what_there_is_no_room_for_is_asked_for_again() {
     assert!(world.nodes[1].disk.incomplete.is_empty(), "the file is complete");
 }
 
+/// Two nodes that have greeted each other, and large entries of the first, in parts.
+fn parts_of(entries: usize, bytes: usize) -> (World, Vec<Frame>) {
+    let mut world = World::new(1, false);
+    world.connect();
+    let now = world.now();
+    let greet = |world: &mut World| {
+        for _ in 0..4 {
+            for i in [0, 1] {
+                while let Some(frame) = world.nodes[i].send(1_150, now) {
+                    world.nodes[1 - i].take(frame, now);
+                }
+            }
+        }
+    };
+    greet(&mut world);
+    for n in 0..entries {
+        let body = noise(bytes + n);
+        world.nodes[0].capture(Draft { body, ..draft(Precedence::Routine, 0) });
+    }
+    world.nodes[0].work(now, true);
+    let parts: Vec<Frame> = std::iter::from_fn(|| world.nodes[0].send(1_150, now)).collect();
+    assert!(parts.iter().all(|frame| matches!(frame, Frame::Fragment(_))));
+    (world, parts)
+}
+
+/// Of eight entries that were partly here the ninth pushed the first one out, and nobody asked for it again: it stayed under way
+/// until the session ended.
+#[test]
+fn large_entries_whose_parts_overtake_each_other_arrive() {
+    let (mut world, mut parts) = parts_of(60, 4_000);
+    let now = world.now();
+    while !parts.is_empty() {
+        let at = world.rng.random_range(0..parts.len());
+        let part = parts.swap_remove(at);
+        world.nodes[1].take(part, now);
+        world.nodes[1].work(now, true);
+    }
+    assert_eq!(world.nodes[1].disk.arrived.len(), 60, "without a question");
+    world.settle_without_connecting();
+    world.check_arrival(0);
+}
+
+#[test]
+fn large_entries_that_there_is_no_room_for_are_asked_for_again() {
+    let (mut world, parts) = parts_of(18, 1_000_000);
+    let now = world.now();
+    // Of each the first part comes last.
+    let (first, rest): (Vec<_>, Vec<_>) =
+        parts.into_iter().partition(|frame| matches!(frame, Frame::Fragment(f) if f.part.offset == 0));
+    for part in rest.into_iter().chain(first) {
+        world.nodes[1].take(part, now);
+        world.nodes[1].work(now, true);
+    }
+    assert!(world.nodes[1].disk.arrived.len() < 18, "not everything was kept");
+    for _ in 0..200 {
+        for i in [0, 1] {
+            for _ in 0..400 {
+                let Some(frame) = world.nodes[i].send(1_150, now) else { break };
+                world.nodes[1 - i].take(frame, now);
+            }
+            world.nodes[1 - i].work(now, true);
+        }
+    }
+    assert_eq!(world.nodes[1].disk.arrived.len(), 18);
+    world.settle_without_connecting();
+    world.check_arrival(0);
+}
+
 fn any_hostile_frame() -> impl Strategy<Value = Frame> {
     use wire::frame::*;
     let set = || {
