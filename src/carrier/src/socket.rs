@@ -58,7 +58,12 @@ impl GovernedSocket {
             (SocketAddr::V6(_), SocketAddr::V4(to)) => SocketAddr::from((to.ip().to_ipv6_mapped(), to.port())),
             (SocketAddr::V4(_), to) | (SocketAddr::V6(_), to @ SocketAddr::V6(_)) => to,
         };
-        socket.send_to(transmit.contents, mapped).map(|_| ())
+        match socket.send_to(transmit.contents, mapped) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(e),
+            // As quinn's own socket: a probe that is too large, or a network that is away, is a lost datagram. An error would end
+            // the connection, which is to outlive an outage.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn copies(&self) -> MutexGuard<'_, Copies> {
