@@ -705,11 +705,11 @@ impl<T: Talk> Keeper<T> {
         }
         if let Some(live) = &mut line.live {
             live.silent_since = now;
-            if live.presumed_dead {
-                return;
-            }
             let lost: Vec<Packet> = live.under_way.values().cloned().collect();
-            line.presume_dead(now, self.post.clock.now());
+            if !live.presumed_dead {
+                line.presume_dead(now, self.post.clock.now());
+            }
+            // Asked each time that the silence goes on: another link may have come up since.
             if self.lines.iter().any(|line| line.to_plan().usable) {
                 self.send_again(lost);
             }

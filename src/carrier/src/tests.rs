@@ -498,6 +498,31 @@ async fn a_link_that_is_lost_in_the_middle_is_a_non_event_while_another_lives() 
     hub.stopped().await;
 }
 
+/// What was under way on a link when both went silent stayed there until that link came back, or was given up after an hour.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_under_way_on_a_dead_link_goes_over_the_one_that_comes_up_later() {
+    let TwoLinks { edge, hub, radio, satellite } = two_links(|radio, satellite| {
+        serde_json::json!([
+            { "name": "radio", "address": radio.address.to_string() },
+            { "name": "satellite", "address": satellite.address.to_string(), "cost": 900 },
+        ])
+    })
+    .await;
+    until("both links", || edge.links_up() == 2 && hub.links_up() == 2).await;
+    satellite.set_down(true);
+    edge.says_flash(1_000..1_001);
+    until("the satellite is missed", || edge.links_up() == 1 && hub.heard() == 1).await;
+    radio.set_down(true);
+    edge.says_later(0..20);
+    until("and the radio", || edge.links_up() == 0).await;
+    satellite.set_down(false);
+    let back = until("what the radio lost", || edge.confirmed() && hub.heard() == 21);
+    tokio::time::timeout(Duration::from_secs(40), back).await.expect("it goes over the satellite");
+    assert_eq!((edge.sessions(), hub.sessions()), (1, 1), "the conversation noticed nothing");
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bulk_takes_the_cheap_link_alone_and_flash_takes_both() {
     let TwoLinks { edge, hub, radio, satellite } = two_links(|radio, satellite| {
