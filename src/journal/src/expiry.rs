@@ -87,6 +87,8 @@ impl Journal {
     /// Ends, for every consumer that cannot have been sent them, own entries whose expiry has passed at `now` as expired
     /// and those of which a newer state exists as superseded.
     pub fn settle(&self, now: UnixMillis) -> Settled {
+        // The log first, as the committer does, which notes what may become moot while it shows it.
+        let mut view = self.log().write();
         let mut inner = self.shared().moot.lock();
         let later = inner.due.split_off(&(now, u64::MAX));
         let due = std::mem::replace(&mut inner.due, later);
@@ -97,28 +99,26 @@ impl Journal {
             return Settled::default();
         }
         let mut ended: [BTreeSet<EntryId>; 2] = Default::default();
-        {
-            let mut view = self.log().write();
-            let mut consumers = std::mem::take(&mut view.state.consumers);
-            for (name, account) in consumers.iter_mut().filter(|(_, account)| !account.reads_foreign()) {
-                let offered = inner.offered.get(name).copied().unwrap_or(inner.opened_at);
-                for (i, (outcome, list)) in
-                    [(Outcome::Expired, &due), (Outcome::Superseded, &superseded)].into_iter().enumerate()
-                {
-                    let mut numbers: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
-                    for id in list.range(offered..).map(|(_, id)| *id) {
-                        if account.outcome_of(id.epoch, id.seq.get()).is_none() {
-                            numbers.entry(id.epoch).or_default().insert(id.seq.get());
-                            ended[i].insert(id);
-                        }
-                    }
-                    for (epoch, numbers) in &numbers {
-                        account.record(outcome, *epoch, numbers, view.parts());
+        let mut consumers = std::mem::take(&mut view.state.consumers);
+        for (name, account) in consumers.iter_mut().filter(|(_, account)| !account.reads_foreign()) {
+            let offered = inner.offered.get(name).copied().unwrap_or(inner.opened_at);
+            for (i, (outcome, list)) in
+                [(Outcome::Expired, &due), (Outcome::Superseded, &superseded)].into_iter().enumerate()
+            {
+                let mut numbers: BTreeMap<Epoch, RangeSet> = BTreeMap::new();
+                for id in list.range(offered..).map(|(_, id)| *id) {
+                    if account.outcome_of(id.epoch, id.seq.get()).is_none() {
+                        numbers.entry(id.epoch).or_default().insert(id.seq.get());
+                        ended[i].insert(id);
                     }
                 }
+                for (epoch, numbers) in &numbers {
+                    account.record(outcome, *epoch, numbers, view.parts());
+                }
             }
-            view.state.consumers = consumers;
         }
+        view.state.consumers = consumers;
+        drop((inner, view));
         self.shared().queue.note_receipts();
         Settled { expired: ended[0].len() as u64, superseded: ended[1].len() as u64 }
     }
@@ -142,6 +142,10 @@ impl Consumer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
     use super::*;
     use crate::tests::{draft, options, tempdir};
     use crate::{Draft, Sums};
@@ -183,6 +187,34 @@ mod tests {
         journal.flush().wait().unwrap();
         drop((bravo, journal));
         assert_eq!(total(&Journal::open(options(dir.path())).unwrap().0, "bravo"), before);
+    }
+
+    /// The committer noted an entry with an expiry while it held the log, and whoever settled held the notes and waited for the
+    /// log: both for ever, and the node with them.
+    #[test]
+    fn settling_and_appending_never_wait_for_each_other_for_ever() {
+        let dir = tempdir();
+        let journal = Journal::open(options(dir.path())).unwrap().0;
+        journal.consumer("bravo", true).unwrap();
+        let (settler, written) = (journal.clone(), Arc::new(AtomicBool::new(false)));
+        let (told, total) = std::sync::mpsc::channel();
+        let until = Arc::clone(&written);
+        std::thread::spawn(move || {
+            let mut expired = 0;
+            while !until.load(Ordering::SeqCst) {
+                expired += settler.settle(UnixMillis(2)).expired;
+                std::thread::yield_now();
+            }
+            told.send(expired + settler.settle(UnixMillis(2)).expired).unwrap();
+        });
+        std::thread::spawn(move || {
+            for n in 0..300 {
+                journal.append_own(Draft { expiry: Some(UnixMillis(1)), ..draft(n) }).wait().unwrap();
+            }
+            written.store(true, Ordering::SeqCst);
+        });
+        let expired = total.recv_timeout(Duration::from_secs(60)).expect("both go on");
+        assert_eq!(expired, 300);
     }
 
     #[test]
