@@ -139,6 +139,8 @@ struct Node {
     kept: Vec<(u64, Custody)>,
     /// Bytes of parcels that it sent.
     carried_bytes: usize,
+    /// Parts of entries that it sent.
+    fragments: usize,
 }
 
 fn secret(node: NodeId) -> [u8; 32] {
@@ -172,6 +174,7 @@ impl Node {
             parcels: Vec::new(),
             kept: Vec::new(),
             carried_bytes: 0,
+            fragments: 0,
         }
     }
 
@@ -382,6 +385,7 @@ impl Node {
         if let Some(Frame::Carried(carried)) = &frame {
             self.carried_bytes += carried.part.bytes.len();
         }
+        self.fragments += usize::from(matches!(frame, Some(Frame::Fragment(_))));
         frame
     }
 
@@ -1458,6 +1462,35 @@ fn what_the_journal_lost_is_accounted_for_at_the_peer_and_here() {
     world.settle();
     assert_eq!(quarantined(&world.nodes[1]), RangeSet::from(3..=3));
     assert!(world.nodes[0].epochs_started.is_empty());
+}
+
+/// A purge comes while the session has what it is after in memory: one entry is half sent, others were read ahead of what
+/// the link takes. None of it leaves the node any more, and the peer is told why.
+#[test]
+fn what_was_purged_is_not_sent_out_of_memory_either() {
+    let mut world = World::new(41, false);
+    let mut noise = vec![0; 9_000];
+    ChaCha8Rng::seed_from_u64(1).fill_bytes(&mut noise);
+    world.nodes[0].capture(Draft { body: noise, ..draft(Precedence::Routine, 0) });
+    for _ in 0..6 {
+        world.nodes[0].capture(draft(Precedence::Routine, 30));
+    }
+    world.connect();
+    while world.nodes[0].fragments < 3 {
+        world.step(1_200);
+    }
+    let purged: RangeSet = [1, 3, 6].into_iter().collect();
+    world.nodes[0].lose_own(&purged);
+    world.nodes[0].session.lost(Epoch::FIRST, Outcome::Purged, &purged);
+    world.settle_without_connecting();
+    let arrived: RangeSet = world.nodes[1].disk.arrived.iter().map(|entry| entry.header.id.seq.get()).collect();
+    assert_eq!(arrived, [2, 4, 5, 7].into_iter().collect());
+    assert_eq!(world.nodes[1].disk.received[&Epoch::FIRST].outcomes[&Outcome::Purged], purged);
+    assert_eq!(world.nodes[0].disk.sent[&Epoch::FIRST].outcomes[&Outcome::Purged], purged);
+    // It is told on the next connection too, to a peer that was away meanwhile, and harms nothing there.
+    world.nodes[0].session.lost(Epoch::FIRST, Outcome::Purged, &purged);
+    world.settle();
+    assert_eq!(world.nodes[0].disk.sent[&Epoch::FIRST].outcomes[&Outcome::Applied], arrived);
 }
 
 #[test]
