@@ -61,8 +61,8 @@ impl DiskFile for CountingFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        // Zeros ahead of the content are written over later, and are none of its size.
-        if bytes.iter().any(|byte| *byte != 0) {
+        // Zeros ahead of the content are written over later, and are none of its size. No frame begins with one.
+        if bytes.first().is_some_and(|byte| *byte != 0) {
             self.1.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
         self.0.write_at(bytes, offset)

@@ -1041,7 +1041,9 @@ impl Committer {
                 let end = base + bytes.len() as u64;
                 let reach = if end > before { self.write_ahead(&*file, end, bytes.len()) } else { before };
                 self.shared.reserve.note_appended(reach - before);
-                let synced = unless(Mutation::SkipDataSync, || file.sync_data());
+                // Zeros below it are no reason to leave it out, nor is what it writes of them.
+                let on_zeros = if end > before { Mutation::SkipSyncOfZeros } else { Mutation::SkipSyncOnZeros };
+                let synced = unless(Mutation::SkipDataSync, || unless(on_zeros, || file.sync_data()));
                 let synced = synced.or_else(|e| if is(Mutation::RetryFailedSync) { file.sync_data() } else { Err(e) });
                 synced.map_err(|e| self.stop_suspect(format!("the disk did not sync: {e}")))?;
                 Ok(reach)

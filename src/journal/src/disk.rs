@@ -9,6 +9,8 @@ use model::{Disk, DiskFile, DiskLock, DiskSpace, LockError, OpenMode};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use crate::mutations::{Mutation, unless};
+
 /// The file system of the operating system. New files are readable by their owner only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StdDisk;
@@ -26,7 +28,7 @@ impl Disk for StdDisk {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
-        self.sync_dir(parent.unwrap_or(Path::new(".")))
+        unless(Mutation::SkipStdParentSync, || self.sync_dir(parent.unwrap_or(Path::new("."))))
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
@@ -59,7 +61,7 @@ impl Disk for StdDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        unless(Mutation::SkipStdDirSync, || File::open(dir)?.sync_all())
     }
 
     fn space(&self, dir: &Path) -> io::Result<Option<DiskSpace>> {
@@ -143,6 +145,6 @@ impl DiskFile for StdFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        unless(Mutation::SkipStdDataSync, || self.0.sync_data())
     }
 }

@@ -21,7 +21,7 @@ use crate::file::FileInProgress;
 use crate::format::{CHUNK_BYTES_MAX, PackedChunk, segment_name};
 use crate::index::{MemoryIndex, SledIndex};
 use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segments_dir};
-use crate::mutations::{Mutation, unless};
+use crate::mutations::{Mutation, is, unless};
 use crate::quarantine::Quarantine;
 use crate::reserve::{Reserve, Space};
 use crate::rewrite;
@@ -173,7 +173,9 @@ impl Journal {
         let committer = Mutex::new(Some(thread));
         let next_token = AtomicU64::new(1);
         let journal = Self(Arc::new(Inner { shared, committer, next_token, _lock: lock }));
-        if let Err(e) = journal.finish_purges() {
+        if !is(Mutation::SkipPurgeResume)
+            && let Err(e) = journal.finish_purges()
+        {
             // What was to go is still listed, and the next purge takes it along.
             tracing::error!(error = %e, "a purge that was begun before is not finished");
         }

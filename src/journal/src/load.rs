@@ -481,7 +481,7 @@ impl Loading<'_> {
     }
 
     fn finish_tail(&mut self, candidate: &Candidate, end: u64, growing: Growing) -> Result<(), OpenError> {
-        let is_torn = candidate.zeros_from()? > end;
+        let is_torn = candidate.zeros_from()? > end && !is(Mutation::SkipZerosLook);
         let reach = if is_torn { end } else { candidate.len };
         if self.access == Access::Owner {
             let mending = || disk_error(format!("mending the end of {}", candidate.path.display()));
@@ -565,7 +565,7 @@ pub(crate) fn footer_of(growing: &Growing, sealer: &Sealer, end: u64, at: u64) -
 pub(crate) fn write_last(file: &dyn DiskFile, end: u64, len: u64, bytes: &[u8]) -> io::Result<()> {
     // First, because a full disk may need the room.
     if end < len {
-        file.truncate(end)?;
+        unless(Mutation::SkipZerosCut, || file.truncate(end))?;
     }
     file.write_at(bytes, end)
 }

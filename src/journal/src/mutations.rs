@@ -7,7 +7,7 @@ use std::io;
 
 /// What is taken away.
 #[cfg_attr(not(feature = "mutations"), allow(unreachable_pub, reason = "public for the kit's tests alone"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Mutation {
     /// A batch is acknowledged without fdatasync.
@@ -76,6 +76,40 @@ pub enum Mutation {
     SkipEntryHash,
     /// Verify does not follow the chain of hashes.
     SkipChainCheck,
+    /// A batch that stands on zeros which are durable is not synced.
+    SkipSyncOnZeros,
+    /// A batch that lengthens its file, and the zeros behind it, are not synced.
+    SkipSyncOfZeros,
+    /// At open, what stands behind the last whole frame counts as zeros.
+    SkipZerosLook,
+    /// A segment gets its footer behind its zeros.
+    SkipZerosCut,
+    /// A segment that was written anew is not synced before it takes the old one's place.
+    SkipRewriteSync,
+    /// The rename of such a segment is not synced.
+    SkipRewriteDirSync,
+    /// What others were written from is purged before they are durable without it.
+    SkipPurgeWhole,
+    /// A purge is noted as done before it is.
+    PurgeDoneFirst,
+    /// A purge that was begun is not carried out at open.
+    SkipPurgeResume,
+    /// The removal of files that were set aside is not synced when a purge ends.
+    SkipSetAsideSync,
+    /// The copy of a damaged place is not synced before it gets its name.
+    SkipQuarantineSync,
+    /// The name of such a copy is not synced.
+    SkipQuarantineDirSync,
+    /// The removal of such copies is not synced when a purge ends.
+    SkipQuarantineRemoveSync,
+    /// An entry that a peer gave back is not held against the chain of hashes.
+    SkipReturnedCheck,
+    /// The real disk does not sync files.
+    SkipStdDataSync,
+    /// The real disk does not sync directories.
+    SkipStdDirSync,
+    /// The real disk makes directories that are not synced in their parents.
+    SkipStdParentSync,
 }
 
 /// Does what was to be taken away, unless it is.

@@ -26,6 +26,7 @@ use crate::error::AppendError;
 use crate::format::{EntryPrefix, FrameKind, PackedChunk, Pieces, ReceivedFrame, Record, join, split, to_cbor};
 use crate::journal::Journal;
 use crate::load::segments_dir;
+use crate::mutations::{Mutation, is, unless};
 use crate::scan::{Found, Scanner};
 use crate::sealer::Sealer;
 use crate::summary::{Table, print_of_chunk};
@@ -296,14 +297,17 @@ impl Journal {
             }
             (Targets::of(&view.state.purging), view.sealed.keys().copied().collect::<Vec<_>>())
         };
+        if is(Mutation::PurgeDoneFirst) {
+            self.ask(Request::EndPurge).wait()?;
+        }
         // First what other files need of it becomes durable without it.
-        for number in &numbers {
+        for number in numbers.iter().filter(|_| !is(Mutation::SkipPurgeWhole)) {
             self.make_dependants_whole(*number, &targets)?;
         }
         for number in numbers {
             report = report.plus(self.purge_segment(number, &targets)?);
         }
-        report.set_aside_files += self.remove_set_aside().map_err(disk_failed)?;
+        report.set_aside_files += self.remove_set_aside(&targets).map_err(disk_failed)?;
         self.ask(Request::EndPurge).wait()?;
         Ok(report)
     }
@@ -350,15 +354,15 @@ impl Journal {
                     let read_back = grow(&segment).map_err(disk_failed)?;
                     self.log().index_put(&segment, &read_back.tables);
                 }
-                report.set_aside_files += self.log().quarantine.as_ref().map_or(0, |kept| kept.remove_of(number));
                 return Ok(report);
             }
         }
         Ok(PurgeReport::default())
     }
 
-    /// Files that were put aside because of damage: nothing proves that they hold none of the content.
-    fn remove_set_aside(&self) -> io::Result<u32> {
+    /// Files that were put aside because of damage, and copies of damaged places but those of segments that never held any of
+    /// it: nothing proves that they hold none of the content.
+    fn remove_set_aside(&self, targets: &Targets) -> io::Result<u32> {
         let place = &self.shared().place;
         let segments = segments_dir(&place.dir);
         let mut removed = 0;
@@ -367,7 +371,15 @@ impl Journal {
             removed += 1;
         }
         if removed > 0 {
-            place.disk.sync_dir(&segments)?;
+            unless(Mutation::SkipSetAsideSync, || place.disk.sync_dir(&segments))?;
+        }
+        if let Some(quarantine) = &self.log().quarantine {
+            let (others, tail) = {
+                let view = self.log().read();
+                let others = view.sealed.values().filter(|segment| !targets.may_be_in(segment));
+                (others.map(|segment| segment.number).collect::<BTreeSet<u32>>(), view.tail.number)
+            };
+            removed += quarantine.remove_but(|segment| segment == tail || others.contains(&segment))?;
         }
         self.log().remove_damaged_index()?;
         Ok(removed)

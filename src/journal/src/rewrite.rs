@@ -21,6 +21,7 @@ use crate::format::{FORMAT_VERSION, Lock, SEGMENT_HEADER_BYTES, SegmentHeader, T
 use crate::format::{decode_trailer, segment_name, segment_number};
 use crate::journal::Journal;
 use crate::load::segments_dir;
+use crate::mutations::{Mutation, unless};
 use crate::scan::{Found, Scanner, Window};
 use crate::sealer::Sealer;
 use crate::ticket::Ticket;
@@ -101,7 +102,8 @@ pub(crate) fn rewrite(
     let path = segments_dir(dir).join(segment_name(segment.number)).with_extension(EXTENSION);
     unlink_if_there(disk, &path)?;
     let file: Arc<dyn DiskFile> = disk.open(&path, OpenMode::Create)?.into();
-    let written = copy(segment, &sealer, &*file, map).and_then(|()| file.sync_data());
+    let written =
+        copy(segment, &sealer, &*file, map).and_then(|()| unless(Mutation::SkipRewriteSync, || file.sync_data()));
     if let Err(e) = written {
         // Left over, it would be removed at the next open.
         disk.unlink(&path).ok();
@@ -182,7 +184,7 @@ pub(crate) fn put_in_place(disk: &dyn Disk, dir: &Path, number: u32) -> io::Resu
     let segments = segments_dir(dir);
     let path = segments.join(segment_name(number));
     disk.rename(&path.with_extension(EXTENSION), &path)?;
-    disk.sync_dir(&segments)
+    unless(Mutation::SkipRewriteDirSync, || disk.sync_dir(&segments))
 }
 
 /// Removes a copy that is not wanted any more.

@@ -2,8 +2,16 @@
 //!
 //! `MUTATION=SkipDataSync` tries that one alone. `HOLDFAST_UPDATE_DOCS=1` writes the table into docs/durability.md.
 
+#![allow(clippy::disallowed_methods, reason = "it tells how long it took")]
+
+#[path = "upkeep/mod.rs"]
+mod upkeep;
+
+use std::cell::Cell;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Instant;
 
 use journal::mutations::{Mutation, with};
 use simkit::damage::Specimen;
@@ -26,6 +34,12 @@ enum By {
     Flip,
     /// Frames stand in another's place, or say something else with a right checksum.
     Forge,
+    /// The power is cut after every call of a change of keys, of a purge, of keeping damage aside.
+    Rotation,
+    Purge,
+    Quarantine,
+    /// The real disk, where it cannot sync.
+    RealDisk,
 }
 
 impl By {
@@ -37,6 +51,10 @@ impl By {
             Self::Kill => "kill, then power cut",
             Self::Flip => "flipped bytes",
             Self::Forge => "misplaced and forged frames",
+            Self::Rotation => "power cut at every call of a rotation",
+            Self::Purge => "power cut at every call of a purge",
+            Self::Quarantine => "power cut at every call of a quarantine",
+            Self::RealDisk => "power cut of a real file system",
         }
     }
 }
@@ -75,20 +93,46 @@ const BUGS: &[(Mutation, By)] = &[
     (Mutation::SkipFooterCheck, By::Flip),
     (Mutation::SkipEntryHash, By::Forge),
     (Mutation::SkipChainCheck, By::Forge),
+    (Mutation::SkipSyncOnZeros, By::PowerCuts),
+    (Mutation::SkipSyncOfZeros, By::PowerCuts),
+    (Mutation::SkipZerosLook, By::PowerCuts),
+    (Mutation::SkipZerosCut, By::PowerCuts),
+    (Mutation::SkipRewriteSync, By::Rotation),
+    (Mutation::SkipRewriteDirSync, By::Rotation),
+    (Mutation::SkipPurgeWhole, By::Purge),
+    (Mutation::PurgeDoneFirst, By::Purge),
+    (Mutation::SkipPurgeResume, By::Purge),
+    (Mutation::SkipSetAsideSync, By::Purge),
+    (Mutation::SkipQuarantineSync, By::Quarantine),
+    (Mutation::SkipQuarantineDirSync, By::Quarantine),
+    (Mutation::SkipQuarantineRemoveSync, By::Purge),
+    (Mutation::SkipReturnedCheck, By::Quarantine),
+    (Mutation::SkipStdDataSync, By::RealDisk),
+    (Mutation::SkipStdDirSync, By::RealDisk),
+    (Mutation::SkipStdParentSync, By::RealDisk),
 ];
 
 #[test]
 fn every_bug_that_is_put_into_the_journal_is_caught() {
-    for by in [By::Kill, By::Flip, By::Forge] {
+    for by in [By::Kill, By::Flip, By::Forge, By::Rotation, By::Purge, By::Quarantine] {
         assert_eq!(caught(by), None, "{by:?}: without a bug nothing is caught");
     }
+    let mountable = upkeep::real_disk::power_cut(&Cell::new(0));
     let mut table = String::from("| mutation | caught by | tries until caught |\n|---|---|---|\n");
-    let mut missed = Vec::new();
+    let (mut missed, mut slowest) = (Vec::new(), None);
     let only = std::env::var("MUTATION").ok();
     for (mutation, by) in BUGS.iter().filter(|(m, _)| only.as_ref().is_none_or(|only| *only == format!("{m:?}"))) {
-        match with(*mutation, || caught(*by)) {
+        if *mutation == Mutation::SkipStdParentSync && !mountable {
+            println!("{mutation:?} | {} | SKIPPED", by.as_str());
+            continue;
+        }
+        let began = Instant::now();
+        let found = with(*mutation, || caught(*by));
+        let took = began.elapsed();
+        slowest = slowest.max(Some((took, *mutation)));
+        match found {
             Some((tries, what)) => {
-                println!("{mutation:?} | {} | {tries} | {what}", by.as_str());
+                println!("{mutation:?} | {} | {tries} | {:.1} s | {what}", by.as_str(), took.as_secs_f64());
                 let _ = writeln!(table, "| `{mutation:?}` | {} | {tries} |", by.as_str());
             }
             None => {
@@ -99,6 +143,9 @@ fn every_bug_that_is_put_into_the_journal_is_caught() {
     }
     assert!(missed.is_empty(), "not caught: {missed:?}");
     if std::env::var_os("HOLDFAST_UPDATE_DOCS").is_some() {
+        assert!(mountable && only.is_none(), "the table is of all bugs");
+        let (took, mutation) = slowest.expect("there are bugs");
+        let _ = writeln!(table, "\n`{mutation:?}` took longest: {:.1} s.", took.as_secs_f64());
         update(&table);
     }
 }
@@ -122,7 +169,21 @@ fn caught(by: By) -> Option<(usize, String)> {
         By::FailedKind => failing(&every_kind_for_good(), 4),
         By::Flip => flipped(),
         By::Forge => forged(),
+        By::Rotation => panicked(upkeep::rotation::at_every_call),
+        By::Purge => panicked(upkeep::purge::at_every_call),
+        By::Quarantine => panicked(upkeep::quarantine::at_every_call),
+        By::RealDisk => panicked(|cuts| {
+            upkeep::real_disk::power_cut(cuts);
+        }),
     }
+}
+
+/// For what tells a broken promise by a panic.
+fn panicked(check: impl FnOnce(&Cell<usize>)) -> Option<(usize, String)> {
+    let tries = Cell::new(0);
+    let panic = catch_unwind(AssertUnwindSafe(|| check(&tries))).err()?;
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Some((tries.get(), first_line(text.unwrap_or("a panic"))))
 }
 
 fn trims() -> Vec<Step> {

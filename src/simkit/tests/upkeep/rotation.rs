@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::cell::Cell;
+
 use journal::{AtRest, Journal, JournalOptions, OpenReport, Salts, keys_in_use};
 use keys::{DataKey, DataKeys, KeyNumber};
 use model::{EntryHash, LocalPos};
@@ -10,8 +12,8 @@ use simkit::{CrashStates, PretendDisk};
 
 const ENTRIES: u64 = 60;
 
-#[test]
-fn a_power_cut_during_a_rotation_loses_nothing_and_the_old_key_is_needed_until_no_segment_does() {
+/// Nothing is lost, and the old key is needed until no segment does.
+pub(crate) fn at_every_call(states: &Cell<usize>) {
     let disk = PretendDisk::default();
     let journal = open(&disk, &[1], 1).0;
     for row in 0..ENTRIES {
@@ -26,7 +28,7 @@ fn a_power_cut_during_a_rotation_loses_nothing_and_the_old_key_is_needed_until_n
     let trace = disk.take_trace();
     drop(journal);
 
-    let (mut states, mut halfway, mut done) = (0, 0, 0);
+    let (mut halfway, mut done) = (0, 0);
     let mut cuts = CrashStates::new(&trace, 1, 1);
     let mut prints = std::collections::BTreeSet::new();
     let mut needed_at_the_end = true;
@@ -37,7 +39,7 @@ fn a_power_cut_during_a_rotation_loses_nothing_and_the_old_key_is_needed_until_n
             if !prints.insert((boundary.calls, print)) {
                 continue;
             }
-            states += 1;
+            states.set(states.get() + 1);
             let at = format!("state {}/{state}", boundary.calls);
             // What is on the disk before anything is mended tells whether the old key may go.
             let used = keys_in_use(std::path::Path::new(trial::DIR), &disk).unwrap();
@@ -64,7 +66,6 @@ fn a_power_cut_during_a_rotation_loses_nothing_and_the_old_key_is_needed_until_n
             }
         }
     }
-    println!("{states} states, {halfway} of them with segments under the old key");
     assert!(!needed_at_the_end, "the old key is destroyed now");
     assert!(halfway > 100 && done > 0, "{halfway} {done}");
 }
