@@ -10,6 +10,7 @@
 //! - A row is acknowledged only after its entry survives power loss.
 //! - Rows become entries in their order, each once: the journal refuses an entry that does not follow the row before it.
 //! - A row that the journal has no room for holds up no more urgent one; see `aside`.
+//! - A row that no entry can hold goes out without its content, and ends at every receiver as quarantined, by name: it holds up nothing.
 //! - What no release rule covers is captured all the same, labelled `local`, and counted as withheld where it may not go.
 //!
 //! Not here: what an event means (mission), which bytes go first (shaper), who may get a label (link).
@@ -45,6 +46,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Name of the check on the health board.
 const CHECK: &str = "capture";
+
+/// Name of the check on what no entry can hold; it stays until the restart.
+const CHECK_TOO_LARGE: &str = "capture-too-large";
+
+/// Largest body that fits into an entry with any header and the number before it.
+const BODY_BYTES_MAX: usize = wire::entry::ENTRY_BYTES_MAX - wire::entry::HEADER_BYTES_MAX - 4;
 
 /// What capture works with.
 pub struct CaptureOptions {
@@ -289,7 +296,12 @@ impl CaptureOptions {
             }
         }
         let object = event.object().key();
-        let body = wire::encode_event(&event, self.core.node(), self.mint_salt);
+        let mut body = wire::encode_event(&event, self.core.node(), self.mint_salt);
+        if body.len() > BODY_BYTES_MAX {
+            self.report_too_large(&event, body.len());
+            // No event is without bytes: each receiver quarantines the entry, and every sum has it.
+            body = Vec::new();
+        }
         let draft = Draft {
             source: SourcePosition(row.at),
             follows,
@@ -309,6 +321,16 @@ impl CaptureOptions {
             chunks,
         };
         Ok((draft, in_progress))
+    }
+
+    fn report_too_large(&self, event: &Event, bytes: usize) {
+        let object = event.object();
+        let text = format!(
+            "{object:?} has {bytes} bytes, more than an entry holds; it is here and in no other node, where it counts as quarantined"
+        );
+        warn!(bytes, ?object, "what no entry can hold goes out without its content");
+        let next = "remove part of its text or of its props, or say it again in parts: the change travels then";
+        self.health.report(CHECK_TOO_LARGE, Verdict::degraded(text, next));
     }
 
     fn store_content(
@@ -456,6 +478,32 @@ mod tests {
         site.post("after", &[]);
         site.capture_until_it_waits(&aside);
         assert_eq!(site.journaled(Kind::Post), 7);
+    }
+
+    #[test]
+    fn a_row_that_no_entry_holds_holds_up_nothing_behind_it() {
+        let site = Site::new(1 << 30);
+        site.capture_until_it_waits(&Mutex::default());
+        let before = site.entries().len();
+        site.post("large", &[]);
+        site.post("behind it", &[]);
+        let options = &site.options;
+        let mut rows = options.core.outbox_read(Hlc::ZERO, 64).unwrap();
+        for row in &mut rows {
+            if let Event::Post(post) = &mut row.event
+                && post.message == "large"
+            {
+                post.message = "x".repeat(2 << 20);
+            }
+        }
+        let rows: Vec<_> = rows.into_iter().map(|row| (row, Precedence::Routine)).collect();
+        let mut aside = Aside::load(&options.core).unwrap();
+        let taken = options.capture(&mut aside, options.journal.highest_source(), &rows).unwrap();
+        assert_eq!((taken, options.core.outbox_stats().unwrap().rows), (rows.len(), 0));
+        let entries = site.entries().split_off(before);
+        let readable: Vec<_> = entries.iter().map(|listed| wire::decode_event(&listed.entry).is_ok()).collect();
+        assert_eq!(readable, [false, true], "the large one is there by name");
+        assert!(options.health.checks().iter().any(|check| check.name == CHECK_TOO_LARGE));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
 use model::{Clock, Event, Hlc, HybridClock, Id, IdMint, NodeId, RawIds, SpaceLevel, UnixMillis, Version};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
@@ -416,8 +417,10 @@ impl Core {
         while steps.next()?.is_some() {}
         drop(steps);
         drop(vacuum);
-        let busy: i64 = writer.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;
-        match busy {
+        writer.db.busy_timeout(CHECKPOINT_WAIT)?;
+        let busy = writer.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get::<_, i64>(0));
+        writer.db.busy_timeout(BUSY_WAIT)?;
+        match busy? {
             0 => Ok(()),
             _ => Err(StoreError("the write-ahead log is in use by a long read".to_owned())),
         }
@@ -508,6 +511,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// How long a statement waits for other connections.
+const BUSY_WAIT: Duration = Duration::from_secs(10);
+/// How long emptying the write-ahead log waits for readers. Nobody writes meanwhile; a read of a request is over by then, and an
+/// export is not for hours.
+const CHECKPOINT_WAIT: Duration = Duration::from_millis(200);
+
 /// 128 random bits as an id.
 pub(crate) fn random_id() -> Id {
     let mut block = [0u8; 16];
@@ -523,7 +532,7 @@ fn connect(dir: &Path, writer: bool) -> rusqlite::Result<Connection> {
         base | OpenFlags::SQLITE_OPEN_READ_ONLY
     };
     let db = Connection::open_with_flags(dir.join(DATABASE), flags)?;
-    db.busy_timeout(std::time::Duration::from_secs(10))?;
+    db.busy_timeout(BUSY_WAIT)?;
     db.set_prepared_statement_cache_capacity(256);
     index::functions(&db)?;
     if writer {

@@ -26,6 +26,10 @@ use crate::users::require_user;
 pub(crate) const FILES_MAX: usize = 10;
 const PROPS_MAX_RUNES: usize = 800_000;
 const HASHTAGS_MAX_RUNES: usize = 1_000;
+/// Most bytes of what a post says, with its props, hashtags and names of files: it travels in one entry of a mebibyte at most
+/// (`wire::ENTRY_BYTES_MAX`), and the rest of it has ids and sizes of files. The original's limits are in characters, which may
+/// have four bytes.
+const WEIGHT_MAX_BYTES: usize = 900_000;
 
 pub(crate) fn post_row_by_id(db: &Connection, id: Id) -> rusqlite::Result<Option<PostRow>> {
     get(db, "SELECT * FROM posts WHERE id = ?1", [id.as_str()], post_row)
@@ -534,6 +538,7 @@ impl Tx<'_> {
         row.props = check_props(&props)?;
         let priority = new.metadata.as_ref().and_then(|m| m.priority.as_ref());
         row.priority = priority.filter(|p| **p != Priority::default()).map(to_json).unwrap_or_default();
+        check_weight(&row.message, &row.props, &row.hashtags, std::iter::empty())?;
         row.file_ids = self.attachable(&new.file_ids, by.user_id, channel)?;
         if row.message.trim().is_empty() && row.file_ids.is_empty() && row.props == "{}" {
             return Err(AppError::bad(
@@ -596,6 +601,7 @@ impl Tx<'_> {
             integrations::name_actions(&mut props);
             row.props = check_props(&props)?;
         }
+        check_weight(&row.message, &row.props, &row.hashtags, std::iter::empty())?;
         let mut added = Vec::new();
         if let Some(ids) = &patch.file_ids {
             added = self.attachable(ids, by.user_id, c.id)?;
@@ -675,6 +681,21 @@ pub(crate) fn check_props(props: &Map<String, Value>) -> AppResult<String> {
         return Ok(text);
     }
     Err(AppError::bad("Post.IsValid", "model.post.is_valid.props.app_error", "The post's props are too long."))
+}
+
+/// Does a post fit into one entry?
+pub(crate) fn check_weight<'a>(
+    message: &str,
+    props: &str,
+    hashtags: &str,
+    names: impl Iterator<Item = &'a str>,
+) -> AppResult<()> {
+    let bytes = message.len() + props.len() + hashtags.len() + names.map(str::len).sum::<usize>();
+    if bytes <= WEIGHT_MAX_BYTES {
+        return Ok(());
+    }
+    let text = format!("The post with its props is {bytes} bytes; {WEIGHT_MAX_BYTES} are permitted.");
+    Err(AppError::bad("Post.IsValid", "model.post.is_valid.props.app_error", text))
 }
 
 impl Core {

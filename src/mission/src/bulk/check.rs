@@ -14,7 +14,7 @@ use super::{BulkChecked, BulkError, BulkPhase, BulkProgress, Watch, tally};
 use crate::channels::{blank_channel, check_channel};
 use crate::core::{Core, random_id};
 use crate::error::AppError;
-use crate::posts::check_props;
+use crate::posts::{check_props, check_weight, hashtags};
 use crate::reactions::check_emoji;
 use crate::rows::all;
 use crate::teams::{blank_team, check_team};
@@ -205,7 +205,8 @@ impl Checker<'_> {
                     return Err(format!("the version must be {VERSION}"));
                 }
                 if let Some(info) = &line.info {
-                    self.checked.generator = format!("{} {}", info.generator, info.version).trim().to_owned();
+                    let generator = format!("{} {}", info.generator, info.version);
+                    self.checked.generator = super::cut(generator.trim().to_owned());
                 }
                 Ok(())
             }
@@ -400,9 +401,10 @@ impl Checker<'_> {
         if line.kind.as_ref().is_some_and(|kind| kind.chars().count() > KIND_RUNES_MAX) {
             return Err(format!("`type` has more than {KIND_RUNES_MAX} characters"));
         }
-        if let Some(props) = &line.props {
-            rule(check_props(props).map(drop))?;
-        }
+        let props = line.props.as_ref().map(check_props).transpose();
+        let props = props.map_err(|e| format!("{} ({})", e.message, e.id))?.unwrap_or_default();
+        let names = line.attachments.iter().flatten().filter_map(|attachment| attachment.path.as_deref());
+        rule(check_weight(message, &props, &hashtags(message), names))?;
         for flagger in line.flagged_by.iter().flatten() {
             self.require_user(&Some(flagger.clone()), "flagged_by")?;
         }

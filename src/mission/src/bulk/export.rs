@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Read as _, Write as _};
 use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,8 @@ use crate::types::{Channel, StringMap, User};
 const LINES: &str = "import.jsonl";
 /// The watcher is told after so many lines.
 const TELL_EVERY: u64 = 500;
+/// It is told after so many bytes of a file.
+const COPY_BYTES: u64 = 16 * 1024 * 1024;
 /// What a post costs beside its text, for the estimate of what is to be done.
 const BYTES_BESIDE_TEXT: u64 = 250;
 
@@ -92,7 +94,7 @@ impl Core {
         let lines = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).large_file(true);
         zip.start_file(LINES, lines)?;
         let progress = BulkProgress { phase: BulkPhase::Exporting, ..BulkProgress::default() };
-        let mut sink = Sink { zip, done: BulkExported::default(), progress, watch };
+        let mut sink = Sink { core: self, zip, done: BulkExported::default(), progress, watch };
         self.read(|db| {
             let everything = Everything::of(self, db, options)?;
             everything.lines(&mut sink)?;
@@ -135,6 +137,7 @@ impl From<crate::error::AppError> for Failed {
 }
 
 struct Sink<'a, 'w> {
+    core: &'a Core,
     zip: ZipWriter<BufWriter<File>>,
     done: BulkExported,
     progress: BulkProgress,
@@ -158,10 +161,26 @@ impl Sink<'_, '_> {
         }
     }
 
+    /// Tells the watcher. What the disk has left is the journal's, and the store's.
     fn tell(&mut self) -> Result<(), Failed> {
+        if !self.core.space().admits_files() {
+            return Err(Failed::Write("the node is short of space".to_owned()));
+        }
         match (self.watch)(&self.progress) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Failed::Bulk(BulkError::Stopped { line: self.progress.lines + 1 })),
+        }
+    }
+
+    /// The bytes of a file, told of as they go.
+    fn copy(&mut self, file: &mut File) -> Result<(), Failed> {
+        loop {
+            let copied = io::copy(&mut file.take(COPY_BYTES), &mut self.zip)?;
+            self.progress.done_bytes += copied;
+            self.tell()?;
+            if copied < COPY_BYTES {
+                return Ok(());
+            }
         }
     }
 
@@ -305,6 +324,7 @@ impl<'a> Everything<'a> {
         let sql = "SELECT coalesce(sum(octet_length(message)), 0) + count(*) * ?1 FROM posts WHERE delete_at = 0";
         let text = count(self.db, sql, [BYTES_BESIDE_TEXT as i64])?;
         sink.progress.total_bytes = text as u64 + self.data_bytes()?;
+        sink.tell()?;
         let created = jiff::Timestamp::from_millisecond(self.core.now().0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         sink.line("version", |line| {
             line.version = Some(VERSION);
@@ -362,8 +382,13 @@ impl<'a> Everything<'a> {
             false => BTreeSet::new(),
         };
         let picture = |u: &User| pictures.contains(&u.id).then(|| picture_path(&u.username));
+        let mut addresses = BTreeSet::new();
         for u in all(self.db, "SELECT * FROM users WHERE is_bot = 0 AND local = 0 ORDER BY username", [], user)? {
-            let line = self.user(&u, picture(&u))?;
+            let mut line = self.user(&u, picture(&u))?;
+            // Only accounts with a password have an address of their own here; elsewhere each must.
+            if u.email.is_empty() || !addresses.insert(u.email.to_lowercase()) {
+                line.email = Some(format!("{}@localhost", u.username));
+            }
             sink.line("user", |written| written.user = Some(Box::new(line)))?;
         }
         let sql = "SELECT u.*, b.owner_id FROM users u LEFT JOIN bots b ON b.user_id = u.id
@@ -653,14 +678,15 @@ impl<'a> Everything<'a> {
                 match File::open(self.core.blob_path(&hash)) {
                     Ok(mut file) => {
                         sink.entry(&path_of(&hash, &name), size as u64)?;
-                        io::copy(&mut file, &mut sink.zip)?;
+                        sink.copy(&mut file)?;
                     }
                     // Purged while this ran.
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => sink.done.missing_files += 1,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                        sink.done.missing_files += 1;
+                        sink.progress.done_bytes += size as u64;
+                    }
                     Err(e) => return Err(e.into()),
                 }
-                sink.progress.done_bytes += size as u64;
-                sink.tell()?;
             }
             for (name, emoji) in self.emoji()? {
                 let sql = "SELECT image FROM emoji WHERE id = ?1";

@@ -69,6 +69,10 @@ struct Fresh {
 
 pub(crate) struct Importer<'a> {
     core: &'a Core,
+    watch: Watch<'a>,
+    progress: BulkProgress,
+    /// The watcher said so.
+    is_stopped: bool,
     archive: Archive,
     options: ImportOptions,
     users: BTreeMap<String, Id>,
@@ -96,13 +100,16 @@ impl Core {
         watch: Watch<'_>,
     ) -> Result<BulkImported, BulkError> {
         let mut archive = Archive::open(file).map_err(|e| unusable(file, &e))?;
-        let checked = check(self, file, &mut archive, watch)?;
+        let checked = check(self, file, &mut archive, &mut *watch)?;
         if checked.errors.count > 0 {
             return Err(BulkError::Refused(Box::new(checked)));
         }
         let total_bytes = archive.lines_bytes + checked.attachment_bytes;
         let mut importer = Importer {
             core: self,
+            watch,
+            progress: BulkProgress::default(),
+            is_stopped: false,
             archive: archive.clone(),
             options,
             users: BTreeMap::new(),
@@ -127,13 +134,13 @@ impl Core {
             }
             let Some((first, _)) = batch.first() else { break };
             let first = *first;
-            let progress = BulkProgress {
+            importer.progress = BulkProgress {
                 phase: BulkPhase::Importing,
                 lines: first - 1,
                 done_bytes: from + file_bytes,
                 total_bytes,
             };
-            if watch(&progress) == ControlFlow::Break(()) {
+            if importer.ask_to_go_on().is_err() {
                 return Err(BulkError::Stopped { line: first });
             }
             if !self.space().admits(Precedence::Deferred) || !self.space().admits_files() {
@@ -189,10 +196,23 @@ impl Importer<'_> {
         failed.map_or(Ok(bytes), Err)
     }
 
+    /// Fails when the watcher says so.
+    fn ask_to_go_on(&mut self) -> AppResult<()> {
+        self.is_stopped |= (self.watch)(&self.progress) == ControlFlow::Break(());
+        match self.is_stopped {
+            false => Ok(()),
+            true => Err(AppError::new("bulkImport", "holdfast.bulk.stopped.app_error", "It was stopped.", 409)),
+        }
+    }
+
     fn failure(&self, line: u64, e: &AppError) -> BulkError {
         match e.status_code {
+            _ if self.is_stopped => BulkError::Stopped { line },
             507 => BulkError::NoRoom { line },
-            _ => BulkError::Line { line, why: format!("{} {}", e.message, e.detailed_error).trim().to_owned() },
+            _ => {
+                let why = format!("{} {}", e.message, e.detailed_error);
+                BulkError::Line { line, why: super::cut(why.trim().to_owned()) }
+            }
         }
     }
 
@@ -257,6 +277,7 @@ impl Importer<'_> {
             let mut files = Vec::new();
             for path in attachments.iter().filter_map(|a| a.path.as_ref()).filter(|path| !path.is_empty()) {
                 if !is_here {
+                    self.ask_to_go_on()?;
                     files.extend(self.attachment(path)?);
                 }
                 if let Found::At(_, size) = self.archive.find(path) {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BulkError, BulkPhase, BulkProgress, ExportOptions, ImportOptions};
 use crate::access::require;
-use crate::core::{Core, random_id};
+use crate::core::{Core, Tx, random_id};
 use crate::error::{AppError, AppResult};
 use crate::files::base_name;
 use crate::rows::{all, count, exists, get, id, json, run, to_json};
@@ -43,6 +43,11 @@ const WAITING_MAX: i64 = 20;
 const TELL_EVERY_MS: i64 = 500;
 /// An import waits while so many of its rows wait to be captured: the journal syncs a few thousand a second.
 const ROWS_AHEAD_MAX: i64 = 20_000;
+/// A job is given up that was begun so often and under which the process ended each time before it got further.
+const BEGUN_MAX: u32 = 3;
+/// In `data` of a job: how often it was begun since it got further, and how far that was.
+const BEGUN: &str = "begun";
+const REACHED: &str = "reached";
 /// How often it looks whether they are.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -303,23 +308,44 @@ impl Core {
         tracing::info!(job = %job.id, kind = job.kind, "a job begins");
         let result = self.carry_out(&job, stop);
         if stop.is_cancelled() && matches!(result, Err(BulkError::Stopped { .. })) {
+            // An end in good order says nothing against the job.
+            self.write(|tx| {
+                let mut known = job_by_id(&tx.db, job.id)?;
+                known.data.remove(BEGUN);
+                keep_data(&tx.db, &known)
+            })?;
             return Ok(false);
         }
+        let is_done = result.is_ok();
         self.end(&job, result)?;
+        // Not before the end is noted: a job that is taken up again needs its archive.
+        if is_done && job.data.get("then_delete").is_some_and(|value| value == "true") {
+            remove(Path::new(job.data.get("file").map_or("", String::as_str)))?;
+        }
         Ok(true)
     }
 
+    /// Notes the job that has waited longest as begun; `None` when none waits.
     pub(crate) fn begin_job(&self, resume: bool) -> AppResult<Option<Job>> {
         self.write(|tx| {
             if resume {
                 run(&tx.db, "UPDATE jobs SET status = 'pending' WHERE status = 'in_progress'", [])?;
                 run(&tx.db, "UPDATE jobs SET status = 'canceled' WHERE status = 'cancel_requested'", [])?;
             }
-            let sql = "SELECT * FROM jobs WHERE status = 'pending' ORDER BY create_at, id LIMIT 1";
-            let Some(job) = get(&tx.db, sql, [], job_row)? else { return Ok(None) };
-            let sql = "UPDATE jobs SET status = 'in_progress', start_at = ?2, last_activity_at = ?2 WHERE id = ?1";
-            run(&tx.db, sql, params![job.id.as_str(), tx.now])?;
-            Ok(Some(job))
+            let sql = "SELECT * FROM jobs WHERE status = 'pending' ORDER BY create_at, id";
+            for mut job in all(&tx.db, sql, [], job_row)? {
+                let begun: u32 = job.data.get(BEGUN).and_then(|n| n.parse().ok()).unwrap_or(0);
+                if begun >= BEGUN_MAX {
+                    end_in(tx, &job, Err(BulkError::Fatal { times: begun }))?;
+                    continue;
+                }
+                job.data.insert(BEGUN.to_owned(), (begun + 1).to_string());
+                let sql = "UPDATE jobs SET status = 'in_progress', start_at = ?2, last_activity_at = ?2 WHERE id = ?1";
+                run(&tx.db, sql, params![job.id.as_str(), tx.now])?;
+                keep_data(&tx.db, &job)?;
+                return Ok(Some(job));
+            }
+            Ok(None)
         })
     }
 
@@ -328,7 +354,7 @@ impl Core {
         let mut told_at = 0;
         let mut watch = |progress: &BulkProgress| {
             if progress.phase == BulkPhase::Importing {
-                self.wait_for_capture(stop);
+                self.wait_for_capture(job.id, stop);
             }
             let now = self.now().0;
             if now - told_at < TELL_EVERY_MS && now >= told_at && !stop.is_cancelled() {
@@ -351,7 +377,10 @@ impl Core {
                 profile_pictures: is("include_profile_pictures"),
                 archived_channels: is("include_archived_channels"),
             };
-            let done = self.bulk_export(&self.export_path(job.id), options, &mut watch)?;
+            let file = self.export_path(job.id);
+            // Of this very job: the process ended after the archive had its name, before that was noted.
+            remove(&file)?;
+            let done = self.bulk_export(&file, options, &mut watch)?;
             return json(serde_json::to_string(&done));
         }
         let file = PathBuf::from(job.data.get("file").map_or("", String::as_str));
@@ -359,20 +388,20 @@ impl Core {
             return json(serde_json::to_string(&self.bulk_check(&file, &mut watch)?));
         }
         let done = self.bulk_import(&file, ImportOptions { stay_here: is("stay_here") }, &mut watch)?;
-        if is("then_delete") {
-            remove(&file)?;
-        }
         json(serde_json::to_string(&done))
     }
 
-    /// Waits until few enough rows wait in the outbox. A journal that takes nothing holds the import up, not the node.
-    fn wait_for_capture(&self, stop: &CancellationToken) {
+    /// Waits until few enough rows wait in the outbox. A journal that takes nothing holds the import up, not the node, and not
+    /// whoever cancels it.
+    fn wait_for_capture(&self, job: Id, stop: &CancellationToken) {
         let runtime = tokio::runtime::Handle::current();
         let is_behind = || {
             let sql = "SELECT 1 FROM outbox WHERE aside = 0 LIMIT 1 OFFSET ?1";
             self.read(|db| exists(db, sql, [ROWS_AHEAD_MAX])).unwrap_or(false)
         };
-        while is_behind() && !stop.is_cancelled() && self.space().admits(model::Precedence::Deferred) {
+        let is_wanted = || self.job(job).is_ok_and(|job| job.status == "in_progress");
+        let admits = || self.space().admits(model::Precedence::Deferred);
+        while is_behind() && !stop.is_cancelled() && admits() && is_wanted() {
             runtime.block_on(async {
                 tokio::select! {
                     () = stop.cancelled() => {}
@@ -399,6 +428,13 @@ impl Core {
             ] {
                 known.data.insert(name.to_owned(), value);
             }
+            // The look at the lines comes before the work, over the same bytes.
+            let before = if progress.phase == BulkPhase::Checking { 0 } else { progress.total_bytes };
+            let reached = before.saturating_add(progress.done_bytes);
+            if known.data.get(REACHED).and_then(|n| n.parse().ok()).is_none_or(|furthest: u64| reached > furthest) {
+                known.data.insert(REACHED.to_owned(), reached.to_string());
+                known.data.insert(BEGUN.to_owned(), "1".to_owned());
+            }
             let percent = progress.done_bytes.saturating_mul(100) / progress.total_bytes.max(1);
             let sql = "UPDATE jobs SET progress = ?2, data = ?3, last_activity_at = ?4 WHERE id = ?1";
             let percent = i64::try_from(percent.min(99)).unwrap_or(99);
@@ -408,32 +444,39 @@ impl Core {
     }
 
     fn end(&self, job: &Job, result: Result<String, BulkError>) -> AppResult<()> {
-        self.write(|tx| {
-            let mut known = job_by_id(&tx.db, job.id)?;
-            let mut note = |name: &str, value: String| known.data.insert(name.to_owned(), value);
-            let status = match result {
-                Ok(report) => {
-                    note("report", report);
-                    "success"
-                }
-                Err(error) => {
-                    note("error", error.to_string());
-                    note("next_step", error.next_step().to_owned());
-                    note("line_number", error.line().to_string());
-                    if let BulkError::Refused(checked) = &error {
-                        note("report", to_json(checked));
-                    }
-                    tracing::warn!(job = %job.id, %error, "a job did not come to its end");
-                    if matches!(error, BulkError::Stopped { .. }) { "canceled" } else { "error" }
-                }
-            };
-            let progress = if status == "success" { 100 } else { known.progress };
-            let sql = "UPDATE jobs SET status = ?2, progress = ?3, data = ?4, last_activity_at = ?5 WHERE id = ?1";
-            let data = to_json(&known.data);
-            run(&tx.db, sql, params![job.id.as_str(), status, progress, data, tx.now])?;
-            Ok(())
-        })
+        self.write(|tx| end_in(tx, job, result))
     }
+}
+
+fn keep_data(db: &Connection, job: &Job) -> AppResult<()> {
+    run(db, "UPDATE jobs SET data = ?2 WHERE id = ?1", params![job.id.as_str(), to_json(&job.data)])?;
+    Ok(())
+}
+
+fn end_in(tx: &Tx<'_>, job: &Job, result: Result<String, BulkError>) -> AppResult<()> {
+    let mut known = job_by_id(&tx.db, job.id)?;
+    let mut note = |name: &str, value: String| known.data.insert(name.to_owned(), value);
+    let status = match result {
+        Ok(report) => {
+            note("report", report);
+            "success"
+        }
+        Err(error) => {
+            note("error", error.to_string());
+            note("next_step", error.next_step().to_owned());
+            note("line_number", error.line().to_string());
+            if let BulkError::Refused(checked) = &error {
+                note("report", to_json(checked));
+            }
+            tracing::warn!(job = %job.id, %error, "a job did not come to its end");
+            if matches!(error, BulkError::Stopped { .. }) { "canceled" } else { "error" }
+        }
+    };
+    let progress = if status == "success" { 100 } else { known.progress };
+    let sql = "UPDATE jobs SET status = ?2, progress = ?3, data = ?4, last_activity_at = ?5 WHERE id = ?1";
+    let data = to_json(&known.data);
+    run(&tx.db, sql, params![job.id.as_str(), status, progress, data, tx.now])?;
+    Ok(())
 }
 
 fn remove(path: &Path) -> AppResult<()> {

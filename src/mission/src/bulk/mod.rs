@@ -77,6 +77,16 @@ pub struct Finding {
 
 /// Findings kept of each sort; more are only counted.
 const FINDINGS_MAX: usize = 1_000;
+/// Longest text about a line: names and paths in it may be as long as the line.
+const TEXT_RUNES_MAX: usize = 300;
+
+/// The beginning of a text that may be as long as a line.
+fn cut(text: String) -> String {
+    match text.char_indices().nth(TEXT_RUNES_MAX) {
+        Some((at, _)) => format!("{} ...", &text[..at]),
+        None => text,
+    }
+}
 
 /// Findings of one sort.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +101,7 @@ impl Findings {
     fn add(&mut self, line: u64, text: impl Into<String>) {
         self.count += 1;
         if self.first.len() < FINDINGS_MAX {
-            self.first.push(Finding { line, text: text.into() });
+            self.first.push(Finding { line, text: cut(text.into()) });
         }
     }
 }
@@ -183,6 +193,14 @@ pub enum BulkError {
         /// Why.
         why: String,
     },
+    /// A job under which the process ended again and again.
+    #[error(
+        "it was begun {times} times, and the node ended each time before it got any further; what was done stays done"
+    )]
+    Fatal {
+        /// So often.
+        times: u32,
+    },
     /// The store failed.
     #[error("the store failed: {0}; nothing was changed by this step")]
     Store(String),
@@ -210,6 +228,9 @@ impl BulkError {
             }
             Self::Stopped { .. } => "give the same order again: it goes on where it stopped",
             Self::Write { .. } => "check the path, its owner and the free space of its disk, then try again",
+            Self::Fatal { .. } => {
+                "see the system's log for why the node ended (memory, power), then give the same order again"
+            }
             Self::Store(_) => "check disk space and disk health, then give the same order again",
         }
     }
@@ -221,7 +242,7 @@ impl BulkError {
         match self {
             Self::Refused(checked) => first(checked).line,
             Self::Line { line, .. } | Self::NoRoom { line } | Self::Stopped { line } => *line,
-            Self::Archive { .. } | Self::Write { .. } | Self::Store(_) => 0,
+            Self::Archive { .. } | Self::Write { .. } | Self::Fatal { .. } | Self::Store(_) => 0,
         }
     }
 }

@@ -104,7 +104,7 @@ pub(crate) fn fill(u: &mut User, line: &UserLine) {
         u.locale.clone_from(locale);
     }
     for (name, value) in line.notify_props.iter().flat_map(notify_pairs) {
-        if let Some(value) = value {
+        if let Some(value) = value.as_ref().filter(|value| value.chars().count() <= VALUE_RUNES_MAX) {
             u.notify_props.insert(name.to_owned(), value.clone());
         }
     }

@@ -677,3 +677,182 @@ fn a_post_that_was_edited_at_the_source_since_is_the_same_post() {
     let again = import(&node, &file).unwrap();
     assert_eq!(again.added.len(), 0, "{:?}", again.added);
 }
+
+/// 400,000 characters that are three bytes each: in their number they may be, as an entry they cannot.
+#[test]
+fn a_post_that_no_entry_holds_is_refused() {
+    let node = Node::new(1);
+    let lines = |props: Value| {
+        [version(), team(), channel("plans"), person("alice", AT), at_plans(json!({"props":{"card":props}}))]
+    };
+    let large = lines("字".repeat(400_000).into());
+    let checked = node.core.bulk_check(&archive(node.dir.path(), "1.zip", &large, &[]), &mut go_on).unwrap();
+    assert_eq!(checked.errors.count, 1);
+    assert!(checked.errors.first[0].text.contains("props"), "{}", checked.errors.first[0].text);
+    let fits = lines("x".repeat(790_000).into());
+    import(&node, &archive(node.dir.path(), "2.zip", &fits, &[])).unwrap();
+    // Nor may anybody write one.
+    let alice = sign_in(&node, "alice");
+    let ops = node.core.team_by_name(&alice, "ops").unwrap();
+    let plans = node.core.channel_by_name(&alice, ops.id, "plans", false).unwrap();
+    let mut new = crate::testkit::words(plans.id, None, "see");
+    new.props.insert("card".to_owned(), "字".repeat(400_000).into());
+    assert_eq!(node.core.create_post(&alice, &new, true).unwrap_err().status_code, 400);
+}
+
+#[test]
+fn what_costs_more_memory_than_bytes_is_refused_before_it_is_held() {
+    let node = Node::new(1);
+    let first = format!("{}\n{}\n", version(), team());
+    let burst = format!("{{\"type\":\"post\",\"post\":{{\"replies\":[{}{{}}]}}}}", "{},".repeat(1_500_000));
+    let path = format!("data/{}", "x".repeat(100_000));
+    let long = json!({"type":"user","user":{"username":"alice","email":"a@b","profile_image":path}});
+    let text = format!("{first}{burst}\n{long}\n");
+    let file = archive_of(node.dir.path(), "in.zip", text.as_bytes(), &[]);
+    let checked = node.core.bulk_check(&file, &mut go_on).unwrap();
+    let found = &checked.errors.first;
+    assert_eq!(found.iter().map(|f| f.line).collect::<Vec<_>>(), [3]);
+    assert!(found[0].text.contains("values"), "{}", found[0].text);
+    assert!(checked.warnings.first[0].text.len() < 1_000, "{} bytes", checked.warnings.first[0].text.len());
+}
+
+#[test]
+fn an_archive_that_says_it_has_too_many_entries_is_not_read_further() {
+    let node = Node::new(1);
+    let file = archive(node.dir.path(), "in.zip", &[version()], &[]);
+    let mut bytes = std::fs::read(&file).unwrap();
+    // The old form of the end says 0xffff, and the new one before it how many.
+    let end = bytes.len() - 22;
+    let directory: [u8; 8] = {
+        let field = |at: usize| u32::from_le_bytes(bytes[end + at..end + at + 4].try_into().unwrap());
+        assert_eq!(&bytes[end..end + 4], b"PK\x05\x06");
+        [field(12).to_le_bytes(), field(16).to_le_bytes()].concat().try_into().unwrap()
+    };
+    let mut tail = bytes.split_off(end);
+    let new_end = bytes.len() as u64;
+    let many = 600_000_u64.to_le_bytes();
+    let wide = |half: &[u8]| u64::from(u32::from_le_bytes(half.try_into().unwrap())).to_le_bytes();
+    bytes.extend(b"PK\x06\x06");
+    bytes.extend(44_u64.to_le_bytes());
+    bytes.extend([45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for part in [many, many, wide(&directory[..4]), wide(&directory[4..])] {
+        bytes.extend(part);
+    }
+    bytes.extend(b"PK\x06\x07\0\0\0\0");
+    bytes.extend(new_end.to_le_bytes());
+    bytes.extend(1_u32.to_le_bytes());
+    tail[8..12].fill(0xff);
+    tail[16..20].fill(0xff);
+    bytes.extend(tail);
+    std::fs::write(&file, bytes).unwrap();
+    let error = node.core.bulk_check(&file, &mut go_on).unwrap_err();
+    assert!(error.to_string().contains("600000 entries"), "{error}");
+}
+
+#[tokio::test]
+async fn a_job_that_ends_the_process_again_and_again_is_given_up() {
+    let mut node = Node::new(1);
+    let file = archive(node.dir.path(), "in.zip", &server(), FILES);
+    let asked = data(&[("file", file.to_str().unwrap())]);
+    let job = node.core.operator_asks(jobs::IMPORT, asked).unwrap();
+    // The process dies as soon as the job has begun.
+    for _ in 0..3 {
+        assert_eq!(node.core.begin_job(true).unwrap().map(|job| job.id), Some(job.id));
+        node = node.reopened();
+    }
+    assert!(node.core.begin_job(true).unwrap().is_none());
+    let seen = node.core.job(job.id).unwrap();
+    assert_eq!(seen.status, "error");
+    assert!(seen.data["error"].contains("3 times") && !seen.data["next_step"].is_empty(), "{:?}", seen.data);
+}
+
+/// The process ended after the archive had its name, before the job was noted as done.
+#[tokio::test]
+async fn an_export_that_was_ended_at_its_end_is_done_again() {
+    let node = Node::new(1);
+    let job = node.core.operator_asks(jobs::EXPORT, data(&[])).unwrap();
+    std::fs::write(node.core.export_path(job.id), b"whole, as far as anybody can tell").unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let look = async {
+        let ended = over(&node.core, job.id).await;
+        stop.cancel();
+        ended
+    };
+    let ((), ended) = tokio::join!(node.core.clone().keep_jobs(stop.clone()), look);
+    assert_eq!(ended.status, "success", "{:?}", ended.data);
+}
+
+#[test]
+fn addresses_of_an_export_are_each_of_one() {
+    let node = Node::new(1);
+    let alice = node.user("alice");
+    let address = node.core.user(alice.user_id).unwrap().email;
+    // Somebody of another node, who may have any address there.
+    node.user("bob");
+    node.core
+        .write(|tx| {
+            crate::rows::run(&tx.db, "UPDATE users SET email = ?1, password = '' WHERE username = 'bob'", [&address])
+        })
+        .unwrap();
+    export(&node, "out.zip");
+    let other = Node::new(2);
+    let done = import(&other, &node.dir.path().join("out.zip")).unwrap();
+    assert_eq!(done.added["user"], 2);
+}
+
+#[test]
+fn an_export_stops_when_the_disk_gets_short() {
+    let node = Node::new(1);
+    let alice = node.user("alice");
+    let (_, square) = node.team(&alice, "ops");
+    node.say(&alice, square.id, None, "hello");
+    node.core.set_space(model::SpaceLevel::FilesRefused);
+    let file = node.dir.path().join("out.zip");
+    let error = node.core.bulk_export(&file, everything(), &mut go_on).unwrap_err();
+    assert!(matches!(&error, BulkError::Write { why, .. } if why.contains("space")), "{error}");
+    assert!(!file.exists());
+    assert_eq!(
+        std::fs::read_dir(node.dir.path())
+            .unwrap()
+            .filter(|e| { e.as_ref().unwrap().file_name().to_string_lossy().ends_with(".part") })
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_purge_under_a_long_read_does_not_keep_others_from_writing() {
+    let node = Node::new(1);
+    let alice = node.user("alice");
+    let (_, square) = node.team(&alice, "ops");
+    let (told, hears) = std::sync::mpsc::channel();
+    node.core
+        .read(|db| {
+            // The snapshot of an export, which stays the same for hours.
+            crate::rows::count(db, "SELECT count(*) FROM posts", [])?;
+            node.say(&alice, square.id, None, "meanwhile");
+            std::thread::scope(|scope| {
+                scope.spawn(|| told.send(node.core.scrub_database().is_err()));
+                // A tenth of what a statement waits for others.
+                let is_busy = hears.recv_timeout(std::time::Duration::from_secs(5));
+                assert_eq!(is_busy, Ok(true), "the log cannot be emptied, and that is known soon");
+            });
+            Ok::<_, AppError>(())
+        })
+        .unwrap();
+    node.core.scrub_database().unwrap();
+}
+
+#[tokio::test]
+async fn a_canceled_import_stops_between_attachments() {
+    let node = Node::new(1);
+    let file = archive(node.dir.path(), "in.zip", &server(), FILES);
+    let mut asked = 0;
+    let mut stop = |progress: &BulkProgress| {
+        asked += u32::from(progress.phase == BulkPhase::Importing);
+        // The first is before the lines, the second before the first attachment.
+        if asked > 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let stopped = node.core.bulk_import(&file, ImportOptions::default(), &mut stop).unwrap_err();
+    assert!(matches!(stopped, BulkError::Stopped { line: 10 }), "{stopped}");
+}

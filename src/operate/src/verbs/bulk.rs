@@ -45,12 +45,7 @@ pub(super) fn run(layout: &Layout, verb: Core) -> Done {
                     let options = ExportOptions { attachments, profile_pictures, archived_channels: archived };
                     offline(layout, format.json, |core, watch| core.bulk_export(&file, options, watch))?
                 }
-                job => {
-                    let job = job?;
-                    let archive = job.archive.clone().ok_or_else(odd)?;
-                    bring(&archive, &file).map_err(|e| Failure::io("moving the archive to", &file, &e))?;
-                    report::<BulkExported>(job)?
-                }
+                job => take(job?, &file)?,
             };
             print(format.json, "holdfast.core-export/1", &done, || exported(&done, &file));
             Ok(Exit::Ok)
@@ -194,14 +189,25 @@ impl Shown {
     }
 }
 
-/// Moves the archive to where the operator wants it, also onto another disk. What is there is not written over.
+/// What an export did, once its archive is where the operator wants it. One that did not come to its end has none.
+fn take(job: BulkJob, to: &Path) -> Result<BulkExported, Failure> {
+    let archive = job.archive.clone();
+    let done = report(job)?;
+    bring(&archive.ok_or_else(odd)?, to).map_err(|e| Failure::io("moving the archive to", to, &e))?;
+    Ok(done)
+}
+
+/// Moves the archive, also onto another disk. What is there is not written over, and nothing is left there on failure.
 fn bring(archive: &Path, to: &Path) -> io::Result<()> {
     let mut target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     if fs::rename(archive, to).is_ok() {
         return Ok(());
     }
-    io::copy(&mut File::open(archive)?, &mut target)?;
-    target.sync_all()?;
+    let copied = File::open(archive).and_then(|mut archive| io::copy(&mut archive, &mut target));
+    if let Err(e) = copied.and_then(|_| target.sync_all()) {
+        fs::remove_file(to)?;
+        return Err(e);
+    }
     fs::remove_file(archive)
 }
 
@@ -288,6 +294,20 @@ fn exported(done: &BulkExported, file: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_export_that_failed_says_why_and_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("out.zip");
+        let archive = Some(dir.path().join("nowhere.zip"));
+        let job = |status: &str| BulkJob { status: status.to_owned(), archive: archive.clone(), ..BulkJob::default() };
+        let failed = take(BulkJob { error: Some("the node is short of space".to_owned()), ..job("error") }, &to);
+        assert!(failed.unwrap_err().text.contains("short of space"));
+        assert!(!to.exists());
+        let done = BulkJob { report: serde_json::to_value(BulkExported::default()).ok(), ..job("success") };
+        assert!(take(done, &to).unwrap_err().text.contains("moving the archive"));
+        assert!(!to.exists(), "half of a file was left");
+    }
 
     #[test]
     fn a_node_that_goes_away_is_no_node_that_does_not_run() {
