@@ -2132,3 +2132,150 @@ async fn a_purge_removes_imported_files_and_tells_what_it_leaves() {
     assert_eq!(handle.status().unwrap()[0].missing["purge-rest"], 1);
     world.check_rules();
 }
+
+/// Steps until a request was made whose method and path begin and end so.
+async fn until_requested(world: &World, targets: &mut Targets, handle: &TargetsHandle, method: &str, path: &str) {
+    let is_it = |request: &String| request.starts_with(method) && request.contains(path);
+    while !world.requests.lock().unwrap().iter().any(is_it) {
+        assert!(!world.drive(targets, handle, 1).await, "{method} {path} was not asked");
+    }
+}
+
+/// The link died during the request; then its author removed the post, or the mapping was narrowed, and it was sent again.
+#[tokio::test]
+async fn what_was_removed_or_withheld_after_a_lost_answer_is_not_sent_again() {
+    for (arrived, is_narrowed) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = World::new(43, &["teams-import"]).await;
+        let lost = if arrived { Failure::ResetAfterCommit } else { Failure::ResetBefore };
+        world.sim.fail(FaultRule::new(lost).on("POST", "/messages"));
+        let post = world.say("regretted", None);
+        world.capture("mission");
+        let (mut targets, handle) = world.targets();
+        until_requested(&world, &mut targets, &handle, "POST", "/messages").await;
+        if is_narrowed {
+            world.settings[0].teams = vec!["bravo".to_owned()];
+        } else {
+            world.core.delete_post(&world.alice, post).unwrap();
+            world.capture("mission");
+        }
+        let (mut targets, handle) = world.targets();
+        assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+        let status = &handle.status().unwrap()[0];
+        assert_eq!((status.terms.held, status.dead), (0, 0), "{status:?}");
+        assert_eq!(
+            world.imported().len(),
+            usize::from(arrived),
+            "arrived {arrived}, narrowed {is_narrowed}: {status:?}"
+        );
+        assert!(!world.is_open());
+        world.check_rules();
+    }
+}
+
+/// Reading what had gathered went ahead of closing a channel whose time was up.
+#[tokio::test]
+async fn a_channel_is_closed_in_time_however_much_there_is_to_read() {
+    let world = World::new(45, &["teams-import"]).await;
+    world.say("message", None);
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    while !world.is_open() {
+        world.drive(&mut targets, &handle, 1).await;
+    }
+    world.clock.0.fetch_add(24 * 3_600_000, Ordering::SeqCst);
+    for n in 0..600 {
+        world.say(&format!("later {n}"), None);
+    }
+    world.capture("mission");
+    world.drive(&mut targets, &handle, 1).await;
+    assert!(!world.is_open());
+}
+
+/// Somebody deleted the channel while it was open: the node asked it to close for ever.
+#[tokio::test]
+async fn a_channel_that_is_gone_is_not_asked_to_close_for_ever() {
+    let mut world = World::new(46, &["teams-import"]).await;
+    world.say("message", None);
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    while !world.is_open() {
+        world.drive(&mut targets, &handle, 1).await;
+    }
+    drop(targets);
+    let gone = Failure::Refused { status: 404, retry_after_s: None, code: None };
+    for method in ["GET", "POST"] {
+        world.sim.fail(FaultRule::new(gone.clone()).on(method, "/channels/").times(u32::MAX));
+    }
+    world.settings.clear();
+    let (mut targets, handle) = world.targets();
+    assert!(world.drive(&mut targets, &handle, 200).await);
+    assert!(!apply::targets::left_open(&world.dir.path().join("ledger")).unwrap());
+}
+
+/// Opening was refused for good, and was asked for again every few seconds, without a word.
+#[tokio::test]
+async fn a_channel_that_may_not_be_opened_is_asked_now_and_then_and_the_health_page_says_so() {
+    let world = World::new(47, &["teams-import"]).await;
+    world.say("message", None);
+    world.capture("mission");
+    let refused = Failure::Refused { status: 400, retry_after_s: None, code: None };
+    world.sim.fail(FaultRule::new(refused).on("POST", "startMigration").times(u32::MAX));
+    let health = Health::new(world.clock.clone());
+    let (mut targets, handle) = world.targets_with(health.clone());
+    let mut degraded = false;
+    while Clock::now(&*world.clock).0 < START + 2 * 3_600_000 {
+        assert!(!world.drive(&mut targets, &handle, 1).await);
+        let check = health.checks().into_iter().find(|check| check.name == "m365-teams-import");
+        degraded |= check.is_some_and(|check| check.grade == telemetry::Grade::Degraded);
+    }
+    let asked = world.requests.lock().unwrap().iter().filter(|r| r.contains("startMigration")).count();
+    assert!(asked <= 25 && degraded, "{asked} times in two hours, {degraded}");
+    world.sim.heal();
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    assert_eq!(world.imported().len(), 1);
+}
+
+/// Its answer was lost, and then Graph would not have its author any more: it was imported once more by the account.
+#[tokio::test]
+async fn what_may_be_there_by_an_author_who_is_gone_is_imported_once() {
+    let world = World::new(48, &["teams-import"]).await;
+    let oid = world.sim.add_user(User::new("carol"));
+    let carol = world.synced("carol", &oid);
+    world.say_as(&carol, "once", None);
+    world.capture("mission");
+    world.clock.0.fetch_add(20 * 60_000, Ordering::SeqCst);
+    world.sim.fail(FaultRule::new(Failure::ResetAfterCommit).on("POST", "/messages"));
+    let (mut targets, handle) = world.targets();
+    until_requested(&world, &mut targets, &handle, "POST", "/messages").await;
+    let refused = Failure::Refused { status: 400, retry_after_s: None, code: None };
+    world.sim.fail(FaultRule::new(refused).on("POST", "/messages"));
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    assert_eq!(world.imported().len(), 1, "{:?}", world.imported());
+    world.check_rules();
+}
+
+/// A mail whose answer was lost was given up, its post edited, and then it was tried again: both mails stayed.
+#[tokio::test]
+async fn a_mail_that_was_given_up_goes_when_a_later_one_is_there() {
+    let world = World::new(49, &["mail-import"]).await;
+    world.sim.fail(FaultRule::new(Failure::ResetAfterCommit).on("POST", "/messages"));
+    let post = world.say("first text", None);
+    world.capture("mission");
+    let (mut targets, handle) = world.targets();
+    until_requested(&world, &mut targets, &handle, "POST", "/messages").await;
+    let refused = Failure::Refused { status: 400, retry_after_s: None, code: None };
+    world.sim.fail(FaultRule::new(refused).on("GET", "/messages"));
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    assert_eq!(handle.status().unwrap()[0].dead, 1);
+    world.edit(post, "second text");
+    world.capture("mission");
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    let before = handle.status().unwrap()[0].terms;
+    assert_eq!(handle.retry("mail-import", None).unwrap(), 1);
+    assert!(world.drive(&mut targets, &handle, usize::MAX).await);
+    let all = kept(&world);
+    assert!(all.len() == 1 && all[0]["body"]["content"].as_str().unwrap().contains("second text"), "{all:#?}");
+    let terms = handle.status().unwrap()[0].terms;
+    assert_eq!((terms.superseded, terms.purged), (before.superseded + 1, before.purged), "{terms:?}");
+    world.check_rules();
+}

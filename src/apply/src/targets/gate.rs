@@ -23,7 +23,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use telemetry::Verdict;
 use tracing::{info, warn};
 
-use super::item::{After, LOOK_AGAIN_MS, LOOKS, PARKED, SETTLE_MS, after};
+use super::item::{After, LOOK_AGAIN_MS, LOOKS, PARKED, SETTLE_MS, after, is_due};
 use super::ledger::{Ledger, LedgerError};
 use super::teams::time;
 use super::{CHECK, Shared, TargetError};
@@ -86,6 +86,21 @@ impl Window {
         self.stands == Stands::Closed
     }
 
+    /// Is it open for longer than it may be? One that was opened in the future was opened by a clock that was wrong.
+    fn is_over(&self, open_ms: i64, now: UnixMillis) -> bool {
+        let open_for = now.0 - self.since.0;
+        open_for >= open_ms || open_for < -GRACE_MS
+    }
+
+    /// Until when people have it to themselves once it is closed.
+    pub(super) fn left_to_people(&self, closed_minutes: u32, now: UnixMillis) -> UnixMillis {
+        match self.since.0 {
+            0 => UnixMillis(0),
+            closed if closed > now.0 + GRACE_MS => UnixMillis(0),
+            closed => UnixMillis(closed + i64::from(closed_minutes) * 60_000),
+        }
+    }
+
     fn of(&self) -> ChannelOf {
         ChannelOf { team: self.team.clone(), channel: self.channel.clone(), account: String::new() }
     }
@@ -105,11 +120,11 @@ pub(super) enum Upkeep {
 pub(super) fn upkeep(window: &Window, looked: bool, open_ms: i64, now: UnixMillis) -> Upkeep {
     match window.stands {
         Stands::Closed => Upkeep::Nothing,
-        Stands::Opening | Stands::Open | Stands::Closing if window.due > now => Upkeep::Wait(window.due),
+        Stands::Opening | Stands::Open | Stands::Closing if !is_due(window.due, now) => Upkeep::Wait(window.due),
         Stands::Opening => Upkeep::Look,
         Stands::Open | Stands::Closing if !looked => Upkeep::Look,
         Stands::Closing => Upkeep::Close,
-        Stands::Open if now.0 - window.since.0 >= open_ms => Upkeep::Close,
+        Stands::Open if window.is_over(open_ms, now) => Upkeep::Close,
         Stands::Open => Upkeep::Nothing,
     }
 }
@@ -120,7 +135,7 @@ fn verdict(window: &Window, open_ms: i64, now: UnixMillis) -> Verdict {
     if window.is_closed() {
         return Verdict::ok("the channel is not open for import: people post in it");
     }
-    if now.0 - window.since.0 <= open_ms + GRACE_MS {
+    if !window.is_over(open_ms + GRACE_MS + 1, now) {
         return Verdict::ok(format!(
             "the channel is open for import since {since}: people cannot post in it meanwhile"
         ));
@@ -142,11 +157,16 @@ pub(super) struct Gate {
     open_ms: i64,
     looked: bool,
     looks: u32,
+    /// Requests that failed since one went through.
+    tries: u32,
+    /// Opening was refused with 400, which is also the answer for a channel that is open.
+    is_refused: bool,
 }
 
 impl Gate {
     pub(super) fn new(shared: Arc<Shared>, target: &str, open_minutes: u32) -> Self {
-        Self { shared, target: target.to_owned(), open_ms: i64::from(open_minutes) * 60_000, looked: false, looks: 0 }
+        let (target, open_ms) = (target.to_owned(), i64::from(open_minutes) * 60_000);
+        Self { shared, target, open_ms, looked: false, looks: 0, tries: 0, is_refused: false }
     }
 
     pub(super) fn target(&self) -> &str {
@@ -216,12 +236,12 @@ impl Gate {
             Ok(_) => {
                 info!(target = self.target, "the channel is open for import");
                 window.stands = Stands::Open;
-                self.looked = true;
+                (self.looked, self.tries) = (true, 0);
                 self.put(window).await
             }
             Err(failure) => {
-                let maybe_opened =
-                    matches!(after(&failure, false, 1, now), After::Look { .. }) || is_bad_request(&failure);
+                self.is_refused = is_bad_request(&failure);
+                let maybe_opened = matches!(after(&failure, false, 1, now), After::Look { .. }) || self.is_refused;
                 if !maybe_opened {
                     (window.stands, window.since) = (Stands::Closed, UnixMillis(0));
                 }
@@ -253,7 +273,7 @@ impl Gate {
         window.stands = Stands::Closed;
         window.since = if window.pause { now } else { UnixMillis(0) };
         window.due = UnixMillis(0);
-        (self.looked, self.looks) = (true, 0);
+        (self.looked, self.looks, self.tries) = (true, 0, 0);
         self.tell(&window, now);
         self.put(window).await
     }
@@ -264,33 +284,55 @@ impl Gate {
             Ok(answer) => migration_of(&answer),
             Err(failure) => Err(failure),
         };
-        match seen {
-            Ok(Migration { is_open: true, .. }) => {
-                (self.looked, self.looks) = (true, 0);
+        let is_open = match seen {
+            Ok(Migration { is_open, .. }) => is_open,
+            // Nobody can post in a channel that is gone, nor close it.
+            Err(failure) if is_status(&failure, 404) => {
+                warn!(
+                    target = self.target,
+                    channel = window.channel,
+                    "the channel that was opened for import is not found"
+                );
+                false
+            }
+            Err(failure) => return self.failed(window, &failure).await,
+        };
+        match is_open {
+            true => {
+                (self.looked, self.looks, self.tries, self.is_refused) = (true, 0, 0, false);
                 if window.stands == Stands::Opening {
                     window.stands = Stands::Open;
                 }
                 self.put(window).await
             }
             // Reading lags behind writing.
-            Ok(Migration { is_open: false, .. }) if self.looks + 1 < LOOKS => {
+            false if self.looks + 1 < LOOKS => {
                 self.looks += 1;
                 window.due = UnixMillis(self.shared.now().0 + LOOK_AGAIN_MS);
                 self.put(window).await
             }
-            Ok(Migration { is_open: false, .. }) => {
+            false if window.stands == Stands::Opening && self.is_refused => {
+                (self.looks, self.is_refused) = (0, false);
+                (window.stands, window.since) = (Stands::Closed, UnixMillis(0));
+                window.due = UnixMillis(self.shared.now().0 + REFUSED_MS);
+                let reason = "the channel's window for imports: opening it is refused with 400, and it is not open";
+                self.shared.rests(&self.target, Some((reason, Some(REFUSED_STEP))));
+                self.tell(&window, self.shared.now());
+                self.put(window).await
+            }
+            false => {
                 // One that never opened has kept nobody waiting.
                 window.pause &= window.stands != Stands::Opening;
                 self.closed(window).await
             }
-            Err(failure) => self.failed(window, &failure).await,
         }
     }
 
     async fn failed(&mut self, mut window: Window, failure: &Failure) -> Result<(), TargetError> {
         let now = self.shared.now();
         self.looked = false;
-        let (due, reason, next_step) = match after(failure, false, 1, now) {
+        self.tries += 1;
+        let (due, reason, next_step) = match after(failure, false, self.tries, now) {
             After::Look { reason, .. } => (UnixMillis(now.0 + SETTLE_MS), reason, None),
             After::Again { at, reason, .. } => (at, reason, None),
             After::Rest { at, reason, next_step } => (at, reason, next_step),
@@ -319,10 +361,14 @@ const REFUSED_STEP: &str = "check that the team and channel exist, that the appl
                             Channel.ReadBasic.All, and that no other application imports into the channel";
 
 fn is_bad_request(failure: &Failure) -> bool {
+    is_status(failure, 400)
+}
+
+fn is_status(failure: &Failure, is: u16) -> bool {
     match failure {
         Failure::Refused(refusal) => {
             let Refusal { status, .. } = &**refusal;
-            status.as_u16() == 400
+            status.as_u16() == is
         }
         Failure::Held(_)
         | Failure::Throttled { .. }
@@ -403,6 +449,18 @@ mod tests {
         assert_eq!(of(Stands::Closing, true, 2_000), Upkeep::Close);
         let waits = window(Stands::Closing, 1_000, 9_000);
         assert_eq!(upkeep(&waits, true, OPEN_MS, UnixMillis(2_000)), Upkeep::Wait(UnixMillis(9_000)));
+    }
+
+    #[test]
+    fn a_channel_that_was_opened_or_closed_by_a_clock_far_ahead_is_closed_and_opened_all_the_same() {
+        let far = 400 * 24 * 3_600_000;
+        assert_eq!(upkeep(&window(Stands::Open, far, 0), true, OPEN_MS, UnixMillis(2_000)), Upkeep::Close);
+        assert_eq!(upkeep(&window(Stands::Closing, far, far), true, OPEN_MS, UnixMillis(2_000)), Upkeep::Close);
+        assert_eq!(window(Stands::Closed, far, 0).left_to_people(5, UnixMillis(2_000)), UnixMillis(0));
+        assert_eq!(window(Stands::Closed, 1_000, 0).left_to_people(5, UnixMillis(2_000)), UnixMillis(301_000));
+        assert!(
+            format!("{:?}", verdict(&window(Stands::Open, far, 0), OPEN_MS, UnixMillis(2_000))).contains("Failing")
+        );
     }
 
     #[test]

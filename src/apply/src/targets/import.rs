@@ -25,11 +25,11 @@ use tracing::debug;
 
 use super::TargetError;
 use super::gate::{Gate, Window};
-use super::item::{After, FORBIDDEN, TRIES_MAX, after, wait_ms};
+use super::item::{After, FORBIDDEN, TRIES_MAX, after, is_due, wait_ms};
 use super::ledger::{Item, Ledger, LedgerError, State};
 use super::remote::{Part, Remote};
 use super::route::{Missing, post_key};
-use super::runner::{Load, Loaded, Next, Runner, name_of};
+use super::runner::{Load, Loaded, NOT_THERE, Next, Runner, name_of};
 use super::teams::{Facts, Work, hash, placeholder};
 
 /// With the channel open, something that is due so soon is waited for.
@@ -236,6 +236,10 @@ impl Runner {
                     return Ok(Next::Again);
                 }
                 let stamp = self.stamp(&item, &loaded.event, part).await?;
+                if item.state != State::Planned && (loaded.is_stopped || loaded.withheld().is_some()) {
+                    self.settle_import(&item, &loaded, Sent { thread, html, part, stamp }).await?;
+                    return Ok(Next::Again);
+                }
                 if window.is_closed() {
                     return self.open_for(window, stamp.at, now).await;
                 }
@@ -296,12 +300,10 @@ impl Runner {
     async fn open_for(&mut self, window: Window, at: UnixMillis, now: UnixMillis) -> Result<Next, TargetError> {
         let target = self.target.name.clone();
         let since = self.shared.ledger(move |ledger| ledger.waits_since(&target)).await?.unwrap_or(now);
-        let gathered = since.0 + i64::from(self.target.gather_seconds) * 1_000;
-        let left_to_people = match window.since.0 {
-            0 => 0,
-            closed => closed + i64::from(self.target.closed_minutes) * 60_000,
-        };
-        let from = UnixMillis(gathered.max(left_to_people).max(window.due.0));
+        let gathered = since.0.min(now.0) + i64::from(self.target.gather_seconds) * 1_000;
+        let left_to_people = window.left_to_people(self.target.closed_minutes, now);
+        let due = if is_due(window.due, now) { 0 } else { window.due.0 };
+        let from = UnixMillis(gathered.max(left_to_people.0).max(due));
         if from > now {
             return Ok(Next::At(from));
         }
@@ -357,10 +359,8 @@ impl Runner {
         let Sent { stamp, .. } = &sent;
         let stand_in = self.stand_in().await?;
         // What may be there already is tried again as it was: it is told apart by its author.
-        let person = loaded.person.clone().filter(|_| match stamp.maybe {
-            true => stamp.author != stand_in.id,
-            false => !stamp.stand_in,
-        });
+        let was_stand_in = stamp.stand_in || (stamp.maybe && stamp.author == stand_in.id);
+        let person = loaded.person.clone().filter(|_| !was_stand_in);
         let is_known = person.is_some();
         let author = person.unwrap_or(stand_in);
         let text = attributed(&sent.html, (!is_known).then_some(loaded.author.as_str()));
@@ -472,12 +472,37 @@ impl Runner {
             .await
     }
 
+    /// It may be there, and must not be sent again: whether it is decides.
+    async fn settle_import(&mut self, item: &Item, loaded: &Loaded, sent: Sent) -> Result<(), TargetError> {
+        if !sent.stamp.maybe {
+            return self.again_soon(item).await;
+        }
+        let id = sent.stamp.at.0.to_string();
+        match self.message_at(item, &sent, &id).await {
+            Ok(message) if is_of(&message, [sent.stamp.author.as_str(), self.account()]) => {
+                let hash = sent.stamp.hash.clone();
+                self.imported(item, loaded, &sent, id, hash).await
+            }
+            Ok(_) => self.not_found(item, NOT_THERE).await,
+            Err(Failure::Refused(refusal)) if refusal.status.as_u16() == 404 => self.not_found(item, NOT_THERE).await,
+            Err(failure) => self.look_failed(item, &failure).await,
+        }
+    }
+
+    async fn message_at(&self, item: &Item, sent: &Sent, id: &str) -> Result<Message, Failure> {
+        let of = MessageOf { root: sent.thread.as_deref().unwrap_or(id), id };
+        self.shared.options.graph.call(self.channel().one(of, item.precedence)).await?.json()
+    }
+
+    fn account(&self) -> &str {
+        self.target.account.as_deref().unwrap_or_default()
+    }
+
     /// The channel has a message of this time: is it the one that was to be imported?
     async fn is_ours(&self, item: &Item, sent: &Sent, id: &str, author: &Author, text: &str) -> Result<bool, Failure> {
-        let of = MessageOf { root: sent.thread.as_deref().unwrap_or(id), id };
         let maybe = sent.stamp.maybe;
-        let message: Message = match self.shared.options.graph.call(self.channel().one(of, item.precedence)).await {
-            Ok(answer) => answer.json()?,
+        let message = match self.message_at(item, sent, id).await {
+            Ok(message) => message,
             // It cannot be read, or not yet: then what this node knows decides.
             Err(Failure::Refused(refusal)) if matches!(refusal.status.as_u16(), 403 | 404) => return Ok(maybe),
             Err(failure) => return Err(failure),
@@ -485,14 +510,17 @@ impl Runner {
         if message.deleted_date_time.is_some() {
             return Ok(maybe);
         }
-        let by = message.from.and_then(|from| from.user).map(|user| user.id).unwrap_or_default();
-        let says = message.body.content.unwrap_or_default();
-        Ok(by.eq_ignore_ascii_case(&author.id) && (maybe || html::same_words(&says, text)))
+        if maybe {
+            // Whom Entra knows its author as may have changed since.
+            return Ok(is_of(&message, [sent.stamp.author.as_str(), author.id.as_str()]));
+        }
+        let says = message.body.content.as_deref().unwrap_or_default();
+        Ok(is_of(&message, [author.id.as_str()]) && html::same_words(says, text))
     }
 
     /// Whom messages are attributed to whose authors Entra does not know.
     async fn stand_in(&self) -> Result<Author, TargetError> {
-        let id = self.target.account.clone().unwrap_or_default();
+        let id = self.account().to_owned();
         let tenant = self.shared.options.graph.settings().tenant.to_string();
         self.shared
             .blocking(move |shared| {
@@ -534,6 +562,12 @@ impl Runner {
             })
             .await
     }
+}
+
+/// Is the message there, and by one of these accounts?
+fn is_of<const N: usize>(message: &Message, accounts: [&str; N]) -> bool {
+    let by = message.from.as_ref().and_then(|from| from.user.as_ref()).map_or("", |user| user.id.as_str());
+    message.deleted_date_time.is_none() && accounts.iter().any(|account| by.eq_ignore_ascii_case(account))
 }
 
 /// Is it a file whose bytes are to be in the drive before it can be shown?
@@ -628,9 +662,9 @@ fn move_stamp(tx: &Transaction<'_>, target: &str, at: UnixMillis) -> Result<(), 
     put_stamp(tx, target, at.0, &format!("taken:{}", at.0), 0)
 }
 
-/// Its author is named in the text from now on.
+/// Its author is named in the text from now on. What may be there by that author still may.
 fn attribute(tx: &Transaction<'_>, target: &str, at: UnixMillis) -> Result<(), LedgerError> {
-    tx.execute("UPDATE stamps SET stand_in = 1, maybe = 0 WHERE target = ?1 AND at = ?2", params![target, at.0])?;
+    tx.execute("UPDATE stamps SET stand_in = 1 WHERE target = ?1 AND at = ?2", params![target, at.0])?;
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use model::{Event, Outcome, Precedence, UnixMillis};
 
 use super::TargetError;
 use super::item::{LOOK_AGAIN_MS, LOOKS};
-use super::ledger::Item;
+use super::ledger::{Item, State};
 use super::remote::{Part, Remote};
 use super::runner::{Loaded, NOT_THERE, Runner, name_of};
 use super::teams::{Facts, Work, hash, placeholder, time};
@@ -227,6 +227,29 @@ impl Runner {
             }
         }
         Ok(None)
+    }
+
+    /// A later state of the post was told: what may have been made of this one goes, and then it ends.
+    pub(super) async fn superseded_mail(&mut self, item: &Item) -> Result<(), TargetError> {
+        let (target, object) = (self.target.name.clone(), item.object.clone());
+        let mut own = self.shared.ledger(move |ledger| Ok(ledger.standing(&target, &object)?.remote)).await?;
+        if item.state == State::Unknown {
+            return match self.find_mail(item).await {
+                Ok(Some(id)) => {
+                    if own.parts.iter().all(|part| part.id != id) {
+                        own.parts.insert(0, Part { id, hash: String::new() });
+                    }
+                    self.went_on(item, &item.object, own, None).await
+                }
+                Ok(None) => self.not_found(item, NOT_THERE).await,
+                Err(failure) => self.look_failed(item, &failure).await,
+            };
+        }
+        // Of a post that stands there one message is to.
+        if own.parts.len() > usize::from(!own.gone) {
+            return self.discard_mail(item, &item.object, own).await;
+        }
+        self.ended(item, Outcome::Superseded, None).await
     }
 
     /// Its content was purged while it may have been made: what is there is noted, so that the order removes it.

@@ -111,6 +111,8 @@ pub(super) struct Loaded {
     pub(super) withdrawn: bool,
     /// The mapping as it is now does not let it go any more.
     withheld: Option<Why>,
+    /// It was taken back or expired while nobody knew whether it had arrived: it is not sent again.
+    pub(super) is_stopped: bool,
 }
 
 impl Loaded {
@@ -183,12 +185,13 @@ impl Runner {
 
     /// Does the next thing there is to do.
     pub(super) async fn step(&mut self) -> Result<Next, TargetError> {
+        // However long reading takes, and whether or not it can be done.
+        let watched = self.watch_channel().await?;
         if self.take_in().await? {
             return Ok(Next::Again);
         }
         let now = self.shared.now();
         if !is_due(self.rests_until, now) {
-            let watched = self.watch_channel().await?;
             return Ok(Next::At(watched.map_or(self.rests_until, |at| at.min(self.rests_until))));
         }
         if self.place_at != NEVER && is_due(self.place_at, now) {
@@ -380,8 +383,11 @@ impl Runner {
     pub(super) async fn work_with(&mut self, item: Item, load: Load) -> Result<(), TargetError> {
         let loaded = match load {
             Load::Loaded(loaded) => loaded,
-            Load::Ends(outcome) if item.state != State::Unknown => return self.ended(&item, outcome, None).await,
-            Load::Ends(_) => return self.settle(&item, None).await,
+            Load::Ends(Outcome::Superseded) if self.target.kind == TargetKind::MailImport => {
+                return self.superseded_mail(&item).await;
+            }
+            Load::Ends(Outcome::Purged) if item.state == State::Unknown => return self.settle(&item, None).await,
+            Load::Ends(outcome) => return self.ended(&item, outcome, None).await,
             Load::Dead(reason) => return self.dead(&item, &reason).await,
         };
         let work = match self.target.kind {
@@ -1540,14 +1546,21 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
         (Some(_) | None, _) => false,
     };
     let post = post.map(|standing| standing.remote);
-    let is_new = own.remote.is_nowhere() && item.state == State::Planned;
+    let is_expired = entry.header.expiry.is_some_and(|expiry| expiry <= shared.now());
     // Nobody is to find at the enterprise what its author removed before it went out.
-    if is_new && (withdrawn || is_taken_back(shared, &ledger, target, &item.object, Some(event.version()))?) {
-        return Ok(Load::Ends(Outcome::Superseded));
+    let stops = match own.remote.is_nowhere() {
+        true if withdrawn || is_taken_back(shared, &ledger, target, &item.object, Some(event.version()))? => {
+            Some(Outcome::Superseded)
+        }
+        true if is_expired => Some(Outcome::Expired),
+        true | false => None,
+    };
+    if let Some(outcome) = stops
+        && item.state == State::Planned
+    {
+        return Ok(Load::Ends(outcome));
     }
-    if is_new && entry.header.expiry.is_some_and(|expiry| expiry <= shared.now()) {
-        return Ok(Load::Ends(Outcome::Expired));
-    }
+    let is_stopped = stops.is_some();
     // What is imported cannot be changed, so it goes as it was last said.
     if imports && own.version.is_none() {
         for other in ledger.others_planned(target, item, LATER_MAX)? {
@@ -1577,7 +1590,18 @@ fn load(shared: &Shared, settings: &TargetSettings, item: &Item) -> Result<Load,
         false
     };
     drop(ledger);
-    Ok(Load::Loaded(Box::new(Loaded { event, author, person, own, post, files, anybody_reacts, withdrawn, withheld })))
+    Ok(Load::Loaded(Box::new(Loaded {
+        event,
+        author,
+        person,
+        own,
+        post,
+        files,
+        anybody_reacts,
+        withdrawn,
+        withheld,
+        is_stopped,
+    })))
 }
 
 /// Whom Entra knows whoever wrote or shared as, in the tenant that the target writes to.
