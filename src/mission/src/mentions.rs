@@ -23,6 +23,18 @@ const EVERYONE_MAX: i64 = 1_000;
 /// Most keywords of one user that count, as clients offer far fewer.
 const KEYWORDS_MAX: usize = 100;
 
+/// Longest word that can be somebody's name or keyword, in bytes: names have at most 64.
+const WORD_BYTES_MAX: usize = 256;
+
+/// Most words of a post that count: a message of the greatest length has about half as many.
+const WORDS_MAX: usize = 16_384;
+
+/// Most text of a post that is looked through, in bytes: the longest message, and as much again of its attachments.
+const TEXT_BYTES_MAX: usize = 128 * 1_024;
+
+/// Names may end in what also ends a sentence: so many marks at a word's end may belong to a name.
+const MARKS_MAX: usize = 8;
+
 /// The words of a text that may mention somebody.
 #[derive(Debug, Default)]
 pub(crate) struct Words(Vec<Word>);
@@ -30,7 +42,7 @@ pub(crate) struct Words(Vec<Word>);
 /// One word. The first of `forms` that mentions somebody counts; if none does, every one of `parts`.
 #[derive(Debug)]
 struct Word {
-    /// As written, then without the punctuation at its end.
+    /// As written, then with less and less of the punctuation at its end; at most [`MARKS_MAX`] + 2.
     forms: Vec<String>,
     /// What stands between punctuation.
     parts: Vec<String>,
@@ -40,14 +52,20 @@ impl Words {
     /// The words of a post: its message, and the texts of its attachments.
     pub(crate) fn of(row: &PostRow) -> Self {
         let mut words = Self::default();
-        words.add(&row.message);
+        let mut left = TEXT_BYTES_MAX;
+        let mut add = |text: &str| {
+            let text = &text[..text.floor_char_boundary(left)];
+            left -= text.len();
+            words.add(text);
+        };
+        add(&row.message);
         if row.props.contains("\"attachments\"")
             && let Some(Value::Array(attachments)) = row.props_map().get("attachments")
         {
             for attachment in attachments {
                 let fields = attachment["fields"].as_array().into_iter().flatten().map(|f| &f["value"]);
                 for text in [&attachment["pretext"], &attachment["text"]].into_iter().chain(fields) {
-                    words.add(text.as_str().unwrap_or(""));
+                    add(text.as_str().unwrap_or(""));
                 }
             }
         }
@@ -63,11 +81,22 @@ impl Words {
                 continue;
             }
             let word = word.trim_start_matches([':', '.', '-', '_']);
+            if self.0.len() == WORDS_MAX {
+                return;
+            }
             let mut forms = vec![word.to_owned()];
-            let mut shorter = word;
-            while let Some(cut) = shorter.strip_suffix(['.', '-', ':', '_']) {
-                forms.push(cut.to_owned());
-                shorter = cut;
+            if word.len() > WORD_BYTES_MAX {
+                // No name is so long, but what is written without spaces may have a keyword inside of it.
+                if !word.is_ascii() {
+                    self.0.push(Word { parts: Vec::new(), forms });
+                }
+                continue;
+            }
+            // Every mark is one byte.
+            let bare = word.trim_end_matches(['.', '-', ':', '_']).len();
+            let marks = (word.len() - bare).saturating_sub(1).min(MARKS_MAX);
+            if bare < word.len() {
+                forms.extend((bare..=bare + marks).rev().map(|end| word[..end].to_owned()));
             }
             let has_parts = !word.starts_with('@') && word.contains(['.', '-', ':']);
             let parts = word.split(['.', '-', ':']).filter(|p| has_parts && !p.is_empty()).map(str::to_owned);
@@ -78,7 +107,8 @@ impl Words {
     /// Everything that somebody's keyword could be equal to.
     fn candidates(&self) -> BTreeSet<String> {
         let every = self.0.iter().flat_map(|w| w.forms.iter().chain(&w.parts));
-        every.flat_map(|w| [w.clone(), w.to_lowercase()]).filter(|w| !w.is_empty()).collect()
+        let short = every.filter(|w| !w.is_empty() && w.len() <= WORD_BYTES_MAX);
+        short.flat_map(|w| [w.clone(), w.to_lowercase()]).collect()
     }
 
     fn has_wide(&self) -> bool {
@@ -124,10 +154,12 @@ fn without_addresses(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
     let mut before = ' ';
+    // What follows the last bracket is not searched for another one at each of many links.
+    let after_links = text.rfind(')').map_or(usize::MAX, |at| text.len() - at);
     while let Some(c) = rest.chars().next() {
         let begins = |b: &&str| rest.get(..b.len()).is_some_and(|start| start.eq_ignore_ascii_case(b));
         let left_out = if rest.starts_with("](") {
-            rest.find(')').unwrap_or(1)
+            if rest.len() >= after_links { rest.find(')').unwrap_or(1) } else { 1 }
         } else if !before.is_alphanumeric() && BEGINNINGS.iter().any(begins) {
             rest.find(|c: char| c.is_whitespace() || c == '<').unwrap_or(rest.len())
         } else {
@@ -439,6 +471,32 @@ mod tests {
         assert!(found("@bob.-", &["@bob."]));
         assert!(found("two ``a ` b`` spans, @bob and `c`", &["@bob"]));
         assert!(found("a ` alone, @bob", &["@bob"]));
+    }
+
+    #[test]
+    fn a_post_costs_memory_by_its_length_whatever_it_consists_of() {
+        let bytes = |words: &Words| -> usize {
+            words.0.iter().flat_map(|w| w.forms.iter().chain(&w.parts)).map(String::len).sum()
+        };
+        let mut marked = Words::default();
+        marked.add(&format!("@bob{}", ".".repeat(200)));
+        assert!(bytes(&marked) < 1_500, "{} bytes", bytes(&marked));
+        assert!(found(&format!("@bob{}", ".".repeat(200)), &["@bob"]));
+        assert!(found("@bob........", &["@bob....."]), "a name with marks");
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let (_, square) = node.team(&alice, "mission");
+        let post = node.say(&alice, square.id, None, "x");
+        let mut row = node.core.read(|db| crate::posts::post_row_by_id(db, post.id)).unwrap().unwrap();
+        for text in [format!("a{}", ".".repeat(790_000)), "a. ".repeat(260_000), "](".repeat(390_000)] {
+            row.props = serde_json::json!({ "attachments": [{ "text": text }] }).to_string();
+            let words = Words::of(&row);
+            let cost = bytes(&words) + words.candidates().iter().map(String::len).sum::<usize>();
+            assert!(cost < 1 << 20, "{cost} bytes for {:?}", &text[..6]);
+            assert!(words.0.len() <= WORDS_MAX);
+        }
+        let long = format!("{}連絡{}", "本部".repeat(200), "せよ".repeat(200));
+        assert!(found(&long, &["連絡"]), "what has no spaces is looked into however long it is");
     }
 
     #[test]
