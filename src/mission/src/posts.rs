@@ -24,7 +24,9 @@ use crate::users::require_user;
 
 /// Most files on one post, as the real server.
 pub(crate) const FILES_MAX: usize = 10;
-const PROPS_MAX_RUNES: usize = 800_000;
+pub(crate) const PROPS_MAX_RUNES: usize = 800_000;
+/// Longest message in bytes that the real server's column holds (`PostMessageMaxBytesV2`).
+pub(crate) const MESSAGE_MAX_BYTES: usize = 65_535;
 const HASHTAGS_MAX_RUNES: usize = 1_000;
 /// Most bytes of what a post says, with its props, hashtags and names of files: it travels in one entry of a mebibyte at most
 /// (`wire::ENTRY_BYTES_MAX`), and the rest of it has ids and sizes of files. The original's limits are in characters, which may
@@ -288,8 +290,8 @@ impl Tx<'_> {
         // The bytes of a purged one will never be here.
         run(
             &self.db,
-            "UPDATE files SET delete_at = update_at + 1 WHERE delete_at = 0 AND id IN (SELECT value FROM json_each(?1))
-             AND id IN (SELECT id FROM purged)",
+            "UPDATE files SET delete_at = min(update_at, 9223372036854775806) + 1 WHERE delete_at = 0
+             AND id IN (SELECT value FROM json_each(?1)) AND id IN (SELECT id FROM purged)",
             [id_array(&row.file_ids)],
         )?;
         run(

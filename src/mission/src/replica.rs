@@ -27,7 +27,7 @@ use crate::core::{Core, StoreError, Tx, random_id, version_of};
 use crate::emoji;
 use crate::events::Broadcast;
 use crate::files::{StagedFile, StagedWriter, put_file};
-use crate::posts::{is_join_leave, node_name, post_row_by_id};
+use crate::posts::{MESSAGE_MAX_BYTES, PROPS_MAX_RUNES, is_join_leave, node_name, post_row_by_id};
 use crate::rows::{ChannelRow, PostRow, TeamRow, all, exists, get, id_array, node, run, text, to_json, user};
 use crate::teams::{member_of_team, team_member_ids, team_row_by_id};
 use crate::types::{FileInfo, Priority, Reaction, Team};
@@ -103,7 +103,13 @@ enum Fail {
 
 impl From<rusqlite::Error> for Fail {
     fn from(e: rusqlite::Error) -> Self {
-        Self::Store(e.into())
+        match e.sqlite_error_code() {
+            // It is the item that does not fit, and will not the next time: everything else must not wait for it.
+            Some(rusqlite::ErrorCode::ConstraintViolation | rusqlite::ErrorCode::TooBig) => {
+                Self::Impossible(format!("the store does not hold it: {e}"))
+            }
+            _ => Self::Store(e.into()),
+        }
     }
 }
 
@@ -402,6 +408,25 @@ fn info_of(stub: &model::event::FileStub, user: Id, channel: Id, post: Option<Id
     }
 }
 
+/// The first of the names that nothing has, or the last with the first number that makes it so: somebody may have given
+/// every one of them to something else.
+fn first_free<const N: usize>(
+    taken: impl Fn(&str) -> rusqlite::Result<bool>,
+    names: [String; N],
+) -> rusqlite::Result<String> {
+    let last = names[N - 1].clone();
+    for name in names {
+        if !taken(&name)? {
+            return Ok(name);
+        }
+    }
+    let mut n = 2_u64;
+    while taken(&format!("{last}-{n}"))? {
+        n += 1;
+    }
+    Ok(format!("{last}-{n}"))
+}
+
 fn require_remote_channel(tx: &Tx<'_>, channel: Id) -> Result<ChannelRow, Fail> {
     match channel_row_by_id(&tx.db, channel)? {
         None => impossible(format!("channel {channel} is not known here")),
@@ -425,10 +450,7 @@ impl Tx<'_> {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         let suffix: String = node_name(self.core, &self.db, origin)?.chars().map(plain).collect();
         let named = format!("{wanted}-{suffix}");
-        if !taken(&named)? {
-            return Ok(named);
-        }
-        Ok(format!("{named}-{}", &id.as_str()[..8]))
+        first_free(taken, [named.clone(), format!("{named}-{}", &id.as_str()[..8]), format!("{named}-{id}")])
     }
 
     /// An author who is not known yet gets a placeholder, which their profile replaces when it arrives.
@@ -436,9 +458,9 @@ impl Tx<'_> {
         if exists(&self.db, "SELECT 1 FROM users WHERE id = ?1", [id.as_str()])? {
             return Ok(());
         }
-        let name = format!("unknown-{}", &id.as_str()[..8]);
-        let taken = exists(&self.db, "SELECT 1 FROM users WHERE username = ?1", [&name])?;
-        let mut row = new_row(id, self.now, if taken { format!("unknown-{id}") } else { name });
+        let taken = |name: &str| exists(&self.db, "SELECT 1 FROM users WHERE username = ?1", [name]);
+        let name = first_free(taken, [format!("unknown-{}", &id.as_str()[..8]), format!("unknown-{id}")])?;
+        let mut row = new_row(id, self.now, name);
         row.placeholder = true;
         self.put_user(&row)
     }
@@ -684,6 +706,10 @@ impl Tx<'_> {
 
     fn apply_post(&mut self, s: &PostState, origin: NodeId) -> Result<(), Fail> {
         let c = require_remote_channel(self, s.channel_id)?.channel;
+        let longest = MESSAGE_MAX_BYTES.max(self.core.settings.max_post_runes.saturating_mul(4));
+        if s.message.len() > longest || s.props.chars().count() > PROPS_MAX_RUNES {
+            return impossible("the post is longer than any node takes one from its users");
+        }
         self.ensure_user(s.user_id)?;
         // Who reads a file is decided by the post that it belongs to, so no other post may claim it.
         let sql = "SELECT 1 FROM files WHERE id IN (SELECT value FROM json_each(?1)) AND post_id <> ?2";
@@ -909,7 +935,7 @@ pub(crate) fn local_members(tx: &Tx<'_>, channel: Id) -> rusqlite::Result<Vec<cr
 mod tests {
     use super::*;
     use crate::testkit::{Node, Sent, words};
-    use crate::types::{NewUser, PostPatch, PostQuery, PostView, Session, ThreadPart};
+    use crate::types::{NewPost, NewUser, PostPatch, PostQuery, PostView, Session, ThreadPart};
     use model::{Hlc, Manifest, Version};
     use proptest::prelude::*;
 
@@ -1198,6 +1224,56 @@ mod tests {
         sent[1].bytes = Some(b"evil".to_vec());
         assert!(matches!(b.apply(&sent)[1], Applied::Quarantined { .. }));
         assert_eq!(b.core.file_path(file).unwrap(), None);
+    }
+
+    #[test]
+    fn names_that_somebody_took_stop_nobody_from_being_applied() {
+        let (a, b, _, _, _) = pair();
+        let carol = a.user("carol").user_id;
+        let named = format!("carol-node-1-{carol}");
+        for name in ["carol", "carol-node-1", &named[.."carol-node-1-".len() + 8], &named] {
+            b.user(name);
+        }
+        b.user(&format!("unknown-{}", &carol.as_str()[..8]));
+        b.user(&format!("unknown-{carol}"));
+        b.core.write(|tx| tx.ensure_user(carol)).unwrap();
+        assert_eq!(b.core.user(carol).unwrap().username, format!("unknown-{carol}-2"));
+        assert!(applied(&b.apply(&a.drain())));
+        assert_eq!(b.core.user(carol).unwrap().username, format!("{named}-2"));
+    }
+
+    #[test]
+    fn what_the_store_refuses_is_kept_aside_and_a_failing_disk_is_waited_for() {
+        let node = Node::new(1);
+        let twice = "INSERT INTO node_names (node, name) VALUES (x'00', 'a'), (x'00', 'b')";
+        let refused = node.core.write(|tx| Ok::<_, StoreError>(run(&tx.db, twice, []))).unwrap().unwrap_err();
+        assert!(matches!(Fail::from(refused), Fail::Impossible(_)));
+        let full = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
+        assert!(matches!(Fail::from(full), Fail::Store(_)));
+    }
+
+    #[test]
+    fn a_post_that_no_node_would_take_or_with_times_at_the_end_of_numbers_stops_nothing() {
+        let (a, b, alice, _, square) = pair();
+        let file = a.upload(&alice, square, "map.txt", b"grid");
+        let new = NewPost { file_ids: vec![file.to_string()], ..words(square, None, "x") };
+        let first = a.core.create_post(&alice, &new, true).unwrap().id;
+        a.say(&alice, square, None, "y");
+        a.say(&alice, square, None, "z");
+        let mut sent: Vec<Sent> = a.drain().into_iter().filter(|s| s.event.kind() == Kind::Post).collect();
+        b.core.order_purge(&crate::purges::NewPurge { files: vec![file], ..Default::default() }).unwrap();
+        for (n, s) in sent.iter_mut().enumerate() {
+            let Event::Post(state) = &mut s.event else { panic!("a post") };
+            match n {
+                0 => state.files[0].create_at = UnixMillis(i64::MAX),
+                1 => state.message = "x".repeat(MESSAGE_MAX_BYTES + 1),
+                _ => {}
+            }
+        }
+        let results = b.apply(&sent);
+        assert_eq!((&results[0], &results[2]), (&Applied::Applied, &Applied::Applied), "{results:?}");
+        assert!(matches!(&results[1], Applied::Quarantined { reason } if reason.contains("longer")), "{results:?}");
+        assert!(b.core.read(|db| post_row_by_id(db, first)).unwrap().is_some());
     }
 
     #[test]
