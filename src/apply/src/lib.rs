@@ -59,6 +59,9 @@ const DIGEST_AFTER: Duration = Duration::from_secs(3);
 /// Wait before a failed pass is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Epochs that an order to purge names numbers of: an honest one names those that its node has entries of.
+const PURGE_EPOCHS_MAX: usize = 256;
+
 /// Name of the check on the health board.
 const CHECK: &str = "apply";
 
@@ -592,7 +595,12 @@ impl Apply {
                     replica.quarantine(one.id, one.kind, &reason, &body)?;
                     self.ended(one.id, Outcome::Quarantined, Some(&reason));
                 }
-                Item::Purge(order) => {
+                Item::Purge(mut order) => {
+                    // A peer says by number what this node never takes in, of itself alone. What others wrote of the posts
+                    // and files that it names goes all the same, by what it is about.
+                    let me = self.shared.me;
+                    order.entries.retain(|e| e.origin == one.id.origin || e.origin == me);
+                    order.entries.truncate(PURGE_EPOCHS_MAX);
                     // Its end is noted when nothing is left here; until then the cursor stays before it.
                     replica.begin_purge(&order, one.id)?;
                     self.parked.park(one.pos, one.id, one.precedence, one.precedence, WaitsFor::Purge);
@@ -845,13 +853,8 @@ mod tests {
         })
     }
 
-    #[test]
-    fn an_order_that_overtakes_what_it_purges_keeps_it_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let (journal, core) = (journal(dir.path()), core(&dir.path().join("core")));
-        let (apply, handle, health) = apply(&journal, &core);
-        let numbers = model::event::EntryNumbers { origin: PEER, epoch: Epoch::FIRST, numbers: RangeSet::from(1..=1) };
-        let order = Event::Purge(PurgeState {
+    fn order(entries: Vec<model::event::EntryNumbers>) -> Event {
+        Event::Purge(PurgeState {
             version: model::Version { at: Hlc(9), by: PEER },
             id: Id::from_block([9; 16]),
             at: UnixMillis(9),
@@ -859,12 +862,21 @@ mod tests {
             reason: "spilled".to_owned(),
             posts: vec![Id::from_block([5; 16])],
             files: Vec::new(),
-            entries: vec![numbers],
+            entries,
             keep_files: false,
             everywhere_used: false,
             label: None,
             channel_id: None,
-        });
+        })
+    }
+
+    #[test]
+    fn an_order_that_overtakes_what_it_purges_keeps_it_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, core) = (journal(dir.path()), core(&dir.path().join("core")));
+        let (apply, handle, health) = apply(&journal, &core);
+        let numbers = model::event::EntryNumbers { origin: PEER, epoch: Epoch::FIRST, numbers: RangeSet::from(1..=1) };
+        let order = order(vec![numbers]);
         journal.append_foreign(entry(3, &order)).wait().unwrap();
         let apply = rest(apply);
         // The original, by its number, and an edit that the order did not know of.
@@ -884,6 +896,24 @@ mod tests {
             let bytes = std::fs::read(segment.path()).unwrap();
             assert!(!bytes.windows(12).any(|w| w == b"spilled text"), "{:?}", segment.path());
         }
+    }
+
+    #[test]
+    fn an_order_keeps_out_numbers_of_its_own_node_only_however_many_it_names() {
+        const THIRD: NodeId = NodeId([3; 16]);
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, core) = (journal(dir.path()), core(&dir.path().join("core")));
+        let (apply, handle, _) = apply(&journal, &core);
+        let numbers =
+            |origin, to| model::event::EntryNumbers { origin, epoch: Epoch::FIRST, numbers: RangeSet::from(10..=to) };
+        let order = order(vec![numbers(THIRD, 1 << 60), numbers(ME, 1 << 60), numbers(PEER, 1 << 60)]);
+        journal.append_foreign(entry(3, &order)).wait().unwrap();
+        rest(apply);
+        assert!(handle.ledger(THIRD).is_empty(), "what a third node wrote is not the peer's to keep out");
+        assert!(handle.ledger(ME).is_empty());
+        let purged = handle.ledger(PEER).into_iter().find(|row| row.1 == Outcome::Purged).map(|row| row.2);
+        assert_eq!(purged, Some(RangeSet::from(10..=1 << 60)));
+        assert!(handle.purges().unwrap()[0].done_at.is_some());
     }
 
     fn kept_aside(core: &Core) -> Vec<u64> {

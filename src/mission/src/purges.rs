@@ -286,9 +286,11 @@ impl Replica {
             let fresh = of_epoch.values().fold(seqs.clone(), |left, known| left.difference(known));
             of_epoch.entry(Outcome::Purged).or_default().union_with(&fresh);
             save_ledger(tx, &ledger)?;
-            for seq in seqs.numbers() {
-                let sql = "UPDATE quarantine SET body = x'' WHERE origin = ?1 AND epoch = ?2 AND seq = ?3";
-                run(&tx.db, sql, params![origin.0, epoch.0, seq as i64])?;
+            // By ranges: a peer says how long they are.
+            for range in seqs.iter() {
+                let bound = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+                let sql = "UPDATE quarantine SET body = x'' WHERE origin = ?1 AND epoch = ?2 AND seq BETWEEN ?3 AND ?4";
+                run(&tx.db, sql, params![origin.0, epoch.0, bound(*range.start()), bound(*range.end())])?;
             }
             Ok(fresh)
         })
@@ -773,5 +775,21 @@ mod tests {
         b.core.replica().finish_purge(received.id, "{}").unwrap();
         let ledger = b.core.replica().ledger().unwrap();
         assert!(ledger.iter().any(|r| r.outcome == Outcome::Applied && r.ranges.contains(99)));
+    }
+
+    #[test]
+    fn accounting_costs_by_ranges_however_many_numbers_they_have() {
+        let (a, b) = (Node::new(1), Node::new(2));
+        let alice = a.user("alice");
+        let (_, square) = a.team(&alice, "mission");
+        a.drain();
+        a.say(&alice, square.id, None, "spilled");
+        let sent = a.drain();
+        assert!(matches!(b.apply(&sent)[0], Applied::Quarantined { .. }));
+        let numbers: RangeSet = RangeSet::from(1..=u64::MAX / 2 + 9);
+        let replica = b.core.replica();
+        let fresh = replica.account_purged(a.id(), Epoch::FIRST, &numbers).unwrap();
+        assert!(!fresh.contains(sent[0].id.seq.get()), "it had ended as kept aside");
+        assert_eq!(replica.quarantine_list().unwrap()[0].body_bytes, 0);
     }
 }
