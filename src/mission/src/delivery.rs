@@ -18,7 +18,7 @@ use crate::rows::{PostRow, all, first_id, id_array, run};
 pub struct Undelivered {
     /// The post.
     pub post: Id,
-    /// Where its creation stood in the outbox.
+    /// Where its creation stood, or stands, in the outbox.
     pub at: Hlc,
 }
 
@@ -28,13 +28,15 @@ impl Core {
         self.0.tracks_delivery.store(true, Ordering::SeqCst);
     }
 
-    /// Up to `max` posts in the order of their creation, the first of them after `after`.
+    /// Up to `max` posts in the order of their creation, the first of them after `after`; none whose creation still waits in
+    /// the outbox, as what is set aside does behind the place that capture has come to.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn undelivered(&self, after: Hlc, max: usize) -> Result<Vec<Undelivered>, StoreError> {
         self.read(|db| {
-            let sql = "SELECT post_id, at FROM undelivered WHERE at > ?1 ORDER BY at LIMIT ?2";
+            let sql = "SELECT post_id, at FROM undelivered WHERE at > ?1
+                AND at NOT IN (SELECT at FROM outbox WHERE aside > 0) ORDER BY at LIMIT ?2";
             let max = i64::try_from(max).unwrap_or(i64::MAX);
             Ok(all(db, sql, params![after.0 as i64, max], |r| {
                 Ok(Undelivered { post: first_id(r)?, at: Hlc(r.get::<_, i64>(1)? as u64) })
@@ -78,4 +80,33 @@ impl Tx<'_> {
 pub(crate) fn pending(db: &Connection, posts: &[Id]) -> rusqlite::Result<BTreeSet<Id>> {
     let sql = "SELECT post_id FROM undelivered WHERE post_id IN (SELECT value FROM json_each(?1))";
     Ok(all(db, sql, [id_array(posts)], first_id)?.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::Node;
+    use model::Precedence;
+
+    #[test]
+    fn a_post_that_waits_for_room_is_asked_about_only_after_it_was_captured() {
+        let node = Node::new(1);
+        let alice = node.user("alice");
+        let (_, square) = node.team(&alice, "mission");
+        node.drain();
+        node.core.track_delivery();
+        let waits = node.say(&alice, square.id, None, "waits for room").id;
+        let at = node.outbox()[0].at;
+        node.core.outbox_set_aside(&[(at, Precedence::Routine)]).unwrap();
+        let flash = node.say(&alice, square.id, None, "has room").id;
+        let later = node.outbox()[0].at;
+        node.core.outbox_ack(later).unwrap();
+        let asked = || node.core.undelivered(Hlc::ZERO, 10).unwrap();
+        assert_eq!(asked().iter().map(|u| u.post).collect::<Vec<_>>(), [flash]);
+        assert_eq!(node.core.outbox_take_back(|_| true).unwrap(), 1);
+        let moved = asked().into_iter().find(|u| u.post == waits).expect("it is in the outbox again");
+        assert!(moved.at > later && moved.at == node.outbox()[0].at, "not captured yet: {moved:?}");
+        node.drain();
+        assert!(node.core.outbox_acked().unwrap().is_some_and(|up_to| moved.at <= up_to));
+    }
 }

@@ -154,6 +154,7 @@ impl Core {
             for (at, _) in rows.into_iter().filter(|(_, aside)| due.contains(aside)) {
                 let new = tx.tick();
                 run(&tx.db, "UPDATE outbox SET at = ?2, aside = 0 WHERE at = ?1", params![at, new.0 as i64])?;
+                run(&tx.db, "UPDATE undelivered SET at = ?2 WHERE at = ?1", params![at, new.0 as i64])?;
                 taken += 1;
             }
             Ok(taken)
