@@ -22,13 +22,13 @@ use model::event::{
 use model::{EntryId, Epoch, Event, Id, Kind, NodeId, Outcome, RangeSet, RawIds, Seq, UnixMillis, Version};
 use rusqlite::params;
 
-use crate::channels::{blank_channel, channel_row_by_id, direct_name, member, member_ids};
-use crate::core::{Core, StoreError, Tx, random_id, version_of};
+use crate::channels::{blank_channel, channel_row_by_id, direct_name, group_name, member, member_ids};
+use crate::core::{Core, StoreError, Tx, channel_id_of_name, random_id, version_of};
 use crate::emoji;
 use crate::events::Broadcast;
 use crate::files::{StagedFile, StagedWriter, put_file};
 use crate::posts::{MESSAGE_MAX_BYTES, PROPS_MAX_RUNES, is_join_leave, node_name, post_row_by_id};
-use crate::rows::{ChannelRow, PostRow, TeamRow, all, exists, get, id_array, node, run, text, to_json, user};
+use crate::rows::{ChannelRow, PostRow, TeamRow, all, exists, first_id, get, id_array, node, run, text, to_json, user};
 use crate::teams::{member_of_team, team_member_ids, team_row_by_id};
 use crate::types::{FileInfo, Priority, Reaction, Team};
 use crate::users::{new_row, user_row_by_entra, user_row_by_id};
@@ -607,6 +607,10 @@ impl Tx<'_> {
         }
         let known = channel_row_by_id(&self.db, s.id)?;
         let direct = s.kind == "D" || s.kind == "G";
+        // Who may be in it follows from the name, and the name from who is in it.
+        if direct && s.id != channel_id_of_name(&s.name) {
+            return impossible("a direct or group channel has the id that its name gives");
+        }
         if let Some(row) = &known {
             if row.local || row.channel.is_direct_or_group() != direct || row.channel.team_id != s.team_id {
                 return impossible("another channel has the same id");
@@ -666,6 +670,9 @@ impl Tx<'_> {
 
     fn apply_channel_member(&mut self, s: &ChannelMemberState) -> Result<(), Fail> {
         let c = require_remote_channel(self, s.channel_id)?.channel;
+        if s.delete_at.0 == 0 && !self.may_belong(&c, s.user_id)? {
+            return impossible("a direct or group channel is for those whom it was opened for");
+        }
         self.ensure_user(s.user_id)?;
         let sql = "SELECT ver_at, ver_by FROM channel_members WHERE channel_id = ?1 AND user_id = ?2";
         let current = version_of(&self.db, sql, [s.channel_id.as_str(), s.user_id.as_str()])?;
@@ -702,6 +709,20 @@ impl Tx<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A direct channel is for the two that it is named after, a group channel for those whose hash is its name: once they
+    /// are complete, nobody comes to them, whatever a peer says.
+    fn may_belong(&self, c: &crate::types::Channel, user: Id) -> rusqlite::Result<bool> {
+        match c.kind.as_str() {
+            "D" => Ok(c.name.split("__").any(|id| id == user.as_str())),
+            "G" => {
+                let sql = "SELECT user_id FROM channel_members WHERE channel_id = ?1";
+                let known: Vec<Id> = all(&self.db, sql, [c.id.as_str()], first_id)?;
+                Ok(known.contains(&user) || group_name(&known) != c.name)
+            }
+            _ => Ok(true),
+        }
     }
 
     fn apply_post(&mut self, s: &PostState, origin: NodeId) -> Result<(), Fail> {
@@ -1274,6 +1295,54 @@ mod tests {
         assert_eq!((&results[0], &results[2]), (&Applied::Applied, &Applied::Applied), "{results:?}");
         assert!(matches!(&results[1], Applied::Quarantined { reason } if reason.contains("longer")), "{results:?}");
         assert!(b.core.read(|db| post_row_by_id(db, first)).unwrap().is_some());
+    }
+
+    #[test]
+    fn nobody_is_put_into_a_direct_or_group_channel_of_others() {
+        let (a, b, alice, bob, _) = pair();
+        let ids: Vec<Id> = ["carol", "dave", "eve"].map(|name| a.user(name).user_id).to_vec();
+        let direct = a.core.direct_channel(&alice, alice.user_id, bob.user_id).unwrap().id;
+        let group = a.core.group_channel(&alice, &[bob.user_id, ids[0]]).unwrap().id;
+        let sent = a.drain();
+        assert!(applied(&b.apply(&sent)), "those whom they are for come in, in any order");
+        let of = |kind: Kind, channel: Id| {
+            let found = sent.iter().rfind(|s| {
+                let of = if let Event::Channel(c) = &s.event {
+                    c.id == channel
+                } else if let Event::ChannelMember(m) = &s.event {
+                    m.channel_id == channel
+                } else {
+                    false
+                };
+                of && s.event.kind() == kind
+            });
+            found.unwrap().clone()
+        };
+        let forged = |n: u64, mut s: Sent, change: &dyn Fn(&mut Event)| {
+            s.id.epoch = Epoch(9);
+            s.id.seq = Seq::new(n).unwrap();
+            change(&mut s.event);
+            s
+        };
+        let eve = |event: &mut Event| {
+            if let Event::ChannelMember(m) = event {
+                (m.user_id, m.version.at) = (ids[2], Hlc(m.version.at.0 + 1));
+            }
+        };
+        let renamed = |event: &mut Event| {
+            if let Event::Channel(c) = event {
+                (c.name, c.version.at) = (direct_name(alice.user_id, ids[2]), Hlc(c.version.at.0 + 1));
+            }
+        };
+        let results = b.apply(&[
+            forged(1, of(Kind::ChannelMember, direct), &eve),
+            forged(2, of(Kind::ChannelMember, group), &eve),
+            forged(3, of(Kind::Channel, direct), &renamed),
+        ]);
+        assert!(results.iter().all(|r| matches!(r, Applied::Quarantined { .. })), "{results:?}");
+        let members = |channel| b.core.read(|db| member_ids(db, channel)).unwrap();
+        assert!(!members(direct).contains(&ids[2]) && !members(group).contains(&ids[2]));
+        assert_eq!((members(direct).len(), members(group).len()), (2, 3));
     }
 
     #[test]
