@@ -36,6 +36,7 @@ use model::{
 };
 use telemetry::{Health, Metrics, PeerName, Verdict};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use wire::chunk::RebuildError;
@@ -55,6 +56,10 @@ const INCOMPLETE_MAX: usize = 256;
 
 /// Quiet time after which a drained backlog is announced: less than people wait, more than a pause between batches.
 const DIGEST_AFTER: Duration = Duration::from_secs(3);
+
+/// A backlog that never ends is announced in parts this long after the first of it: the wait for a drained one is meant to
+/// save messages, not to keep people from knowing.
+const DIGEST_LATEST: Duration = Duration::from_secs(60);
 
 /// Wait before a failed pass is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -233,14 +238,31 @@ pub struct Apply {
     fresh: bool,
     purging: Purging,
     next: LocalPos,
-    /// Late posts were applied and not announced yet.
-    announce: bool,
+    /// Late posts were applied since it was last decided when to announce them.
+    late: bool,
+    pace: Pace,
     /// Look at every waiting file in the next pass.
     recheck: bool,
     /// Entries that were damaged before they could be applied, since the start.
     damaged: u64,
     /// Those that their origin was asked for again: damaged a second time they are given up.
     asked_again: Numbers,
+}
+
+/// Waits of [`Apply::run`], none of which anything else that happens makes longer.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    recheck: Duration,
+    digest_after: Duration,
+    digest_latest: Duration,
+}
+
+/// When late posts are announced.
+#[derive(Clone, Copy, Debug)]
+struct DigestDue {
+    /// Nothing late came for a while then.
+    quiet: Instant,
+    latest: Instant,
 }
 
 /// What one pass did.
@@ -292,7 +314,9 @@ impl Apply {
                 fresh: true,
                 purging: Purging::default(),
                 next,
-                announce: false,
+                // The last run may have left some.
+                late: true,
+                pace: Pace { recheck: FILES_RECHECK, digest_after: DIGEST_AFTER, digest_latest: DIGEST_LATEST },
                 recheck: true,
                 damaged: 0,
                 asked_again: Numbers::new(),
@@ -307,6 +331,9 @@ impl Apply {
         let wake = Arc::clone(&appended);
         let _subscription = self.options.journal.on_append(Box::new(move || wake.notify_one()));
         let mut ended = self.shared.changed.subscribe();
+        let pace = self.pace;
+        let mut recheck_at = Instant::now() + pace.recheck;
+        let mut digest: Option<DigestDue> = None;
         loop {
             ended.borrow_and_update();
             // A pass is one transaction of the core and short reads of the journal.
@@ -317,42 +344,61 @@ impl Apply {
             .await
             .expect("an apply pass does not panic");
             self = back;
-            let pause = match result {
-                Ok(Pass { progressed: true }) => continue,
-                Ok(Pass { progressed: false }) if self.announce => DIGEST_AFTER,
-                Ok(Pass { progressed: false }) => FILES_RECHECK,
+            let (progressed, failed) = match result {
+                Ok(Pass { progressed }) => (progressed, false),
                 Err(e) => {
                     warn!(error = %e, source = ?std::error::Error::source(&e).map(ToString::to_string), "apply waits");
                     self.options.health.report(CHECK, Verdict::failing(e.to_string(), e.next_step()));
                     // Some of what was taken up may not have ended: start again from the cursor.
                     self.next = self.shared.consumer.state().cursor.unwrap_or(LocalPos::START);
                     (self.parked, self.fresh) = (Parked::default(), true);
-                    RETRY_AFTER
+                    (false, true)
                 }
             };
+            let now = Instant::now();
+            if std::mem::take(&mut self.late) {
+                let latest = digest.map_or(now + pace.digest_latest, |due| due.latest);
+                digest = Some(DigestDue { quiet: now + pace.digest_after, latest });
+            }
+            let digest_at = digest.map_or(now, |due| due.quiet.min(due.latest));
+            // A node that is never quiet comes to what is due all the same.
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
+                () = sleep_until(recheck_at) => {
+                    self.recheck = true;
+                    recheck_at = Instant::now() + pace.recheck;
+                }
+                () = sleep_until(digest_at), if digest.is_some() => {
+                    let (back, announced) = tokio::task::spawn_blocking(move || self.flush_digest())
+                        .await
+                        .expect("a digest does not panic");
+                    self = back;
+                    let again = Instant::now() + pace.digest_latest;
+                    digest = (!announced).then_some(DigestDue { quiet: again, latest: again });
+                }
+                () = std::future::ready(()), if progressed => {}
+                () = tokio::time::sleep(RETRY_AFTER), if failed => self.recheck = true,
                 () = appended.notified() => {}
                 _ = ended.changed() => {}
-                () = tokio::time::sleep(pause) => {
-                    self.recheck = true;
-                    if self.announce {
-                        self = tokio::task::spawn_blocking(move || self.flush_digest()).await.expect("a digest does not panic");
-                    }
-                }
             }
         }
     }
 
-    fn flush_digest(mut self) -> Self {
-        match self.shared.replica.flush_digest() {
+    /// Returns whether the late posts are announced.
+    fn flush_digest(self) -> (Self, bool) {
+        let announced = match self.shared.replica.flush_digest() {
+            Ok(0) => true,
             Ok(users) => {
-                self.announce = false;
                 info!(users, "announced late arrivals");
+                true
             }
-            Err(e) => warn!(error = %e, "announcing late arrivals failed; tried again after the next ones"),
-        }
-        self
+            Err(e) => {
+                warn!(error = %e, "announcing late arrivals failed; it is tried again");
+                false
+            }
+        };
+        (self, announced)
     }
 
     fn pass(&mut self) -> Result<Pass, ApplyError> {
@@ -602,8 +648,11 @@ impl Apply {
                     order.entries.retain(|e| e.origin == one.id.origin || e.origin == me);
                     order.entries.truncate(PURGE_EPOCHS_MAX);
                     // Its end is noted when nothing is left here; until then the cursor stays before it.
-                    replica.begin_purge(&order, one.id)?;
-                    self.parked.park(one.pos, one.id, one.precedence, one.precedence, WaitsFor::Purge);
+                    if replica.begin_purge(&order, one.id)? {
+                        self.ended(one.id, Outcome::Applied, None);
+                        continue;
+                    }
+                    self.parked.park(one.pos, one.id, one.precedence, one.precedence, WaitsFor::Purge(order.id));
                     self.shared.open_purges();
                 }
                 Item::Late(late) => late_ones.push(*late),
@@ -618,7 +667,7 @@ impl Apply {
                 Applied::Applied => {
                     self.ended(id, Outcome::Applied, None);
                     if late {
-                        self.announce = true;
+                        self.late = true;
                         self.options.metrics.apply_late_posts_total.inc((self.label(id.origin),));
                     }
                 }
@@ -728,6 +777,16 @@ mod tests {
         }
     }
 
+    /// Ids that differ.
+    #[derive(Default)]
+    struct Counted(std::sync::atomic::AtomicU8);
+
+    impl IdMint for Counted {
+        fn mint(&self) -> Id {
+            Id::from_block([100 + self.0.fetch_add(1, Ordering::SeqCst); 16])
+        }
+    }
+
     fn journal(dir: &std::path::Path) -> Journal {
         let options = JournalOptions {
             dir: dir.join("journal"),
@@ -742,11 +801,15 @@ mod tests {
     }
 
     fn core(dir: &std::path::Path) -> Core {
+        core_with(dir, Arc::new(Fixed))
+    }
+
+    fn core_with(dir: &std::path::Path, mint: Arc<dyn IdMint>) -> Core {
         Core::open(CoreOptions {
             dir: dir.to_owned(),
             node: ME,
             node_name: "alpha".to_owned(),
-            mint: Arc::new(Fixed),
+            mint,
             clock: Arc::new(Fixed),
             hybrid: Arc::new(HybridClock::default()),
             events: Arc::new(WsHub::new(CancellationToken::new())),
@@ -914,6 +977,82 @@ mod tests {
         let purged = handle.ledger(PEER).into_iter().find(|row| row.1 == Outcome::Purged).map(|row| row.2);
         assert_eq!(purged, Some(RangeSet::from(10..=1 << 60)));
         assert!(handle.purges().unwrap()[0].done_at.is_some());
+    }
+
+    #[test]
+    fn an_order_ends_under_every_number_that_brings_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, core) = (journal(dir.path()), core(&dir.path().join("core")));
+        let (apply, handle, _) = apply(&journal, &core);
+        // Two before it is carried out, and one after.
+        journal.append_foreign(entry(3, &order(Vec::new()))).wait().unwrap();
+        journal.append_foreign(entry(4, &order(Vec::new()))).wait().unwrap();
+        let apply = rest(apply);
+        journal.append_foreign(entry(6, &order(Vec::new()))).wait().unwrap();
+        let apply = rest(apply);
+        assert_eq!(handle.ledger(PEER), [(Epoch::FIRST, Outcome::Applied, [3, 4, 6].into_iter().collect())]);
+        let in_store = core.replica().ledger().unwrap();
+        assert_eq!(in_store[0].ranges, [3, 4, 6].into_iter().collect());
+        assert_eq!(apply.parked.first(), None, "nothing holds the cursor");
+    }
+
+    /// Runs with short waits, woken all the time, until `reached`; false when it never is.
+    async fn run_busy(mut apply: Apply, handle: &ApplyHandle, reached: impl Fn() -> bool) -> bool {
+        apply.pace = Pace {
+            recheck: Duration::from_millis(500),
+            digest_after: Duration::from_millis(500),
+            digest_latest: Duration::from_secs(2),
+        };
+        let stop = CancellationToken::new();
+        let busy = async {
+            // Far shorter than the waits: a wait that begins anew with each wake never ends.
+            for _ in 0..2_000 {
+                if reached() {
+                    break;
+                }
+                handle.0.changed.send_modify(|n| *n += 1);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            stop.cancel();
+        };
+        tokio::join!(apply.run(stop.clone()), busy);
+        reached()
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_never_quiet_looks_at_what_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, core) = (journal(dir.path()), core(&dir.path().join("core")));
+        let (apply, handle, _) = apply(&journal, &core);
+        receive(&journal, 2, &[1]);
+        let apply = rest(apply);
+        damage(dir.path(), 2);
+        assert!(run_busy(apply, &handle, || !journal.forgotten(PEER).is_empty()).await);
+    }
+
+    #[tokio::test]
+    async fn late_posts_that_the_last_run_left_are_announced_on_a_node_that_is_never_quiet() {
+        use mission::types::{ClientInfo, Login, NewTeam};
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(dir.path());
+        let core = core_with(&dir.path().join("core"), Arc::new(Counted::default()));
+        core.operator_creates_user("alice", "alice@example.org", "password-1", true).unwrap();
+        let login = Login { login_id: "alice".to_owned(), password: "password-1".to_owned(), ..Login::default() };
+        let (_, session) = core.login(&login, &ClientInfo::default()).unwrap();
+        let alice = core.session(&session.token).unwrap();
+        let (name, display_name, kind) = ("alpha".to_owned(), "alpha".to_owned(), "O".to_owned());
+        let team = core.create_team(&alice, &NewTeam { name, display_name, kind, ..NewTeam::default() }).unwrap();
+        let alice = core.session(&session.token).unwrap();
+        let square = core.channel_by_name(&alice, team.id, "town-square", false).unwrap().id;
+        let Event::Post(mut late) = post("written long ago") else { panic!("a post") };
+        late.channel_id = square;
+        journal.append_foreign(entry(1, &Event::Post(late))).wait().unwrap();
+        let (first, handle, _) = apply(&journal, &core);
+        rest(first);
+        assert_eq!(handle.ledger(PEER), [(Epoch::FIRST, Outcome::Applied, RangeSet::from(1..=1))]);
+        let before = core.stats().unwrap().posts;
+        let (second, handle, _) = apply(&journal, &core);
+        assert!(run_busy(second, &handle, || core.stats().unwrap().posts == before + 1).await, "one message about it");
     }
 
     fn kept_aside(core: &Core) -> Vec<u64> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Cause, EntryId, Epoch, LocalPos, NodeId, Precedence, RangeSet};
+use model::{Cause, EntryId, Epoch, Id, LocalPos, NodeId, Precedence, RangeSet};
 
 /// Numbers of each origin that have ended here, whatever the outcome.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +42,8 @@ pub(crate) enum WaitsFor {
     Earlier(EntryId),
     /// Bytes of a file.
     Chunks,
-    /// An order to purge, until it is carried out.
-    Purge,
+    /// This order to purge, until it is carried out.
+    Purge(Id),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +95,9 @@ impl Parked {
             match place.map(|place| place.waits_for) {
                 // What it waits for is as urgent. A cause is older than what needs it, so this ends.
                 Some(WaitsFor::Cause(cause)) if cause < id => id = cause,
-                Some(WaitsFor::Cause(_) | WaitsFor::Earlier(_) | WaitsFor::Chunks | WaitsFor::Purge) | None => return,
+                Some(WaitsFor::Cause(_) | WaitsFor::Earlier(_) | WaitsFor::Chunks | WaitsFor::Purge(_)) | None => {
+                    return;
+                }
             }
             if known < urgency {
                 return;
@@ -156,7 +158,7 @@ impl Parked {
             WaitsFor::Earlier(before) => {
                 ended.contains(before) || self.urgency(place.id, place.precedence) < place.precedence
             }
-            WaitsFor::Chunks | WaitsFor::Purge => false,
+            WaitsFor::Chunks | WaitsFor::Purge(_) => false,
         };
         self.by_pos.iter().filter(|(_, place)| goes(place)).map(|(pos, _)| *pos).collect()
     }
@@ -165,7 +167,7 @@ impl Parked {
     pub(crate) fn waiting_for_entries(&self) -> Vec<LocalPos> {
         let waits = |place: &Place| match place.waits_for {
             WaitsFor::Cause(_) | WaitsFor::Earlier(_) => true,
-            WaitsFor::Chunks | WaitsFor::Purge => false,
+            WaitsFor::Chunks | WaitsFor::Purge(_) => false,
         };
         self.by_pos.iter().filter(|(_, place)| waits(place)).map(|(pos, _)| *pos).collect()
     }
@@ -174,6 +176,11 @@ impl Parked {
     pub(crate) fn waiting_for_chunks(&self, which: impl Fn(&EntryId) -> bool) -> Vec<LocalPos> {
         let files = self.by_pos.iter().filter(|(_, place)| place.waits_for == WaitsFor::Chunks && which(&place.id));
         files.map(|(pos, _)| *pos).collect()
+    }
+
+    /// Every entry that brought an order to purge: it may have come under more than one number.
+    pub(crate) fn waiting_for_purge(&self, order: Id) -> Vec<EntryId> {
+        self.by_pos.values().filter(|place| place.waits_for == WaitsFor::Purge(order)).map(|place| place.id).collect()
     }
 
     /// Parked entries of an origin.

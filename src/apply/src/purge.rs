@@ -451,16 +451,19 @@ impl Apply {
         if !captured {
             return Ok(self.shared.replica.report_purge(order.id, &report)?);
         }
-        self.shared.replica.finish_purge(order.id, &report)?;
+        let mut brought: BTreeSet<EntryId> = self.parked.waiting_for_purge(order.id).into_iter().collect();
+        brought.extend(row.source);
+        let entries: Vec<EntryId> = brought.into_iter().collect();
+        self.shared.replica.finish_purge(order.id, &report, &entries)?;
         self.options.metrics.purges_done_total.inc(());
         let j = &done.journal;
         info!(
             target: "audit", purge = %order.id, by = order.by, entries = j.entries, chunks = j.chunks,
             segments = j.segments, "purge carried out on this node"
         );
-        if let Some(source) = row.source {
-            self.parked.release_entry(source);
-            self.ended(source, Outcome::Applied, None);
+        for entry in entries {
+            self.parked.release_entry(entry);
+            self.ended(entry, Outcome::Applied, None);
         }
         Ok(())
     }

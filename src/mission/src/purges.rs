@@ -248,18 +248,25 @@ impl Core {
 }
 
 impl Replica {
-    /// Takes up an order of another node, once: its content is out of every answer when this returns.
+    /// Takes up an order of another node, once: its content is out of every answer when this returns. An order may come
+    /// under more than one number; `true` when it was carried out before, and this entry has its effect with that.
     ///
     /// # Errors
     /// When the store fails; nothing has changed then.
-    pub fn begin_purge(&self, order: &PurgeState, source: EntryId) -> Result<(), StoreError> {
+    pub fn begin_purge(&self, order: &PurgeState, source: EntryId) -> Result<bool, StoreError> {
         self.core.write(|tx| {
             tx.core.hybrid.observe(order.version.at, UnixMillis(tx.now));
-            if exists(&tx.db, "SELECT 1 FROM purges WHERE id = ?1", [order.id.as_str()])? {
-                return Ok(());
+            let known = get(&tx.db, "SELECT done_at FROM purges WHERE id = ?1", [order.id.as_str()], |r| r.get(0))?;
+            if let Some(done_at) = known {
+                let done = i64::is_positive(done_at);
+                if done {
+                    account_orders(tx, &[source])?;
+                }
+                return Ok(done);
             }
             let wiped = tx.purge_content(order, false)?;
-            Ok::<_, StoreError>(tx.note_purge(order, Some(source), wiped.barrier, &wiped.blobs)?)
+            tx.note_purge(order, Some(source), wiped.barrier, &wiped.blobs)?;
+            Ok::<_, StoreError>(false)
         })
     }
 
@@ -334,27 +341,34 @@ impl Replica {
         })
     }
 
-    /// Notes that nothing of the order's content is left on this node; a received order has its effect with that.
+    /// Notes that nothing of the order's content is left on this node; a received order has its effect with that, and so
+    /// have the `others` that brought it too.
     ///
     /// # Errors
     /// When the store fails; nothing is noted.
-    pub fn finish_purge(&self, id: Id, report: &str) -> Result<(), StoreError> {
+    pub fn finish_purge(&self, id: Id, report: &str, others: &[EntryId]) -> Result<(), StoreError> {
         self.core.write(|tx| {
             let row = get(&tx.db, "SELECT * FROM purges WHERE id = ?1", [id.as_str()], purge_row)?.flatten();
             let Some(row) = row else { return Ok(()) };
             let sql = "UPDATE purges SET done_at = ?2, report = ?3, blobs = '[]' WHERE id = ?1";
             run(&tx.db, sql, params![id.as_str(), tx.now, report])?;
-            if let Some(source) = row.source {
-                let mut ledger = Ledger::new();
-                let of_epoch = epoch_of(tx, &mut ledger, source.origin, source.epoch)?;
-                if !of_epoch.values().any(|known| known.contains(source.seq.get())) {
-                    of_epoch.entry(Outcome::Applied).or_default().insert(source.seq.get());
-                }
-                save_ledger(tx, &ledger)?;
-            }
+            let brought: Vec<EntryId> = row.source.iter().chain(others).copied().collect();
+            account_orders(tx, &brought)?;
             Ok::<_, StoreError>(())
         })
     }
+}
+
+/// Entries that brought an order which is carried out have had their effect.
+fn account_orders(tx: &Tx<'_>, entries: &[EntryId]) -> Result<(), StoreError> {
+    let mut ledger = Ledger::new();
+    for id in entries {
+        let of_epoch = epoch_of(tx, &mut ledger, id.origin, id.epoch)?;
+        if !of_epoch.values().any(|known| known.contains(id.seq.get())) {
+            of_epoch.entry(Outcome::Applied).or_default().insert(id.seq.get());
+        }
+    }
+    Ok(save_ledger(tx, &ledger)?)
 }
 
 /// What emptying rows leaves to be done.
@@ -640,7 +654,7 @@ mod tests {
     fn order(node: &Node, new: &NewPurge) -> PurgeState {
         let order = node.core.order_purge(new).unwrap();
         node.core.replica().scrub_store().unwrap();
-        node.core.replica().finish_purge(order.id, "{}").unwrap();
+        node.core.replica().finish_purge(order.id, "{}", &[]).unwrap();
         order
     }
 
@@ -772,7 +786,7 @@ mod tests {
         b.core.replica().begin_purge(received, source).unwrap();
         b.core.replica().scrub_store().unwrap();
         assert!(!is_kept(&b, "spilled"));
-        b.core.replica().finish_purge(received.id, "{}").unwrap();
+        b.core.replica().finish_purge(received.id, "{}", &[]).unwrap();
         let ledger = b.core.replica().ledger().unwrap();
         assert!(ledger.iter().any(|r| r.outcome == Outcome::Applied && r.ranges.contains(99)));
     }

@@ -315,7 +315,7 @@ fn a_purge_takes_every_word_out(beginning: &str) {
     let order = node.core.order_purge(&new).unwrap();
     assert!(found(&node, &alice, &format!("{beginning}*")).is_empty());
     node.core.replica().scrub_store().unwrap();
-    node.core.replica().finish_purge(order.id, "{}").unwrap();
+    node.core.replica().finish_purge(order.id, "{}", &[]).unwrap();
     assert!(!is_kept(&node, beginning));
     assert_eq!(found(&node, &alice, "harmless").len(), 60);
     let rows = node.core.read(|db| count(db, "SELECT count(*) FROM search_posts", [])).unwrap();
@@ -343,7 +343,7 @@ fn a_purge_of_one_post_leaves_the_rest_of_the_index_where_it_is() {
         NewPurge { posts: vec![spilled], by: "duty".to_owned(), reason: "test".to_owned(), ..NewPurge::default() };
     let order = node.core.order_purge(&new).unwrap();
     node.core.replica().scrub_store().unwrap();
-    node.core.replica().finish_purge(order.id, "{}").unwrap();
+    node.core.replica().finish_purge(order.id, "{}", &[]).unwrap();
     let after = pages(&node);
     let touched = before.iter().filter(|(page, block)| after.get(page) != Some(block)).count();
     assert!(before.len() > 30 && touched < 10, "{touched} of {} pages were written anew", before.len());
