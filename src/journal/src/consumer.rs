@@ -2,9 +2,9 @@
 
 use model::{Epoch, LocalPos, Outcome, RangeSet};
 
-use crate::committer::Request;
 use crate::error::{AppendError, ReadError};
 use crate::journal::Journal;
+use crate::queue::Request;
 use crate::state::Account;
 use crate::types::ConsumerState;
 use crate::view::View;

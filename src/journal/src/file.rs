@@ -18,10 +18,11 @@ use std::collections::VecDeque;
 use model::{ChunkName, LocalPos};
 use wire::chunk::Namer;
 
-use crate::committer::{NewChunk, Request, lock};
+use crate::committer::lock;
 use crate::error::{AppendError, ReadError};
 use crate::format::PackedChunk;
 use crate::journal::Journal;
+use crate::queue::{NewChunk, Request};
 use crate::ticket::Ticket;
 use crate::types::{ChunkPut, Chunks};
 use crate::view::Spot;

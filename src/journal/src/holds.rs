@@ -12,10 +12,10 @@ use std::io;
 use minicbor::{Decode, Encode};
 use model::{Header, LocalPos, UnixMillis};
 
-use crate::committer::Request;
 use crate::error::AppendError;
 use crate::format::{EntryPrefix, FrameKind, Record};
 use crate::journal::Journal;
+use crate::queue::Request;
 use crate::scan::{Found, Scanner};
 use crate::view::Segment;
 

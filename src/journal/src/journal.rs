@@ -13,7 +13,7 @@ use model::{
 };
 use wire::BodyHash;
 
-use crate::committer::{Committer, NewChunk, Place, Queue, Request, Shared, lock};
+use crate::committer::{Committer, Place, Shared, lock};
 use crate::consumer::Consumer;
 use crate::error::{AppendError, OpenError, ReadError};
 use crate::expiry::Moot;
@@ -23,6 +23,7 @@ use crate::index::{MemoryIndex, SledIndex};
 use crate::load::{Access, create_segment, disk_error, load, mend_suspect, segments_dir};
 use crate::mutations::{Mutation, is, unless};
 use crate::quarantine::Quarantine;
+use crate::queue::{NewChunk, Queue, Request};
 use crate::reserve::{Reserve, Space};
 use crate::rewrite;
 use crate::scrub::Verified;

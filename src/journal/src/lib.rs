@@ -38,6 +38,7 @@ mod mutations;
 mod pages;
 mod purge;
 mod quarantine;
+mod queue;
 mod reader;
 mod reserve;
 mod rewrite;

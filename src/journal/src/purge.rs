@@ -21,12 +21,13 @@ use model::{ChunkName, EntryHash, EntryId, Epoch, LocalPos, NodeId, RangeSet, Un
 
 use wire::entry::BodyHash;
 
-use crate::committer::{Committer, Request, disk_failed, lock};
+use crate::committer::{Committer, disk_failed, lock};
 use crate::error::AppendError;
 use crate::format::{EntryPrefix, FrameKind, PackedChunk, Pieces, ReceivedFrame, Record, join, split, to_cbor};
 use crate::journal::Journal;
 use crate::load::segments_dir;
 use crate::mutations::{Mutation, is, unless};
+use crate::queue::Request;
 use crate::scan::{Found, Scanner};
 use crate::sealer::Sealer;
 use crate::summary::{Table, print_of_chunk};

@@ -20,11 +20,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::{Clock, Disk, EntryHash, EntryId, Epoch, LocalPos, NodeId, OpenMode, Outcome, RangeSet, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-use crate::committer::{Batch, Committer, Request};
+use crate::committer::{Batch, Committer};
 use crate::error::{AppendError, ReadError};
 use crate::format::{DamageNote, EntryPrefix, EntryRecord, FrameKind, ReceivedFrame, Record, link_chain, split};
 use crate::journal::Journal;
 use crate::mutations::{Mutation, is, unless};
+use crate::queue::Request;
 use crate::reserve::Need;
 use crate::scan::{Found, Scanner, Window};
 use crate::state::Account;

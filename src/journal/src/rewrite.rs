@@ -15,13 +15,14 @@ use std::sync::Arc;
 use keys::{DataKeys, KeyNumber};
 use model::{Disk, DiskFile, OpenMode};
 
-use crate::committer::{Request, disk_failed, lock};
+use crate::committer::{disk_failed, lock};
 use crate::error::AppendError;
 use crate::format::{FORMAT_VERSION, Lock, SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, encode_trailer};
 use crate::format::{decode_trailer, segment_name, segment_number};
 use crate::journal::Journal;
 use crate::load::segments_dir;
 use crate::mutations::{Mutation, unless};
+use crate::queue::Request;
 use crate::scan::{Found, Scanner, Window};
 use crate::sealer::Sealer;
 use crate::ticket::Ticket;
