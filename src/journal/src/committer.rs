@@ -712,6 +712,7 @@ impl Committer {
     pub(crate) fn commit(&mut self, mut batch: Batch) -> Result<(), AppendError> {
         batch.mark_needed();
         let Batch { base, chain, buf, records, mut answers, asked, consumers, urgent, .. } = batch;
+        self.answered = answers.len();
         if is(Mutation::AckBeforeSync) {
             answers.drain(..).for_each(|answer| answer(Ok(())));
         }
@@ -725,6 +726,9 @@ impl Committer {
             self.pending_epoch = None;
             let damage = records.iter().any(|(_, r)| matches!(r, Record::Restored(_) | Record::DamageNote(_)));
             let mut view = self.shared.log.write();
+            // It is durable. Who is woken by the answer prepares the next request meanwhile, and finds the view locked until
+            // it shows what was answered.
+            answers.drain(..).for_each(|answer| answer(Ok(())));
             for (offset, record) in &records {
                 view.apply(record, *offset);
                 self.shared.moot.note(record);
@@ -750,7 +754,6 @@ impl Committer {
             }
         }
         let result = written.map(drop);
-        self.answered = answers.len();
         answers.into_iter().for_each(|answer| answer(result.clone()));
         let figures = &self.shared.queue.figures;
         match &result {
