@@ -15,6 +15,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
 use keys::DataKeys;
 use model::{
     ChunkName, Clock, Disk, DiskFile, Entry, EntryHash, EntryId, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey,
@@ -113,7 +114,7 @@ pub(crate) struct Committer {
     pub(crate) segment_bytes: u64,
     /// An epoch that must begin before anything is numbered.
     pub(crate) pending_epoch: Option<EpochReason>,
-    pub(crate) creators: HashMap<ObjectKey, EntryId>,
+    pub(crate) creators: HashMap<ObjectKey, EntryId, RandomState>,
     own: OwnEntries,
     /// How many requests the last commit answered.
     answered: usize,
@@ -124,6 +125,8 @@ pub(crate) struct Committer {
     /// The disk took no zeros; they are tried again in the next segment.
     no_zeros: bool,
     covered: Covered,
+    /// Room that the last batch's bytes had.
+    spare: Vec<u8>,
 }
 
 /// Answers a ticket once it is known whether the batch is durable.
@@ -148,9 +151,9 @@ pub(crate) struct Batch {
     highest_source: Option<Hlc>,
     /// Entries in it that peers sent.
     pub(crate) received: HashMap<EntryId, EntryHash>,
-    objects: HashMap<ObjectKey, EntryId>,
+    objects: HashMap<ObjectKey, EntryId, RandomState>,
     /// The last own entry in it of each stream and precedence.
-    lanes: HashMap<(StreamId, Precedence), (Epoch, Seq)>,
+    lanes: HashMap<(StreamId, Precedence), (Epoch, Seq), RandomState>,
     chunks: HashSet<ChunkName>,
     needed: HashSet<ChunkName>,
     /// Prints of those needed that are not marked yet: in one frame, before what needs them.
@@ -203,18 +206,19 @@ impl Committer {
             dir,
             segment_bytes,
             pending_epoch,
-            creators: HashMap::new(),
+            creators: HashMap::default(),
             answered: 0,
             pages: Arc::default(),
             roll_failed: false,
             no_zeros: false,
             covered: Covered::default(),
+            spare: Vec::new(),
         }
     }
 
     pub(crate) fn run(mut self) {
         loop {
-            match self.shared.queue.next(BATCH_BYTES) {
+            match self.shared.queue.next(BATCH_BYTES, self.answered > 1) {
                 Woken::Requests(requests) => self.take(requests),
                 Woken::Receipts => {
                     if let Err(e) = self.flush_consumers() {
@@ -381,16 +385,16 @@ impl Committer {
             used: view.bytes(),
             sealer: view.tail.sealer.clone(),
             chain: view.tail.growing.summary.chain_end,
-            buf: Vec::new(),
-            records: Vec::new(),
-            answers: Vec::new(),
-            asked: Vec::new(),
+            buf: std::mem::take(&mut self.spare),
+            records: Vec::with_capacity(self.answered),
+            answers: Vec::with_capacity(self.answered),
+            asked: Vec::with_capacity(self.answered),
             next_pos: view.state.next_pos,
             epoch: view.state.current(),
             highest_source: view.state.highest_source,
             received: HashMap::new(),
-            objects: HashMap::new(),
-            lanes: HashMap::new(),
+            objects: HashMap::default(),
+            lanes: HashMap::default(),
             chunks: HashSet::new(),
             needed: HashSet::new(),
             unmarked: Vec::new(),
@@ -711,7 +715,7 @@ impl Committer {
     /// Makes the batch durable, shows it to readers, answers.
     pub(crate) fn commit(&mut self, mut batch: Batch) -> Result<(), AppendError> {
         batch.mark_needed();
-        let Batch { base, chain, buf, records, mut answers, asked, consumers, urgent, .. } = batch;
+        let Batch { base, chain, mut buf, records, mut answers, asked, consumers, urgent, .. } = batch;
         self.answered = answers.len();
         if is(Mutation::AckBeforeSync) {
             answers.drain(..).for_each(|answer| answer(Ok(())));
@@ -764,6 +768,11 @@ impl Committer {
         if result.is_ok() && !records.is_empty() {
             let callbacks: Vec<_> = lock(&self.shared.subscribers).values().cloned().collect();
             callbacks.iter().for_each(|callback| callback());
+        }
+        // A large batch is rare, and its room better given back.
+        if buf.capacity() <= AHEAD_BYTES {
+            buf.clear();
+            self.spare = buf;
         }
         result
     }

@@ -219,7 +219,14 @@ impl Queue {
     }
 
     /// Waits for what is to be done next, of about so many bytes.
-    pub(crate) fn next(&self, bytes_max: usize) -> Woken {
+    /// `soon` where somebody is likely to come, for whom it is looked before sleeping.
+    pub(crate) fn next(&self, bytes_max: usize, soon: bool) -> Woken {
+        if soon {
+            let requests = self.more(bytes_max);
+            if !requests.is_empty() {
+                return Woken::Requests(requests);
+            }
+        }
         let mut waiting = self.lock();
         loop {
             if !waiting.requests.is_empty() {

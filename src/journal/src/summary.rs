@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use minicbor::{Decode, Encode};
 use model::{ChunkName, EntryId, Epoch, ObjectKey, Precedence, RangeSet, Seq, SupersessionKey};
 
@@ -286,7 +287,7 @@ impl Table {
 
 /// Fingerprint -> offset, for one segment. Whoever follows an offset checks what stands there.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tables([HashMap<u64, u32>; 5]);
+pub(crate) struct Tables([HashMap<u64, u32, RandomState>; 5]);
 
 impl Tables {
     pub(crate) fn get(&self, table: Table, print: u64) -> Option<u32> {

@@ -81,24 +81,15 @@ impl Id {
 
     /// The block that [`Id::from_block`] would turn into this id; `None` when no block does.
     pub fn to_block(self) -> Option<[u8; 16]> {
-        let mut block = [0u8; 16];
-        let mut acc: u32 = 0;
-        let mut bits = 0;
-        let mut at = 0;
-        for c in self.0 {
-            let digit = DIGITS[usize::from(c)];
-            if digit == 255 {
-                return None;
-            }
-            acc = (acc << 5) | u32::from(digit);
-            bits += 5;
-            if bits >= 8 && at < 16 {
-                bits -= 8;
-                block[at] = (acc >> bits) as u8;
-                at += 1;
-            }
+        let digit = |c: u8| Some(DIGITS[usize::from(c)]).filter(|digit| *digit < 32);
+        let (head, last) = self.0.split_at(25);
+        let mut acc: u128 = 0;
+        for c in head {
+            acc = acc << 5 | u128::from(digit(*c)?);
         }
-        (Self::from_block(block) == self).then_some(block)
+        // 125 bits stand before the last character, which carries 3 and would show others.
+        let last = digit(last[0])?;
+        (last & 3 == 0).then(|| (acc << 3 | u128::from(last >> 2)).to_be_bytes())
     }
 
     /// The id as text.
