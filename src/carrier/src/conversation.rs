@@ -374,6 +374,10 @@ impl Talk for Conversation {
         Ok(made)
     }
 
+    fn awaits_answer(&self) -> bool {
+        self.session.awaits_answer()
+    }
+
     fn deadline(&self) -> Option<Duration> {
         [self.session.poll_timeout(), self.retry_at].into_iter().flatten().min()
     }

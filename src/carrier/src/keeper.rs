@@ -44,7 +44,7 @@ use crate::clock;
 use crate::contact::Contact;
 use crate::endpoint::{DialError, Plug};
 use crate::governor::Lane;
-use crate::idle;
+use crate::idle::{self, Vigil};
 use crate::line::{Happened, Held, Line, Live, Packet, Shut, lane_of, poll_pipe};
 use crate::pipe::{CloseCode, Event, FrameNumber, Gone, Pipe};
 use crate::reach::Reach;
@@ -177,6 +177,8 @@ pub(crate) struct Keeper<T> {
     /// What links that ended had not delivered, in the order in which it was sent.
     again: VecDeque<Packet>,
     testing: Option<Testing>,
+    /// Whether the peer is there while its answer is awaited.
+    vigil: Vigil,
     next_number: FrameNumber,
     /// When budgets and windows are looked at again, although nothing happened.
     next_look: Instant,
@@ -199,6 +201,7 @@ impl<T: Talk> Keeper<T> {
             meeting: None,
             again: VecDeque::new(),
             testing: None,
+            vigil: Vigil::default(),
             next_look: now,
             next_number: 0,
             turn: 0,
@@ -247,6 +250,7 @@ impl<T: Talk> Keeper<T> {
             wake.extend(line.reach_changes_at().map(|at| self.post.start + at));
         }
         wake.extend(self.guests.iter().map(|guest| guest.until));
+        wake.extend(self.to_ask().map(|(_, due)| due));
         wake.extend(self.testing.as_ref().map(|testing| testing.until));
         wake.extend(self.post.talk.deadline().map(|at| self.post.start + at));
         wake.extend(self.wake.map(|at| self.post.start + at));
@@ -283,6 +287,7 @@ impl<T: Talk> Keeper<T> {
             }
             line.follow(&self.post.plug);
         }
+        self.vigil.note(self.meeting.is_some() && self.post.talk.awaits_answer(), heard, now);
         if heard {
             self.post.view().last_heard = Some(wall);
         }
@@ -615,6 +620,7 @@ impl<T: Talk> Keeper<T> {
                 if greets && !std::mem::replace(&mut meeting.greeted, true) {
                     frames.extend(meeting.early.take());
                 }
+                self.vigil.answered();
                 let (talk, now) = (&mut self.post.talk, clock::now() - self.post.start);
                 let taken = block_in_place(|| frames.into_iter().try_for_each(|(frame, _)| talk.received(now, frame)));
                 return if let Err(refusal) = taken {
@@ -693,6 +699,26 @@ impl<T: Talk> Keeper<T> {
                 self.lines[at].send(packet, now);
             }
         }
+        if let Some((at, due)) = self.to_ask()
+            && due <= now
+        {
+            let packet = self.packet(Class::Control, &Frame::KeepAlive);
+            self.lines[at].send(packet, now);
+            self.vigil.asked(now);
+        }
+    }
+
+    /// Over which link the peer is to be asked whether it is there, and when. A link that stays silent then counts as dead, and what asked
+    /// goes over the next.
+    fn to_ask(&self) -> Option<(usize, Instant)> {
+        if !self.vigil.is_kept() {
+            return None;
+        }
+        let plan: Vec<plan::Link> = self.lines.iter().map(Line::to_plan).collect();
+        let shares = plan::shares(&plan);
+        let at = plan::order(&plan).into_iter().find(|at| shares[*at].control)?;
+        let patience = self.lines[at].live.as_ref()?.patience();
+        self.vigil.due(patience).map(|due| (at, due))
     }
 
     fn on_dead(&mut self, at: usize, now: Instant) {

@@ -20,7 +20,7 @@ use crate::book::{Book, LinkOrder};
 use crate::clock::{self, jitter};
 use crate::contact::{Contact, contact};
 use crate::endpoint::{DialError, Plug};
-use crate::governor::{Lane, time_on_link};
+use crate::governor::Lane;
 use crate::https;
 use crate::idle;
 use crate::pipe::{CloseCode, Event, FrameNumber, Pipe};
@@ -148,9 +148,12 @@ impl Live {
     /// While something waits for its acknowledgement: several round trips, several datagrams at the peer's pace, and
     /// three seconds. Its frames go over other links then; it is probed, and comes back to life with the first answer.
     pub(crate) fn dead_at(&self) -> Option<Instant> {
-        let patience =
-            Duration::from_secs(3) + 4 * self.pipe.round_trip() + time_on_link(6 * FULL_DATAGRAM, self.pipe.rate());
-        idle::dead_at(self.keepalive, self.was_waiting, self.silent_since, patience)
+        idle::dead_at(self.keepalive, self.was_waiting, self.silent_since, self.patience())
+    }
+
+    /// How long something that was sent may go without any sign of the peer.
+    pub(crate) fn patience(&self) -> Duration {
+        idle::patience(self.pipe.round_trip(), self.pipe.rate())
     }
 }
 

@@ -11,7 +11,8 @@ use wire::frame::Frame;
 
 /// One side of the conversation with a peer. It lives as long as the peer is enrolled, over all its connections.
 ///
-/// `now` is the time since the carrier's start. Calls may block on the disk, except `needs_settling`, `deadline` and `wait`.
+/// `now` is the time since the carrier's start. Calls may block on the disk, except `needs_settling`, `awaits_answer`, `deadline`
+/// and `wait`.
 pub(crate) trait Talk: Send + 'static {
     /// Frames can be exchanged from here on, over one link or several.
     fn connected(&mut self, now: Duration) -> Result<(), Refusal>;
@@ -34,6 +35,9 @@ pub(crate) trait Talk: Send + 'static {
     /// The next frame of a lane, of at most `bytes_max` (a very small maximum may be exceeded); `None` when what seemed
     /// to wait turned out to be expired or withheld.
     fn next_frame(&mut self, now: Duration, lane: Lane, bytes_max: usize) -> Result<Option<Frame>, Refusal>;
+
+    /// Is something on its way that the peer has to answer, though its carrier may have confirmed all of it?
+    fn awaits_answer(&self) -> bool;
 
     /// When `settle` and `waiting` should be asked again although nothing happened.
     fn deadline(&self) -> Option<Duration>;

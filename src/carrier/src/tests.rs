@@ -59,6 +59,8 @@ struct Script {
     flash: BTreeSet<u32>,
     heard: BTreeSet<u32>,
     connections: u32,
+    /// The other side owes an answer to what it has confirmed.
+    awaits: bool,
 }
 
 /// A conversation that says every number until the other side confirms it, over however many connections that takes.
@@ -138,6 +140,10 @@ impl Talk for Scripted {
     fn next_frame(&mut self, _: Duration, lane: Lane, _: usize) -> Result<Option<Frame>, Refusal> {
         let next = self.out.iter().position(|(l, _)| *l == lane);
         Ok(next.and_then(|at| self.out.remove(at)).map(|(_, frame)| frame))
+    }
+
+    fn awaits_answer(&self) -> bool {
+        self.script.lock().unwrap().awaits
     }
 
     fn deadline(&self) -> Option<Duration> {
@@ -608,6 +614,35 @@ async fn an_idle_link_says_that_it_lives_as_often_as_both_sides_want_and_not_at_
     assert!(edge.is_up() && hub.is_up(), "silence says nothing here");
     hub.says_later(0..20);
     until("what the hub has to say", || edge.heard() == 20 && hub.confirmed()).await;
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+/// A peer died after its carrier had confirmed everything, and before it had answered: where nothing is said while a link is idle, nobody
+/// noticed for as long as the node ran.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_dies_with_an_awaited_answer_is_missed_also_where_nothing_is_said_while_idle() {
+    let (edge, hub, relay, agreed) = idle(0, 0).await;
+    assert_eq!(agreed, 0);
+    let before = settled(&relay.state.up_datagrams).await;
+    let both = |awaits| [&edge, &hub].into_iter().for_each(|node| node.script.lock().unwrap().awaits = awaits);
+    both(true);
+    // It is there, and takes its time: asked now and then, and not cut off.
+    edge.says_later(0..1);
+    sleep(Duration::from_secs(8)).await;
+    assert!(edge.is_up() && hub.is_up(), "it answered that it is there");
+    let asked = relay.up_datagrams() - before;
+    assert!((2..40).contains(&asked), "{asked} datagrams in eight seconds");
+    relay.set_down(true);
+    let missed = until("both sides miss the other", || !edge.is_up() && !hub.is_up());
+    timeout(Duration::from_secs(30), missed).await.expect("each asks whether the other is there");
+    relay.set_down(false);
+    until("it is back", || edge.is_up() && hub.is_up()).await;
+    assert_eq!((edge.sessions(), hub.sessions()), (1, 1), "the conversation goes on");
+    both(false);
+    let before = settled(&relay.state.up_datagrams).await;
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(relay.up_datagrams(), before, "emitted while nothing is awaited");
     edge.stopped().await;
     hub.stopped().await;
 }

@@ -445,6 +445,12 @@ impl Fetch {
         self.storing.iter().copied().collect()
     }
 
+    /// Was a chunk asked for that has not come?
+    pub(crate) fn awaits_chunks(&self) -> bool {
+        let is_here = |name: &ChunkName| self.storing.contains(name) || self.based.iter().any(|b| b.name == *name);
+        self.asked.iter().any(|name| !is_here(name))
+    }
+
     pub(crate) fn is_storing(&self, name: &ChunkName) -> bool {
         self.storing.contains(name)
     }

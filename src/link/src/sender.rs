@@ -991,6 +991,11 @@ impl Sender {
         }
     }
 
+    /// Was something sent, or asked about, that the peer has not receipted or compared?
+    pub(crate) fn awaits_receipts(&self) -> bool {
+        !self.in_flight.is_empty() || self.doubtful.values().any(|set| !set.is_empty())
+    }
+
     /// When an own entry was sent on this connection, while it has no receipt.
     pub(crate) fn sent_at(&self, number: Number) -> Option<Duration> {
         self.in_flight.get(&number).map(|flown| flown.sent_at)

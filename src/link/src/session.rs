@@ -639,6 +639,16 @@ impl Session {
         self.sender.sent_at((epoch, seq.get()))
     }
 
+    /// Is the peer to answer something that was sent on this connection: its greeting, a receipt, a chunk, a parcel?
+    /// What has its answer and only waits to be applied there awaits nothing.
+    pub fn awaits_answer(&self) -> bool {
+        let Some(connection) = self.connection.as_ref().filter(|c| !c.closing) else { return false };
+        !connection.peer_is_ready()
+            || self.sender.awaits_receipts()
+            || self.fetch.awaits_chunks()
+            || self.transit.awaits_answers()
+    }
+
     /// Is a connection attached, greeted or not?
     pub fn is_connected(&self) -> bool {
         self.connection.is_some()

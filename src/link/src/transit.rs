@@ -188,6 +188,11 @@ impl Transit {
         Some(Frame::Carried(Carried { parcel: name, part }))
     }
 
+    /// Was a parcel handed over that the peer has not answered for?
+    pub(crate) fn awaits_answers(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     pub(crate) fn has_control(&self) -> bool {
         !self.answers.is_empty()
     }

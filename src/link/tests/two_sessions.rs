@@ -544,6 +544,8 @@ impl World {
                     .all(|n| n.session.is_up() && n.session.waiting(&n.disk, now).unwrap().is_empty());
             quiet = if idle { quiet + 1 } else { 0 };
             if quiet > 10 {
+                let awaits = self.nodes.each_ref().map(|n| n.session.awaits_answer());
+                assert_eq!(awaits, [false; 2], "a link at rest may be silent");
                 return;
             }
         }
