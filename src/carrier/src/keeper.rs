@@ -174,6 +174,8 @@ pub(crate) struct Keeper<T> {
     lines: Vec<Line>,
     guests: VecDeque<Guest>,
     meeting: Option<Meeting>,
+    /// The conversation has been told of a session, and not of its end.
+    talking: bool,
     /// What links that ended had not delivered, in the order in which it was sent.
     again: VecDeque<Packet>,
     testing: Option<Testing>,
@@ -199,6 +201,7 @@ impl<T: Talk> Keeper<T> {
             lines,
             guests: VecDeque::new(),
             meeting: None,
+            talking: false,
             again: VecDeque::new(),
             testing: None,
             vigil: Vigil::default(),
@@ -388,7 +391,7 @@ impl<T: Talk> Keeper<T> {
         } else {
             self.guests.clear();
             self.lines.iter_mut().for_each(Line::stop_dialling);
-            (0..self.lines.len()).for_each(|at| self.detach(at, CloseCode::Done, ""));
+            self.detach_all(CloseCode::Done, "");
         }
     }
 
@@ -482,24 +485,26 @@ impl<T: Talk> Keeper<T> {
         let Some(mut guest) = self.guests.remove(guest) else { return };
         let Some(at) = self.line_named(&join.link) else {
             let text = format!("`{}` is no link, or more than the {LINKS_MAX} that a peer may have", join.link);
-            return guest.pipe.close(CloseCode::Denied, &text);
+            return drop(guest.pipe.close(CloseCode::Denied, &text));
         };
         if let Some(shut) = &self.lines[at].shut {
             let text = match shut {
                 Shut::Held(why) => format!("the other side does not use this link: {why}"),
                 Shut::Silent => String::new(),
             };
-            return guest.pipe.close(CloseCode::Denied, &text);
+            return drop(guest.pipe.close(CloseCode::Denied, &text));
         }
         const NEWER: &str = "a newer connection of this node replaces this one";
         let begins = self.meeting.as_ref().is_none_or(|meeting| meeting.session != join.session);
         if begins {
             // The newer one is alive; whether the older ones are, nobody knows.
-            (0..self.lines.len()).for_each(|at| self.detach(at, CloseCode::Replaced, NEWER));
-            self.meeting = Some(Meeting::new(Some(join.session), self.post.clock.now()));
+            self.detach_all(CloseCode::Replaced, NEWER);
         } else {
             self.detach_one(at, CloseCode::Replaced, NEWER);
         }
+        // What the older one had brought may have ended the session.
+        let begins = self.meeting.is_none();
+        self.meeting.get_or_insert_with(|| Meeting::new(Some(join.session), self.post.clock.now()));
         let session = self.meeting.as_ref().and_then(|meeting| meeting.answer).unwrap_or_default();
         let held = guest.held.take();
         let keepalive_seconds = self.lines[at].plan.keepalive_seconds;
@@ -541,6 +546,7 @@ impl<T: Talk> Keeper<T> {
 
     /// The first link of a session is there.
     fn begin(&mut self) {
+        self.talking = true;
         let (talk, now) = (&mut self.post.talk, clock::now() - self.post.start);
         if let Err(refusal) = block_in_place(|| talk.connected(now)) {
             self.refuse(&refusal);
@@ -610,12 +616,22 @@ impl<T: Talk> Keeper<T> {
 
     fn on_frame(&mut self, at: usize, frame: Frame, len: usize) {
         let Some(live) = &mut self.lines[at].live else { return };
+        let in_time = match live.joined {
+            true => return self.take(frame, len),
+            false => live.held.keep(frame, len),
+        };
+        if !in_time {
+            self.refuse_surplus();
+        }
+    }
+
+    /// Takes a frame of the present session.
+    fn take(&mut self, frame: Frame, len: usize) {
         let Some(meeting) = &mut self.meeting else { return };
         let greets = matches!(frame, Frame::Greet(_));
-        let in_time = match (live.joined, meeting.greeted || greets) {
-            (false, _) => live.held.keep(frame, len),
-            (true, false) => meeting.early.keep(frame, len),
-            (true, true) => {
+        let in_time = match meeting.greeted || greets {
+            false => meeting.early.keep(frame, len),
+            true => {
                 let mut frames = vec![(frame, len)];
                 if greets && !std::mem::replace(&mut meeting.greeted, true) {
                     frames.extend(meeting.early.take());
@@ -629,8 +645,12 @@ impl<T: Talk> Keeper<T> {
             }
         };
         if !in_time {
-            self.refuse(&Refusal { text: "too much was sent before the greeting".to_owned(), retry: true });
+            self.refuse_surplus();
         }
+    }
+
+    fn refuse_surplus(&mut self) {
+        self.refuse(&Refusal { text: "too much was sent before the greeting".to_owned(), retry: true });
     }
 
     /// Looks which links may be used: orders, contact windows, budgets.
@@ -816,6 +836,8 @@ impl<T: Talk> Keeper<T> {
         if !refusal.retry {
             tracing::warn!(peer = %self.post.peer.name, reason = %refusal.text, "the link is refused");
         }
+        // Nothing more is taken for it.
+        self.meeting = None;
         for at in 0..self.lines.len() {
             let was_live = self.lines[at].live.is_some();
             self.detach(at, code, &refusal.text);
@@ -826,26 +848,55 @@ impl<T: Talk> Keeper<T> {
                 false => line.refused(refusal.text.clone(), now),
             }
         }
+        self.end_if_alone();
     }
 
     /// A connection of a link ends; with the last one the session does.
     fn detach(&mut self, at: usize, code: CloseCode, text: &str) {
-        if self.detach_one(at, code, text) && self.lines.iter().all(|line| line.live.is_none()) {
+        if self.detach_one(at, code, text) {
+            self.end_if_alone();
+        }
+    }
+
+    /// Without a connection there is no session.
+    fn end_if_alone(&mut self) {
+        if self.lines.iter().all(|line| line.live.is_none()) {
             self.forget_session();
             self.meeting = None;
         }
     }
 
-    /// The same, though nothing may be left for the moment: another connection follows at once.
+    /// The session ends, and all connections with it.
+    fn detach_all(&mut self, code: CloseCode, text: &str) {
+        // Nothing more is taken for it.
+        self.meeting = None;
+        (0..self.lines.len()).for_each(|at| self.detach(at, code, text));
+        self.end_if_alone();
+    }
+
+    /// The same as `detach`, though nothing may be left for the moment: another connection follows at once.
     fn detach_one(&mut self, at: usize, code: CloseCode, text: &str) -> bool {
         let line = &mut self.lines[at];
-        if line.live.is_none() {
-            return false;
-        }
-        let lost = line.detach(code, text, clock::now(), self.post.clock.now());
+        let Some(detached) = line.detach(code, text, clock::now(), self.post.clock.now()) else { return false };
         tracing::info!(peer = %self.post.peer.name, link = %line.plan.name, "link down");
-        self.send_again(lost);
+        self.send_again(detached.undelivered);
+        self.take_unread(detached.joined, detached.unread);
         true
+    }
+
+    /// Takes what a connection that ended had brought: the session goes on, and the peer takes it for delivered.
+    fn take_unread(&mut self, joined: bool, mut unread: Vec<(Frame, usize)>) {
+        let Some(meeting) = &self.meeting else { return };
+        let answers = unread.extract_if(.., |(frame, _)| matches!(frame, Frame::Join(_))).map(|(frame, _)| frame);
+        let is_ours = |frame: Frame| matches!(frame, Frame::Join(join) if Some(join.session) == meeting.answer);
+        // Which session it was to join its answer says; it may be there, unread.
+        let belongs = answers.map(is_ours).last().unwrap_or(joined);
+        match belongs {
+            true => unread.into_iter().for_each(|(frame, len)| self.take(frame, len)),
+            false if unread.is_empty() => {}
+            // They are of this session or of a new one; whatever they say is said again in the next.
+            false => self.detach_all(CloseCode::Done, "the session begins anew"),
+        }
     }
 
     fn send_again(&mut self, lost: Vec<Packet>) {
@@ -863,7 +914,9 @@ impl<T: Talk> Keeper<T> {
         self.more = false;
         self.wake = None;
         let talk = &mut self.post.talk;
-        block_in_place(|| talk.disconnected());
+        if std::mem::take(&mut self.talking) {
+            block_in_place(|| talk.disconnected());
+        }
     }
 
     fn show(&mut self) {

@@ -145,8 +145,7 @@ impl Live {
 
     /// When the link counts as dead unless something is heard; `None` while silence says nothing.
     ///
-    /// While something waits for its acknowledgement: several round trips, several datagrams at the peer's pace, and
-    /// three seconds. Its frames go over other links then; it is probed, and comes back to life with the first answer.
+    /// Its frames go over other links then; it is probed, and comes back to life with the first answer.
     pub(crate) fn dead_at(&self) -> Option<Instant> {
         idle::dead_at(self.keepalive, self.was_waiting, self.silent_since, self.patience())
     }
@@ -155,6 +154,16 @@ impl Live {
     pub(crate) fn patience(&self) -> Duration {
         idle::patience(self.pipe.round_trip(), self.pipe.rate())
     }
+}
+
+/// What is left of a connection that ended.
+pub(crate) struct Detached {
+    /// What it had not delivered.
+    pub(crate) undelivered: Vec<Packet>,
+    /// What had come over it and was not taken yet. The peer does not send it again: it takes it for delivered.
+    pub(crate) unread: Vec<(Frame, usize)>,
+    /// It belonged to the present session.
+    pub(crate) joined: bool,
 }
 
 type Dialling = Pin<Box<dyn Future<Output = Result<Pipe, DialError>> + Send>>;
@@ -411,14 +420,21 @@ impl Line {
         self.follow(common);
     }
 
-    /// The connection ends. Returns what it had not delivered.
-    pub(crate) fn detach(&mut self, code: CloseCode, text: &str, now: Instant, wall: UnixMillis) -> Vec<Packet> {
-        let Some(mut live) = self.live.take() else { return Vec::new() };
-        live.pipe.close(code, text);
+    /// The connection ends. `None` when there is none.
+    pub(crate) fn detach(&mut self, code: CloseCode, text: &str, now: Instant, wall: UnixMillis) -> Option<Detached> {
+        let mut live = self.live.take()?;
+        let mut unread = live.held.take();
+        for event in live.pipe.close(code, text) {
+            match event {
+                Event::Frame(frame, len) => unread.push((frame, len)),
+                Event::Delivered(number) => drop(live.under_way.remove(&number)),
+                Event::Unreadable(_) | Event::Closed(_) => {}
+            }
+        }
         self.connected_last = now;
         self.down_since = Some(wall);
         self.copies.clear();
-        live.under_way.into_values().collect()
+        Some(Detached { undelivered: live.under_way.into_values().collect(), unread, joined: live.joined })
     }
 
     /// Charges what goes to where the peer is to this link, and to it alone.

@@ -15,8 +15,9 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use futures_util::stream::FuturesUnordered;
 use link::Lane;
 use model::BitsPerSecond;
 use quinn::{Connection, ConnectionError, RecvStream};
+use tokio::task::unconstrained;
 use wire::WireError;
 use wire::frame::{FRAME_BYTES_MAX, Frame};
 
@@ -279,11 +281,15 @@ impl Pipe {
         }
     }
 
-    /// Ends the connection, with the reason for the peer.
-    pub(crate) fn close(&mut self, code: CloseCode, text: &str) {
+    /// Ends the connection, with the reason for the peer. Returns what has happened on it and nobody has asked for yet: frames that the
+    /// peer takes for delivered, and deliveries. A byte stream confirms what was asked for, and nothing else.
+    pub(crate) fn close(&mut self, code: CloseCode, text: &str) -> Vec<Event> {
         match self {
             Self::Quic(pipe) => pipe.close(code, text),
-            Self::Stream(pipe) => pipe.close(code, text),
+            Self::Stream(pipe) => {
+                pipe.close(code, text);
+                Vec::new()
+            }
         }
     }
 
@@ -305,6 +311,8 @@ pub(crate) struct QuicPipe {
     prober: Prober,
     accepting: Boxed<Result<RecvStream, ConnectionError>>,
     reading: FuturesUnordered<Boxed<Read>>,
+    /// Why the connection is gone, until what came before that is read.
+    gone: Option<Gone>,
 }
 
 impl QuicPipe {
@@ -318,6 +326,7 @@ impl QuicPipe {
             outstanding_bytes: 0,
             prober: Prober::new(clock::now()),
             reading: FuturesUnordered::new(),
+            gone: None,
         }
     }
 
@@ -421,14 +430,30 @@ impl QuicPipe {
         self.connection.rtt()
     }
 
-    /// Ends the connection, with the reason for the peer.
-    pub(crate) fn close(&self, code: CloseCode, text: &str) {
+    /// Ends the connection, with the reason for the peer. Returns what quinn has received and confirmed and nobody has read yet, at
+    /// most its receive window, and what else has happened: nothing more comes after this.
+    pub(crate) fn close(&mut self, code: CloseCode, text: &str) -> Vec<Event> {
         self.connection.close(code.number(), text.as_bytes());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut rest = Vec::new();
+        // However much the task that closes has done before: it does not come back for what is left.
+        while let Poll::Ready(event) = pin!(unconstrained(self.next())).poll(&mut cx) {
+            match event {
+                Event::Frame(..) | Event::Delivered(_) => rest.push(event),
+                Event::Unreadable(_) | Event::Closed(_) => break,
+            }
+        }
+        rest
     }
 
     /// The next thing that happened. Cancel-safe: what is under way stays in the pipe.
     pub(crate) async fn next(&mut self) -> Event {
         loop {
+            if self.reading.is_empty()
+                && let Some(gone) = self.gone.take()
+            {
+                return Event::Closed(gone);
+            }
             tokio::select! {
                 biased;
                 Some(read) = self.reading.next() => match read {
@@ -449,7 +474,8 @@ impl QuicPipe {
                     }
                     Err(gone) => {
                         self.accepting = Box::pin(std::future::pending());
-                        return Event::Closed(gone.into());
+                        // The peer takes what it sent before for delivered.
+                        self.gone = Some(gone.into());
                     }
                 },
             }
@@ -555,9 +581,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_that_the_connection_took_with_it_is_not_reported_as_delivered() {
-        let Pair { _plugs, mut from, to } = pair().await;
+        let Pair { _plugs, mut from, mut to } = pair().await;
         from.send(1, Lane::Control, skip(1).encode().into());
-        to.close(CloseCode::Denied, "not today");
+        assert!(to.close(CloseCode::Denied, "not today").is_empty());
         let event = from.next().await;
         assert!(matches!(&event, Event::Closed(Gone::Denied(text)) if text == "not today"), "{event:?}");
         // The frame's own future ends as well, and says nothing.
@@ -566,6 +592,31 @@ mod tests {
                 event = from.next() => panic!("{event:?}"),
                 () = tokio::task::yield_now() => {}
             }
+        }
+    }
+
+    /// quinn confirms what it has received, read or not.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_confirmed_is_read_whichever_side_closes() {
+        for here in [true, false] {
+            let Pair { _plugs, mut from, mut to } = pair().await;
+            for n in 0..200 {
+                from.send(n, Lane::Class(Precedence::Routine), skip(1).encode().into());
+            }
+            for _ in 0..200 {
+                let event = from.next().await;
+                assert!(matches!(event, Event::Delivered(_)), "{event:?}");
+            }
+            let mut read = 0;
+            if here {
+                read = to.close(CloseCode::Done, "paused").iter().filter(|e| matches!(e, Event::Frame(..))).count();
+            } else {
+                from.close(CloseCode::Done, "paused");
+                while let Event::Frame(..) = to.next().await {
+                    read += 1;
+                }
+            }
+            assert_eq!(read, 200, "closed here: {here}");
         }
     }
 

@@ -58,6 +58,8 @@ struct Script {
     /// To be said as flash, once the session stands.
     flash: BTreeSet<u32>,
     heard: BTreeSet<u32>,
+    /// Whoever hears a number waits for this lock.
+    busy: Arc<tokio::sync::Mutex<()>>,
     connections: u32,
     /// The other side owes an answer to what it has confirmed.
     awaits: bool,
@@ -94,6 +96,8 @@ impl Talk for Scripted {
     }
 
     fn received(&mut self, _: Duration, frame: Frame) -> Result<(), Refusal> {
+        let busy = Arc::clone(&self.script.lock().unwrap().busy);
+        drop(busy.blocking_lock());
         let mut script = self.script.lock().unwrap();
         if let Frame::Skip(skip) = &frame {
             if std::mem::take(&mut script.refuses) {
@@ -525,6 +529,34 @@ async fn what_was_under_way_on_a_dead_link_goes_over_the_one_that_comes_up_later
     let back = until("what the radio lost", || edge.confirmed() && hub.heard() == 21);
     tokio::time::timeout(Duration::from_secs(40), back).await.expect("it goes over the satellite");
     assert_eq!((edge.sessions(), hub.sessions()), (1, 1), "the conversation noticed nothing");
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
+/// QUIC had confirmed what a busy hub had not read when its link was paused there: lost for as long as the session lasted.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_come_over_a_link_and_was_not_read_when_it_was_closed_here_is_not_lost() {
+    let TwoLinks { edge, hub, radio, satellite } = two_links(|radio, satellite| {
+        serde_json::json!([
+            { "name": "radio", "address": radio.address.to_string() },
+            { "name": "satellite", "address": satellite.address.to_string(), "cost": 900 },
+        ])
+    })
+    .await;
+    until("both links", || edge.links_up() == 2 && hub.links_up() == 2).await;
+    let busy = Arc::clone(&hub.script.lock().unwrap().busy);
+    {
+        let _busy = busy.lock().await;
+        edge.says_later(0..100);
+        // All of it is at the hub, which has not looked yet.
+        until("it goes over the radio", || radio.up_datagrams() > 60).await;
+        settled(&radio.state.up_datagrams).await;
+        hub.shared.order_link(edge.key.node_id(), &"radio".parse().unwrap(), LinkOrder::Pause).unwrap();
+    }
+    let all = until("all of it", || hub.heard() == 100 && edge.confirmed());
+    timeout(Duration::from_secs(20), all).await.expect("nothing of it is sent again");
+    assert_eq!((edge.sessions(), hub.sessions()), (1, 1));
+    assert!(edge.links_up() == 1 && satellite.up_datagrams() > 0);
     edge.stopped().await;
     hub.stopped().await;
 }
