@@ -1,6 +1,6 @@
 //! The receiving half for entries: what came, what is durable, and the receipts for it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,9 @@ pub(crate) struct Receiver {
     /// Skips handed to the shell and not in the ledger yet.
     accounting: BTreeMap<Epoch, EpochProgress>,
     /// Skips by the entry that must end before they count: told again on the next connection.
-    held_skips: BTreeMap<Number, Vec<(Number, Outcome)>>,
+    held_skips: BTreeMap<Number, BTreeSet<(Number, Outcome)>>,
+    /// How many they are, whatever they wait for.
+    skips_held: usize,
     /// What the peer has not been told on this connection.
     untold: BTreeMap<Epoch, EpochProgress>,
     /// When it should be told at the latest.
@@ -66,6 +68,7 @@ impl Receiver {
             storing: BTreeMap::new(),
             accounting: BTreeMap::new(),
             held_skips: BTreeMap::new(),
+            skips_held: 0,
             untold: BTreeMap::new(),
             due: None,
             tell: false,
@@ -106,6 +109,7 @@ impl Receiver {
         (self.due, self.tell) = (None, false);
         self.to_ask.clear();
         self.held_skips.clear();
+        self.skips_held = 0;
     }
 
     /// What was stored is gone before it ended: it may come again.
@@ -281,9 +285,17 @@ impl Receiver {
         for (seq, (of, before)) in after {
             let (n, before) = (seq.get(), (of, before.get()));
             let ended = self.progress.get(&of).is_some_and(|p| p.has_ended(before.1));
-            if !ended && new.contains(n) && self.held_skips.len() < SKIPS_HELD_MAX {
+            if ended || !new.contains(n) {
+                continue;
+            }
+            let held = ((epoch, n), outcome);
+            // A frame may come twice.
+            if self.held_skips.get(&before).is_some_and(|skips| skips.contains(&held)) {
                 new.remove(n);
-                self.held_skips.entry(before).or_default().push(((epoch, n), outcome));
+            } else if self.skips_held < SKIPS_HELD_MAX {
+                new.remove(n);
+                self.held_skips.entry(before).or_default().insert(held);
+                self.skips_held += 1;
             }
         }
         self.account(epoch, outcome, new, outputs);
@@ -366,7 +378,9 @@ impl Receiver {
         };
         let waited_for: Vec<Number> = ended.iter().flat_map(in_range).collect();
         for number in waited_for {
-            for ((epoch, n), outcome) in self.held_skips.remove(&number).unwrap_or_default() {
+            let released = self.held_skips.remove(&number).unwrap_or_default();
+            self.skips_held -= released.len();
+            for ((epoch, n), outcome) in released {
                 let is_known = self.progress.get(&epoch).is_some_and(|p| p.knows(n));
                 if !is_known {
                     self.account(epoch, outcome, RangeSet::from(n..=n), outputs);

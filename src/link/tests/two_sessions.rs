@@ -1739,6 +1739,44 @@ fn a_hostile_peer_ends_the_connection_and_changes_nothing() {
     panic!("a peer may ask for any number of files");
 }
 
+/// All of them behind one entry that never ends: bounded was only behind how many entries they waited.
+#[test]
+fn skips_that_wait_are_bounded_whatever_they_wait_for() {
+    const MANY: u64 = link::limits::SKIPS_HELD_MAX as u64 + 5_000;
+    let mut world = World::new(11, false);
+    world.settle();
+    let now = world.now();
+    let node = &mut world.nodes[1];
+    let after = |n| (Seq::new(n).unwrap(), (Epoch(1), Seq::FIRST));
+    let skip = |numbers: std::ops::RangeInclusive<u64>| {
+        let (epoch, outcome, after) = (Epoch(1), Outcome::Expired, numbers.clone().map(after).collect());
+        Frame::Skip(wire::frame::Skip { epoch, outcome, ranges: RangeSet::from(numbers), after })
+    };
+    let told: Vec<Frame> = (0..MANY / 1_000).map(|k| skip(2 + 1_000 * k..=1_001 + 1_000 * k)).collect();
+    // Each comes twice.
+    for frame in told.iter().flat_map(|frame| [frame.clone(), frame.clone()]) {
+        node.session.frame(frame, &node.disk, now).unwrap();
+    }
+    let mut counted = RangeSet::new();
+    while let Some(output) = node.session.poll() {
+        if let Output::AccountSkipped { epoch, outcome, ranges } = output {
+            counted.union_with(&ranges);
+            node.session.finals(epoch, outcome, &ranges, now);
+        }
+    }
+    let waiting = MANY / 1_000 * 1_000 - counted.count();
+    assert_eq!(waiting, link::limits::SKIPS_HELD_MAX as u64, "more count at once");
+    // What they waited for ends, and each of them counts, once.
+    node.session.finals(Epoch(1), Outcome::Applied, &RangeSet::from(1..=1), now);
+    while let Some(output) = node.session.poll() {
+        if let Output::AccountSkipped { ranges, .. } = output {
+            assert!(counted.intersection(&ranges).is_empty());
+            counted.union_with(&ranges);
+        }
+    }
+    assert_eq!(counted.count(), MANY / 1_000 * 1_000);
+}
+
 fn batch_of(entry: &Entry) -> wire::Batch {
     let none = wire::History::none(entry.header.id.origin);
     wire::pack_batch([(entry, wire::encode_entry(entry).as_slice())], None, &none, 3)
