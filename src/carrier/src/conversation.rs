@@ -685,10 +685,12 @@ impl Conversation {
             StartEpochReason::PeerIsAhead => EpochReason::PeerIsAhead,
             StartEpochReason::Conflict => EpochReason::Conflict,
         };
+        let mut open = self.journal.epochs().last().map(|open| open.epoch);
         for _ in 0..EPOCHS_PER_CLAIM {
-            if self.journal.start_epoch(reason).wait()? >= at_least {
+            if open >= Some(at_least) {
                 break;
             }
+            open = Some(self.journal.start_epoch(reason).wait()?);
         }
         tracing::warn!(peer = %self.peer, ?reason, reissued = reissue.len(), "numbers are in doubt; a new epoch begins");
         self.journal.reissue(reissue).wait()?;

@@ -8,8 +8,8 @@ use model::{
     Precedence, RangeSet, Seq,
 };
 use wire::frame::{
-    BATCH_BYTES_MAX, Claim, Fragment, HistoryHeld, Numbers, PART_OVERHEAD, Packed, Receipt, Resume, Skip, Verdict,
-    Verify,
+    BATCH_BYTES_MAX, ByeCode, Claim, Fragment, HistoryHeld, Numbers, PART_OVERHEAD, Packed, Receipt, Resume, Skip,
+    Verdict, Verify,
 };
 use wire::{Frame, pack_batch};
 
@@ -85,6 +85,10 @@ pub(crate) struct Sender {
     resent: BTreeSet<Number>,
     /// Nothing is sent until the open epoch is at least this.
     wait_for_epoch: Option<Epoch>,
+    /// The last epoch that was asked for because of this peer, which cannot hold anything of it that was not sent to it since.
+    moved_to: Option<Epoch>,
+    /// How often one was.
+    moves: u32,
     /// Entries that were under way when the last connection ended.
     again: usize,
     /// What was sent, by class.
@@ -171,6 +175,8 @@ impl Sender {
             resend: BTreeSet::new(),
             resent: BTreeSet::new(),
             wait_for_epoch: None,
+            moved_to: None,
+            moves: 0,
             again: 0,
             packing: [Packing::default(); 5],
             first_bytes: 0,
@@ -394,7 +400,7 @@ impl Sender {
         let (open, open_last) = self.open_epoch();
         let highest = claim.known().last().unwrap_or(0);
         if epoch > open || (epoch == open && highest > open_last) {
-            self.start_epoch(StartEpochReason::PeerIsAhead, epoch.max(open), Vec::new(), outputs);
+            self.peer_is_ahead(epoch, outputs);
         }
         if part > 0 && (self.epochs.contains_key(&epoch) || self.claims.len() < self.epochs.len() + EPOCHS_AHEAD_MAX) {
             self.claims.entry(epoch).or_default().union_with(&claim);
@@ -498,29 +504,47 @@ impl Sender {
         if ids.is_empty() {
             return;
         }
+        // Numbers of before the last move are in doubt for the same reason as the others: their entries follow there.
+        let after = match self.moved_to {
+            Some(moved) if epoch < moved => Epoch(moved.0 - 1),
+            Some(_) | None => self.open_epoch().0,
+        };
+        let Some(at_least) = self.move_behind(after, outputs) else { return };
         for n in numbers.numbers() {
             self.in_flight.remove(&(epoch, n));
         }
         self.record_outcome(epoch, Outcome::Superseded, numbers, outputs);
-        let (open, _) = self.open_epoch();
-        self.start_epoch(StartEpochReason::Conflict, open, ids, outputs);
+        outputs.push_back(Output::StartEpoch { reason: StartEpochReason::Conflict, at_least, reissue: ids });
     }
 
-    fn start_epoch(
-        &mut self,
-        reason: StartEpochReason,
-        after: Epoch,
-        reissue: Vec<EntryId>,
-        out: &mut VecDeque<Output>,
-    ) {
-        let next = Epoch(after.0.saturating_add(1));
-        // While one is under way, another claim asks for no other epoch, only for more entries.
-        if reissue.is_empty() && self.wait_for_epoch >= Some(next) {
+    /// The peer knows numbers up to this epoch that were never given out.
+    fn peer_is_ahead(&mut self, epoch: Epoch, outputs: &mut VecDeque<Output>) {
+        // While a move is under way, another claim asks for no other epoch.
+        if self.wait_for_epoch > Some(epoch) {
             return;
         }
+        if let Some(at_least) = self.move_behind(epoch, outputs) {
+            let (reason, reissue) = (StartEpochReason::PeerIsAhead, Vec::new());
+            outputs.push_back(Output::StartEpoch { reason, at_least, reissue });
+        }
+    }
+
+    /// Nothing is sent before an epoch behind `after` is open. Returns which, or `None` when that was asked for too often.
+    fn move_behind(&mut self, after: Epoch, outputs: &mut VecDeque<Output>) -> Option<Epoch> {
+        let next = Epoch(after.0.saturating_add(1));
         let at_least = self.wait_for_epoch.map_or(next, |waiting| waiting.max(next));
+        if self.moved_to < Some(at_least) {
+            if self.moves >= MOVES_MAX {
+                let text =
+                    "the peer denies again and again what it was sent; it may be damaged or not what it says it is";
+                outputs.push_back(Output::Close { code: ByeCode::Protocol, text: text.to_owned() });
+                return None;
+            }
+            self.moves += 1;
+            self.moved_to = Some(at_least);
+        }
         self.wait_for_epoch = Some(at_least);
-        out.push_back(Output::StartEpoch { reason, at_least, reissue });
+        Some(at_least)
     }
 
     fn id(&self, epoch: Epoch, n: u64) -> Option<EntryId> {
@@ -850,7 +874,7 @@ impl Sender {
         let (open, open_last) = self.open_epoch();
         let highest = claimed.known().last().unwrap_or(0);
         if epoch > open || (epoch == open && highest > open_last) {
-            self.start_epoch(StartEpochReason::PeerIsAhead, epoch.max(open), Vec::new(), outputs);
+            self.peer_is_ahead(epoch, outputs);
         }
         if part > 0 {
             self.claims.entry(epoch).or_default().union_with(&claimed);
@@ -1152,6 +1176,10 @@ const SKIP_LINK_BYTES: usize = 25;
 
 /// Epochs that a restored node may have forgotten.
 const EPOCHS_AHEAD_MAX: usize = 16;
+
+/// How often the numbers may be in doubt because of one peer while this process runs. After a restore that is once for each epoch
+/// that was forgotten; whoever goes on denying what it gets would have every entry written anew each time.
+const MOVES_MAX: u32 = 2 * EPOCHS_AHEAD_MAX as u32;
 
 /// Numbers looked up of an epoch's end that a restored node forgot.
 const HOLES_MAX: usize = 65_536;

@@ -1433,6 +1433,40 @@ fn a_restored_snapshot_that_speaks_first_believes_no_receipt_for_another_entry()
     assert_eq!(arrived, [20, 50, 70]);
 }
 
+/// It says of everything that it holds something else under the number: each time the entry got a new number, in a new epoch, and was
+/// sent once more, for as long as the peer liked.
+#[test]
+fn a_peer_that_denies_whatever_it_is_sent_does_not_fill_the_journal() {
+    let mut world = World::new(12, false);
+    world.settle();
+    for _ in 0..10 {
+        world.nodes[0].capture(draft(Precedence::Routine, 30));
+    }
+    for round in 0.. {
+        assert!(round < 200, "{} entries of ten, and no end", world.nodes[0].disk.own.len());
+        let now = world.now();
+        let node = &mut world.nodes[0];
+        while node.send(1_200, now).is_some() {}
+        node.work(now, true);
+        // One by one, as it may.
+        let sent: Vec<EntryId> = node.disk.own.iter().map(|o| o.entry.header.id).collect();
+        for id in sent {
+            let (same, different) = (RangeSet::new(), RangeSet::from(id.seq.get()..=id.seq.get()));
+            let verdict = wire::frame::Verdict { epoch: id.epoch, same, different };
+            node.session.frame(Frame::Verdict(verdict), &node.disk, now).unwrap();
+            node.work(now, true);
+        }
+        if round == 0 {
+            assert_eq!((node.disk.own.len(), node.disk.epochs.len()), (20, 2), "one epoch for all of them");
+        }
+        if node.closed.is_some() {
+            break;
+        }
+    }
+    let node = &world.nodes[0];
+    assert!(node.disk.own.len() <= 400 && node.disk.epochs.len() <= 40, "{} entries", node.disk.own.len());
+}
+
 /// The sender's process died after sending and before it recorded the receipts: the peer's claims are proven by
 /// hash, nothing is sent twice and no epoch is spent.
 #[test]
