@@ -10,8 +10,8 @@ use wire::chunk::{CHUNK_BYTES_MAX, Namer, check_list_len, check_manifest, read_n
 use wire::frame::{Assembly, Frame, Numbers, Slice, Unavailable, Urge, Want, Whole};
 
 use crate::limits::{
-    BASED_MAX, FILES_ACTIVE_MAX, FILES_MAX, LIST_AHEAD_BYTES_MAX, LISTS_AHEAD_MAX, NAMES_MAX, NAMES_UNASKED_BYTES_MAX,
-    RANGES_PER_FRAME,
+    BASED_MAX, CHUNKS_STORING_BYTES_MAX, FILES_ACTIVE_MAX, FILES_MAX, LIST_AHEAD_BYTES_MAX, LISTS_AHEAD_MAX, NAMES_MAX,
+    NAMES_UNASKED_BYTES_MAX, RANGES_PER_FRAME,
 };
 use crate::output::{LinkError, Output};
 use crate::partial::Partials;
@@ -33,8 +33,11 @@ pub(crate) struct Fetch {
     turned_away: bool,
     /// Names asked for on this connection, by whichever file.
     asked: BTreeSet<ChunkName>,
-    /// Complete chunks that the shell makes durable.
-    storing: BTreeSet<ChunkName>,
+    /// Complete chunks that the shell makes durable, with their lengths.
+    storing: BTreeMap<ChunkName, usize>,
+    storing_bytes: usize,
+    /// So many of them that the peer was told to send no more.
+    full: bool,
     /// Chunks that are partly here, oldest first. They survive connections.
     partial: Partials<ChunkName>,
     /// Complete chunks that are to be unpacked with another, oldest first.
@@ -109,7 +112,9 @@ impl Fetch {
             active: Vec::new(),
             turned_away: false,
             asked: BTreeSet::new(),
-            storing: BTreeSet::new(),
+            storing: BTreeMap::new(),
+            storing_bytes: 0,
+            full: false,
             partial: Partials::default(),
             based: VecDeque::new(),
             whole: BTreeSet::new(),
@@ -325,11 +330,50 @@ impl Fetch {
         Ok(())
     }
 
+    /// A chunk is complete: the shell makes it durable.
+    fn store(&mut self, name: ChunkName, len: usize) {
+        self.storing_bytes += len;
+        self.storing_bytes -= self.storing.insert(name, len).unwrap_or(0);
+        if self.storing_bytes > CHUNKS_STORING_BYTES_MAX && !std::mem::replace(&mut self.full, true) {
+            self.ask_no_more();
+        }
+    }
+
+    /// A chunk is with the shell no more.
+    fn settled(&mut self, name: &ChunkName) {
+        self.storing_bytes -= self.storing.remove(name).unwrap_or(0);
+        if self.storing_bytes <= CHUNKS_STORING_BYTES_MAX / 2 && std::mem::take(&mut self.full) {
+            self.stale = true;
+        }
+    }
+
+    /// The disk does not keep up, or is full: what was asked for and has not come is to wait at the peer. A want of nothing says so.
+    fn ask_no_more(&mut self) {
+        let (storing, based) = (&self.storing, &self.based);
+        self.asked.retain(|name| storing.contains_key(name) || based.iter().any(|b| b.name == *name));
+        self.wants = self
+            .active
+            .iter()
+            .map(|((epoch, seq), active)| Want {
+                number: 0,
+                epoch: *epoch,
+                seq: *seq,
+                level: active.level,
+                whole: false,
+                indexes: RangeSet::new(),
+                partial: None,
+            })
+            .collect();
+    }
+
     /// Each missing chunk is asked for once, whichever files share it.
     fn ask(&mut self) {
+        if self.full {
+            return;
+        }
         for ((epoch, seq), active) in &self.active {
             let fresh =
-                active.need.iter().filter(|(name, _)| !self.asked.contains(*name) && !self.storing.contains(*name));
+                active.need.iter().filter(|(name, _)| !self.asked.contains(*name) && !self.storing.contains_key(*name));
             let fresh: Vec<(ChunkName, u32)> = fresh.map(|(name, index)| (*name, *index)).collect();
             let (whole, fresh): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|(name, _)| self.whole.contains(name));
             if !whole.is_empty() {
@@ -370,7 +414,7 @@ impl Fetch {
         }
         let name =
             *active.names.get(slice.index as usize).ok_or(LinkError::Protocol("a chunk beyond the file's end"))?;
-        let is_here = self.storing.contains(&name) || self.based.iter().any(|based| based.name == name);
+        let is_here = self.storing.contains_key(&name) || self.based.iter().any(|based| based.name == name);
         if !active.need.contains_key(&name) || is_here {
             return Ok(());
         }
@@ -404,7 +448,12 @@ impl Fetch {
         if Namer::new(&self.secret, &active.file.label).name(&bytes) != name {
             return Err(LinkError::Protocol("a chunk whose content does not match its name"));
         }
-        self.storing.insert(name);
+        if self.storing_bytes > 2 * CHUNKS_STORING_BYTES_MAX {
+            // It was told to send no more. What it sends all the same is asked for when there is room.
+            self.asked.remove(&name);
+            return Ok(());
+        }
+        self.store(name, bytes.len());
         let file = EntryId { origin: self.peer, epoch: slice.epoch, seq: slice.seq };
         outputs.push_back(Output::StoreChunk { name, bytes, base: None, file });
         Ok(())
@@ -419,9 +468,10 @@ impl Fetch {
     ) -> Result<(), LinkError> {
         let bytes = whole.chunk()?;
         let name = Namer::new(&self.secret, &whole.label).name(&bytes);
-        if outbound.holds_chunk(&name)? || !self.storing.insert(name) {
+        if outbound.holds_chunk(&name)? || self.storing.contains_key(&name) {
             return Ok(());
         }
+        self.store(name, bytes.len());
         let file = EntryId { origin: self.peer, epoch: whole.epoch, seq: whole.seq };
         outputs.push_back(Output::StoreChunk { name, bytes, base: None, file });
         Ok(())
@@ -442,17 +492,17 @@ impl Fetch {
     }
 
     pub(crate) fn all_storing(&self) -> Vec<ChunkName> {
-        self.storing.iter().copied().collect()
+        self.storing.keys().copied().collect()
     }
 
     /// Was a chunk asked for that has not come?
     pub(crate) fn awaits_chunks(&self) -> bool {
-        let is_here = |name: &ChunkName| self.storing.contains(name) || self.based.iter().any(|b| b.name == *name);
+        let is_here = |name: &ChunkName| self.storing.contains_key(name) || self.based.iter().any(|b| b.name == *name);
         self.asked.iter().any(|name| !is_here(name))
     }
 
     pub(crate) fn is_storing(&self, name: &ChunkName) -> bool {
-        self.storing.contains(name)
+        self.storing.contains_key(name)
     }
 
     /// Moves files on without a connection; what would be asked for is asked on the next one.
@@ -484,7 +534,7 @@ impl Fetch {
             let bytes = held.and_then(|held| based.packed.unpack_from(&held, CHUNK_BYTES_MAX).ok());
             match bytes.filter(|bytes| namer.name(bytes) == name) {
                 Some(bytes) => {
-                    self.storing.insert(name);
+                    self.store(name, bytes.len());
                     let file = EntryId { origin: self.peer, epoch: file.0, seq: file.1 };
                     outputs.push_back(Output::StoreChunk { name, bytes, base: Some(base), file });
                 }
@@ -535,7 +585,7 @@ impl Fetch {
 
     pub(crate) fn stored(&mut self, names: &[ChunkName]) {
         for name in names {
-            self.storing.remove(name);
+            self.settled(name);
             self.asked.remove(name);
             self.whole.remove(name);
             // It may have come another way.
@@ -551,7 +601,7 @@ impl Fetch {
     /// The shell could not make these durable: they are asked for again on the next connection.
     pub(crate) fn not_stored(&mut self, names: &[ChunkName]) {
         for name in names {
-            self.storing.remove(name);
+            self.settled(name);
         }
     }
 }

@@ -34,6 +34,10 @@ pub const PARTIAL_BYTES_MAX: usize = 12 << 20;
 /// Chunks of the peer that are here and wait for the chunk that they were sent from. 64 x 64 KiB = 4 MiB at most.
 pub const BASED_MAX: usize = 64;
 
+/// Chunks of the peer that are here and not durable yet; with more of them it is asked to wait. 10 Mbit/s bring so many in 13 s, for which no
+/// disk that works stands still. What is under way then still comes: as much again is kept, and no more.
+pub const CHUNKS_STORING_BYTES_MAX: usize = 16 << 20;
+
 /// Files of the peer waiting to be fetched. 4 096 manifests of about 1.2 kB = 5 MiB. More are offered again later.
 pub const FILES_MAX: usize = 4_096;
 

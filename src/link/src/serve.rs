@@ -29,6 +29,10 @@ pub(crate) struct Serve {
     todo: BTreeMap<(Number, u8), Asked>,
     /// Numbers of the questions that came on this connection, the latest of them: the same one may come several times.
     heard: BTreeSet<u64>,
+    /// What the peer asked for and has no room for at present.
+    paused: BTreeMap<(Number, u8), RangeSet>,
+    /// The latest of the questions that said so.
+    paused_by: u64,
     /// The file whose lists of names went ahead of its entry, or go, and what is left of them.
     ahead: (Option<EntryId>, VecDeque<ChunkName>),
     /// The list of names that the indexes of the first of these count in.
@@ -95,6 +99,8 @@ impl Serve {
             compression,
             todo: BTreeMap::new(),
             heard: BTreeSet::new(),
+            paused: BTreeMap::new(),
+            paused_by: 0,
             ahead: (None, VecDeque::new()),
             names: None,
             current: None,
@@ -110,6 +116,8 @@ impl Serve {
     pub(crate) fn disconnected(&mut self) {
         self.todo.clear();
         self.heard.clear();
+        self.paused.clear();
+        self.paused_by = 0;
         self.ahead = (None, VecDeque::new());
         self.names = None;
         self.current = None;
@@ -137,7 +145,8 @@ impl Serve {
     /// Notes what the peer misses of the file that is being served: what it asked for, at the file's mean length of a chunk.
     fn note_missing(&mut self) {
         let Some(Names { of: (number, 0), names, content_bytes, .. }) = &self.names else { return };
-        let asked = self.todo.get(&(*number, 0)).map_or(0, |asked| asked.indexes.count());
+        let asked = self.todo.get(&(*number, 0)).map(|asked| &asked.indexes);
+        let asked = [asked, self.paused.get(&(*number, 0))].into_iter().flatten().map(RangeSet::count).sum::<u64>();
         let missing = u128::from(asked) * u128::from(*content_bytes) / names.len().max(1) as u128;
         let part = self.current.as_ref().filter(|c| (c.number, c.level) == (*number, 0)).map_or(0, |c| {
             let left = u64::from(c.packed.total() - c.offset.min(c.packed.total()));
@@ -165,6 +174,19 @@ impl Serve {
             self.heard.pop_first();
         }
         let key = ((want.epoch, want.seq), want.level);
+        if want.indexes.is_empty() {
+            // Unless it has found room since.
+            if self.heard.last() == Some(&want.number) {
+                self.paused_by = want.number;
+                self.paused.extend(self.todo.remove(&key).map(|asked| (key, asked.indexes)));
+            }
+            return Ok(());
+        }
+        if want.number < self.paused_by {
+            // Overtaken: what was asked is asked again.
+            return Ok(());
+        }
+        self.paused.remove(&key);
         if let Some(waiting) = self.on_request.get_mut(&want.epoch).filter(|_| want.level == 0) {
             waiting.remove(want.seq.get());
         }

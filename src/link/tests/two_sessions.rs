@@ -128,6 +128,9 @@ struct Node {
     session: Session,
     /// Entries that the shell has not made durable yet.
     storing: Vec<Incoming>,
+    /// Its disk has no room for chunks, and what waits for some.
+    is_full: bool,
+    unstored: Vec<(ChunkName, Vec<u8>)>,
     events: Vec<LinkEvent>,
     closed: Option<(ByeCode, String)>,
     epochs_started: Vec<(StartEpochReason, Vec<EntryId>)>,
@@ -166,6 +169,8 @@ impl Node {
             session: session(me, peer, 1, &disk),
             disk,
             storing: Vec::new(),
+            is_full: false,
+            unstored: Vec::new(),
             events: Vec::new(),
             closed: None,
             epochs_started: Vec::new(),
@@ -266,6 +271,7 @@ impl Node {
                     assert!(!self.storing.iter().any(|s| s.entry.header.id == id), "{id} is being stored twice");
                     self.storing.push(incoming);
                 }
+                Output::StoreChunk { name, bytes, .. } if self.is_full => self.unstored.push((name, bytes)),
                 Output::StoreChunk { name, bytes, base, file: _ } => {
                     self.disk.chunks.insert(name, bytes.into());
                     self.disk.bases.extend(base.map(|base| (name, base)));
@@ -845,6 +851,67 @@ fn what_there_is_no_room_for_is_asked_for_again() {
     assert!(!world.nodes[1].disk.incomplete.is_empty(), "not everything was kept");
     world.settle_without_connecting();
     assert!(world.nodes[1].disk.incomplete.is_empty(), "the file is complete");
+}
+
+/// A file of three times what may wait for the disk, and a disk that is full: everything that was asked for came, into memory.
+#[test]
+fn a_full_disk_makes_the_peer_wait_with_files_and_with_nothing_else() {
+    const BOUND: usize = link::limits::CHUNKS_STORING_BYTES_MAX;
+    let mut world = World::new(13, false);
+    world.settle();
+    let content = noise(3 * BOUND);
+    let file = world.nodes[0].capture_file(&content);
+    let pass = |world: &mut World, frames: usize| {
+        let mut sliced = 0;
+        for _ in 0..frames {
+            world.now += Duration::from_millis(100);
+            let now = world.now();
+            for i in [0, 1] {
+                world.nodes[i].session.tick(now);
+                let Some(frame) = world.nodes[i].send(60_000, now) else { continue };
+                sliced += if let Frame::Slice(slice) = &frame { slice.part.bytes.len() } else { 0 };
+                world.nodes[1 - i].take(frame, now);
+                world.nodes[1 - i].work(now, true);
+                world.nodes[i].work(now, true);
+            }
+        }
+        sliced
+    };
+    // With the lists of its chunks there, it fills up.
+    let mut stored = 0;
+    while stored < 1_000_000 {
+        pass(&mut world, 1);
+        stored = world.nodes[1].disk.chunks.values().map(|chunk| chunk.len()).sum::<usize>();
+    }
+    world.nodes[1].is_full = true;
+    pass(&mut world, 2_000);
+    let waiting = |world: &World| world.nodes[1].unstored.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+    let before = waiting(&world);
+    assert!((BOUND..BOUND + (1 << 20)).contains(&before), "{before} bytes wait for the disk");
+    assert_eq!(pass(&mut world, 50), 0, "it waits");
+    // It knows that the rest is missing there, and says what is urgent.
+    let there = world.nodes[0].session.sent_so_far().files_there[0].bytes;
+    assert!(there <= (stored + before) as u64 + 70_000, "{there} bytes are said to be there");
+    world.nodes[0].capture(draft(Precedence::Flash, 50));
+    pass(&mut world, 5);
+    assert_eq!(world.nodes[1].disk.arrived.len(), 2);
+    // A little room is no reason to begin again and to stop at once.
+    let store = |world: &mut World, count: usize| {
+        let node = &mut world.nodes[1];
+        for (name, bytes) in node.unstored.drain(..count).collect::<Vec<_>>() {
+            node.disk.chunks.insert(name, bytes.into());
+            node.session.chunks_stored(&[name]);
+        }
+    };
+    store(&mut world, 10);
+    assert_eq!(pass(&mut world, 50), 0);
+    world.nodes[1].is_full = false;
+    let rest = world.nodes[1].unstored.len();
+    store(&mut world, rest);
+    let sliced = pass(&mut world, 3_000);
+    assert!(!world.nodes[1].disk.incomplete.contains_key(&file), "{sliced} bytes came");
+    let missing = content.len() - stored - before;
+    assert!(sliced.abs_diff(missing) < 500_000, "the rest of it, once: {sliced} of {missing} bytes");
 }
 
 /// Two nodes that have greeted each other, and large entries of the first, in parts.

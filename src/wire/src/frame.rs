@@ -338,6 +338,7 @@ pub struct Want {
     pub level: u8,
     /// The bases that they were sent from are not here: they are to come without.
     pub whole: bool,
+    /// None of them: what was asked for of this list is to wait until it is asked for again.
     pub indexes: RangeSet,
     /// Index, checksum and bytes held of a chunk that is partly there.
     pub partial: Option<(u32, u32, u32)>,
