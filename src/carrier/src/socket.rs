@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
@@ -20,11 +21,19 @@ use crate::governor::{Governor, Verdict};
 use crate::settings::Outlet;
 
 thread_local! {
-    /// Until when the lane is busy that refused the last datagram of this thread. quinn asks a connection's poller
-    /// right after `try_send` returned `WouldBlock`, in the same call and on the same thread, but tells the poller
+    /// The poller that let this thread's next datagram pass. quinn sends what belongs to no connection, a retry or a reset, without asking
+    /// one, and drops it when it is refused.
+    static ASKED: Cell<Option<PollerNumber>> = const { Cell::new(None) };
+    /// The poller whose datagram was refused last on this thread, and until when the lane is busy that refused it. quinn asks a
+    /// connection's poller right after `try_send` returned `WouldBlock`, in the same call and on the same thread, but tells the poller
     /// neither the reason nor the destination.
-    static REFUSED_UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
+    static REFUSED_UNTIL: Cell<Option<(PollerNumber, Instant)>> = const { Cell::new(None) };
 }
+
+/// Names a connection's poller in this process.
+type PollerNumber = u64;
+
+static POLLERS: AtomicU64 = AtomicU64::new(0);
 
 /// A socket that passes what its governor lets pass.
 pub(crate) struct GovernedSocket {
@@ -146,11 +155,12 @@ pub(crate) fn bind(listen: Option<SocketAddr>, out: &Outlet) -> io::Result<UdpSo
 
 impl AsyncUdpSocket for GovernedSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(LanePoller { inner: Arc::clone(&self.inner).create_io_poller(), lane_free: None })
+        let number = POLLERS.fetch_add(1, Ordering::Relaxed);
+        Box::pin(LanePoller { number, inner: Arc::clone(&self.inner).create_io_poller(), lane_free: None })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let now = clock::now();
+        let (now, asked) = (clock::now(), ASKED.take());
         let verdict = self
             .governor
             .submit((self.number, transmit.destination), transmit.contents.len(), now, || self.send(transmit));
@@ -162,7 +172,7 @@ impl AsyncUdpSocket for GovernedSocket {
             // Dropped is like lost on the way: quinn must not hear of it, or it would wait for the socket.
             Verdict::Dropped => Ok(()),
             Verdict::NotBefore(at) => {
-                REFUSED_UNTIL.set(Some(at));
+                REFUSED_UNTIL.set(asked.map(|poller| (poller, at)));
                 Err(io::ErrorKind::WouldBlock.into())
             }
             Verdict::Failed(e) => Err(e),
@@ -213,19 +223,65 @@ impl fmt::Debug for GovernedSocket {
 /// Waits for the lane that refused the last datagram, then for the socket.
 #[derive(Debug)]
 struct LanePoller {
+    number: PollerNumber,
     inner: Pin<Box<dyn UdpPoller>>,
     lane_free: Option<Pin<Box<Sleep>>>,
 }
 
 impl UdpPoller for LanePoller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(at) = REFUSED_UNTIL.take() {
+        if let Some((poller, at)) = REFUSED_UNTIL.take()
+            && poller == self.number
+        {
             self.lane_free = Some(Box::pin(sleep_until(at.into())));
         }
         if let Some(sleep) = &mut self.lane_free {
             ready!(sleep.as_mut().poll(cx));
             self.lane_free = None;
         }
-        self.inner.as_mut().poll_writable(cx)
+        let writable = self.inner.as_mut().poll_writable(cx);
+        ASKED.set(writable.is_ready().then_some(self.number));
+        writable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::governor::Lane;
+    use model::BitsPerSecond;
+    use std::future::poll_fn;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    /// A retry for a stranger was refused by the thin lane of strangers; the next connection that was served by the same thread waited for
+    /// that lane, though its own was free.
+    #[tokio::test]
+    async fn what_belongs_to_no_connection_makes_none_wait() {
+        let thin = BitsPerSecond(100);
+        let governor = Arc::new(Governor::new(true, thin));
+        let socket = bind(Some("127.0.0.1:0".parse().unwrap()), &Outlet::default()).unwrap();
+        let socket = Arc::new(GovernedSocket::new(socket, 0, 0, Arc::clone(&governor)).unwrap());
+        let (peer, stranger) = ("127.0.0.1:9".parse().unwrap(), "127.0.0.1:10".parse().unwrap());
+        let lane = Arc::new(Lane::new(BitsPerSecond(10_000_000), clock::now()));
+        governor.assign((0, peer), &lane);
+        let contents = [0x40; 1_000];
+        let send = |destination| {
+            socket.try_send(&Transmit { destination, ecn: None, contents: &contents, segment_size: None, src_ip: None })
+        };
+        let mut poller = Arc::clone(&socket).create_io_poller();
+        let mut waits = async || {
+            let writable = poll_fn(|cx| poller.as_mut().poll_writable(cx));
+            timeout(Duration::from_secs(2), writable).await.is_err()
+        };
+        assert!(!waits().await);
+        send(stranger).unwrap();
+        assert!(send(stranger).is_err(), "nobody was asked whether that may leave");
+        assert!(!waits().await, "the lane of its own is free");
+        send(peer).unwrap();
+        // It waits when it was let pass and is refused.
+        assert!(!waits().await);
+        assert!(send(stranger).is_err());
+        assert!(waits().await, "80 s at 100 bit/s");
     }
 }
