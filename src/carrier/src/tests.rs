@@ -1362,6 +1362,37 @@ async fn a_received_entry_that_is_damaged_before_it_is_applied_comes_again_from_
     hub.stopped().await;
 }
 
+/// That its entries came in a parcel could not be written down, and they were stored all the same: after a restart their receipts would have
+/// counted for whatever the peer means by these numbers by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_parcel_is_stored_before_it_is_written_down_that_it_came_in_one() {
+    let (edge_id, hub_id) = (Identity::new(), Identity::new());
+    let (at_hub, at_edge) =
+        (edge_id.as_peer("alpha", PeerRole::Edge, None), hub_id.as_peer("base", PeerRole::Hub, None));
+    let hub = Whole::start(hub_id, "base", true, vec![at_hub]);
+    let mut edge = Whole::start(edge_id, "alpha", false, vec![at_edge]);
+    edge.writes(20);
+    until("the conversations", || edge.state().is_some() && hub.state().is_some()).await;
+    edge.handle.begin_export("base", Since::Start).await.unwrap();
+    let parcels = edge.handle.next_export("base", 1 << 20).await.unwrap().bytes;
+    let in_the_way = hub.dir.path().join("parcels").join(format!("{}.new", edge.key.node_id()));
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let (_, refused) = hub.handle.take_parcel(&parcels).await;
+    assert!(matches!(refused, Err(ParcelRefused::Store(_))), "{refused:?}");
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(hub.received_from(&edge.key), 0);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let (mut at, mut entries) = (0, 0);
+    while at < parcels.len() {
+        let (len, taken) = hub.handle.take_parcel(&parcels[at..]).await;
+        at += len;
+        entries += taken.expect("it can be taken again").1.entries;
+    }
+    assert_eq!((entries, hub.received_from(&edge.key)), (20, 20));
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_machines_with_one_identity_are_told_so() {
     let (edge_id, hub_id) = (Identity::new(), Identity::new());

@@ -461,6 +461,15 @@ impl Session {
         self.outputs.iter()
     }
 
+    /// These entries of the peer are not to be made durable, though an [`Output::Store`] waits for each: see
+    /// [`Session::entries_not_stored`].
+    pub fn do_not_store(&mut self, ids: &[EntryId]) {
+        let is_one =
+            |output: &Output| matches!(output, Output::Store(incoming) if ids.contains(&incoming.entry.header.id));
+        self.outputs.retain(|output| !is_one(output));
+        self.entries_not_stored(ids);
+    }
+
     /// Every entry and chunk of the peer whose storing is under way, whatever way it came.
     pub fn all_storing(&self) -> (Vec<EntryId>, Vec<ChunkName>) {
         (self.receiver.all_storing(), self.fetch.all_storing())

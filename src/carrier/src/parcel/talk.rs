@@ -211,7 +211,11 @@ impl Conversation {
         }
         if !entries.is_empty() {
             self.parcels.state.came.clone_from(self.session.came_in_parcels());
-            self.save_parcels()?;
+            if let Err(e) = self.save_parcels() {
+                // Stored without that, after a restart they would count as proven by a link.
+                self.session.do_not_store(&entries);
+                return Err(e);
+            }
         }
         taken.map_err(|e| ParcelRefused::Protocol(e.to_string()))?;
         Ok((entries, chunks, duplicates))
