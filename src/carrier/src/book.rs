@@ -8,10 +8,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use model::{NodeId, UnixMillis};
 use serde::{Deserialize, Serialize};
-use shaper::budget::{Budget, Period, Spent};
+use shaper::budget::{Budget, Period, Spent, Steady, day};
 
 use crate::CarrierError;
 use crate::settings::LinkName;
@@ -41,6 +42,10 @@ struct Record {
     month: i64,
     in_day: u64,
     in_month: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    day_behind: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    month_behind: Option<i64>,
 }
 
 type Records = BTreeMap<NodeId, BTreeMap<String, Record>>;
@@ -49,6 +54,8 @@ type Records = BTreeMap<NodeId, BTreeMap<String, Record>>;
 pub(crate) struct Book {
     dir: PathBuf,
     records: Mutex<Records>,
+    /// By what budgets are counted, since somebody asked for the first time, and when that was.
+    steady: Mutex<Option<(Steady, Instant)>>,
 }
 
 impl Book {
@@ -61,7 +68,17 @@ impl Book {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Records::new(),
             Err(e) => return Err(broken(e)),
         };
-        Ok(Self { dir: dir.to_owned(), records: Mutex::new(records) })
+        Ok(Self { dir: dir.to_owned(), records: Mutex::new(records), steady: Mutex::new(None) })
+    }
+
+    /// The time by which budgets are counted, of what the clock says `now`.
+    pub(crate) fn time(&self, wall: UnixMillis, now: Instant) -> UnixMillis {
+        let mut steady = self.steady.lock().expect("nothing panics while holding the time");
+        let (steady, start) = steady.get_or_insert_with(|| {
+            let latest = self.records().values().flat_map(|links| links.values()).map(|record| record.day).max();
+            (Steady::new(wall, Duration::ZERO, latest.unwrap_or(0)), now)
+        });
+        steady.at(wall, now.saturating_duration_since(*start))
     }
 
     fn records(&self) -> MutexGuard<'_, Records> {
@@ -93,7 +110,9 @@ impl Book {
         let smaller = [budget.per_day, budget.per_month].into_iter().flatten().min().unwrap_or(u64::MAX);
         let want = (smaller / PART).clamp(*ALLOWANCE.start(), *ALLOWANCE.end());
         let mut taken = 0;
-        if self.left(peer, link, budget, now) == Some(0) {
+        let spent = record(&self.records(), peer, link).spent();
+        // That the clock is behind is noted, with nothing to give as well.
+        if budget.left(&spent, period(now)) == Some(0) && spent.at(period(now)) == spent {
             return Ok(0);
         }
         self.change(peer, link, |record| {
@@ -134,7 +153,8 @@ fn record(records: &Records, peer: NodeId, link: &LinkName) -> Record {
 impl Record {
     fn spent(&self) -> Spent {
         let period = Period { day: self.day, month: self.month };
-        Spent { period, in_day: self.in_day, in_month: self.in_month }
+        let Self { in_day, in_month, day_behind, month_behind, .. } = *self;
+        Spent { period, in_day, in_month, day_behind, month_behind }
     }
 
     fn set(&mut self, spent: Spent) {
@@ -142,12 +162,14 @@ impl Record {
         self.month = spent.period.month;
         self.in_day = spent.in_day;
         self.in_month = spent.in_month;
+        self.day_behind = spent.day_behind;
+        self.month_behind = spent.month_behind;
     }
 }
 
 /// Day and month of a moment, UTC.
 pub(crate) fn period(now: UnixMillis) -> Period {
-    let day = now.0.div_euclid(86_400_000);
+    let day = day(now);
     let date = jiff::Timestamp::from_millisecond(now.0).map(|at| at.to_zoned(jiff::tz::TimeZone::UTC).date());
     // Beyond the calendar a month has 30 days.
     let month = date.map_or(day / 30, |date| i64::from(date.year()) * 12 + i64::from(date.month()));

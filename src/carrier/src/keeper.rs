@@ -662,9 +662,9 @@ impl<T: Talk> Keeper<T> {
             let (line, book) = (&mut self.lines[at], &self.post.book);
             let shut = if line.changes_by_itself() {
                 // May write to the disk.
-                block_in_place(|| line.look(book, peer, wall))
+                block_in_place(|| line.look(book, peer, wall, now))
             } else {
-                line.look(book, peer, wall)
+                line.look(book, peer, wall, now)
             };
             line.apply_ceiling(now, start);
             if shut == line.shut {

@@ -268,7 +268,7 @@ impl Line {
     }
 
     /// Looks whether the link may be used at `wall`, and gives it what it may spend. May write to the disk.
-    pub(crate) fn look(&mut self, book: &Book, peer: NodeId, wall: UnixMillis) -> Option<Shut> {
+    pub(crate) fn look(&mut self, book: &Book, peer: NodeId, wall: UnixMillis, now: Instant) -> Option<Shut> {
         let (name, budget) = (&self.plan.name, &self.plan.budget);
         match book.order(peer, name) {
             LinkOrder::Use => {}
@@ -288,18 +288,19 @@ impl Line {
             self.closing = until.0.saturating_sub(wall.0) <= round_trip.as_millis() as i64;
         }
         if budget.is_limited() {
+            let time = book.time(wall, now);
             if self.given.is_none() {
                 self.lane.limit();
-                self.given = Some(wall);
+                self.given = Some(time);
             }
             if self.lane.allowance() < ALLOWANCE_LOW {
-                match book.allow(peer, name, budget, wall) {
+                match book.allow(peer, name, budget, time) {
                     Ok(0) if self.lane.allowance() < FULL_DATAGRAM => {
                         return Some(Shut::Held("its budget is used up until the next day or month begins".to_owned()));
                     }
                     Ok(more) => {
                         self.lane.allow(more);
-                        self.given = Some(wall);
+                        self.given = Some(time);
                     }
                     // What cannot be noted is not spent.
                     Err(e) => return Some(Shut::Held(format!("{e}; {}", e.next_step()))),

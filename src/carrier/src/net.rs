@@ -246,7 +246,7 @@ impl Shared {
 
     /// The links of a peer, its one-way lane among them.
     fn status_of(&self, seat: &Seat) -> PeerStatus {
-        let mut status = seat.status(&self.book, self.clock.now());
+        let mut status = seat.status(&self.book, self.book.time(self.clock.now(), clock::now()));
         if let Some(out) = self.oneways.get(&seat.peer.name) {
             let order = self.book.order(seat.peer.node, &LinkName::oneway());
             let lane = out.status(self.emission.borrow().may_emit(), order);

@@ -501,7 +501,7 @@ pub const SECTIONS: &[Section] = &[
             Key {
                 name: "budget_per_day",
                 default: Unset("\"20MB\""),
-                help: "Bytes that may be sent over it each day (UTC), all headers included; what is left over is not carried into the next. Kept over restarts and crashes. The peer's side needs a budget of its own for what it sends.",
+                help: "Bytes that may be sent over it each day (UTC), all headers included; what is left over is not carried into the next. Kept over restarts and crashes; setting the clock while the node runs opens no new one. The peer's side needs a budget of its own for what it sends.",
             },
             Key {
                 name: "budget_per_month",
