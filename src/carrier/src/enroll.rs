@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use crate::clock::{self, jitter};
+use crate::doorway::Place;
 use crate::endpoint::{DialError, Plug, Proven};
 use crate::governor::{Governor, Lane};
 use crate::pipe::CloseCode;
@@ -238,11 +239,15 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// Answers one enrolment connection. Returns whom it admitted. Not cancel-safe: what was admitted stays.
-    pub(crate) async fn serve(&self, proven: Proven) -> Option<Peer> {
+    /// Answers one enrolment connection, while it keeps its place. Returns whom it admitted. Not cancel-safe: what was admitted stays.
+    pub(crate) async fn serve(&self, proven: Proven, place: &Place) -> Option<Peer> {
         let exchange = async {
-            let (mut send, mut recv) = proven.connection.accept_bi().await.ok()?;
-            let question = Zeroizing::new(recv.read_to_end(MESSAGE_BYTES_MAX).await.ok()?);
+            let question = async {
+                let (send, mut recv) = proven.connection.accept_bi().await.ok()?;
+                Some((send, Zeroizing::new(recv.read_to_end(MESSAGE_BYTES_MAX).await.ok()?)))
+            };
+            // Whoever has asked gets an answer: what is decided stays.
+            let (mut send, question) = place.keep(question).await??;
             // Durable writes block; the file is small and enrolments are rare.
             let (answer, admitted) = tokio::task::block_in_place(|| self.decide(&proven, &question));
             let bytes = Zeroizing::new(minicbor::to_vec(&answer).expect("writing to a Vec cannot fail"));

@@ -23,6 +23,7 @@ mod carrier;
 mod clock;
 mod contact;
 mod conversation;
+mod doorway;
 mod emission;
 mod endpoint;
 mod enroll;

@@ -1,9 +1,9 @@
 //! The node's links: one socket, a keeper per enrolled peer, a door for those who dial.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use keys::{NodeKey, Peer, PeerName, PeerRegistry};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::book::{Book, LinkOrder};
 use crate::clock;
+use crate::doorway::{Doorway, Place};
 use crate::endpoint::{Plug, Proven};
 use crate::enroll::Desk;
 use crate::governor::Governor;
@@ -39,6 +40,12 @@ const HTTPS_HANDSHAKES_MAX: usize = 64;
 /// Handshakes from outside at the same time. Each costs a signature and some kilobytes; a fleet of 1,000 edges that all come
 /// back at once is served in the order in which they repeat themselves.
 const HANDSHAKES_MAX: usize = 128;
+/// And as many more from where enrolled peers were seen: whoever fills the doorway elsewhere keeps none of these out.
+const HANDSHAKES_KNOWN_MAX: usize = 64;
+/// Enrolments at the same time. Each may take a minute, and anybody may begin one.
+const ENROLMENTS_MAX: usize = 32;
+/// Nodes that are being told why they are refused. The others are told without anybody waiting for it to arrive.
+const REFUSALS_MAX: usize = 32;
 /// Above this many, an address must first show that it can receive, which costs it a round trip.
 const HANDSHAKES_UNCHECKED: usize = 32;
 /// New connections of one peer that wait for its keeper. More than a few means that an older one is of no interest.
@@ -74,6 +81,43 @@ pub(crate) struct Shared {
     /// Counts changes of the finals.
     pub(crate) finals: watch::Sender<u64>,
     pub(crate) start: Instant,
+    doors: Doors,
+}
+
+/// Who may be at the door, before and after a key was proved.
+struct Doors {
+    quic: Arc<Doorway>,
+    https: Arc<Doorway>,
+    known: Arc<Doorway>,
+    enrolments: Arc<Doorway>,
+    refusals: Semaphore,
+    /// Where each enrolled peer came from last.
+    seen: Mutex<BTreeMap<NodeId, IpAddr>>,
+}
+
+impl Doors {
+    fn new() -> Self {
+        Self {
+            quic: Doorway::new(HANDSHAKES_MAX),
+            https: Doorway::new(HTTPS_HANDSHAKES_MAX),
+            known: Doorway::new(HANDSHAKES_KNOWN_MAX),
+            enrolments: Doorway::new(ENROLMENTS_MAX),
+            refusals: Semaphore::new(REFUSALS_MAX),
+            seen: Mutex::default(),
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<NodeId, IpAddr>> {
+        self.seen.lock().expect("nothing panics while holding addresses")
+    }
+
+    /// A place for a handshake, of those for where it comes from or of all.
+    fn enter(&self, all: &Arc<Doorway>, from: IpAddr) -> Option<Place> {
+        let (now, from) = (clock::now(), from.to_canonical());
+        let is_known = self.seen().values().any(|address| *address == from);
+        let known = if is_known { self.known.enter(from, now) } else { None };
+        known.or_else(|| all.enter(from, now))
+    }
 }
 
 /// What is known of an enrolled peer while the node runs.
@@ -144,6 +188,7 @@ impl Shared {
             peers_changed: watch::Sender::new(0),
             finals: watch::Sender::new(0),
             start: clock::now(),
+            doors: Doors::new(),
         };
         shared.plug.governor().set_stranger_rate(shared.lowest_rate());
         Ok(Arc::new(shared))
@@ -234,7 +279,7 @@ impl Shared {
         answer.await.map_err(|_| busy())?.map_err(idle)
     }
 
-    fn seats(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Arc<Seat>>> {
+    fn seats(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Seat>>> {
         self.seats.lock().expect("nothing panics while holding the seats")
     }
 
@@ -282,8 +327,6 @@ impl Shared {
     pub(crate) async fn run<T: Talks>(self: Arc<Self>, desk: Option<Desk>, talks: T, stop: CancellationToken) {
         let mut keepers = JoinSet::new();
         let mut door = JoinSet::new();
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let https_handshakes = Arc::new(Semaphore::new(HTTPS_HANDSHAKES_MAX));
         let mut changed = self.peers_changed.subscribe();
         let mut publish = interval(PUBLISH_EVERY);
         publish.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -293,10 +336,8 @@ impl Shared {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Ok(()) = changed.changed() => self.reconcile(&talks, &mut keepers, &stop),
-                Some(incoming) = self.plug.incoming() => {
-                    self.answer_door(incoming, &handshakes, &desk, &mut door);
-                }
-                tcp = incoming_https(self.https.as_deref()) => self.answer_https(tcp, &https_handshakes, &mut door),
+                Some(incoming) = self.plug.incoming() => self.answer_door(incoming, &desk, &mut door),
+                tcp = incoming_https(self.https.as_deref()) => self.answer_https(tcp, &mut door),
                 Some(_) = door.join_next() => {}
                 Some(_) = keepers.join_next() => {}
                 _ = publish.tick() => {
@@ -326,6 +367,7 @@ impl Shared {
             stays
         });
         let known: BTreeSet<NodeId> = enrolled.keys().copied().collect();
+        self.doors.seen().retain(|node, _| known.contains(node));
         block_in_place(|| talks.retain(&known));
         for (node, peer) in enrolled {
             if seats.contains_key(&node) {
@@ -373,72 +415,72 @@ impl Shared {
         self.plug.governor().set_stranger_rate(self.lowest_rate());
     }
 
-    fn answer_door(
-        self: &Arc<Self>,
-        incoming: Incoming,
-        handshakes: &Arc<Semaphore>,
-        desk: &Option<Desk>,
-        door: &mut JoinSet<()>,
-    ) {
+    fn answer_door(self: &Arc<Self>, incoming: Incoming, desk: &Option<Desk>, door: &mut JoinSet<()>) {
         if !self.emission.borrow().may_emit() {
             return incoming.ignore();
         }
-        let busy = HANDSHAKES_MAX - handshakes.available_permits();
+        let busy = self.doors.quic.busy() + self.doors.known.busy();
         if busy >= HANDSHAKES_UNCHECKED && incoming.may_retry() && !incoming.remote_address_validated() {
             // Cannot fail: just asked whether it may.
             let _ = incoming.retry();
             return;
         }
-        let Ok(permit) = Arc::clone(handshakes).try_acquire_owned() else { return incoming.ignore() };
+        let from = incoming.remote_address();
+        let Some(place) = self.doors.enter(&self.doors.quic, from.ip()) else { return incoming.ignore() };
         let (shared, desk) = (Arc::clone(self), desk.clone());
         door.spawn(async move {
-            let from = incoming.remote_address();
-            match shared.plug.accept(incoming, shared.lowest_rate()).await {
-                Ok(proven) => shared.admit(proven, desk.as_ref()).await,
-                Err(e) => tracing::debug!(%from, reason = %e, "a connection from outside did not come about"),
+            let accepted = place.keep(shared.plug.accept(incoming, shared.lowest_rate())).await;
+            // From here on it is known who that is.
+            drop(place);
+            match accepted {
+                Some(Ok(proven)) => shared.admit(proven, desk.as_ref()).await,
+                Some(Err(e)) => tracing::debug!(%from, reason = %e, "a connection from outside did not come about"),
+                None => tracing::debug!(%from, "a connection from outside gave way to another"),
             }
-            drop(permit);
         });
     }
 
-    fn answer_https(self: &Arc<Self>, tcp: TcpStream, handshakes: &Arc<Semaphore>, door: &mut JoinSet<()>) {
+    fn answer_https(self: &Arc<Self>, tcp: TcpStream, door: &mut JoinSet<()>) {
         let Some(https) = self.https.clone() else { return };
-        let Ok(permit) = Arc::clone(handshakes).try_acquire_owned() else { return };
         if !self.emission.borrow().may_emit() {
             return;
         }
+        let Ok(from) = tcp.peer_addr().map(|address| address.ip()) else { return };
+        let Some(place) = self.doors.enter(&self.doors.https, from) else { return };
         let shared = Arc::clone(self);
         door.spawn(async move {
-            match https.accept(tcp, shared.lowest_rate()).await {
-                Ok(arrival) if shared.registry.get(arrival.node).is_none() => {
+            let accepted = place.keep(https.accept(tcp, shared.lowest_rate())).await;
+            drop(place);
+            match accepted {
+                Some(Ok(arrival)) if shared.registry.get(arrival.node).is_none() => {
                     tracing::warn!(node = %arrival.node, "a node that is not enrolled was refused");
-                    // Whether it heard the reason is its loss.
-                    let _ = timeout(REFUSAL_PATIENCE, arrival.pipe.refuse(NOT_ENROLLED)).await;
+                    if let Ok(_permit) = shared.doors.refusals.try_acquire() {
+                        // Whether it heard the reason is its loss.
+                        let _ = timeout(REFUSAL_PATIENCE, arrival.pipe.refuse(NOT_ENROLLED)).await;
+                    }
                 }
-                Ok(arrival) => {
+                Some(Ok(arrival)) => {
+                    shared.doors.seen().insert(arrival.node, from.to_canonical());
                     let door = shared.seats().get(&arrival.node).map(|seat| seat.accepted.clone());
                     if let Some(door) = door {
                         // Full or gone: the peer dials again.
                         let _ = door.try_send(Pipe::Stream(Box::new(arrival.pipe)));
                     }
                 }
-                Err(e) => tracing::debug!(reason = %e, "a connection over HTTPS did not come about"),
+                Some(Err(e)) => tracing::debug!(reason = %e, "a connection over HTTPS did not come about"),
+                None => tracing::debug!(%from, "a connection over HTTPS gave way to another"),
             }
-            drop(permit);
         });
     }
 
     async fn admit(&self, proven: Proven, desk: Option<&Desk>) {
+        let from = proven.connection.remote_address().ip();
         if !proven.session {
             match desk {
-                Some(desk) => {
-                    if desk.serve(proven).await.is_some() {
-                        self.peers_changed.send_modify(|n| *n += 1);
-                    }
-                }
+                Some(desk) => self.enroll(proven, from, desk).await,
                 None => {
                     let text = "this node does not enroll others; use a token of the hub";
-                    refuse(&proven, text).await;
+                    self.refuse(&proven, text).await;
                 }
             }
             return;
@@ -446,12 +488,28 @@ impl Shared {
         // The registry decides, not the seats: a removal holds from the moment it is written.
         if self.registry.get(proven.node).is_none() {
             tracing::warn!(node = %proven.node, "a node that is not enrolled was refused");
-            return refuse(&proven, NOT_ENROLLED).await;
+            return self.refuse(&proven, NOT_ENROLLED).await;
         }
+        self.doors.seen().insert(proven.node, from.to_canonical());
         let door = self.seats().get(&proven.node).map(|seat| seat.accepted.clone());
         if let Some(door) = door {
             // Full or gone: the peer dials again.
             let _ = door.try_send(Pipe::quic(proven));
+        }
+    }
+
+    async fn enroll(&self, proven: Proven, from: IpAddr, desk: &Desk) {
+        // The edge asks again by itself.
+        let Some(place) = self.doors.enrolments.enter(from, clock::now()) else { return };
+        if desk.serve(proven, &place).await.is_some() {
+            self.peers_changed.send_modify(|n| *n += 1);
+        }
+    }
+
+    async fn refuse(&self, proven: &Proven, text: &str) {
+        proven.connection.close(CloseCode::Denied.number(), text.as_bytes());
+        if let Ok(_permit) = self.doors.refusals.try_acquire() {
+            let _ = timeout(REFUSAL_PATIENCE, proven.connection.closed()).await;
         }
     }
 
@@ -525,11 +583,6 @@ async fn incoming_https(door: Option<&https::Door>) -> TcpStream {
         Some(door) => door.incoming().await,
         None => std::future::pending().await,
     }
-}
-
-async fn refuse(proven: &Proven, text: &str) {
-    proven.connection.close(CloseCode::Denied.number(), text.as_bytes());
-    let _ = timeout(REFUSAL_PATIENCE, proven.connection.closed()).await;
 }
 
 impl Seat {

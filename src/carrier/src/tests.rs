@@ -871,6 +871,29 @@ async fn a_node_that_is_not_enrolled_is_told_what_to_do() {
     hub.stopped().await;
 }
 
+/// Each of them proves some key, says that it wants to enrol, and nothing more: each had one of the places for handshakes for a minute, and
+/// came again.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_that_come_and_say_nothing_keep_no_enrolled_peer_out() {
+    let (edge_key, hub_key) = (NodeKey::generate(), NodeKey::generate());
+    let hub = Node::start("base", true, FAST, vec![peer(&edge_key, "alpha", PeerRole::Edge, None)], hub_key.clone());
+    let strangers = Plug::open(NodeKey::generate(), None, Arc::new(Governor::new(true, FAST))).unwrap();
+    let lane = Arc::new(WireLane::new(BitsPerSecond(1_000_000_000), clock::now()));
+    let address = hub.address().to_string();
+    let mut inside = Vec::new();
+    for _ in 0..140 {
+        let dialling = strangers.dial(hub_key.node_id(), &address, &lane, false);
+        inside.extend(timeout(Duration::from_secs(2), dialling).await.into_iter().flatten());
+    }
+    assert!(inside.len() >= 128, "{} are inside", inside.len());
+    let edge =
+        Node::start("alpha", false, FAST, vec![peer(&hub_key, "base", PeerRole::Hub, Some(hub.address()))], edge_key);
+    let link = until("the link", || edge.is_up() && hub.is_up());
+    timeout(Duration::from_secs(15), link).await.expect("it is enrolled");
+    edge.stopped().await;
+    hub.stopped().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_is_removed_is_refused_at_once() {
     let World { edge, hub, relay: _relay } = world(FAST).await;
