@@ -237,7 +237,7 @@ pub(crate) struct Conversation {
     /// Somebody wants a file.
     files: watch::Receiver<u64>,
     asked: Vec<Question>,
-    /// Bounded by what the peer may have under way without a receipt (`link::limits`).
+    /// Bounded by what the session has stored at a time (`link::limits`).
     appends: FuturesUnordered<Boxed<Appended>>,
     appended_done: Vec<Appended>,
     /// Chunks among `appends` that are held and to be kept.
@@ -736,7 +736,7 @@ impl Conversation {
             }
             LinkEvent::AskedAgain { epoch, ranges } => {
                 let count = ranges.count();
-                tracing::warn!(peer = %self.peer, epoch = epoch.0, count, "the peer lost entries to damage; they are sent again");
+                tracing::warn!(peer = %self.peer, epoch = epoch.0, count, "the peer lost entries, or had no room for them; they are sent again");
                 self.metrics.link_asked_again_entries_total.add((self.label.clone(),), count);
             }
             LinkEvent::PeerLeft { code, text } => tracing::info!(peer = %self.peer, ?code, %text, "peer left"),

@@ -34,6 +34,10 @@ pub const PARTIAL_BYTES_MAX: usize = 12 << 20;
 /// Chunks of the peer that are here and wait for the chunk that they were sent from. 64 x 64 KiB = 4 MiB at most.
 pub const BASED_MAX: usize = 64;
 
+/// Entries of the peer that are here and not durable yet; more are asked for again when half of them are. A full window of posts is a tenth
+/// of this, and 32 of the largest entries fit.
+pub const ENTRIES_STORING_BYTES_MAX: usize = 32 << 20;
+
 /// Chunks of the peer that are here and not durable yet; with more of them it is asked to wait. 10 Mbit/s bring so many in 13 s, for which no
 /// disk that works stands still. What is under way then still comes: as much again is kept, and no more.
 pub const CHUNKS_STORING_BYTES_MAX: usize = 16 << 20;

@@ -9,7 +9,10 @@ use wire::Unpacked;
 use wire::entry::ENTRY_BYTES_MAX;
 use wire::frame::{Assembly, Claim, FRAME_BYTES_MAX, Fragment, Frame, Numbers, Receipt, Resume, Skip, Verdict, Verify};
 
-use crate::limits::{EPOCHS_MAX, RANGES_PER_FRAME, RECEIPT_DELAY, RECEIPT_DELAY_URGENT, RESUMES_MAX, SKIPS_HELD_MAX};
+use crate::limits::{
+    ENTRIES_STORING_BYTES_MAX, EPOCHS_MAX, RANGES_PER_FRAME, RECEIPT_DELAY, RECEIPT_DELAY_URGENT, RESUMES_MAX,
+    SKIPS_HELD_MAX,
+};
 use crate::output::{Incoming, LinkError, LinkEvent, Output};
 use crate::parcel::ByBoot;
 use crate::partial::Partials;
@@ -19,13 +22,25 @@ use crate::session::ReceiverState;
 
 type Number = (Epoch, u64);
 
+/// What became of an entry that arrived.
+enum Arrival {
+    New(Arc<Entry>),
+    /// It is here, or on its way to the disk.
+    Known,
+    /// It comes again when there is room.
+    NoRoom,
+}
+
 #[derive(Debug)]
 pub(crate) struct Receiver {
     peer: NodeId,
     /// What is durable here, and how it ended.
     progress: BTreeMap<Epoch, EpochProgress>,
-    /// Handed to the shell and not durable yet.
-    storing: BTreeMap<Number, Precedence>,
+    /// Handed to the shell and not durable yet, with the lengths.
+    storing: BTreeMap<Number, (Precedence, usize)>,
+    storing_bytes: usize,
+    /// Came when too much was being stored: asked for when there is room.
+    no_room: BTreeMap<Epoch, RangeSet>,
     /// Skips handed to the shell and not in the ledger yet.
     accounting: BTreeMap<Epoch, EpochProgress>,
     /// Skips by the entry that must end before they count: told again on the next connection.
@@ -66,6 +81,8 @@ impl Receiver {
             peer,
             progress: state.progress,
             storing: BTreeMap::new(),
+            storing_bytes: 0,
+            no_room: BTreeMap::new(),
             accounting: BTreeMap::new(),
             held_skips: BTreeMap::new(),
             skips_held: 0,
@@ -108,6 +125,8 @@ impl Receiver {
     pub(crate) fn disconnected(&mut self) {
         (self.due, self.tell) = (None, false);
         self.to_ask.clear();
+        // What has no receipt comes again.
+        self.no_room.clear();
         self.held_skips.clear();
         self.skips_held = 0;
     }
@@ -149,10 +168,10 @@ impl Receiver {
         let mut new = Vec::new();
         let mut duplicates = 0;
         for (entry, bytes) in entries {
-            if let Some(entry) = self.entry(entry, bytes, outbound, now, outputs)? {
-                new.push(entry);
-            } else {
-                duplicates += 1;
+            match self.entry(entry, bytes, outbound, now, outputs)? {
+                Arrival::New(entry) => new.push(entry),
+                Arrival::Known => duplicates += 1,
+                Arrival::NoRoom => {}
             }
         }
         if duplicates > 0 {
@@ -168,7 +187,7 @@ impl Receiver {
         outbound: &dyn Outbound,
         now: Duration,
         outputs: &mut VecDeque<Output>,
-    ) -> Result<Option<Arc<Entry>>, LinkError> {
+    ) -> Result<Arrival, LinkError> {
         let id = entry.header.id;
         if id.origin != self.peer {
             return Err(LinkError::Protocol("an entry of another origin than the sender"));
@@ -179,7 +198,7 @@ impl Receiver {
         let hash = wire::entry_hash(&bytes)?;
         let (epoch, n) = (id.epoch, id.seq.get());
         if self.storing.contains_key(&(epoch, n)) {
-            return Ok(None);
+            return Ok(Arrival::Known);
         }
         if let Some(progress) = self.progress.get(&epoch).filter(|p| p.knows(n)) {
             // It comes again because a receipt was lost, or because the peer gave the number to something else.
@@ -190,14 +209,43 @@ impl Receiver {
                 self.met_again(epoch, n, ours.is_some());
                 self.tell_again(epoch, n, now);
             }
-            return Ok(None);
+            return Ok(Arrival::Known);
         }
         self.admit(epoch)?;
-        self.storing.insert((epoch, n), entry.header.precedence);
+        let class = entry.header.precedence;
+        // A parcel is taken as a whole; how many are is for the shell to bound.
+        if self.carrying.is_none() && !self.has_room(class, bytes.len()) {
+            self.no_room.entry(epoch).or_default().insert(n);
+            let ranges: usize = self.no_room.values().map(RangeSet::ranges_len).sum();
+            return match ranges <= RangeSet::RANGES_MAX {
+                true => Ok(Arrival::NoRoom),
+                false => Err(LinkError::Protocol("more entries without a receipt than a window has")),
+            };
+        }
+        self.storing.insert((epoch, n), (class, bytes.len()));
+        self.storing_bytes += bytes.len();
         self.note_path(epoch, n);
         let entry = Arc::new(entry);
         outputs.push_back(Output::Store(Incoming { entry: Arc::clone(&entry), bytes: bytes.into(), hash }));
-        Ok(Some(entry))
+        Ok(Arrival::New(entry))
+    }
+
+    /// May so many bytes more be stored? What is urgent may have as much again: the disk takes it when it takes nothing else.
+    fn has_room(&self, class: Precedence, bytes: usize) -> bool {
+        let times = if class <= Precedence::Immediate { 2 } else { 1 };
+        self.storing_bytes + bytes <= times * ENTRIES_STORING_BYTES_MAX
+    }
+
+    /// An entry is with the shell no more. Returns its class.
+    fn settled(&mut self, number: Number) -> Option<Precedence> {
+        let (class, len) = self.storing.remove(&number)?;
+        self.storing_bytes -= len;
+        if self.storing_bytes <= ENTRIES_STORING_BYTES_MAX / 2 {
+            for (epoch, numbers) in std::mem::take(&mut self.no_room) {
+                union_into(&mut self.to_ask, epoch, &numbers);
+            }
+        }
+        Some(class)
     }
 
     /// Bounds what a peer can make this node remember about epochs.
@@ -252,7 +300,10 @@ impl Receiver {
         if (entry.header.id.epoch, entry.header.id.seq.get()) != number {
             return Err(LinkError::Protocol("fragments of another entry than they say"));
         }
-        Ok(self.entry(entry, bytes, outbound, now, outputs)?.into_iter().collect())
+        Ok(match self.entry(entry, bytes, outbound, now, outputs)? {
+            Arrival::New(entry) => vec![entry],
+            Arrival::Known | Arrival::NoRoom => Vec::new(),
+        })
     }
 
     /// Takes note of entries that will never come.
@@ -326,7 +377,7 @@ impl Receiver {
         let peer = self.peer;
         for id in ids.iter().filter(|id| id.origin == peer) {
             let (epoch, n) = (id.epoch, id.seq.get());
-            let class = self.storing.remove(&(epoch, n));
+            let class = self.settled((epoch, n));
             self.progress.entry(epoch).or_default().stored.insert(n);
             self.untold.entry(epoch).or_default().stored.insert(n);
             self.found(epoch, &RangeSet::from(n..=n));
@@ -337,13 +388,13 @@ impl Receiver {
 
     pub(crate) fn not_stored(&mut self, ids: &[EntryId]) {
         for id in ids {
-            self.storing.remove(&(id.epoch, id.seq.get()));
+            self.settled((id.epoch, id.seq.get()));
         }
     }
 
     pub(crate) fn conflicts(&mut self, id: EntryId) {
         let (epoch, n) = (id.epoch, id.seq.get());
-        self.storing.remove(&(epoch, n));
+        self.settled((epoch, n));
         self.different.entry(epoch).or_default().insert(n);
     }
 

@@ -914,6 +914,40 @@ fn a_full_disk_makes_the_peer_wait_with_files_and_with_nothing_else() {
     assert!(sliced.abs_diff(missing) < 500_000, "the rest of it, once: {sliced} of {missing} bytes");
 }
 
+/// Large entries, and a disk that takes none: each stayed in memory, as many as a window has.
+#[test]
+fn a_disk_that_takes_nothing_bounds_what_is_kept_of_entries() {
+    const BOUND: usize = link::limits::ENTRIES_STORING_BYTES_MAX;
+    let mut world = World::new(14, false);
+    world.settle();
+    for n in 0..60 {
+        world.nodes[0].capture(Draft { body: noise(900_000 + n), ..draft(Precedence::Deferred, 0) });
+    }
+    let pass = |world: &mut World, frames: usize, durable: bool| {
+        for _ in 0..frames {
+            world.now += Duration::from_millis(100);
+            let now = world.now();
+            for i in [0, 1] {
+                world.nodes[i].session.tick(now);
+                let Some(frame) = world.nodes[i].send(60_000, now) else { continue };
+                world.nodes[1 - i].take(frame, now);
+                world.nodes[1 - i].work(now, durable);
+                world.nodes[i].work(now, durable);
+            }
+        }
+    };
+    pass(&mut world, 1_200, false);
+    let kept = |world: &World| world.nodes[1].storing.iter().map(|incoming| incoming.bytes.len()).sum::<usize>();
+    assert!((BOUND - 1_000_000..=BOUND).contains(&kept(&world)), "{} bytes", kept(&world));
+    let flash = world.nodes[0].capture(draft(Precedence::Flash, 50));
+    pass(&mut world, 5, false);
+    assert!(world.nodes[1].storing.iter().any(|incoming| incoming.entry.header.id == flash), "it may have room");
+    pass(&mut world, 1_200, true);
+    world.settle_without_connecting();
+    world.check_arrival(0);
+    assert_eq!(world.nodes[1].disk.arrived.len(), 61);
+}
+
 /// Two nodes that have greeted each other, and large entries of the first, in parts.
 fn parts_of(entries: usize, bytes: usize) -> (World, Vec<Frame>) {
     let mut world = World::new(1, false);
