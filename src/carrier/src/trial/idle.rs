@@ -1,4 +1,4 @@
-//! What a link with nothing to say costs.
+//! What a link with nothing to say costs, and how silent one may be that works.
 
 use std::time::Duration;
 
@@ -80,4 +80,73 @@ fn a_link_without_signs_of_life_emits_nothing_for_a_month_and_works_at_once_afte
     // The file, the question for its chunk, the chunk: three times one way, and what they take on the link.
     let took = trial.now - month;
     assert!(took <= 4 * DELAY, "{took:?}");
+}
+
+/// The longest that an end has waited for any sign of the other, in parts of what it would have waited before it took the link for
+/// dead.
+#[derive(Default)]
+struct Silence {
+    heard: u64,
+    was_waiting: bool,
+    since: Duration,
+    longest: f64,
+}
+
+impl Silence {
+    fn note(&mut self, trial: &Trial) {
+        let site = &trial.sites[0];
+        let Some((_, connection)) = site.connection.as_ref().filter(|_| site.greeted || site.talk.is_some()) else {
+            return;
+        };
+        let (stats, waiting) = (connection.stats(), !site.unconfirmed.is_empty());
+        if stats.udp_rx.datagrams != self.heard || (waiting && !self.was_waiting) {
+            self.since = trial.now;
+        }
+        (self.heard, self.was_waiting) = (stats.udp_rx.datagrams, waiting);
+        let patience = idle::patience(stats.path.rtt, site.rate.pace());
+        if waiting {
+            self.longest = self.longest.max((trial.now - self.since).as_secs_f64() / patience.as_secs_f64());
+        }
+    }
+}
+
+#[test]
+fn a_thin_link_that_works_is_never_silent_for_as_long_as_a_dead_one() {
+    for (configured, loss) in [(9_600, 0.0), (9_600, 0.05), (9_600, 0.3), (38_400, 0.05)] {
+        for seed in 1..=3 {
+            let (rate, configured) = (BitsPerSecond(9_600), BitsPerSecond(configured));
+            let weather = Weather { rate, delay: DELAY, loss: Loss::Random(loss), queue: Duration::from_secs(5) };
+            let mut trial = Trial::new(configured, weather, weather, seed);
+            trial.sites[0].backlog = u64::MAX;
+            let mut silence = Silence::default();
+            trial.run(Duration::from_secs(1_800), |trial| {
+                silence.note(trial);
+                false
+            });
+            assert!(silence.longest < 0.9, "{configured:?}, {loss}, {seed}: {:.2}", silence.longest);
+        }
+    }
+}
+
+/// With a queue of four seconds each way that nobody knows of.
+#[test]
+fn whoever_is_asked_over_a_thin_link_that_others_fill_has_the_time_to_answer() {
+    for seed in 1..=4 {
+        let mut trial = greeted(9, 0.05, seed);
+        let mut silence = Silence::default();
+        for _ in 0..30 {
+            let now = trial.now;
+            for (path, seconds) in trial.paths.iter_mut().zip([4, 8]) {
+                // The answer finds what is left after the way there.
+                path.is_filled(now, Duration::from_secs(seconds));
+            }
+            trial.sites[0].send_frame(shaper::Lane::Control, Frame::KeepAlive.encode().into(), CONTROL, false, now);
+            trial.settle(0);
+            trial.run(now + Duration::from_secs(120), |trial| {
+                silence.note(trial);
+                false
+            });
+        }
+        assert!((0.3..0.9).contains(&silence.longest), "{seed}: {:.2}", silence.longest);
+    }
 }

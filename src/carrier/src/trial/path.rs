@@ -72,6 +72,11 @@ impl Path {
         }
     }
 
+    /// Others' traffic fills the queue for so long.
+    pub(crate) fn is_filled(&mut self, now: Duration, by: Duration) {
+        self.free_at = self.free_at.max(now) + by;
+    }
+
     pub(crate) fn send(&mut self, now: Duration, datagram: Vec<u8>) {
         let bytes = datagram.len() as u64 + HEADERS;
         self.counts.sent += bytes;
