@@ -429,7 +429,7 @@ impl Committer {
             None => Epoch::FIRST,
         };
         let previous_last = batch.epoch.map_or(0, |(_, last)| last);
-        let opened = EpochOpened { epoch, reason: reason as u8, previous_last };
+        let opened = EpochOpened { epoch, reason: reason as u8, previous_last, next_pos: batch.next_pos };
         batch.urgent = true;
         batch.push(FrameKind::EpochOpened, &[&to_cbor(&opened)], Record::EpochOpened(opened));
         batch.epoch = Some((epoch, 0));

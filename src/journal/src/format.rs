@@ -557,6 +557,10 @@ pub(crate) struct EpochOpened {
     /// Last number of the epoch before; 0 for none.
     #[n(2)]
     pub(crate) previous_last: u64,
+    /// Position of the next entry: those that damage hid were passed over, and who keeps a position elsewhere may have gone past
+    /// them with the first look.
+    #[n(3)]
+    pub(crate) next_pos: u64,
 }
 
 /// A range set of any size: [`RangeSet`] refuses to decode more than a peer may send, our own may be larger.

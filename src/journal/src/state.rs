@@ -106,7 +106,8 @@ impl State {
                     self.received.entry((id.origin, id.epoch)).or_default().insert(id.seq.get());
                 }
             }
-            Record::EpochOpened(EpochOpened { epoch, reason, previous_last: _ }) => {
+            Record::EpochOpened(EpochOpened { epoch, reason, previous_last: _, next_pos }) => {
+                self.next_pos = self.next_pos.max(*next_pos);
                 self.epochs.entry(*epoch).or_insert((reason_of(*reason), 0)).0 = reason_of(*reason);
             }
             Record::Consumer(frame) => {

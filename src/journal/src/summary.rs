@@ -438,8 +438,8 @@ impl Growing {
                     chunks_needed.insert(*print, offset);
                 }
             }
-            Record::EpochOpened(_)
-            | Record::Consumer(_)
+            Record::EpochOpened(opened) => summary.next_pos = summary.next_pos.max(opened.next_pos),
+            Record::Consumer(_)
             | Record::ConsumerRemoved(_)
             | Record::Received(_)
             | Record::Renumbered(_)

@@ -146,6 +146,19 @@ fn a_torn_tail_keeps_every_whole_frame_and_begins_a_new_epoch() {
 }
 
 #[test]
+fn positions_that_a_torn_tail_hides_do_not_come_after_a_second_restart_either() {
+    let dir = tempdir();
+    append(&open(&dir).0, 0..6);
+    let torn = entry_ends(&dir)[4] + 3;
+    fs::OpenOptions::new().write(true).open(segment(&dir, 1)).unwrap().set_len(torn).unwrap();
+    // Who reads what peers send goes to the end, and keeps where that is in a place of its own.
+    let passed = open(&dir).0.read_foreign(LocalPos::START, 10).unwrap().next;
+    let (journal, _) = open(&dir);
+    assert!(journal.append_own(draft(99)).wait().unwrap().pos >= passed, "it would be passed over");
+    assert!(journal.verify(&mut |_| {}).unwrap().is_clean());
+}
+
+#[test]
 fn a_write_that_was_torn_on_zeros_is_told_from_zeros_that_wait_for_one() {
     let dir = tempdir();
     {
