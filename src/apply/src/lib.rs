@@ -146,6 +146,9 @@ struct Shared {
 struct Ended {
     ledger: Vec<LedgerRow>,
     accounted: Accounted,
+    /// Entries that went before their turn, and what they jumped over; `None` until they are found. Noted before they count as
+    /// accounted for.
+    jumped: Option<BTreeMap<EntryId, EntryId>>,
 }
 
 impl Shared {
@@ -179,6 +182,14 @@ impl ApplyHandle {
         let ended = self.0.lock();
         let rows = ended.ledger.iter().filter(|r| r.origin == origin);
         rows.map(|r| (r.epoch, r.outcome, r.ranges.clone())).collect()
+    }
+
+    /// Entries of an origin that were applied before their turn, each with the one it jumped over, as long as that has not
+    /// ended. `None` until the entries behind the cursor were looked at once.
+    pub fn jumped(&self, origin: NodeId) -> Option<Vec<(EntryId, EntryId)>> {
+        let ended = self.0.lock();
+        let jumped = ended.jumped.as_ref()?.iter().filter(|(id, _)| id.origin == origin);
+        Some(jumped.map(|(id, over)| (*id, *over)).collect())
     }
 
     /// Notes durably that these entries of `origin` will never come here, and why.
@@ -292,7 +303,7 @@ impl Apply {
         }
         // Makes it a reader of received entries in the journal's eyes: trimming waits for it from the first one on.
         consumer.advance(next);
-        let ended = Mutex::new(Ended { ledger, accounted });
+        let ended = Mutex::new(Ended { ledger, accounted, jumped: None });
         let shared = Arc::new(Shared {
             me: options.core.node(),
             journal: options.journal.clone(),
@@ -404,6 +415,8 @@ impl Apply {
     fn pass(&mut self) -> Result<Pass, ApplyError> {
         if self.fresh {
             self.find_jumped()?;
+            self.tell_jumped();
+            self.shared.changed.send_modify(|n| *n += 1);
             self.fresh = false;
         }
         let mut ready = Vec::new();
@@ -416,6 +429,7 @@ impl Apply {
         }
         let mut progressed = !ready.is_empty();
         if progressed {
+            self.tell_jumped();
             self.apply(ready)?;
         } else if self.next >= self.options.journal.head() {
             progressed = self.account_for_unreadable(received)?;
@@ -448,6 +462,10 @@ impl Apply {
             }
             next = batch.next;
         }
+    }
+
+    fn tell_jumped(&self) {
+        self.shared.lock().jumped = Some(self.parked.jumped().collect());
     }
 
     /// Parked entries that can go.
@@ -875,7 +893,11 @@ mod tests {
     }
 
     fn entry(n: u64, event: &Event) -> Foreign {
-        let header = Header {
+        entry_with(n, event, |_| ())
+    }
+
+    fn entry_with(n: u64, event: &Event, change: impl FnOnce(&mut Header)) -> Foreign {
+        let mut header = Header {
             id: id(n),
             source: SourcePosition(Hlc(n)),
             stream: event.stream(),
@@ -890,6 +912,7 @@ mod tests {
             kind: event.kind(),
             mint_salt: 1,
         };
+        change(&mut header);
         let body = wire::encode_event(event, PEER, 1);
         let bytes = wire::encode_entry(&Entry { header, body });
         Foreign { bytes: bytes.into(), object: Some(event.object().key()) }
@@ -977,6 +1000,34 @@ mod tests {
         let purged = handle.ledger(PEER).into_iter().find(|row| row.1 == Outcome::Purged).map(|row| row.2);
         assert_eq!(purged, Some(RangeSet::from(10..=1 << 60)));
         assert!(handle.purges().unwrap()[0].done_at.is_some());
+    }
+
+    #[test]
+    fn what_went_before_its_turn_is_told_until_what_it_jumped_over_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, core) = (journal(dir.path()), core(&dir.path().join("core")));
+        let (apply_side, handle, _) = apply(&journal, &core);
+        assert_eq!(handle.jumped(PEER), None, "nobody has looked yet");
+        let apply_side = rest(apply_side);
+        assert_eq!(handle.jumped(PEER), Some(Vec::new()));
+        // The third needs the second, which stands behind the first; that one is not here yet.
+        let second = entry_with(2, &post("two"), |header| header.after = Some((Epoch::FIRST, id(1).seq)));
+        let third = entry_with(3, &post("three"), |header| {
+            (header.precedence, header.causes) = (Precedence::Flash, vec![id(2)]);
+        });
+        journal.append_foreign(third).wait().unwrap();
+        journal.append_foreign(second).wait().unwrap();
+        drop(rest(apply_side));
+        assert_eq!(handle.jumped(PEER), Some(vec![(id(2), id(1))]));
+        // A process that starts learns it from the journal.
+        let (again, handle, _) = apply(&journal, &core);
+        let again = rest(again);
+        assert_eq!(handle.jumped(PEER), Some(vec![(id(2), id(1))]));
+        journal.append_foreign(entry(1, &post("one"))).wait().unwrap();
+        let again = rest(again);
+        journal.append_foreign(entry(4, &post("four"))).wait().unwrap();
+        drop(rest(again));
+        assert_eq!(handle.jumped(PEER), Some(Vec::new()));
     }
 
     #[test]

@@ -139,6 +139,11 @@ impl Parked {
         self.jumped.insert(id, (pos, over));
     }
 
+    /// Entries that went before their turn, and what they jumped over.
+    pub(crate) fn jumped(&self) -> impl Iterator<Item = (EntryId, EntryId)> {
+        self.jumped.iter().map(|(id, (_, over))| (*id, *over))
+    }
+
     /// Everything parked.
     pub(crate) fn ids(&self) -> impl Iterator<Item = EntryId> {
         self.by_pos.values().map(|place| place.id)

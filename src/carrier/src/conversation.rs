@@ -327,6 +327,10 @@ impl Talk for Conversation {
         if std::mem::take(&mut self.finals_due) {
             match self.ledger.ledger(self.peer) {
                 Ok(finals) => {
+                    // Read behind them, told before: what jumped does not count without what it jumped over.
+                    if let Some(jumped) = self.ledger.jumped(self.peer) {
+                        self.session.jumped(jumped);
+                    }
                     for (epoch, outcome, numbers) in finals {
                         self.session.finals(epoch, outcome, &numbers, now);
                     }

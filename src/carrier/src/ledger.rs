@@ -10,6 +10,10 @@ pub trait Ledger: Send + Sync {
     /// When the book cannot be read; it is asked again.
     fn ledger(&self, origin: NodeId) -> Result<Vec<(Epoch, Outcome, RangeSet)>, LedgerError>;
 
+    /// Entries of `origin` that took effect before their turn because something more urgent needed them, each with the one it
+    /// jumped over, as long as that has not ended; `None` while that is not known. Never older than [`Ledger::ledger`] said before.
+    fn jumped(&self, origin: NodeId) -> Option<Vec<(EntryId, EntryId)>>;
+
     /// `origin` says that it will never send these numbers. They count as accounted for: what waits for them as causes need
     /// not wait any more. Durable when it returns; repeating it is harmless.
     ///

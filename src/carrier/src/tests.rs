@@ -1068,6 +1068,10 @@ impl Ledger for Book {
         Ok(applied.chain(skipped).collect())
     }
 
+    fn jumped(&self, _: NodeId) -> Option<Vec<(EntryId, EntryId)>> {
+        Some(Vec::new())
+    }
+
     fn account(&self, origin: NodeId, epoch: Epoch, outcome: Outcome, set: &RangeSet) -> Result<(), LedgerError> {
         self.skipped.lock().unwrap().push((origin, epoch, outcome, set.clone()));
         Ok(())

@@ -653,6 +653,10 @@ impl Ledger for AppliedLedger {
         Ok(self.applied.ledger(origin))
     }
 
+    fn jumped(&self, origin: NodeId) -> Option<Vec<(EntryId, EntryId)>> {
+        self.applied.jumped(origin)
+    }
+
     fn account(&self, origin: NodeId, epoch: Epoch, outcome: Outcome, numbers: &RangeSet) -> Result<(), LedgerError> {
         self.applied.account(origin, epoch, outcome, numbers).map_err(|e| LedgerError(e.to_string()))
     }

@@ -22,9 +22,12 @@ impl EpochProgress {
         self.stored.contains(n) || self.outcomes.values().any(|set| set.contains(n))
     }
 
-    /// Was it applied, or kept aside for good?
-    pub(crate) fn was_used(&self, n: u64) -> bool {
-        [Outcome::Applied, Outcome::Quarantined].iter().any(|o| self.outcomes.get(o).is_some_and(|set| set.contains(n)))
+    /// Numbers that were applied, kept aside for good, or never sent. What ended otherwise may have been on its way.
+    pub(crate) fn used_or_withheld(&self) -> RangeSet {
+        let outcomes = [Outcome::Applied, Outcome::Quarantined, Outcome::Withheld];
+        let mut all = RangeSet::new();
+        outcomes.iter().filter_map(|outcome| self.outcomes.get(outcome)).for_each(|set| all.union_with(set));
+        all
     }
 
     pub(crate) fn has_ended(&self, n: u64) -> bool {

@@ -47,6 +47,8 @@ pub(crate) struct Receiver {
     held_skips: BTreeMap<Number, BTreeSet<(Number, Outcome)>>,
     /// How many they are, whatever they wait for.
     skips_held: usize,
+    /// Entries that took effect before their turn, and what they jumped over; `None` until that is known.
+    jumped: Option<BTreeMap<Number, Number>>,
     /// What the peer has not been told on this connection.
     untold: BTreeMap<Epoch, EpochProgress>,
     /// When it should be told at the latest.
@@ -86,6 +88,7 @@ impl Receiver {
             accounting: BTreeMap::new(),
             held_skips: BTreeMap::new(),
             skips_held: 0,
+            jumped: None,
             untold: BTreeMap::new(),
             due: None,
             tell: false,
@@ -334,11 +337,8 @@ impl Receiver {
         known.union_with(&self.storing.range((epoch, 0)..=(epoch, u64::MAX)).map(|((_, n), _)| *n).collect());
         let mut new = ranges.difference(&known);
         for (seq, (of, before)) in after {
-            let (n, before) = (seq.get(), (of, before.get()));
-            let ended = self.progress.get(&of).is_some_and(|p| p.has_ended(before.1));
-            if ended || !new.contains(n) {
-                continue;
-            }
+            let n = seq.get();
+            let Some(before) = self.blocked_by((of, before.get())).filter(|_| new.contains(n)) else { continue };
             let held = ((epoch, n), outcome);
             // A frame may come twice.
             if self.held_skips.get(&before).is_some_and(|skips| skips.contains(&held)) {
@@ -421,16 +421,44 @@ impl Receiver {
         self.release_skips(epoch, &new, outputs);
     }
 
-    /// Skips that waited for these to end count now.
+    /// What a skip behind `before` must wait for: the entry there, or what it jumped over; `None` when all that has ended.
+    fn blocked_by(&self, mut before: Number) -> Option<Number> {
+        while self.progress.get(&before.0).is_some_and(|p| p.has_ended(before.1)) {
+            // Whether it jumped is not known yet: it may have.
+            let Some(jumped) = &self.jumped else { return Some(before) };
+            // What was jumped over is older.
+            before = jumped.get(&before).copied().filter(|over| *over < before)?;
+        }
+        Some(before)
+    }
+
+    /// All entries of the peer that took effect before their turn, with what they jumped over where that has not ended.
+    pub(crate) fn jumped(&mut self, jumped: BTreeMap<Number, Number>, outputs: &mut VecDeque<Output>) {
+        if self.jumped.replace(jumped).is_none() {
+            let waited_for: Vec<Number> = self.held_skips.keys().copied().collect();
+            self.release(waited_for, outputs);
+        }
+    }
+
+    /// Skips that waited for these to end count now, unless these jumped over others.
     fn release_skips(&mut self, epoch: Epoch, ended: &RangeSet, outputs: &mut VecDeque<Output>) {
         let in_range = |range: std::ops::RangeInclusive<u64>| {
             let waited_for = self.held_skips.range((epoch, *range.start())..=(epoch, *range.end()));
             waited_for.map(|(number, _)| *number).collect::<Vec<Number>>()
         };
         let waited_for: Vec<Number> = ended.iter().flat_map(in_range).collect();
+        self.release(waited_for, outputs);
+    }
+
+    fn release(&mut self, waited_for: Vec<Number>, outputs: &mut VecDeque<Output>) {
         for number in waited_for {
             let released = self.held_skips.remove(&number).unwrap_or_default();
             self.skips_held -= released.len();
+            if let Some(before) = self.blocked_by(number) {
+                let held = self.held_skips.entry(before).or_default();
+                self.skips_held += released.into_iter().filter(|skip| held.insert(*skip)).count();
+                continue;
+            }
             for ((epoch, n), outcome) in released {
                 let is_known = self.progress.get(&epoch).is_some_and(|p| p.knows(n));
                 if !is_known {

@@ -59,8 +59,6 @@ pub(crate) struct Sender {
     skips: BTreeMap<(Epoch, Outcome), RangeSet>,
     /// Beyond the own numbers as this session knows them, and not at the peer, which has later ones: to be looked up.
     holes: BTreeMap<Epoch, RangeSet>,
-    /// Sent before their turn, and what stands before them.
-    jumped: BTreeMap<Number, (Epoch, Seq)>,
     /// Told or to be told, with nothing before them in their place that the peer may still have to apply.
     free: BTreeMap<Epoch, RangeSet>,
     /// Skips decided and not yet given to the shell.
@@ -163,7 +161,6 @@ impl Sender {
             resumes: BTreeMap::new(),
             skips: BTreeMap::new(),
             free: BTreeMap::new(),
-            jumped: BTreeMap::new(),
             holes: BTreeMap::new(),
             decided: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -782,16 +779,7 @@ impl Sender {
             if ids.contains(&front.entry.header.id) {
                 continue;
             }
-            let together = self.with_causes(front, &ids, outbound, now)?;
-            let ahead = together.len().saturating_sub(1);
-            for (i, entry) in together.into_iter().enumerate() {
-                let Header { id, after, .. } = entry.entry.header;
-                if let (true, Some(after)) = (i < ahead, after) {
-                    self.jumped.insert((id.epoch, id.seq.get()), after);
-                    if self.jumped.len() > JUMPED_MAX {
-                        self.jumped.pop_first();
-                    }
-                }
+            for entry in self.with_causes(front, &ids, outbound, now)? {
                 plain += entry.bytes.len();
                 ids.insert(entry.entry.header.id);
                 picked.push(entry);
@@ -1126,17 +1114,17 @@ impl Sender {
         Ok(self.offers.next_control(bytes_max))
     }
 
-    /// What behind `place` must wait for: the entry there, or what it jumped over; `None` when the peer used all that.
-    fn unsettled(&self, mut place: (Epoch, Seq)) -> Option<(Epoch, Seq)> {
-        loop {
-            let (epoch, n) = (place.0, place.1.get());
-            let is_free = self.free.get(&epoch).is_some_and(|set| set.contains(n));
-            if !is_free && !self.progress.get(&epoch).is_some_and(|p| p.was_used(n)) {
-                return Some(place);
+    /// The first own number that the peer may still have to use. What stands behind it may have been used before its turn: only
+    /// the peer knows.
+    fn unused_from(&self) -> Number {
+        for (epoch, last) in &self.epochs {
+            let used = self.progress.get(epoch).map(EpochProgress::used_or_withheld).unwrap_or_default();
+            let first = used.iter().next().filter(|range| *range.start() == 1).map_or(1, |range| range.end() + 1);
+            if first <= *last {
+                return (*epoch, first);
             }
-            // Each is older than the one before.
-            place = *self.jumped.get(&(epoch, n))?;
         }
+        (Epoch(u32::MAX), u64::MAX)
     }
 
     /// The first of these skipped numbers, and what stands before which of them: at most so many.
@@ -1148,11 +1136,15 @@ impl Sender {
         outbound: &dyn Outbound,
     ) -> Result<(RangeSet, Places), OutboundError> {
         let (mut taken, mut links) = (RangeSet::new(), Vec::new());
+        let unused_from = self.unused_from();
         for n in numbers.numbers().take(PICK_MAX) {
             let Some(id) = self.id(epoch, n) else { continue };
             // Of what cannot be read nobody knows the place.
             let after = outbound.entry(id)?.and_then(|o| o.entry.header.after);
-            match after.and_then(|after| self.unsettled(after)) {
+            let is_free = |(of, seq): &(Epoch, Seq)| {
+                (*of, seq.get()) < unused_from || self.free.get(of).is_some_and(|set| set.contains(seq.get()))
+            };
+            match after.filter(|after| !is_free(after)) {
                 Some(_) if links.len() >= links_max => break,
                 Some(after) => links.push((id.seq, after)),
                 None => drop(self.free.entry(epoch).or_default().insert(id.seq.get())),
@@ -1183,9 +1175,6 @@ const MOVES_MAX: u32 = 2 * EPOCHS_AHEAD_MAX as u32;
 
 /// Numbers looked up of an epoch's end that a restored node forgot.
 const HOLES_MAX: usize = 65_536;
-
-/// Entries remembered that were sent before their turn, for the places of skipped ones: 65 536 x about 60 B = 4 MB.
-const JUMPED_MAX: usize = 65_536;
 
 /// Entries looked at for one frame.
 const PICK_MAX: usize = 1_024;

@@ -354,6 +354,15 @@ impl Session {
         }
     }
 
+    /// All entries of the peer that took effect before their turn because something more urgent needed them, each with the one
+    /// it jumped over, as long as that has not ended. To be told before the finals that they belong to, and once at the start:
+    /// until then no skip counts whose place is behind another entry.
+    pub fn jumped(&mut self, jumped: impl IntoIterator<Item = (EntryId, EntryId)>) {
+        let number = |id: EntryId| (id.epoch, id.seq.get());
+        let jumped = jumped.into_iter().map(|(id, over)| (number(id), number(over))).collect();
+        self.receiver.jumped(jumped, &mut self.outputs);
+    }
+
     /// Chunks of an [`Output::StoreChunk`] are durable.
     pub fn chunks_stored(&mut self, names: &[ChunkName]) {
         self.fetch.stored(names);

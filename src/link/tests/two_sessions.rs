@@ -155,7 +155,9 @@ fn session(me: NodeId, peer: NodeId, boot: u64, disk: &Disk) -> Session {
     let config =
         SessionConfig { me, name: "n".into(), boot, peer, labels, peer_chunk_secret: secret(peer), compression: 3 };
     let sender = SenderState { epochs: disk.epochs.clone(), progress: disk.sent.clone(), scan_from: LocalPos::START };
-    Session::new(config, sender, ReceiverState { progress: disk.received.clone() })
+    let mut session = Session::new(config, sender, ReceiverState { progress: disk.received.clone() });
+    session.jumped([]);
+    session
 }
 
 impl Node {
@@ -1823,6 +1825,80 @@ fn every_deadline_that_tick_honours_is_reported() {
     let expected: Vec<_> = [("receipt", Duration::ZERO)].into_iter().chain(kept_alive).collect();
     assert_eq!(frames, expected);
     assert!(matches!(world.nodes[0].closed, Some((ByeCode::Quiet, _))));
+}
+
+/// Of its peer's numbers, those that a session says will never come.
+fn skipped(session: &mut Session) -> RangeSet {
+    let mut skipped = RangeSet::new();
+    while let Some(output) = session.poll() {
+        if let Output::AccountSkipped { ranges, .. } = output {
+            skipped.union_with(&ranges);
+        }
+    }
+    skipped
+}
+
+#[test]
+fn a_skip_waits_for_what_the_entry_before_it_jumped_over() {
+    let mut world = World::new(12, false);
+    world.settle();
+    let now = world.now();
+    let Node { session, disk, .. } = &mut world.nodes[1];
+    let place = |n| (Epoch::FIRST, Seq::new(n).unwrap());
+    let skip = |n, before| {
+        let (ranges, after) = (RangeSet::from(n..=n), vec![(Seq::new(n).unwrap(), place(before))]);
+        Frame::Skip(wire::frame::Skip { epoch: Epoch::FIRST, outcome: Outcome::Withheld, ranges, after })
+    };
+    let id = |n| EntryId { origin: ALPHA, epoch: Epoch::FIRST, seq: Seq::new(n).unwrap() };
+    session.frame(skip(3, 2), disk, now).unwrap();
+    // Something urgent needs the second, so it goes before the first.
+    session.jumped([(id(2), id(1))]);
+    session.finals(Epoch::FIRST, Outcome::Applied, &RangeSet::from(2..=2), now);
+    session.frame(skip(4, 2), disk, now).unwrap();
+    session.frame(skip(5, 3), disk, now).unwrap();
+    assert!(skipped(session).is_empty(), "what follows would go before the first");
+    session.jumped([]);
+    session.finals(Epoch::FIRST, Outcome::Applied, &RangeSet::from(1..=1), now);
+    assert_eq!(skipped(session), RangeSet::from(3..=4));
+    session.finals(Epoch::FIRST, Outcome::Withheld, &RangeSet::from(3..=4), now);
+    assert_eq!(skipped(session), RangeSet::from(5..=5));
+}
+
+#[test]
+fn a_skip_waits_until_it_is_known_what_jumped() {
+    let ended: BTreeMap<Outcome, RangeSet> = [(Outcome::Applied, RangeSet::from(2..=2))].into();
+    let received = EpochProgress { stored: RangeSet::from(2..=2), outcomes: ended };
+    let config = SessionConfig {
+        me: BRAVO,
+        name: "n".into(),
+        boot: 1,
+        peer: ALPHA,
+        labels: BTreeSet::new(),
+        peer_chunk_secret: secret(ALPHA),
+        compression: 3,
+    };
+    let receiver = ReceiverState { progress: [(Epoch::FIRST, received)].into() };
+    let mut session = Session::new(config, SenderState::default(), receiver);
+    let mut world = World::new(13, false);
+    world.settle();
+    let (now, disk) = (world.now(), &world.nodes[1].disk);
+    session.connected(now);
+    let greet = wire::frame::Greet {
+        protocol: wire::frame::PROTOCOL,
+        node: ALPHA,
+        boot: 1,
+        epoch: Epoch::FIRST,
+        next_seq: Seq::FIRST,
+        name: String::new(),
+    };
+    session.frame(Frame::Greet(greet), disk, now).unwrap();
+    let after = vec![(Seq::new(3).unwrap(), (Epoch::FIRST, Seq::new(2).unwrap()))];
+    let ranges = RangeSet::from(3..=3);
+    let skip = wire::frame::Skip { epoch: Epoch::FIRST, outcome: Outcome::Withheld, ranges, after };
+    session.frame(Frame::Skip(skip), disk, now).unwrap();
+    assert!(skipped(&mut session).is_empty());
+    session.jumped([]);
+    assert_eq!(skipped(&mut session), RangeSet::from(3..=3));
 }
 
 #[test]

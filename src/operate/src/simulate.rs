@@ -361,6 +361,8 @@ impl<'a> World<'a> {
         );
         ours.watched_below();
         theirs.watched_below();
+        // Everything is used in its turn there.
+        theirs.jumped([]);
         let stored = known.iter().map(|(epoch, progress)| (*epoch, progress.stored.clone())).collect();
         let held = Held { ours: start.outbound, me, chunks: BTreeSet::new(), stored };
         let shaper = || Shaper::new(link.rate, DATAGRAM_BYTES, Emission::Normal, Duration::ZERO);

@@ -77,6 +77,12 @@ struct Core {
     files: BTreeSet<(NodeId, u64)>,
 }
 
+impl Core {
+    fn jumped_of(&self, origin: NodeId) -> impl Iterator<Item = (EntryId, EntryId)> + '_ {
+        self.jumped.iter().filter(move |(id, _)| id.origin == origin).map(|(id, over)| (*id, *over))
+    }
+}
+
 /// The part of a node that ends with its process.
 struct Process {
     journal: Journal,
@@ -302,7 +308,8 @@ impl SimNode {
         let mut talks = BTreeMap::new();
         for peer in &self.peers {
             let consumer = journal.consumer(&consumer_name(*peer), true).map_err(failed)?;
-            let session = self.session(*peer, &journal, &consumer)?;
+            let mut session = self.session(*peer, &journal, &consumer)?;
+            session.jumped(self.core.jumped_of(*peer));
             let shaper = Shaper::new(self.rate, 1_200, Emission::Normal, self.wall.elapsed());
             talks.insert(*peer, Talk { consumer, session, shaper, stalled: Vec::new() });
         }
@@ -666,6 +673,7 @@ impl SimNode {
                 let ledger = self.core.ledger.entry(id.origin).or_default().entry(id.epoch).or_default();
                 ledger.outcomes.entry(Outcome::Applied).or_default().union_with(&numbers);
                 if let Some(talk) = process.talks.get_mut(&id.origin) {
+                    talk.session.jumped(self.core.jumped_of(id.origin));
                     talk.session.finals(id.epoch, Outcome::Applied, &numbers, now);
                 }
             }

@@ -101,6 +101,7 @@ impl Talk {
         let sender = SenderState { epochs: [(Epoch::FIRST, 0)].into(), ..SenderState::default() };
         let mut session = Session::new(config, sender, ReceiverState::default());
         session.watched_below();
+        session.jumped([]);
         Self {
             me,
             session,
