@@ -281,14 +281,11 @@ impl Receiver {
         outputs: &mut VecDeque<Output>,
     ) -> Result<Vec<Arc<Entry>>, LinkError> {
         let number = (fragment.epoch, fragment.seq.get());
-        let known = self.progress.get(&number.0).is_some_and(|p| p.knows(number.1));
         if self.storing.contains_key(&number) {
             return Ok(Vec::new());
         }
-        if known {
-            self.tell_again(number.0, number.1, now);
-            return Ok(Vec::new());
-        }
+        // One that is held may be another entry under the same number, of a peer that was restored: no receipt before it can be
+        // compared.
         let begun = self.partial.take(&number).filter(|assembly| assembly.takes(&fragment.part));
         let mut assembly = begun.unwrap_or_else(|| Assembly::of(&fragment.part));
         assembly.add(&fragment.part);

@@ -1536,6 +1536,25 @@ fn a_restored_snapshot_that_speaks_first_believes_no_receipt_for_another_entry()
     assert_eq!(arrived, [20, 50, 70]);
 }
 
+/// What comes in parts can be compared when all of them are here, and not before.
+#[test]
+fn a_restored_snapshot_believes_no_receipt_for_another_large_entry() {
+    let mut world = World::new(5, false);
+    world.nodes[0].capture(draft(Precedence::Routine, 20));
+    world.settle();
+    let snapshot = world.nodes[0].disk.clone();
+    world.nodes[0].capture(Draft { body: noise(5_000), ..draft(Precedence::Routine, 0) });
+    world.settle();
+    world.disconnect();
+    world.nodes[0].disk = snapshot;
+    world.nodes[0].restart();
+    world.nodes[0].capture(Draft { body: noise(6_000), ..draft(Precedence::Routine, 0) });
+    world.settle();
+    let arrived: Vec<usize> = world.nodes[1].disk.arrived.iter().map(|e| e.body.len()).collect();
+    assert_eq!(arrived, [20, 5_000, 6_000]);
+    world.check_arrival(0);
+}
+
 /// It says of everything that it holds something else under the number: each time the entry got a new number, in a new epoch, and was
 /// sent once more, for as long as the peer liked.
 #[test]
