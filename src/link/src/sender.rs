@@ -43,7 +43,8 @@ pub(crate) struct Sender {
     sent_here: BTreeMap<Epoch, RangeSet>,
     /// Before the peer has told what it holds: how many more entries may go all the same.
     early: Option<usize>,
-    /// Numbers whose entries went so early. A claim of them in a greeting needs proof: another entry may once have had the number.
+    /// Numbers whose entries went so early, or that the peer had claimed before. A claim of them needs proof: another entry may once
+    /// have had the number.
     sent_early: BTreeMap<Epoch, RangeSet>,
     /// Own epochs and their last number when this session was made: what the process before may have sent.
     found: BTreeMap<Epoch, u64>,
@@ -65,6 +66,9 @@ pub(crate) struct Sender {
     decided: BTreeMap<(Epoch, Outcome), RangeSet>,
     /// What the peer claims, while it greets.
     claims: BTreeMap<Epoch, EpochProgress>,
+    /// Numbers beyond the own ones that the peer claimed, from the first to the last: what is captured under one of these before
+    /// the next epoch begins is another entry.
+    claimed_beyond: BTreeMap<Epoch, (u64, u64)>,
     /// Claims without proof, to ask about.
     ask: BTreeMap<Epoch, RangeSet>,
     /// Claims without proof: neither sent nor counted meanwhile.
@@ -165,6 +169,7 @@ impl Sender {
             decided: BTreeMap::new(),
             claims: BTreeMap::new(),
             ask: BTreeMap::new(),
+            claimed_beyond: BTreeMap::new(),
             doubtful: BTreeMap::new(),
             doubtful_outcomes: BTreeMap::new(),
             lost: BTreeMap::new(),
@@ -401,6 +406,12 @@ impl Sender {
         }
         if part > 0 && (self.epochs.contains_key(&epoch) || self.claims.len() < self.epochs.len() + EPOCHS_AHEAD_MAX) {
             self.claims.entry(epoch).or_default().union_with(&claim);
+        }
+        if let Some(last) = self.epochs.get(&epoch)
+            && highest > *last
+        {
+            let (_, through) = self.claimed_beyond.entry(epoch).or_insert((last + 1, highest));
+            *through = highest.max(*through);
         }
         // What lies beyond the own numbers is none of ours, whatever stands there.
         let Some(last) = self.epochs.get(&epoch).copied().filter(|last| *last > 0) else { return Ok(()) };
@@ -836,7 +847,10 @@ impl Sender {
         let last = self.epochs.entry(number.0).or_default();
         *last = (*last).max(number.1);
         self.early = self.early.map(|left| left.saturating_sub(1));
-        let sent = if self.early.is_some() { &mut self.sent_early } else { &mut self.sent_here };
+        let was_claimed =
+            self.claimed_beyond.get(&number.0).is_some_and(|(from, to)| (*from..=*to).contains(&number.1));
+        let needs_proof = self.early.is_some() || was_claimed;
+        let sent = if needs_proof { &mut self.sent_early } else { &mut self.sent_here };
         if sent.entry(number.0).or_default().insert(number.1) {
             self.first_bytes += o.bytes.len() as u64;
         }

@@ -1555,6 +1555,27 @@ fn a_restored_snapshot_believes_no_receipt_for_another_large_entry() {
     world.check_arrival(0);
 }
 
+/// The peer has used the entry that once had the number, and cannot compare any more. Its greeting claims a number that the
+/// session does not know of yet.
+#[test]
+fn what_is_captured_under_a_number_that_the_peer_claims_is_not_taken_for_what_it_has() {
+    let mut world = World::new(5, false);
+    world.nodes[0].capture(draft(Precedence::Routine, 20));
+    world.settle();
+    let snapshot = world.nodes[0].disk.clone();
+    world.nodes[0].capture(Draft { body: noise(5_000), ..draft(Precedence::Routine, 0) });
+    world.settle();
+    world.disconnect();
+    world.nodes[1].disk.foreign.clear();
+    world.nodes[1].disk.held.clear();
+    world.nodes[0].disk = snapshot;
+    world.nodes[0].restart();
+    world.nodes[0].capture(Draft { body: noise(6_000), ..draft(Precedence::Routine, 0) });
+    world.settle();
+    let arrived: Vec<usize> = world.nodes[1].disk.arrived.iter().map(|e| e.body.len()).collect();
+    assert_eq!(arrived, [20, 5_000, 6_000]);
+}
+
 /// It says of everything that it holds something else under the number: each time the entry got a new number, in a new epoch, and was
 /// sent once more, for as long as the peer liked.
 #[test]
