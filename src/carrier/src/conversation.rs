@@ -487,8 +487,8 @@ impl Conversation {
     }
 
     pub(crate) fn tell_own_epoch(&mut self) {
-        if let Some(open) = self.journal.epochs().last() {
-            self.session.own_epoch(open.epoch, open.last.map_or(0, model::Seq::get));
+        for own in self.journal.epochs() {
+            self.session.own_epoch(own.epoch, own.last.map_or(0, model::Seq::get));
         }
     }
 

@@ -1131,14 +1131,16 @@ impl Sender {
     /// The first own number that the peer may still have to use. What stands behind it may have been used before its turn: only
     /// the peer knows.
     fn unused_from(&self) -> Number {
+        let mut unused_from = (Epoch::FIRST, 1);
         for (epoch, last) in &self.epochs {
             let used = self.progress.get(epoch).map(EpochProgress::used_or_withheld).unwrap_or_default();
             let first = used.iter().next().filter(|range| *range.start() == 1).map_or(1, |range| range.end() + 1);
+            unused_from = (*epoch, first);
             if first <= *last {
-                return (*epoch, first);
+                break;
             }
         }
-        (Epoch(u32::MAX), u64::MAX)
+        unused_from
     }
 
     /// The first of these skipped numbers, and what stands before which of them: at most so many.

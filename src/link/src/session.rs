@@ -449,7 +449,8 @@ impl Session {
         self.mend.miss(missed);
     }
 
-    /// The open epoch and its last number (0 while there is none), after an [`Output::StartEpoch`].
+    /// An own epoch and its last number (0 while there is none): after an [`Output::StartEpoch`], and before
+    /// [`Session::appended`]. Of one that has ended too, since it may have grown until then.
     pub fn own_epoch(&mut self, epoch: Epoch, last: u64) {
         self.sender.own_epoch(epoch, last);
     }

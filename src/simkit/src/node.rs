@@ -420,7 +420,7 @@ impl SimNode {
         match captured {
             Ok(0) => Ok(()),
             Ok(_) => {
-                process.talks.values_mut().for_each(|talk| talk.session.appended());
+                tell_appended(&process.journal, &mut process.talks);
                 Ok(())
             }
             Err(Refused::PowerLost) => Err(PowerLost),
@@ -428,7 +428,7 @@ impl SimNode {
                 process.retry_at = Some(now + RETRY_AFTER);
                 self.stalls += 1;
                 // Some may have found room before the others did not.
-                process.talks.values_mut().for_each(|talk| talk.session.appended());
+                tell_appended(&process.journal, &mut process.talks);
                 Ok(())
             }
         }
@@ -585,13 +585,7 @@ impl SimNode {
                     journal.start_epoch(reason).wait().map_err(restart)?;
                 }
                 journal.reissue(reissue).wait().map_err(restart)?;
-                let open = journal.epochs().last().map(|open| (open.epoch, open.last.map_or(0, |s| s.get())));
-                for talk in talks.values_mut() {
-                    if let Some((epoch, last)) = open {
-                        talk.session.own_epoch(epoch, last);
-                    }
-                    talk.session.appended();
-                }
+                tell_appended(journal, talks);
             }
             Output::FileComplete(id) => {
                 if let Some(entry) = self.core.incomplete.remove(&id) {
@@ -791,6 +785,16 @@ struct NotCut(Refused);
 impl From<io::Error> for NotCut {
     fn from(_: io::Error) -> Self {
         Self(Refused::PowerLost)
+    }
+}
+
+fn tell_appended(journal: &Journal, talks: &mut BTreeMap<NodeId, Talk>) {
+    let epochs = journal.epochs();
+    for talk in talks.values_mut() {
+        for own in &epochs {
+            talk.session.own_epoch(own.epoch, own.last.map_or(0, |last| last.get()));
+        }
+        talk.session.appended();
     }
 }
 
