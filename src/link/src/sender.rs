@@ -452,7 +452,7 @@ impl Sender {
                 // another entry that once had the number.
                 let unknown = certain.difference(&self.progress.entry(epoch).or_default().known());
                 for n in unknown.numbers() {
-                    if !self.would_skip(epoch, n, outbound, now)? {
+                    if !self.would_skip(epoch, n, outcome, outbound, now)? {
                         conflicts.insert(n);
                     }
                 }
@@ -472,9 +472,23 @@ impl Sender {
         }
     }
 
-    fn would_skip(&self, epoch: Epoch, n: u64, outbound: &dyn Outbound, now: Now) -> Result<bool, OutboundError> {
+    /// May the peer have been told so of this very entry?
+    fn would_skip(
+        &self,
+        epoch: Epoch,
+        n: u64,
+        outcome: Outcome,
+        outbound: &dyn Outbound,
+        now: Now,
+    ) -> Result<bool, OutboundError> {
         let Some(id) = self.id(epoch, n) else { return Ok(true) };
         let Some(entry) = outbound.entry(id)? else { return Ok(true) };
+        // By a process that did not live to record it, whose clock was ahead. A new number would bring the entry to every peer,
+        // also to those that used it, and behind what needed it.
+        let was_there = self.found.get(&epoch).is_some_and(|last| n <= *last);
+        if outcome == Outcome::Expired && was_there && entry.entry.header.expiry.is_some() {
+            return Ok(true);
+        }
         Ok(match self.fate(&entry, outbound, now) {
             Fate::Skip(_) => true,
             Fate::Send | Fate::Settled => false,

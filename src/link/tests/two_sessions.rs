@@ -1576,6 +1576,24 @@ fn what_is_captured_under_a_number_that_the_peer_claims_is_not_taken_for_what_it
     assert_eq!(arrived, [20, 5_000, 6_000]);
 }
 
+/// The process that told the peer so is gone, and the clock was set back since. A new number would bring the entry to other peers twice.
+#[test]
+fn what_the_peer_was_told_has_expired_stays_so_when_the_clock_goes_back() {
+    let mut world = World::new(5, false);
+    world.nodes[0].capture(Draft { expired: true, ..draft(Precedence::Routine, 20) });
+    let mut snapshot = world.nodes[0].disk.clone();
+    world.settle();
+    world.disconnect();
+    Arc::make_mut(&mut snapshot.own[0].entry).header.expiry = Some(UnixMillis(WALL.0 + 60_000));
+    world.nodes[0].disk = snapshot;
+    world.nodes[0].restart();
+    world.settle();
+    let reissued = world.nodes[0].epochs_started.iter().flat_map(|(_, reissued)| reissued);
+    assert_eq!((world.nodes[1].disk.arrived.len(), reissued.count()), (0, 0));
+    let expired = &world.nodes[0].disk.sent[&Epoch::FIRST].outcomes[&Outcome::Expired];
+    assert_eq!(*expired, RangeSet::from(1..=1));
+}
+
 /// It says of everything that it holds something else under the number: each time the entry got a new number, in a new epoch, and was
 /// sent once more, for as long as the peer liked.
 #[test]
