@@ -21,7 +21,7 @@ use crate::quic::FULL_DATAGRAM;
 const COPIES: u32 = 2;
 
 /// A link on which a datagram takes longer is left to QUIC: from 196 kbit/s up there are copies.
-const DATAGRAM_TAKES_MAX: Duration = Duration::from_millis(50);
+pub(crate) const DATAGRAM_TAKES_MAX: Duration = Duration::from_millis(50);
 
 /// Datagrams that are copied in [`SPAN`]: one flight of a handshake and some repetitions. A peer that does not answer costs
 /// no more.

@@ -320,11 +320,11 @@ impl QuicPipe {
         let Proven { connection, rate, .. } = proven;
         Self {
             accepting: accept(&connection),
+            prober: Prober::new(connection.side().is_client(), clock::now()),
             connection,
             rate,
             sending: FuturesUnordered::new(),
             outstanding_bytes: 0,
-            prober: Prober::new(clock::now()),
             reading: FuturesUnordered::new(),
             gone: None,
         }
@@ -396,7 +396,7 @@ impl QuicPipe {
     pub(crate) fn probe(&mut self, now: Instant) {
         let path = quic::path_view(&self.rate, &self.connection.stats());
         self.prober.note(&path, now);
-        if self.is_waiting() && self.prober.probe(&path, now) {
+        if self.prober.probe(&path, self.is_waiting(), now) {
             self.rate.allow_probe();
             // An error means that the connection is gone, which `next` reports.
             let _ = self.connection.send_datagram(Bytes::new());
@@ -406,7 +406,7 @@ impl QuicPipe {
     /// When the next probe is due.
     pub(crate) fn probe_at(&self) -> Option<Instant> {
         let path = quic::path_view(&self.rate, &self.connection.stats());
-        self.is_waiting().then(|| self.prober.due(&path))
+        self.prober.due(&path, self.is_waiting())
     }
 
     /// Datagrams received so far: any change is a sign of life.

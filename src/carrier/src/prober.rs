@@ -3,6 +3,11 @@
 //! QUIC notices a loss by what is confirmed after it. When nothing follows, it waits, and waits twice as long each time: after
 //! an outage of half a minute that is half a minute more. A probe of a few bytes is what follows. It goes the way of
 //! everything else, through the governor, so it obeys the budget and emission control.
+//!
+//! Whoever dialled also sends some while nothing of its own waits. An acknowledgement of the handshake stops quinn's timer for all
+//! others (quinn-proto 0.11.19); what the peer says first is then confirmed with the next datagram that leaves, or after
+//! [`crate::quic`]'s 32 datagrams. Without a confirmation the peer does not repeat what was lost, which may be the greeting that this
+//! side waits for.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +23,9 @@ const BURST: u32 = 16;
 
 /// Probes at the end of a burst, since they get lost too.
 const EARLY: u32 = 3;
+
+/// Probes of the dialling side at a start, since they get lost too.
+const OWED: u32 = 6;
 
 /// What is known about the path.
 #[derive(Clone, Copy, Debug)]
@@ -47,11 +55,15 @@ pub(crate) struct Prober {
     probed_last: Option<Instant>,
     /// Since a frame was sent.
     probes: u32,
+    /// Whoever dialled: since when it may have confirmed nothing, and how many probes may still carry it.
+    owes: Option<(Instant, u32)>,
 }
 
 impl Prober {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { burst: 0, sent_last: now, streamed: 0, heard: now, arrived: 0, probed_last: None, probes: 0 }
+    /// A connection came about. `dialled`: from this side.
+    pub(crate) fn new(dialled: bool, now: Instant) -> Self {
+        let owes = dialled.then_some((now, OWED));
+        Self { burst: 0, sent_last: now, streamed: 0, heard: now, arrived: 0, probed_last: None, probes: 0, owes }
     }
 
     /// A frame was handed to QUIC; `waiting`: others are not confirmed yet.
@@ -64,14 +76,28 @@ impl Prober {
     pub(crate) fn note(&mut self, path: &PathView, now: Instant) {
         if self.streamed != path.streamed {
             (self.streamed, self.sent_last, self.probes) = (path.streamed, now, 0);
+            // What leaves by then carries the confirmation.
+            if self.owed_at(path).is_some_and(|at| at <= now) {
+                self.owes = None;
+            }
         }
         if self.arrived != path.arrived {
             (self.arrived, self.heard) = (path.arrived, now);
         }
     }
 
-    /// When to send a probe, given that something waits for its confirmation.
-    pub(crate) fn due(&self, path: &PathView) -> Instant {
+    /// When to send a probe. `waiting`: something has not been confirmed.
+    pub(crate) fn due(&self, path: &PathView, waiting: bool) -> Option<Instant> {
+        let late = waiting.then(|| self.late(path));
+        late.into_iter().chain(self.owed_at(path)).min()
+    }
+
+    /// quinn puts the confirmation into whatever leaves a round trip and the wait of an acknowledgement after those of the handshake.
+    fn owed_at(&self, path: &PathView) -> Option<Instant> {
+        self.owes.map(|(since, _)| since + path.round_trip + 2 * path.ack_delay)
+    }
+
+    fn late(&self, path: &PathView) -> Instant {
         let (after, gap) = if self.burst >= BURST && self.probes < EARLY {
             let early = (path.round_trip / 8).max(GAP_MIN / 5).max(4 * path.probe_takes);
             (early, early)
@@ -84,10 +110,13 @@ impl Prober {
     }
 
     /// Is a probe to be sent now? It counts as sent.
-    pub(crate) fn probe(&mut self, path: &PathView, now: Instant) -> bool {
+    pub(crate) fn probe(&mut self, path: &PathView, waiting: bool, now: Instant) -> bool {
         self.note(path, now);
-        let due = self.due(path) <= now;
+        let due = self.due(path, waiting).is_some_and(|at| at <= now);
         if due {
+            if self.owed_at(path).is_some_and(|at| at <= now) {
+                self.owes = self.owes.and_then(|(_, left)| Some((now, left.checked_sub(1).filter(|left| *left > 0)?)));
+            }
             self.probed_last = Some(now);
             self.probes = self.probes.saturating_add(1);
         }
@@ -118,13 +147,16 @@ mod tests {
 
     /// When probes are sent while nothing arrives, in milliseconds.
     fn probes(prober: &mut Prober, path: &PathView, start: Instant, seconds: u64) -> Vec<u64> {
-        (0..seconds * 1_000).step_by(10).filter(|ms| prober.probe(path, start + Duration::from_millis(*ms))).collect()
+        (0..seconds * 1_000)
+            .step_by(10)
+            .filter(|ms| prober.probe(path, true, start + Duration::from_millis(*ms)))
+            .collect()
     }
 
     #[test]
     fn a_silent_link_is_probed_every_second_for_as_long_as_something_waits() {
         let start = clock::now();
-        let mut prober = Prober::new(start);
+        let mut prober = Prober::new(false, start);
         prober.sent(false, start);
         let sent = probes(&mut prober, &PATH, start, 120);
         assert!(sent[0] >= 775, "a lone frame has time to be confirmed: {sent:?}");
@@ -136,11 +168,11 @@ mod tests {
     #[test]
     fn the_end_of_a_burst_is_probed_at_once_and_not_while_it_lasts() {
         let start = clock::now();
-        let mut prober = Prober::new(start);
+        let mut prober = Prober::new(false, start);
         for ms in 0..1_000 {
             let now = start + Duration::from_millis(ms);
             prober.sent(ms > 0, now);
-            assert!(!prober.probe(&PathView { streamed: ms, ..PATH }, now));
+            assert!(!prober.probe(&PathView { streamed: ms, ..PATH }, true, now));
         }
         let end = start + Duration::from_millis(1_000);
         let sent = probes(&mut prober, &PathView { streamed: 999, ..PATH }, end, 1);
@@ -148,9 +180,25 @@ mod tests {
     }
 
     #[test]
+    fn whoever_dialled_confirms_what_it_hears_although_it_has_nothing_to_say() {
+        let start = clock::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut prober = Prober::new(true, start);
+        let sent: Vec<u64> = (0..60_000).step_by(10).filter(|ms| prober.probe(&PATH, false, at(*ms))).collect();
+        assert_eq!(sent, [800, 1_600, 2_400, 3_200, 4_000, 4_800], "several, since they get lost too");
+        // Frames of its own carry the confirmation, but for those that left with the handshake.
+        let mut prober = Prober::new(true, start);
+        prober.note(&PathView { streamed: 2, ..PATH }, at(10));
+        assert_eq!(prober.due(&PathView { streamed: 2, ..PATH }, false), Some(at(800)));
+        prober.note(&PathView { streamed: 3, ..PATH }, at(800));
+        assert_eq!(prober.due(&PathView { streamed: 3, ..PATH }, false), None);
+        assert_eq!(Prober::new(false, start).due(&PATH, false), None);
+    }
+
+    #[test]
     fn probes_take_no_more_than_a_tenth_of_a_very_thin_link() {
         let start = clock::now();
-        let mut prober = Prober::new(start);
+        let mut prober = Prober::new(false, start);
         prober.sent(false, start);
         let thin = PathView { probe_takes: Duration::from_secs(2), ..PATH };
         let gaps: Vec<u64> = probes(&mut prober, &thin, start, 200).windows(2).map(|w| w[1] - w[0]).collect();

@@ -207,11 +207,26 @@ pub(crate) fn lost_permille(rate: &SharedRate, path: &PathStats) -> u64 {
     losses.permille()
 }
 
+/// What a link is taken to lose, in thousandths, before the fate of [`KNOWN_FROM`] datagrams is known. A start is few short frames
+/// that wait for one another, each of which would wait for its repetition; of a link without losses the copies take what stands idle.
+const LOST_PERMILLE_ASSUMED: u64 = 100;
+
+/// With a handshake's ten or so.
+const KNOWN_FROM: u64 = 24;
+
+/// Where a datagram takes longer, copies are too dear for a guess, as those of a handshake are.
+fn is_unknown(rate: &SharedRate, path: &PathStats) -> bool {
+    let on_its_way = rate.in_flight() / u64::from(path.current_mtu.max(1));
+    let is_thin = time_on_link(FULL_DATAGRAM, rate.ceiling()) > crate::firsts::DATAGRAM_TAKES_MAX;
+    !is_thin && path.sent_packets.saturating_sub(on_its_way) < KNOWN_FROM
+}
+
 /// How what waits for its confirmation is copied while there is nothing else to do.
 pub(crate) fn spare_view(rate: &SharedRate, path: &PathStats) -> SpareView {
     let ack_delay = ack_delay(rate.ceiling()).min(path.rtt.max(Duration::from_millis(25)));
+    let assumed = if is_unknown(rate, path) { LOST_PERMILLE_ASSUMED } else { 0 };
     SpareView {
-        times: shaper::wanted(lost_permille(rate, path)),
+        times: shaper::wanted(lost_permille(rate, path).max(assumed)),
         spacing: shaper::spacing(path.rtt),
         late: path.rtt * 3 / 2 + 2 * ack_delay,
     }
@@ -324,6 +339,16 @@ mod tests {
         shared.set_pace(BitsPerSecond(500_000));
         shared.set_ceiling(BitsPerSecond(1_000_000));
         assert_eq!(shared.pace(), BitsPerSecond(500_000));
+    }
+
+    #[test]
+    fn a_link_is_taken_for_a_lossy_one_until_it_has_shown_what_it_loses() {
+        let (shared, mut path) = (SharedRate::new(BitsPerSecond(256_000)), PathStats::default());
+        assert_eq!(spare_view(&shared, &path).times, 3, "a greeting may be the first that is lost");
+        path.sent_packets = KNOWN_FROM;
+        assert_eq!(spare_view(&shared, &path).times, 1);
+        let thin = SharedRate::new(BitsPerSecond(64_000));
+        assert_eq!(spare_view(&thin, &PathStats::default()).times, 1, "a copy takes time there");
     }
 
     #[test]

@@ -167,6 +167,16 @@ fn a_start_over_a_bad_link_does_not_wait_for_every_loss() {
     assert!(firsts[5] <= Duration::from_millis(6_500), "{firsts:?}");
 }
 
+/// The greeting of whoever was dialled is confirmed by nothing of the edge's, which waits for it. It was repeated after 33 probes, 14 s
+/// where the first one was lost.
+#[test]
+fn a_lost_greeting_is_repeated_although_the_edge_has_nothing_to_say() {
+    for seed in 0..40 {
+        let crossed = cross(20_000, 256, 300, 0.05, seed, None);
+        assert!(crossed.first <= Duration::from_secs(5), "seed {seed}: {crossed:?}");
+    }
+}
+
 /// `cargo test -p carrier --release trial::files::print -- --exact --ignored --nocapture`
 #[test]
 #[ignore = "prints figures"]

@@ -126,7 +126,7 @@ impl Trial {
                 held: None,
                 firsts: Firsts::default(),
                 unconfirmed: HashMap::new(),
-                prober: Prober::new(base),
+                prober: Prober::new(false, base),
                 outstanding: 0,
                 arriving: HashMap::new(),
                 talk: None,
@@ -206,7 +206,7 @@ impl Trial {
         let wants = site.greeted && site.backlog > 0 && site.room() > 0;
         let shaper = if wants { site.shaper.wake_at() } else { None };
         let talk = site.talk.as_ref().and_then(Talk::due).into_iter().chain(site.talk_at).min();
-        let probe = site.path().filter(|_| !site.unconfirmed.is_empty()).map(|path| site.prober.due(&path));
+        let probe = site.path().and_then(|path| site.prober.due(&path, !site.unconfirmed.is_empty()));
         let probe = probe.map(|at| at.saturating_duration_since(self.base));
         [due, shaper, probe, post, talk].into_iter().flatten().min()
     }
@@ -275,6 +275,9 @@ impl Site {
         }
         let (mut readable, mut connected) = (Vec::new(), false);
         while let Some(event) = connection.poll() {
+            if matches!(event, Event::Connected) {
+                self.prober = Prober::new(self.server.is_none(), self.base + now);
+            }
             match event {
                 Event::Connected if self.talk.is_some() => connected = self.server.is_none(),
                 Event::Connected => {
@@ -446,7 +449,7 @@ impl Site {
         self.hand_over_talk(now);
         let Some(path) = self.path() else { return };
         self.prober.note(&path, at);
-        if !self.unconfirmed.is_empty() && self.prober.probe(&path, at) {
+        if self.prober.probe(&path, !self.unconfirmed.is_empty(), at) {
             self.rate.allow_probe();
             if let Some((_, connection)) = &mut self.connection {
                 connection.datagrams().send(Bytes::new(), true).expect("the peer takes datagrams");
