@@ -131,9 +131,16 @@ impl Journal {
         if loaded.state.epochs.is_empty() {
             reason = Some(if report.created { EpochReason::First } else { EpochReason::Damage });
         }
+        let mut begun = false;
         let tail = match loaded.tail.take() {
             Some(tail) => tail,
             None => {
+                // With the segment, in one sync: what is lost stands before it, where the next open does not look for it.
+                if let Some(why) = reason.filter(|_| !report.created)
+                    && loaded.state.begin_epoch(why)
+                {
+                    (begun, reason) = (true, None);
+                }
                 let chain = loaded.sealed.values().next_back().map_or([0; 32], |s| s.summary.chain_end);
                 let number = loaded.highest_segment + 1;
                 let sealer = Sealer::fresh(node, number, &at_rest);
@@ -150,7 +157,8 @@ impl Journal {
         let mut log = Log::new(node, limit_bytes, view, Some(slot));
         let quarantine = Quarantine::open(Arc::clone(&disk), &dir, Arc::clone(&clock));
         log.quarantine = Some(quarantine);
-        log.keep_aside(&report.damage);
+        // Places of which no copy can be kept are in the report all the same.
+        log.keep_aside(&report.damage, false).ok();
         let opened_at = log.read().state.next_pos;
         let shared = Arc::new(Shared {
             log,
@@ -167,7 +175,9 @@ impl Journal {
         });
         let mut committer = Committer::new(Arc::clone(&shared), disk, clock, dir, segment_bytes, reason);
         committer.begin_pending_epoch();
-        report.new_epoch = reason.and_then(|_| shared.log.read().state.own_epochs().pop());
+        if begun || reason.is_some() {
+            report.new_epoch = shared.log.read().state.own_epochs().pop();
+        }
         report.bytes = shared.log.read().bytes();
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || committer.run());
         let thread = thread.map_err(disk_error("starting the journal's thread"))?;

@@ -7,6 +7,9 @@
 //! never acknowledged, or are one damaged frame: they are cut off, and a new epoch begins because a number may be
 //! lost with them. Nothing but zeros there is no tail at all: they were written ahead of the frames that are to come
 //! ([`crate::committer`]), and no frame begins with one. Any other bad bytes are skipped, reported and kept.
+//!
+//! What the disk refuses to read is damage too, and it may be read another day: nothing is cut off for it. A last segment with
+//! such a place is written to no more, the log goes on in a new one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,7 +26,7 @@ use crate::format::{
 };
 use crate::mutations::{Mutation, is, unless};
 use crate::pages::{RowsAt, encode_rows};
-use crate::scan::{Found, Scanner, Window, frame_at};
+use crate::scan::{Found, Refused, Scanner, Window, frame_at, is_of_place, read_past, what_of};
 use crate::sealer::Sealer;
 use crate::state::{State, reason_of};
 use crate::summary::{Growing, Summary};
@@ -104,7 +107,7 @@ impl Candidate {
         while end > 0 {
             let start = end.saturating_sub(buf.len() as u64);
             let piece = &mut buf[..(end - start) as usize];
-            let got = self.file.read_at(piece, start).map_err(reading(self))?;
+            let got = read_past(&*self.file, piece, start, &mut Refused::default()).map_err(reading(self))?;
             if let Some(last) = piece[..got].iter().rposition(|byte| *byte != 0) {
                 return Ok(start + last as u64 + 1);
             }
@@ -137,7 +140,7 @@ pub(crate) fn load(
         let reading = || disk_error(format!("reading {}", path.display()));
         let len = file.len().map_err(reading())?;
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
-        let got = file.read_at(&mut bytes, 0).map_err(reading())?;
+        let got = read_past(&*file, &mut bytes, 0, &mut Refused::default()).map_err(reading())?;
         let (header, header_damage) = SegmentHeader::decode(&bytes[..got]);
         let stray = header.as_ref().is_some_and(|header| header.segment != number);
         let header = header.filter(|_| !stray);
@@ -146,6 +149,7 @@ pub(crate) fn load(
         let stamps = SegmentHeader::node_stamps(&bytes[..got]);
         opened.push(Opened { number, path, file, len, header, header_damage, stray, stamps });
     }
+    answers(&opened)?;
     let whole = opened.iter().find_map(|opened| opened.header.as_ref().map(|h| h.node));
     // A damaged header may still name the node: the frames prove it.
     let stamped = || opened.iter().find_map(Opened::proven);
@@ -190,8 +194,23 @@ pub(crate) fn load(
         },
         source_before_hole: None,
         set_aside: false,
+        refused: false,
     }
     .run(candidates)
+}
+
+/// A disk that reads nothing of any file is gone, or is another day's: nothing is given up for that.
+fn answers(opened: &[Opened]) -> Result<(), OpenError> {
+    let mut refused = None;
+    for Opened { path, file, len, .. } in opened {
+        for at in [0, len / 2, len.saturating_sub(1)] {
+            match file.read_at(&mut [0], at) {
+                Ok(_) => return Ok(()),
+                Err(e) => refused = Some((path, e)),
+            }
+        }
+    }
+    refused.map_or(Ok(()), |(path, e)| Err(disk_error(format!("reading {}", path.display()))(e)))
 }
 
 /// A file, before it is known whose journal it is.
@@ -235,6 +254,8 @@ struct Loading<'a> {
     source_before_hole: Option<Option<Hlc>>,
     /// A last file went that may have held more than it shows.
     set_aside: bool,
+    /// The disk refused a place of the segment that was read last.
+    refused: bool,
 }
 
 impl Loading<'_> {
@@ -266,11 +287,14 @@ impl Loading<'_> {
                     let mut growing = Growing::starting(first_pos, chain);
                     let ends = if i == last { Ends::Tail } else { Ends::Before(next_first) };
                     let damaged = self.loaded.damage.len();
+                    self.refused = false;
                     let end = self.read_unsealed(candidate, replay, &mut growing, ends)?;
                     if i == last {
                         self.forget_behind_hole();
-                        self.finish_tail(candidate, end, growing)?;
-                        break;
+                        if !self.refused {
+                            self.finish_tail(candidate, end, growing)?;
+                            break;
+                        }
                     }
                     let whole = damaged == self.loaded.damage.len() && next_first == Some(growing.summary.next_pos);
                     match whole.then(|| self.seal(candidate, end, &growing)).flatten() {
@@ -335,7 +359,11 @@ impl Loading<'_> {
                         took_part = opened || !OPENING.iter().any(|opening| *opening as u8 == kind);
                         opened |= kind == FrameKind::Snapshot as u8 && !is(Mutation::SkipOpeningEnd);
                     }
-                    Found::Damaged { offset, bytes: _ } => damaged |= offset < candidate.zeros_from()?,
+                    Found::Damaged { offset, bytes: _, unreadable } => {
+                        damaged |= offset < candidate.zeros_from()?;
+                        // Nobody can say what stands there.
+                        took_part |= unreadable;
+                    }
                 }
                 if took_part {
                     break;
@@ -414,8 +442,9 @@ impl Loading<'_> {
                     }
                     state.apply(&record);
                 }
-                Found::Damaged { offset, bytes } => {
-                    let what = "bytes that are no frame".to_owned();
+                Found::Damaged { offset, bytes, unreadable } => {
+                    self.refused |= unreadable;
+                    let what = what_of(unreadable);
                     self.source_before_hole.get_or_insert(self.loaded.state.highest_source);
                     pending = Some(Damage { segment: candidate.number, offset, bytes, what });
                 }
@@ -452,11 +481,14 @@ impl Loading<'_> {
         };
         if let Some(damage) = trailing {
             match ends {
+                Ends::Tail if self.refused => self.found_damage(damage),
                 Ends::Tail => {
                     self.loaded.discarded_bytes += candidate.zeros_from()?.saturating_sub(damage.offset);
                 }
                 // Sealing was cut short: the footer is missing and nothing else.
                 Ends::Before(Some(first_pos)) if first_pos == growing.summary.next_pos => {}
+                // A number that it hides was known to the segment whose snapshot counts.
+                Ends::Before(_) if !replay => self.loaded.damage.push(damage),
                 Ends::Before(_) => self.found_damage(damage),
             }
         }
@@ -535,7 +567,7 @@ fn reading(candidate: &Candidate) -> impl FnOnce(io::Error) -> OpenError {
 fn read_trailer(file: &dyn DiskFile, len: u64) -> io::Result<Option<(u64, Lock)>> {
     let Some(at) = len.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };
     let mut trailer = [0; TRAILER_BYTES];
-    let got = file.read_at(&mut trailer, at)?;
+    let got = read_past(file, &mut trailer, at, &mut Refused::default())?;
     Ok(decode_trailer(&trailer[..got]).filter(|(offset, _)| offset + (FRAME_HEADER_BYTES as u64) < at))
 }
 
@@ -543,7 +575,11 @@ fn read_trailer(file: &dyn DiskFile, len: u64) -> io::Result<Option<(u64, Lock)>
 fn read_footer(candidate: &Candidate) -> io::Result<Option<Summary>> {
     let Some((offset, _)) = read_trailer(&*candidate.file, candidate.len)? else { return Ok(None) };
     let window = Window { end: candidate.len - TRAILER_BYTES as u64, ..candidate.window() };
-    let frame = frame_at(&window, offset)?.filter(|(kind, _)| *kind == FrameKind::Footer as u8);
+    let frame = match frame_at(&window, offset) {
+        Err(e) if is_of_place(&e) => None,
+        read => read?,
+    };
+    let frame = frame.filter(|(kind, _)| *kind == FrameKind::Footer as u8);
     let summary = frame.and_then(|(_, payload)| Summary::decode(&payload));
     Ok(summary.filter(|summary| (SEGMENT_HEADER_BYTES as u64..=offset).contains(&summary.end)))
 }
@@ -593,7 +629,7 @@ pub(crate) fn mend_suspect(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
             opened => opened?,
         };
         let mut bytes = vec![0; file.len()? as usize];
-        let got = file.read_at(&mut bytes, 0)?;
+        let got = read_past(&*file, &mut bytes, 0, &mut Refused::default())?;
         bytes.truncate(got);
         Ok(Some(bytes))
     };

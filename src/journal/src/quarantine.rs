@@ -27,7 +27,7 @@ use crate::journal::Journal;
 use crate::mutations::{Mutation, is, unless};
 use crate::queue::Request;
 use crate::reserve::Need;
-use crate::scan::{Found, Scanner, Window};
+use crate::scan::{Found, Refused, Scanner, Window, read_past, what_of};
 use crate::state::Account;
 use crate::summary::{Growing, Numbers};
 use crate::ticket::Ticket;
@@ -168,11 +168,15 @@ impl Quarantine {
     }
 
     /// Copies a damaged place, once.
-    fn keep(&self, window: &Window, damage: &Damage, own: &Numbers) {
+    ///
+    /// # Errors
+    /// When the disk does not read the place and takes no note of it either: it may be gone as a whole.
+    fn keep(&self, window: &Window, (damage, unreadable): &(Damage, bool), own: &Numbers) -> io::Result<()> {
         let at = (damage.segment, damage.offset);
         let mut inner = self.lock();
-        if inner.places.contains_key(&at) || inner.left_out.contains(&at) {
-            return;
+        let is_known = inner.places.get(&at).is_some_and(|known| known.bytes >= damage.bytes);
+        if is_known || inner.left_out.contains(&at) {
+            return Ok(());
         }
         let (segment, offset, bytes) = (damage.segment, damage.offset, damage.bytes);
         tracing::error!(
@@ -183,7 +187,7 @@ impl Quarantine {
         let copy = bytes.min(PLACE_BYTES_MAX);
         if inner.places.len() >= PLACES_MAX || kept + copy > BYTES_MAX {
             inner.left_out.insert(at);
-            return;
+            return Ok(());
         }
         let place = QuarantinedPlace {
             schema: SCHEMA.to_owned(),
@@ -198,14 +202,18 @@ impl Quarantine {
             acknowledged: false,
         };
         if let Err(e) = self.copy(window, &place) {
+            if *unreadable {
+                return Err(e);
+            }
             tracing::warn!(error = %e, segment, offset, "no copy of the damaged place was kept; the segment still holds it");
         }
         inner.places.insert(at, place);
+        Ok(())
     }
 
     fn copy(&self, window: &Window, place: &QuarantinedPlace) -> io::Result<()> {
         let mut bytes = vec![0; place.copied_bytes as usize];
-        let got = window.file.read_at(&mut bytes, place.offset)?;
+        let got = read_past(&*window.file, &mut bytes, place.offset, &mut Refused::default())?;
         bytes.truncate(got);
         self.disk.create_dir_all(&self.dir)?;
         self.write(&format!("{}.bin", place.name), &bytes)?;
@@ -323,8 +331,8 @@ fn count(numbers: &Numbers) -> u64 {
     numbers.values().map(RangeSet::count).sum()
 }
 
-/// A segment as it reads: what is there, and where it is damaged.
-fn read_again(segment: &Segment) -> io::Result<(Growing, Vec<Damage>)> {
+/// A segment as it reads: what is there, and where it is damaged, with whether the disk refused to read that.
+fn read_again(segment: &Segment) -> io::Result<(Growing, Vec<(Damage, bool)>)> {
     let mut growing = Growing::starting(segment.summary.first_pos, segment.summary.chain_start);
     let mut places = Vec::new();
     let mut scanner = Scanner::new(segment.window());
@@ -335,9 +343,9 @@ fn read_again(segment: &Segment) -> io::Result<(Growing, Vec<Damage>)> {
                     growing.note(&record, offset, |epoch| segment.summary.own_before(epoch));
                 }
             }
-            Found::Damaged { offset, bytes } => {
-                let what = "bytes that are no frame".to_owned();
-                places.push(Damage { segment: segment.number, offset, bytes, what });
+            Found::Damaged { offset, bytes, unreadable } => {
+                let what = what_of(unreadable);
+                places.push((Damage { segment: segment.number, offset, bytes, what }, unreadable));
             }
         }
     }
@@ -425,9 +433,12 @@ impl Log {
         self.damage_changes.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Copies places that opening the journal met.
-    pub(crate) fn keep_aside(&self, damage: &[Damage]) {
-        let Some(quarantine) = &self.quarantine else { return };
+    /// Copies places that were met.
+    ///
+    /// # Errors
+    /// As for [`Quarantine::keep`].
+    pub(crate) fn keep_aside(&self, damage: &[Damage], unreadable: bool) -> Result<(), ReadError> {
+        let Some(quarantine) = &self.quarantine else { return Ok(()) };
         for place in damage {
             let (window, own) = {
                 let view = self.read();
@@ -439,8 +450,9 @@ impl Log {
                     None => continue,
                 }
             };
-            quarantine.keep(&window, place, &own);
+            quarantine.keep(&window, &(place.clone(), unreadable), &own).map_err(failed)?;
         }
+        Ok(())
     }
 
     /// Reads a sealed segment again: what is damaged is kept aside and missed, what can be read counts as there. Returns
@@ -449,6 +461,16 @@ impl Log {
         let Some(sealed) = self.read().sealed.get(&number).cloned() else { return Ok(0) };
         let (found, places) = read_again(&sealed).map_err(failed)?;
         let found = found.summary;
+        if let Some(quarantine) = &self.quarantine {
+            // Before anything is given up for them.
+            let mut summary = sealed.summary.clone();
+            summary.mark_unreadable(&found);
+            summary.set_readable(&self.read().state.restored, true);
+            places
+                .iter()
+                .try_for_each(|place| quarantine.keep(&sealed.window(), place, &summary.unreadable))
+                .map_err(failed)?;
+        }
         let changed = {
             let mut view = self.write();
             let Some(sealed) = view.sealed.get(&number).cloned() else { return Ok(0) };
@@ -475,9 +497,7 @@ impl Log {
             changed
         };
         if let Some(quarantine) = &self.quarantine {
-            let own = self.read().sealed.get(&number).map(|s| s.summary.unreadable.clone()).unwrap_or_default();
-            places.iter().for_each(|place| quarantine.keep(&sealed.window(), place, &own));
-            let still: BTreeSet<(u32, u64)> = places.iter().map(|place| (place.segment, place.offset)).collect();
+            let still: BTreeSet<(u32, u64)> = places.iter().map(|(place, _)| (place.segment, place.offset)).collect();
             let known: Vec<_> =
                 quarantine.lock().places.range((number, 1)..=(number, u64::MAX)).map(|(at, _)| *at).collect();
             known.into_iter().filter(|at| !still.contains(at)).for_each(|at| quarantine.remove(at));
@@ -1034,7 +1054,7 @@ mod tests {
         let window = journal.log().read().tail.window();
         for offset in 0..PLACES_MAX as u64 + 3 {
             let damage = Damage { segment: 7, offset, bytes: 4, what: "a test".to_owned() };
-            quarantine.keep(&window, &damage, &Numbers::new());
+            quarantine.keep(&window, &(damage, false), &Numbers::new()).unwrap();
         }
         let report = journal.quarantine();
         assert_eq!((report.places.len(), report.left_out), (PLACES_MAX, 3));

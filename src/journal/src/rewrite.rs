@@ -23,7 +23,7 @@ use crate::journal::Journal;
 use crate::load::segments_dir;
 use crate::mutations::{Mutation, unless};
 use crate::queue::Request;
-use crate::scan::{Found, Scanner, Window};
+use crate::scan::{Found, Refused, Scanner, Window, read_past};
 use crate::sealer::Sealer;
 use crate::ticket::Ticket;
 use crate::types::Progress;
@@ -140,7 +140,7 @@ fn copy(
                 }
                 sealer.push_kind(&mut out, base, kind, &[&payload]);
             }
-            Found::Damaged { offset, bytes } => {
+            Found::Damaged { offset, bytes, unreadable: _ } => {
                 assert_eq!(at, offset, "every frame keeps its place");
                 out.extend(read_exactly(&*segment.file, offset, bytes as usize)?);
             }
@@ -173,9 +173,10 @@ fn header_of(segment: &Segment, lock: Lock) -> io::Result<SegmentHeader> {
     Ok(header.map_or(made_good, |header| SegmentHeader { lock, ..header }))
 }
 
+/// Other bytes stand in for those that the disk refuses: what stood there can be opened by nobody once the rest is sealed anew.
 fn read_exactly(file: &dyn DiskFile, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
-    let got = file.read_at(&mut bytes, offset)?;
+    let got = read_past(file, &mut bytes, offset, &mut Refused::default())?;
     if got < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
 }
 
@@ -229,7 +230,7 @@ pub fn keys_in_use(dir: &Path, disk: &dyn Disk) -> io::Result<Vec<(KeyNumber, u3
             opened => opened?,
         };
         let mut head = [0; SEGMENT_HEADER_BYTES];
-        let got = file.read_at(&mut head, 0)?;
+        let got = read_past(&*file, &mut head, 0, &mut Refused::default())?;
         let from_header = SegmentHeader::decode(&head[..got]).0.map(|header| header.lock);
         let from_trailer = || -> io::Result<Option<Lock>> {
             let Some(at) = file.len()?.checked_sub(TRAILER_BYTES as u64) else { return Ok(None) };

@@ -1,9 +1,15 @@
 //! Walks over the frames of a part of a segment file, across damaged places.
+//!
+//! Bytes that the disk refuses to read are a damaged place as flipped ones are: what stands before and behind them is read all
+//! the same. That tells nothing of why: whoever gives something up for such a place proves first that the disk still works
+//! ([`crate::quarantine`]), since a disk that is gone refuses everything.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::DiskFile;
+use rustix::io::Errno;
 
 use crate::format::{FRAME_HEADER_BYTES, FrameHead, FrameKind, MARKER_FIRST};
 use crate::sealer::Sealer;
@@ -23,7 +29,78 @@ pub(crate) enum Found {
     /// A whole frame.
     Frame { offset: u64, kind: u8, payload: Vec<u8> },
     /// Bytes that are no frame, or one that does not open; a good one, or the end, follows.
-    Damaged { offset: u64, bytes: u64 },
+    Damaged {
+        offset: u64,
+        bytes: u64,
+        /// The disk refused to read some of them.
+        unreadable: bool,
+    },
+}
+
+/// What is said of a damaged place.
+pub(crate) fn what_of(unreadable: bool) -> String {
+    if unreadable { "bytes that the disk does not read".to_owned() } else { "bytes that are no frame".to_owned() }
+}
+
+/// Of what the disk refuses so much is given up at once: a page of memory, a block of most file systems, a sector of most disks.
+const PIECE_BYTES: u64 = 4 << 10;
+
+/// Stands where bytes could not be read: no frame begins with it, and it is none of the zeros that are written ahead.
+const FILLER: u8 = 0xff;
+
+/// Parts of a file that the disk refused to read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refused(Vec<Range<u64>>);
+
+impl Refused {
+    fn overlaps(&self, other: &Range<u64>) -> bool {
+        self.0.iter().any(|range| range.start < other.end && other.start < range.end)
+    }
+
+    fn insert(&mut self, new: Range<u64>) {
+        match self.0.last_mut().filter(|last| last.end == new.start) {
+            Some(last) => last.end = new.end,
+            None => self.0.push(new),
+        }
+    }
+}
+
+/// Is it the place that cannot be read, rather than the file or the disk?
+pub(crate) fn is_of_place(e: &io::Error) -> bool {
+    const OF_PLACE: [Errno; 5] = [Errno::IO, Errno::BADMSG, Errno::ILSEQ, Errno::NODATA, Errno::REMOTEIO];
+    Errno::from_io_error(e).is_some_and(|errno| OF_PLACE.contains(&errno))
+}
+
+/// As [`DiskFile::read_at`]. What the disk refuses is noted, and other bytes stand in for it.
+pub(crate) fn read_past(file: &dyn DiskFile, buf: &mut [u8], offset: u64, refused: &mut Refused) -> io::Result<usize> {
+    let all = offset..offset + buf.len() as u64;
+    if !refused.overlaps(&all) {
+        match file.read_at(buf, offset) {
+            Err(e) if is_of_place(&e) => {}
+            read => return read,
+        }
+    }
+    let end = file.len()?.min(all.end);
+    let mut at = offset;
+    while at < end {
+        let piece = at..(at / PIECE_BYTES + 1).saturating_mul(PIECE_BYTES).min(end);
+        let part = &mut buf[(piece.start - offset) as usize..(piece.end - offset) as usize];
+        let known = refused.overlaps(&piece);
+        let read = if known { Ok(part.len()) } else { file.read_at(part, at) };
+        match read {
+            Ok(got) if got < part.len() => return Ok((at - offset) as usize + got),
+            Ok(_) if !known => {}
+            Err(e) if !is_of_place(&e) => return Err(e),
+            Ok(_) | Err(_) => {
+                part.fill(FILLER);
+                if !known {
+                    refused.insert(piece.clone());
+                }
+            }
+        }
+        at = piece.end;
+    }
+    Ok((end.max(offset) - offset) as usize)
 }
 
 /// One read serves many small frames.
@@ -46,6 +123,7 @@ pub(crate) struct Scanner {
     at: u64,
     buf: Vec<u8>,
     buf_at: u64,
+    refused: Refused,
 }
 
 impl Scanner {
@@ -66,7 +144,7 @@ impl Scanner {
 
     fn opening(window: Window, opening: Opening) -> Self {
         let at = window.start;
-        Self { window, opening, at, buf: Vec::new(), buf_at: at }
+        Self { window, opening, at, buf: Vec::new(), buf_at: at, refused: Refused::default() }
     }
 
     /// Where the next frame is looked for.
@@ -79,7 +157,8 @@ impl Scanner {
             let offset = self.at;
             let Some(kind) = self.whole_at(offset)? else {
                 self.at = self.next_whole(offset + 1)?;
-                return Ok(Some(Found::Damaged { offset, bytes: self.at - offset }));
+                let unreadable = self.refused.overlaps(&(offset..self.at));
+                return Ok(Some(Found::Damaged { offset, bytes: self.at - offset, unreadable }));
             };
             let (sealer, opening) = (self.window.sealer.clone(), self.opening);
             let stored = self.payload(offset);
@@ -95,7 +174,7 @@ impl Scanner {
             self.at += bytes;
             return Ok(Some(match payload {
                 Some(payload) => Found::Frame { offset, kind, payload },
-                None => Found::Damaged { offset, bytes },
+                None => Found::Damaged { offset, bytes, unreadable: false },
             }));
         }
         Ok(None)
@@ -147,7 +226,7 @@ impl Scanner {
         if !(held.contains(&offset) && offset + len as u64 <= held.end) {
             let want = len.max(READ_BYTES).min((self.window.end - offset) as usize);
             self.buf.resize(want, 0);
-            let got = self.window.file.read_at(&mut self.buf, offset)?;
+            let got = read_past(&*self.window.file, &mut self.buf, offset, &mut self.refused)?;
             self.buf.truncate(got);
             self.buf_at = offset;
             if got < len {
@@ -159,24 +238,37 @@ impl Scanner {
 }
 
 /// The frame at a place that an index names; `None` when none stands there.
+///
+/// # Errors
+/// Also when the disk refuses some of the frame's own bytes ([`is_of_place`]); what stands beside it does not matter.
 pub(crate) fn frame_at(window: &Window, offset: u64) -> io::Result<Option<(u8, Vec<u8>)>> {
     // Most entries fit into the first read.
     const FIRST: usize = 4 << 10;
+    let read = |buf: &mut Vec<u8>, len: usize| -> io::Result<()> {
+        let had = buf.len();
+        buf.resize(len, 0);
+        let got = window.file.read_at(&mut buf[had..], offset + had as u64)?;
+        buf.truncate(had + got);
+        Ok(())
+    };
     if offset + FRAME_HEADER_BYTES as u64 > window.end {
         return Ok(None);
     }
-    let mut buf = vec![0; FIRST.min((window.end - offset) as usize)];
-    let got = window.file.read_at(&mut buf, offset)?;
-    buf.truncate(got);
+    let mut buf = Vec::new();
+    match read(&mut buf, FIRST.min((window.end - offset) as usize)) {
+        Err(e) if is_of_place(&e) => {
+            buf.clear();
+            read(&mut buf, FRAME_HEADER_BYTES)?;
+        }
+        read => read?,
+    }
     let Some(head) = FrameHead::decode(&buf) else { return Ok(None) };
     let whole = FRAME_HEADER_BYTES + head.len as usize;
     if offset + whole as u64 > window.end {
         return Ok(None);
     }
-    if whole > got {
-        buf.resize(whole, 0);
-        let more = window.file.read_at(&mut buf[got..], offset + got as u64)?;
-        buf.truncate(got + more);
+    if whole > buf.len() {
+        read(&mut buf, whole)?;
     }
     let stored = buf.get(FRAME_HEADER_BYTES..whole).unwrap_or_default();
     let whole = window.sealer.is_whole(offset, &head, stored);

@@ -182,6 +182,9 @@ pub struct Step {
     pub done: Option<Scrubbed>,
 }
 
+/// A segment that cannot be read is left for so long to the others.
+const UNREADABLE_FOR_MS: i64 = 3_600_000;
+
 /// Half-read segment.
 struct Checking {
     segment: Arc<Segment>,
@@ -234,45 +237,48 @@ pub struct Scrub {
     journal: Journal,
     settings: ScrubSettings,
     checking: Option<Checking>,
+    /// When a segment could not be read at all. It does not count as verified.
+    unread: BTreeMap<u32, UnixMillis>,
 }
 
 impl Scrub {
     /// Goes on where the last process stopped, to the segment.
     pub fn new(journal: &Journal, settings: ScrubSettings) -> Self {
-        Self { journal: journal.clone(), settings, checking: None }
+        Self { journal: journal.clone(), settings, checking: None, unread: BTreeMap::new() }
     }
 
     /// Reads a piece of what is due. Call again when the wait is over. Touches the disk.
     ///
     /// # Errors
-    /// When a segment cannot be read; it is due again after the others.
+    /// When a segment cannot be read, though damage is counted and no error; it is due again after the others.
     pub fn step(&mut self, now: UnixMillis) -> Result<Step, ReadError> {
         let Some(mut checking) = self.checking.take().or_else(|| self.next(now)) else {
             return Ok(Step { bytes: 0, wait: IDLE, done: None });
         };
         let from = checking.scanner.at();
         let number = checking.segment.number;
-        let ended = match checking.read(STEP_BYTES) {
-            Ok(ended) => ended,
-            Err(e) => {
-                // Not again at once: the others have a right to be read too.
-                self.journal.note_verified(number, now);
-                return Err(failed(e));
-            }
-        };
+        let read = checking.read(STEP_BYTES).map_err(failed);
         let bytes = checking.scanner.at() - from;
-        let done = ended.then_some(checking.found);
-        match done {
-            Some(found) => self.journal.scrubbed(number, found, now)?,
-            None => self.checking = Some(checking),
+        let done = read.and_then(|ended| match ended {
+            true => self.journal.scrubbed(number, checking.found, now).map(|()| Some(checking.found)),
+            false => Ok(None),
+        });
+        match &done {
+            Ok(Some(_)) => drop(self.unread.remove(&number)),
+            Ok(None) => self.checking = Some(checking),
+            // Not again at once: the others have a right to be read too.
+            Err(_) => drop(self.unread.insert(number, now)),
         }
-        Ok(Step { bytes, wait: self.settings.wait(bytes), done })
+        Ok(Step { bytes, wait: self.settings.wait(bytes), done: done? })
     }
 
     fn next(&self, now: UnixMillis) -> Option<Checking> {
         let view = self.journal.log().read();
         let verified = lock(&self.journal.shared().verified);
-        let number = self.settings.due(view.sealed.keys().copied(), &verified, now)?;
+        let waits = |number: &u32| {
+            self.unread.get(number).is_some_and(|at| (0..UNREADABLE_FOR_MS).contains(&now.0.saturating_sub(at.0)))
+        };
+        let number = self.settings.due(view.sealed.keys().copied().filter(|number| !waits(number)), &verified, now)?;
         view.sealed.get(&number).map(|segment| Checking::new(Arc::clone(segment)))
     }
 
@@ -363,7 +369,8 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::tests::{append, open, segment, tempdir};
+    use crate::tests::{FaultyDisk, append, open, open_on, options, segment, tempdir};
+    use crate::{JournalOptions, JournalSettings};
 
     const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
@@ -445,6 +452,89 @@ mod tests {
         assert_eq!(journal.quarantine().missing_count(), 0);
         journal.meet_known_damage().unwrap();
         assert_eq!(journal.quarantine().missing_count(), 1);
+    }
+
+    /// The disk refused one sector, and the whole scrub was an error: no other segment was looked at any more, and the one
+    /// counted as verified.
+    #[test]
+    fn a_sector_that_the_disk_refuses_costs_its_entries_and_they_come_back_and_the_rest_is_read_on() {
+        let dir = tempdir();
+        let disk = Arc::<FaultyDisk>::default();
+        let open = || {
+            let options = options(dir.path());
+            let settings = JournalSettings { segment_bytes: ByteSize(16 << 10), ..options.settings };
+            let disk = Arc::clone(&disk) as Arc<dyn Disk>;
+            Journal::open(JournalOptions { disk, settings, ..options }).unwrap().0
+        };
+        let journal = open();
+        append(&journal, 0..400);
+        let bravo = journal.consumer("bravo", true).unwrap();
+        bravo.record_stored(model::Epoch(1), &(1..=400).into());
+        let all = journal.list(model::LocalPos(1)..model::LocalPos(u64::MAX), 500).unwrap();
+        let copies: BTreeMap<u64, crate::Foreign> = all
+            .iter()
+            .map(|l| {
+                let bytes = wire::encode_entry(&l.entry).into();
+                (l.entry.header.id.seq.get(), crate::Foreign { bytes, object: None })
+            })
+            .collect();
+        let sector = 4_096..8_192;
+        let path = segment(&dir, 2);
+        assert!(fs::metadata(&path).unwrap().len() > 4 * sector.end / 3, "frames stand before and behind it");
+        disk.faults.bad.lock().unwrap().push((path, sector.clone()));
+        let there = |l: &&crate::Listed| l.segment == 2 && l.offset < sector.end && l.offset + l.bytes + 100 > sector.start;
+        let there = all.iter().filter(there).count() as u64;
+
+        let settings = ScrubSettings::default();
+        let mut scrub = Scrub::new(&journal, settings);
+        let mut found = Scrubbed::default();
+        loop {
+            let step = scrub.step(NOW).expect("a place is no reason to stop");
+            step.done.into_iter().for_each(|done| found.add(done));
+            if step.bytes == 0 {
+                break;
+            }
+        }
+        let segments = journal.stats().segments - 1;
+        assert_eq!((found.segments, found.damaged_places, found.wrong_hashes), (segments, 1, 0));
+        assert_eq!(journal.scrub_status(&settings, NOW).verified, segments);
+        let report = journal.quarantine();
+        assert_eq!((report.places.len(), report.places[0].segment, report.open_places()), (1, 2, 1), "{report:?}");
+        let missing = report.missing_count();
+        assert!((1..=there).contains(&missing), "{missing} of {there}: {report:?}");
+        let listed = || journal.list(model::LocalPos(1)..model::LocalPos(u64::MAX), 500).unwrap().len() as u64;
+        assert_eq!(listed(), 400 - missing, "everything else is read");
+        assert!(journal.verify(&mut |_| {}).unwrap().findings.iter().any(|f| f.segment == 2));
+        // The peer that holds them is asked, and gives them back.
+        let recall = journal.missed_by("bravo").recall;
+        assert_eq!(recall[&model::Epoch(1)].count(), missing);
+        for seq in recall[&model::Epoch(1)].numbers() {
+            assert!(journal.restore(copies[&seq].clone()).wait().unwrap());
+        }
+        assert_eq!((listed(), journal.quarantine().missing_count()), (400, 0));
+        drop((scrub, bravo, journal));
+        assert_eq!(open().list(model::LocalPos(1)..model::LocalPos(u64::MAX), 500).unwrap().len(), 400);
+    }
+
+    #[test]
+    fn a_disk_that_is_gone_is_no_damage_and_nothing_is_given_up_for_it() {
+        let dir = tempdir();
+        let disk = Arc::<FaultyDisk>::default();
+        let journal = open_on(&dir, &disk);
+        append(&journal, 0..400);
+        journal.consumer("bravo", true).unwrap();
+        let before = journal.accounting("bravo").unwrap().unwrap();
+        disk.faults.gone.store(true, std::sync::atomic::Ordering::SeqCst);
+        let mut scrub = Scrub::new(&journal, ScrubSettings::default());
+        assert!(scrub.step(NOW).is_err());
+        assert!(journal.list(model::LocalPos(1)..model::LocalPos(u64::MAX), 500).is_err());
+        assert_eq!(journal.unreadable(), BTreeMap::new());
+        disk.faults.gone.store(false, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(journal.list(model::LocalPos(1)..model::LocalPos(u64::MAX), 500).unwrap().len(), 400);
+        let after = journal.accounting("bravo").unwrap().unwrap();
+        assert_eq!((after.total.held, after.total.quarantined), (before.total.held, 0));
+        assert_eq!(scrub.status(NOW).verified, 0, "what could not be read is not verified");
+        assert!(scrub.step(NOW).unwrap().bytes > 0, "another one");
     }
 
     #[test]

@@ -171,6 +171,12 @@ impl State {
         self.epochs.get(&epoch).and_then(|(_, last)| Seq::new(*last))
     }
 
+    /// Opens the next epoch. False when there is none any more.
+    pub(crate) fn begin_epoch(&mut self, reason: EpochReason) -> bool {
+        let next = self.current().map_or(Some(Epoch::FIRST), |(epoch, _)| epoch.next());
+        next.is_some_and(|next| self.epochs.insert(next, (reason, 0)).is_none())
+    }
+
     /// The open epoch and the last number given out in it.
     pub(crate) fn current(&self) -> Option<(Epoch, u64)> {
         self.epochs.last_key_value().map(|(epoch, (_, last))| (*epoch, *last))

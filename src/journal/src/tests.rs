@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -1287,22 +1288,26 @@ pub(crate) fn open_sled(dir: &TempDir) -> (Journal, OpenReport) {
     Journal::open(JournalOptions { index: IndexPlace::Sled, ..options(dir.path()) }).unwrap()
 }
 
-fn open_on(dir: &TempDir, disk: &Arc<FaultyDisk>) -> Journal {
+pub(crate) fn open_on(dir: &TempDir, disk: &Arc<FaultyDisk>) -> Journal {
     let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
     Journal::open(JournalOptions { disk, ..options(dir.path()) }).unwrap().0
 }
 
 /// The real disk with faults on demand.
 #[derive(Default)]
-struct FaultyDisk {
-    faults: Arc<Faults>,
+pub(crate) struct FaultyDisk {
+    pub(crate) faults: Arc<Faults>,
 }
 
 #[derive(Default)]
-struct Faults {
+pub(crate) struct Faults {
     room: Mutex<Option<usize>>,
     fail_syncs: AtomicBool,
     refuse_new_files: AtomicBool,
+    /// Reads that touch these bytes fail.
+    pub(crate) bad: Mutex<Vec<(PathBuf, Range<u64>)>>,
+    /// Nothing is read or written any more.
+    pub(crate) gone: AtomicBool,
 }
 
 impl Faults {
@@ -1310,9 +1315,24 @@ impl Faults {
     fn set_room(&self, room: Option<usize>) {
         *self.room.lock().unwrap() = room;
     }
+
+    fn answers(&self) -> io::Result<()> {
+        const EIO: i32 = 5;
+        if self.gone.load(Ordering::SeqCst) { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(()) }
+    }
+
+    fn reads(&self, path: &Path, bytes: Range<u64>) -> io::Result<()> {
+        const EIO: i32 = 5;
+        let bad = self.bad.lock().unwrap();
+        match bad.iter().any(|(of, bad)| of == path && bad.start < bytes.end && bytes.start < bad.end) {
+            true => Err(io::Error::from_raw_os_error(EIO)),
+            false => Ok(()),
+        }
+    }
 }
 
 struct FaultyFile {
+    path: PathBuf,
     file: Box<dyn DiskFile>,
     faults: Arc<Faults>,
 }
@@ -1326,7 +1346,9 @@ impl Disk for FaultyDisk {
         if mode == OpenMode::Create && self.faults.refuse_new_files.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        Ok(Box::new(FaultyFile { file: StdDisk.open(path, mode)?, faults: Arc::clone(&self.faults) }))
+        self.faults.answers()?;
+        let (path, faults) = (path.to_owned(), Arc::clone(&self.faults));
+        Ok(Box::new(FaultyFile { file: StdDisk.open(&path, mode)?, path, faults }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -1356,10 +1378,13 @@ impl DiskFile for FaultyFile {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.faults.answers()?;
+        self.faults.reads(&self.path, offset..offset + buf.len() as u64)?;
         self.file.read_at(buf, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.faults.answers()?;
         match *self.faults.room.lock().unwrap() {
             Some(room) if room < bytes.len() => {
                 self.file.write_at(&bytes[..room], offset)?;

@@ -8,7 +8,7 @@ use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_
 use crate::mutations::{Mutation, is};
 use crate::pages::RowsAt;
 use crate::purge;
-use crate::scan::{Found, Scanner, Window};
+use crate::scan::{Found, Refused, Scanner, Window, read_past, what_of};
 use crate::summary::{Growing, Summary, print_of_chunk};
 use crate::types::{Finding, Progress, VerifyReport};
 use crate::view::{BASES_MAX, Log, Segment, Spot};
@@ -80,7 +80,7 @@ impl Checking<'_> {
         let number = window.segment;
         let end = window.end;
         let mut header = [0; SEGMENT_HEADER_BYTES];
-        let got = window.file.read_at(&mut header, 0).map_err(failed)?;
+        let got = read_past(&*window.file, &mut header, 0, &mut Refused::default()).map_err(failed)?;
         let (header, damage) = SegmentHeader::decode(&header[..got]);
         if let Some((offset, _)) = damage {
             self.find(number, offset, "the segment's header is damaged");
@@ -103,8 +103,8 @@ impl Checking<'_> {
         while let Some(found) = scanner.next().map_err(failed)? {
             let (offset, kind, payload) = match found {
                 Found::Frame { offset, kind, payload } => (offset, kind, payload),
-                Found::Damaged { offset, bytes } => {
-                    self.find(number, offset, format!("{bytes} bytes are no frame"));
+                Found::Damaged { offset, bytes, unreadable } => {
+                    self.find(number, offset, format!("{bytes} {}", what_of(unreadable)));
                     continue;
                 }
             };

@@ -13,17 +13,17 @@ use model::{
 
 use crate::error::ReadError;
 use crate::file::Base;
-use crate::format::{EntryPrefix, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES};
+use crate::format::{EntryPrefix, FRAME_HEADER_BYTES, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES};
 use crate::index::{Index, IndexError, MemoryIndex, Sealed, SledIndex, damaged_dir, move_aside};
 use crate::pages::{Part, RowsAt};
 use crate::quarantine::Quarantine;
-use crate::scan::{Found, Scanner, Window, frame_at};
+use crate::scan::{Found, Scanner, Window, frame_at, is_of_place, what_of};
 use crate::sealer::Sealer;
 use crate::state::{Account, State};
 use crate::summary::{
     Growing, Summary, Table, Tables, print_of_chunk, print_of_id, print_of_object, print_of_supersession,
 };
-use crate::types::{Accounting, Listed, Progress, Stats, Sums, Which};
+use crate::types::{Accounting, Damage, Listed, Progress, Stats, Sums, Which};
 
 /// A segment file that is open for reading.
 #[derive(Clone)]
@@ -310,8 +310,8 @@ impl Log {
             while let Some(found) = scanner.next().map_err(failed)? {
                 let (offset, payload) = match found {
                     Found::Frame { offset, kind: _, payload } => (offset, payload),
-                    Found::Damaged { offset, bytes: _ } => {
-                        self.note_damage(after, offset);
+                    Found::Damaged { offset, bytes, unreadable } => {
+                        self.note_damage(after, offset, bytes, unreadable)?;
                         continue;
                     }
                 };
@@ -324,19 +324,40 @@ impl Log {
     }
 
     /// The first time that a damaged place is met, it is reported, and own entries that cannot be read are accounted for.
-    pub(crate) fn note_damage(&self, segment: u32, offset: u64) {
+    ///
+    /// # Errors
+    /// When the disk refuses the place, and takes no note of that either: the disk may be gone and the place be whole, so
+    /// that nobody must go on as if there was nothing.
+    pub(crate) fn note_damage(
+        &self,
+        segment: u32,
+        offset: u64,
+        bytes: u64,
+        unreadable: bool,
+    ) -> Result<(), ReadError> {
         // Damage in the segment that grows is accounted for when it is met again after that was sealed.
         let is_sealed = self.read().sealed.contains_key(&segment);
+        let place = (segment, offset, is_sealed);
+        let damaged = || self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         {
-            let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
-            if damaged.len() >= DAMAGED_MAX || !damaged.insert((segment, offset, is_sealed)) {
-                return;
+            let mut damaged = damaged();
+            if damaged.len() >= DAMAGED_MAX || !damaged.insert(place) {
+                return Ok(());
             }
         }
         tracing::warn!(segment, offset, "damaged place in the journal skipped; run `holdfast journal verify`");
-        if let Err(e) = self.measure(segment) {
+        let measured = match is_sealed || !unreadable {
+            true => self.measure(segment).map(drop),
+            false => self.keep_aside(&[Damage { segment, offset, bytes, what: what_of(true) }], true),
+        };
+        if let Err(e) = measured {
             tracing::warn!(error = %e, segment, "the damage could not be measured");
+            if unreadable {
+                damaged().remove(&place);
+                return Err(e);
+            }
         }
+        Ok(())
     }
 
     /// Offset of what the print names in a sealed segment.
@@ -422,8 +443,14 @@ impl Log {
             (tail, sealed.cloned().collect::<Vec<_>>())
         };
         let read = |window: &Window, offset: u32| -> Result<_, ReadError> {
-            let frame = frame_at(window, u64::from(offset)).map_err(failed)?;
             let (segment, offset) = (window.segment, u64::from(offset));
+            let frame = match frame_at(window, offset) {
+                Err(e) if is_of_place(&e) => {
+                    self.note_damage(segment, offset, FRAME_HEADER_BYTES as u64, true)?;
+                    None
+                }
+                read => read.map_err(failed)?,
+            };
             Ok(frame.map(|(kind, payload)| Located { segment, offset, kind, payload }))
         };
         if !oldest_first {
@@ -438,7 +465,9 @@ impl Log {
             if let Some(offset) = self.find(&segment, table, print)? {
                 match read(&segment.window(), offset)? {
                     Some(frame) => return Ok(Some(frame)),
-                    None => self.note_damage(segment.number, u64::from(offset)),
+                    None => {
+                        self.note_damage(segment.number, u64::from(offset), FRAME_HEADER_BYTES as u64, false)?;
+                    }
                 }
             }
         }

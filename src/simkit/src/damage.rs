@@ -20,6 +20,9 @@ use crate::check::{Broken, panic_text};
 use crate::disk::PretendDisk;
 use crate::trial::{DIR, NODE, PEER, Seal, chunk_bytes, chunk_name, draft, foreign, options};
 
+/// What a disk gives up at once.
+const SECTOR_BYTES: usize = 4 << 10;
+
 /// Of its segments.
 const SEGMENT_BYTES: u64 = 12 << 10;
 
@@ -252,6 +255,40 @@ impl Specimen {
             |output: &Output| matches!(output, Output::StartEpoch { reason: StartEpochReason::PeerIsAhead, .. });
         let begins = std::iter::from_fn(|| session.poll()).any(|output| is_start(&output));
         Ok((left, begins))
+    }
+
+    /// The disk refuses one sector of a file after the other.
+    ///
+    /// # Errors
+    /// The first sector that costs what does not stand in it, or that nobody notices, or that shows what is wrong.
+    pub fn lose_every_sector(&self) -> Result<Vec<(PathBuf, usize, Harm)>, Broken> {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.copy());
+        let reader = Reader::open(Path::new(DIR), disk, &self.seal.all_keys()).map_err(|e| e.to_string())?;
+        let listed = reader.list(LocalPos::START..LocalPos(u64::MAX), usize::MAX).map_err(|e| e.to_string())?;
+        let mut lost = Vec::new();
+        for (i, (path, bytes)) in self.files().into_iter().enumerate() {
+            for at in (0..bytes.len()).step_by(SECTOR_BYTES) {
+                let sector = at..bytes.len().min(at + SECTOR_BYTES);
+                // What is in a frame beside the entry is less than this.
+                let touches = |l: &&Listed| {
+                    let (from, to) = (l.offset as usize, l.offset as usize + l.bytes as usize + 200);
+                    l.segment as usize == i + 1 && from < sector.end && to > sector.start
+                };
+                let there = listed.iter().filter(touches).count();
+                let told = |what: String| format!("sector at {at} of {}: {what}", path.display());
+                let harm = self.after(|disk| disk.spoil(&path, sector.clone())).map_err(told)?;
+                if harm.entries > there {
+                    return Err(told(format!("{harm:?}, and no more than {there} entries stand there")));
+                }
+                self.next_number_after(|disk| disk.spoil(&path, sector.clone())).map_err(told)?;
+                let holds_something = bytes[sector].iter().any(|byte| *byte != 0);
+                if holds_something && !harm.noticed {
+                    return Err(told("nobody noticed".to_owned()));
+                }
+                lost.push((path.clone(), at, harm));
+            }
+        }
+        Ok(lost)
     }
 
     /// Flips bits of every `step`-th byte of every file: `mask` says which ones.

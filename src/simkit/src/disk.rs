@@ -1,8 +1,9 @@
 //! A disk in memory that remembers what was synced and, at a power cut, forgets the rest; that runs full; whose calls
 //! fail on demand; and that writes down what was asked of it, so that [`crate::CrashStates`] can cut the power at each call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -39,6 +40,8 @@ struct State {
     room_files: Option<usize>,
     quota: bool,
     fault: Option<Fault>,
+    /// Bytes of files that cannot be read.
+    bad: BTreeMap<u64, Vec<Range<usize>>>,
     /// Calls that count for the fault.
     calls: Vec<Op>,
     failed_call: Option<Op>,
@@ -386,6 +389,14 @@ impl PretendDisk {
         state.media.synced_dir(dir_of(path), true);
     }
 
+    /// Every read that touches these bytes of a file fails from here on, and every write to a part of them.
+    pub fn spoil(&self, path: &Path, bytes: Range<usize>) {
+        let mut state = self.state();
+        if let Some(file) = state.media.find(path) {
+            state.bad.entry(file).or_default().push(bytes);
+        }
+    }
+
     /// Another disk with what programs see on this one, all of it durable.
     pub fn copy(&self) -> Self {
         let state = self.state();
@@ -468,6 +479,11 @@ impl State {
     fn perform(&mut self, call: Call) {
         call.apply(&mut self.media);
         self.write_down(|| call);
+    }
+
+    /// Are some of these bytes bad?
+    fn is_bad(&self, file: u64, bytes: &Range<usize>) -> bool {
+        self.bad.get(&file).into_iter().flatten().any(|bad| bad.start < bytes.end && bytes.start < bad.end)
     }
 
     fn full(&self) -> io::Error {
@@ -598,6 +614,9 @@ impl DiskFile for PretendFile {
         let bytes = state.media.bytes(self.file);
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let len = buf.len().min(bytes.len() - from);
+        if state.is_bad(self.file, &(from..from + len)) {
+            return Err(DiskError::Io.error(Op::Read));
+        }
         buf[..len].copy_from_slice(&bytes[from..from + len]);
         Ok(len)
     }
@@ -636,6 +655,9 @@ impl PretendFile {
         let end = state.media.bytes(self.file).len();
         let offset = offset.unwrap_or(end);
         assert!(offset <= end, "a file is written without gaps");
+        if state.is_bad(self.file, &(offset..offset + bytes.len())) {
+            return Err(DiskError::Io.error(Op::Write));
+        }
         // What is written over takes no more room.
         let room = state.room_bytes.map(|room| room.saturating_sub(state.media.used_bytes()) + (end - offset) as u64);
         if let Some(room) = room.filter(|room| *room < done as u64) {

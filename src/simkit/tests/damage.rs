@@ -28,6 +28,17 @@ fn an_inverted_byte_of_a_plain_journal_costs_at_most_one_entry_and_is_noticed() 
 }
 
 #[test]
+fn a_sector_that_the_disk_refuses_costs_what_stands_in_it_and_is_noticed() {
+    for seal in [Seal::Sealed, Seal::Plain] {
+        let specimen = Specimen::new(seal, BYTES);
+        let sectors = specimen.lose_every_sector().expect("a sector costs what stands in it");
+        let entries: usize = sectors.iter().map(|(.., harm)| harm.entries).sum();
+        println!("{} sectors, {entries} entries lost in all of {}", sectors.len(), specimen.entries());
+        assert!(entries > 0 && sectors.len() > 10);
+    }
+}
+
+#[test]
 fn a_cut_file_keeps_exactly_what_stands_before_the_cut_and_the_loss_is_noticed() {
     let specimen = Specimen::new(Seal::Sealed, 16 << 10);
     let files = specimen.files();
