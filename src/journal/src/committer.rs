@@ -10,7 +10,7 @@
 //! A write that lengthens the newest segment lengthens it by zeros as well, for the next ones to be written on: a sync of these
 //! has no length and no place to note, only data (docs/adr/0020).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,7 +44,7 @@ use crate::scrub::Verified;
 use crate::sealer::Sealer;
 use crate::settings::AtRest;
 use crate::state::Account;
-use crate::summary::print_of_chunk;
+use crate::summary::{Summary, print_of_chunk};
 use crate::ticket::Completer;
 use crate::types::{Appended, ChunkPut, Chunks, Draft, EpochReason, Foreign, ForeignOutcome, TrimReport};
 use crate::view::{Log, Segment};
@@ -974,8 +974,7 @@ impl Committer {
         for segment in sealed {
             report.waiting_for = self.waiting_for(&segment);
             if report.waiting_for.is_empty() {
-                let holds = self.shared.log.read().state.holds.clone();
-                let held = self.covered.of(&segment, &holds).map_err(|e| AppendError::Unreadable(e.to_string()))?;
+                let held = self.holds_on(&segment).map_err(|e| AppendError::Unreadable(e.to_string()))?;
                 report.waiting_for.extend(held.iter().map(|name| format!("legal hold {name}")));
             }
             if !report.waiting_for.is_empty() {
@@ -1001,6 +1000,33 @@ impl Committer {
     fn waiting_for(&self, segment: &Segment) -> Vec<String> {
         let files = lock(&self.shared.files).values().any(|since| since.0 <= segment.summary.next_pos);
         self.shared.log.read().waiting_for(segment, files)
+    }
+
+    /// Names of the holds that keep a segment: for what it covers in it, or for chunks of a file that stands behind it.
+    fn holds_on(&mut self, segment: &Segment) -> io::Result<BTreeSet<String>> {
+        let (holds, later) = {
+            let view = self.shared.log.read();
+            let later = view.sealed.range(segment.number + 1..).map(|(_, later)| Arc::clone(later));
+            (view.state.holds.clone(), later.collect::<Vec<_>>())
+        };
+        if holds.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let mut held: BTreeSet<String> =
+            self.covered.of(segment, &holds)?.iter().map(|covering| covering.name.clone()).collect();
+        let next_pos = segment.summary.next_pos;
+        let reaches_here = |later: &Summary| later.chunks_since.is_some_and(|since| since <= next_pos);
+        if segment.summary.chunks + segment.summary.chunks_needed > 0 {
+            for later in later.iter().filter(|later| reaches_here(&later.summary)) {
+                let covering = self.covered.of(later, &holds)?.iter();
+                held.extend(covering.filter(|c| c.keeps_chunks_before(next_pos)).map(|c| c.name.clone()));
+            }
+            // Which files it covers there is read when that is sealed.
+            let tail = &self.shared.log.read().tail.growing.summary;
+            let may = holds.values().filter(|hold| !hold.passes_by(tail.first_pos, tail.next_pos));
+            held.extend(may.filter(|_| reaches_here(tail)).map(|hold| hold.name.clone()));
+        }
+        Ok(held)
     }
 
     /// Writes those chunks of the segment whole that have a base and that one after `through` needs. Returns how many.

@@ -1,11 +1,13 @@
 //! Legal holds: named marks that keep entries from being trimmed, whatever became of them.
 //!
 //! A hold keeps bytes, not delivery: what it covers is sent, expires and is superseded as if there were none. Since the
-//! oldest segments go first, it also keeps everything that stands behind the first entry it covers.
+//! oldest segments go first, it also keeps everything that stands behind the first entry it covers; and of a file of this
+//! node that it covers the chunks, which stand before it.
 //!
 //! Which segments a hold covers is read from them once, when they could otherwise go. A damaged place in one counts as
 //! covered: nobody can tell that it is not.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 
@@ -59,7 +61,7 @@ impl Hold {
     }
 
     /// Can nothing between these positions be under it?
-    fn passes_by(&self, first: u64, next: u64) -> bool {
+    pub(crate) fn passes_by(&self, first: u64, next: u64) -> bool {
         self.first.is_some_and(|from| from.0 >= next) || self.last.is_some_and(|last| last.0 < first)
     }
 }
@@ -86,49 +88,66 @@ impl HoldFrame {
 #[derive(Debug, Default)]
 pub(crate) struct Covered {
     holds: BTreeMap<String, Hold>,
-    segments: HashMap<u32, Vec<String>>,
+    segments: HashMap<u32, Vec<Covering>>,
+}
+
+/// A hold that covers something in a segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Covering {
+    pub(crate) name: String,
+    /// The position before the first chunk of the own files that it covers there.
+    pub(crate) chunks_since: Option<u64>,
+}
+
+impl Covering {
+    /// Does a chunk in a segment that ends before `next_pos` belong to what the hold covers?
+    pub(crate) fn keeps_chunks_before(&self, next_pos: u64) -> bool {
+        self.chunks_since.is_some_and(|since| since <= next_pos)
+    }
 }
 
 impl Covered {
-    /// Names of the holds that cover something in the segment.
-    pub(crate) fn of(&mut self, segment: &Segment, holds: &BTreeMap<String, Hold>) -> io::Result<Vec<String>> {
-        if holds.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// The holds that cover something in the segment.
+    pub(crate) fn of(&mut self, segment: &Segment, holds: &BTreeMap<String, Hold>) -> io::Result<&[Covering]> {
         if self.holds != *holds {
             *self = Self { holds: holds.clone(), segments: HashMap::new() };
         }
-        if let Some(known) = self.segments.get(&segment.number) {
-            return Ok(known.clone());
-        }
-        let (first, next) = (segment.summary.first_pos, segment.summary.next_pos);
-        let mut open: Vec<&Hold> = holds.values().filter(|hold| !hold.passes_by(first, next)).collect();
-        let mut found = Vec::new();
-        let mut scanner = Scanner::new(segment.window());
-        while let Some(frame) = if open.is_empty() { None } else { scanner.next()? } {
-            let mut take = |covers: &dyn Fn(&Hold) -> bool| {
-                found.extend(open.iter().filter(|hold| covers(hold)).map(|hold| hold.name.clone()));
-                open.retain(|hold| !covers(hold));
-            };
-            match frame {
-                Found::Damaged { .. } => take(&|_| true),
-                Found::Frame { kind, payload, .. } => {
-                    if ![FrameKind::Entry as u8, FrameKind::Restored as u8].contains(&kind) {
-                        continue;
-                    }
-                    let entry = EntryPrefix::decode(&payload)
-                        .and_then(|(prefix, bytes)| Some((prefix.pos, wire::decode_entry(bytes).ok()?.header)));
-                    match entry {
-                        Some((pos, header)) => take(&|hold| hold.covers(LocalPos(pos), &header)),
-                        None => take(&|_| true),
-                    }
-                }
-            }
-        }
-        found.sort();
-        self.segments.insert(segment.number, found.clone());
-        Ok(found)
+        let known = match self.segments.entry(segment.number) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(covering(segment, holds)?),
+        };
+        Ok(known)
     }
+}
+
+fn covering(segment: &Segment, holds: &BTreeMap<String, Hold>) -> io::Result<Vec<Covering>> {
+    let summary = &segment.summary;
+    let may: Vec<&Hold> = holds.values().filter(|hold| !hold.passes_by(summary.first_pos, summary.next_pos)).collect();
+    let mut found: BTreeMap<&str, Option<u64>> = BTreeMap::new();
+    let mut scanner = Scanner::new(segment.window());
+    // Without files the first entry of each hold says it all.
+    while found.len() < may.len() || (summary.chunks_since.is_some() && !may.is_empty()) {
+        let entry = match scanner.next()? {
+            None => break,
+            Some(Found::Damaged { .. }) => None,
+            Some(Found::Frame { kind, .. }) if !FrameKind::is_entry(kind) => continue,
+            Some(Found::Frame { payload, .. }) => EntryPrefix::decode(&payload).and_then(|(prefix, bytes)| {
+                let since = prefix.chunks.map(|chunks| chunks.since.0);
+                Some((LocalPos(prefix.pos), wire::decode_entry(bytes).ok()?.header, since))
+            }),
+        };
+        for hold in &may {
+            let since = match &entry {
+                Some((pos, header, _)) if !hold.covers(*pos, header) => continue,
+                Some((_, _, since)) => *since,
+                // A file may have stood there.
+                None => summary.chunks_since,
+            };
+            let known = found.entry(&hold.name).or_default();
+            *known = known.iter().copied().chain(since).min();
+        }
+    }
+    Ok(found.into_iter().map(|(name, chunks_since)| Covering { name: name.to_owned(), chunks_since }).collect())
 }
 
 impl Journal {
@@ -169,7 +188,7 @@ mod tests {
     use model::{Epoch, Outcome, RangeSet, StreamId};
 
     use super::*;
-    use crate::tests::{draft, options, tempdir};
+    use crate::tests::{chunk_name, draft, noise, options, tempdir};
     use crate::{Draft, Reader, StdDisk};
 
     fn hold(name: &str) -> Hold {
@@ -218,6 +237,47 @@ mod tests {
         journal.remove_hold("one entry").unwrap();
         assert_eq!(journal.trim().unwrap().waiting_for, ["bravo"]);
         assert!(journal.add_hold(hold("")).is_err());
+    }
+
+    /// The consumers were done with the file, so its chunks went with the segments before it, and what the hold kept of it was
+    /// a list of names.
+    #[test]
+    fn a_file_under_a_hold_keeps_its_content_wherever_its_chunks_stand() {
+        let dir = tempdir();
+        let channel = StreamId::Channel(model::Id::from_block([9; 16]));
+        let journal = Journal::open(options(dir.path())).unwrap().0;
+        let fill = |numbers: std::ops::Range<u64>| {
+            numbers.for_each(|n| drop(journal.append_own(draft(n)).wait().unwrap()));
+        };
+        // One chunk is shared with a file before, and another that was held back is new.
+        journal.put_chunk(chunk_name(1), &noise(900)).wait().unwrap();
+        fill(0..60);
+        let file = journal.begin_file();
+        for (name, bytes) in [(chunk_name(1), 900), (chunk_name(2), 700)] {
+            journal.put_chunk(name, &noise(bytes)).wait().unwrap();
+        }
+        fill(60..120);
+        let chunks = Some(file.chunks(1_600));
+        let held = journal.append_own(Draft { stream: channel, chunks, ..draft(120) }).wait().unwrap();
+        drop(file);
+        let has = |n| journal.get_chunk(&chunk_name(n)).unwrap().is_some();
+        journal.add_hold(Hold { stream: Some(channel.to_string()), ..hold("inquiry 7") }).unwrap();
+        let bravo = journal.consumer("bravo", true).unwrap();
+        let trim = || {
+            bravo.record_outcome(Outcome::Applied, Epoch(1), &RangeSet::from(1..=1_000));
+            journal.trim().unwrap()
+        };
+        let report = trim();
+        assert!(report.segments > 0, "what stands before the file's first chunk goes: {report:?}");
+        assert_eq!(report.waiting_for, ["legal hold inquiry 7"]);
+        assert!(has(1) && has(2), "while the file stands in the newest segment");
+        fill(121..240);
+        assert_eq!(trim().waiting_for, ["legal hold inquiry 7"]);
+        assert!(has(1) && has(2), "and when that is sealed");
+        assert!(journal.show(crate::Which::Id(held.id)).unwrap().is_some());
+        assert!(journal.remove_hold("inquiry 7").unwrap());
+        trim();
+        assert!(!has(1) && !has(2), "nobody needs them any more");
     }
 
     #[test]
