@@ -43,7 +43,7 @@ use crate::scan::{Found, Scanner};
 use crate::scrub::Verified;
 use crate::sealer::Sealer;
 use crate::settings::AtRest;
-use crate::state::Account;
+use crate::state::Added;
 use crate::summary::{Summary, print_of_chunk};
 use crate::ticket::Completer;
 use crate::types::{Appended, ChunkPut, Chunks, Draft, EpochReason, Foreign, ForeignOutcome, TrimReport};
@@ -61,7 +61,7 @@ const AHEAD_BATCH_MAX: usize = AHEAD_BYTES / 4;
 
 static ZEROS: [u8; AHEAD_BYTES] = [0; AHEAD_BYTES];
 
-/// Receipts ride along with appends while they are small; larger states wait until there is nothing else.
+/// Receipts ride along with appends while they are few; more of them wait until there is nothing else.
 const RECEIPTS_RANGES: usize = 256;
 
 /// What consumer states may take beyond `journal.limit_bytes`: without it a full journal could not be trimmed.
@@ -158,8 +158,8 @@ pub(crate) struct Batch {
     needed: HashSet<ChunkName>,
     /// Prints of those needed that are not marked yet: in one frame, before what needs them.
     unmarked: Vec<u64>,
-    /// Consumers whose states are in it, and which version.
-    consumers: Vec<(String, u64)>,
+    /// Consumers whose states are in it, up to which version, and what of them.
+    consumers: Vec<(String, u64, Added)>,
     /// Something in it may use the reserve.
     pub(crate) urgent: bool,
 }
@@ -677,7 +677,7 @@ impl Committer {
         Ok(true)
     }
 
-    /// Adds the consumers that changed, where their states have no more than so many ranges in all.
+    /// Adds the consumers that changed, where what was added to their states has no more than so many ranges in all.
     fn plan_consumers(&mut self, batch: &mut Batch, ranges_max: usize) {
         let view = self.shared.log.read();
         let removed = |name: &str| {
@@ -687,11 +687,7 @@ impl Committer {
         };
         let dirty: Vec<_> =
             view.state.consumers.iter().filter(|(name, account)| account.is_dirty() && !removed(name)).collect();
-        let ranges = |account: &Account| {
-            let outcomes = account.state.outcomes.values().flatten();
-            account.state.stored.values().chain(outcomes).map(RangeSet::ranges_len).sum::<usize>()
-        };
-        if dirty.iter().map(|(_, account)| ranges(account)).sum::<usize>() > ranges_max {
+        if dirty.iter().map(|(_, account)| account.added.ranges_len()).sum::<usize>() > ranges_max {
             return;
         }
         let reserve =
@@ -700,8 +696,10 @@ impl Committer {
             return;
         }
         for (name, account) in dirty {
-            batch.sealer.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
-            batch.consumers.push((name.clone(), account.version));
+            for frame in account.frames(name, &account.added) {
+                batch.sealer.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&frame)]);
+            }
+            batch.consumers.push((name.clone(), account.version, account.added.clone()));
         }
     }
 
@@ -750,10 +748,10 @@ impl Committer {
                 view.recount();
                 self.shared.log.note_damage_change();
             }
-            for (name, version) in consumers {
+            for (name, version, added) in consumers {
                 // A receipt that came during the write has raised the version since.
                 if let Some(account) = view.state.consumers.get_mut(&name) {
-                    account.written = version;
+                    account.is_written(version, &added);
                 }
             }
         }
@@ -1077,7 +1075,10 @@ impl Committer {
             accounts
         };
         for (name, account) in &accounts {
-            batch.sealer.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
+            for frame in account.frames(name, &account.added) {
+                batch.sealer.push(&mut batch.buf, batch.base, FrameKind::Consumer, &[&to_cbor(&frame)]);
+            }
+            batch.consumers.push((name.clone(), account.version, account.added.clone()));
         }
         // All that outlives the segment is durable before it is given up: of what shares a sync a power cut may keep any part.
         if is(Mutation::TrimFileFirst) {

@@ -26,7 +26,7 @@
 //!                  | bytes
 //!  3 chunks needed  first 8 bytes of each name's hash: held further back, and needed by a file that follows
 //!  4 epoch opened  CBOR [`EpochOpened`]
-//!  5 consumer      CBOR [`ConsumerFrame`], the whole state; the newest counts
+//!  5 consumer      CBOR [`ConsumerFrame`]: numbers that were added to its state; of the rest the newest counts
 //!  6 consumer removed  its name
 //!  7 received      CBOR [`ReceivedFrame`]: numbers of another origin that are durable here
 //!  8 renumbered    CBOR [`RenumberedFrame`]: own numbers that were given up
@@ -69,7 +69,7 @@ pub(crate) const SEGMENT_HEADER_BYTES: usize = 2 * HEADER_BYTES;
 const LOCK_BYTES: usize = 8 + SALT_LEN + CHECK_LEN;
 pub(crate) const TRAILER_BYTES: usize = 16 + LOCK_BYTES;
 
-/// Larger sealed payloads are not written and not believed. The largest are the states of consumers with many gaps.
+/// Larger sealed payloads are not written and not believed. The largest are orders to purge many chunks.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
 /// Largest chunk: chunking cuts at 64 KiB, the rest is room for other cutters.
@@ -585,6 +585,8 @@ pub(crate) fn join(pieces: &[RangeSet]) -> RangeSet {
     set
 }
 
+/// Numbers are only ever added, so that a frame says what was added since the one before; a state of many ranges takes several
+/// frames.
 #[derive(Clone, Debug, Encode, Decode)]
 pub(crate) struct ConsumerFrame {
     #[n(0)]
@@ -604,9 +606,12 @@ pub(crate) struct ConsumerFrame {
     /// By outcome, then by class.
     #[n(6)]
     pub(crate) trimmed: Vec<Vec<u64>>,
-    /// Its cursor is over own entries too. Absent in what earlier releases wrote.
+    /// Its cursor is over own entries too.
     #[n(7)]
-    pub(crate) reads_all: Option<bool>,
+    pub(crate) reads_all: bool,
+    /// The consumer was registered here: what an earlier one of this name had is none of its state.
+    #[n(8)]
+    pub(crate) begins: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -247,7 +247,7 @@ mod tests {
         let channel = StreamId::Channel(model::Id::from_block([9; 16]));
         let journal = Journal::open(options(dir.path())).unwrap().0;
         let fill = |numbers: std::ops::Range<u64>| {
-            numbers.for_each(|n| drop(journal.append_own(draft(n)).wait().unwrap()));
+            numbers.for_each(|n| assert!(journal.append_own(draft(n)).wait().is_ok()));
         };
         // One chunk is shared with a file before, and another that was held back is new.
         journal.put_chunk(chunk_name(1), &noise(900)).wait().unwrap();

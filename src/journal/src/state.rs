@@ -54,6 +54,39 @@ pub(crate) struct Account {
     /// Raised with each change; `written` is the one that the log holds.
     pub(crate) version: u64,
     pub(crate) written: u64,
+    /// Numbers that the log does not hold yet.
+    pub(crate) added: Added,
+    /// The log does not know of it yet.
+    pub(crate) begins: bool,
+}
+
+/// Ranges in one frame of a consumer's state: half a mebibyte, where each takes the most that it can.
+const FRAME_RANGES: usize = 1 << 15;
+
+/// Numbers that were added to a consumer's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Added {
+    stored: BTreeMap<Epoch, RangeSet>,
+    outcomes: BTreeMap<Epoch, [RangeSet; 6]>,
+}
+
+impl Added {
+    pub(crate) fn ranges_len(&self) -> usize {
+        self.stored.values().chain(self.outcomes.values().flatten()).map(RangeSet::ranges_len).sum()
+    }
+
+    fn take(&mut self, written: &Self) {
+        for (epoch, set) in &mut self.stored {
+            let Some(written) = written.stored.get(epoch) else { continue };
+            *set = set.difference(written);
+        }
+        for (epoch, sets) in &mut self.outcomes {
+            let Some(written) = written.outcomes.get(epoch) else { continue };
+            sets.iter_mut().zip(written).for_each(|(set, of)| *set = set.difference(of));
+        }
+        self.stored.retain(|_, set| !set.is_empty());
+        self.outcomes.retain(|_, sets| sets.iter().any(|set| !set.is_empty()));
+    }
 }
 
 /// What the own entries of one segment came to, for one consumer. Entries that cannot be read and have no receipt count as
@@ -111,7 +144,7 @@ impl State {
                 self.epochs.entry(*epoch).or_insert((reason_of(*reason), 0)).0 = reason_of(*reason);
             }
             Record::Consumer(frame) => {
-                self.consumers.insert(frame.name.clone(), Account::from_frame(frame));
+                self.consumers.entry(frame.name.clone()).or_default().take_frame(frame);
             }
             Record::ConsumerRemoved(name) => drop(self.consumers.remove(name)),
             Record::Received(ReceivedFrame { origin, epoch, numbers }) => {
@@ -231,8 +264,10 @@ impl State {
             }
         }
         for (name, account) in &self.consumers {
-            sealer.push(out, base, FrameKind::Consumer, &[&to_cbor(&account.to_frame(name))]);
-            group += 1;
+            for frame in account.frames(name, &account.all()) {
+                sealer.push(out, base, FrameKind::Consumer, &[&to_cbor(&frame)]);
+                group += 1;
+            }
         }
         for hold in self.holds.values() {
             let frame = HoldFrame { hold: hold.clone(), removed: false };
@@ -274,34 +309,83 @@ pub(crate) fn reason_of(number: u8) -> EpochReason {
 }
 
 impl Account {
-    pub(crate) fn to_frame(&self, name: &str) -> ConsumerFrame {
-        let outcomes = |sets: &[RangeSet; 6]| sets.iter().map(split).collect();
-        ConsumerFrame {
+    /// The frames that say so much of it; one at least.
+    pub(crate) fn frames(&self, name: &str, added: &Added) -> Vec<ConsumerFrame> {
+        let new = || ConsumerFrame {
             name: name.to_owned(),
             required: self.state.required,
-            stored: self.state.stored.iter().map(|(epoch, set)| (*epoch, split(set))).collect(),
-            outcomes: self.state.outcomes.iter().map(|(epoch, sets)| (*epoch, outcomes(sets))).collect(),
+            stored: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
             cursor: self.state.cursor,
             trimmed_through: self.trimmed_through,
             trimmed: self.trimmed.iter().map(|by_class| by_class.to_vec()).collect(),
-            reads_all: self.state.reads_all.then_some(true),
+            reads_all: self.state.reads_all,
+            begins: false,
+        };
+        let mut frames = vec![ConsumerFrame { begins: self.begins, ..new() }];
+        let mut room = FRAME_RANGES;
+        let mut put = |piece: RangeSet, put: &dyn Fn(&mut ConsumerFrame, RangeSet)| {
+            if room < piece.ranges_len() {
+                frames.push(new());
+                room = FRAME_RANGES;
+            }
+            room -= piece.ranges_len();
+            frames.iter_mut().next_back().into_iter().for_each(|frame| put(frame, piece.clone()));
+        };
+        for (epoch, set) in &added.stored {
+            for piece in split(set) {
+                put(piece, &|frame, piece| frame.stored.entry(*epoch).or_default().push(piece));
+            }
+        }
+        for (epoch, sets) in &added.outcomes {
+            for (i, set) in sets.iter().enumerate() {
+                for piece in split(set) {
+                    put(piece, &|frame, piece| {
+                        let sets = frame.outcomes.entry(*epoch).or_default();
+                        sets.resize_with(sets.len().max(i + 1), Vec::new);
+                        sets[i].push(piece);
+                    });
+                }
+            }
+        }
+        frames
+    }
+
+    /// All that its frames are to say at the start of a segment.
+    fn all(&self) -> Added {
+        Added { stored: self.state.stored.clone(), outcomes: self.state.outcomes.clone() }
+    }
+
+    fn take_frame(&mut self, frame: &ConsumerFrame) {
+        if frame.begins {
+            *self = Self::default();
+        }
+        self.trimmed_through = frame.trimmed_through;
+        self.state.required = frame.required;
+        self.state.cursor = frame.cursor;
+        self.state.reads_all = frame.reads_all;
+        for (epoch, pieces) in &frame.stored {
+            self.state.stored.entry(*epoch).or_default().union_with(&join(pieces));
+        }
+        for (epoch, pieces) in &frame.outcomes {
+            let sets = self.state.outcomes.entry(*epoch).or_default();
+            for (i, pieces) in pieces.iter().enumerate().take(sets.len()) {
+                // The first end of a number stays.
+                let others = sets.iter().enumerate().filter(|(other, _)| *other != i);
+                let new = others.fold(join(pieces), |new, (_, set)| new.difference(set));
+                sets[i].union_with(&new);
+            }
+        }
+        for (sums, read) in self.trimmed.iter_mut().zip(&frame.trimmed) {
+            sums.iter_mut().zip(read).for_each(|(sum, n)| *sum = *n);
         }
     }
 
-    fn from_frame(frame: &ConsumerFrame) -> Self {
-        let mut account = Self { trimmed_through: frame.trimmed_through, ..Self::default() };
-        account.state.required = frame.required;
-        account.state.cursor = frame.cursor;
-        account.state.reads_all = frame.reads_all.unwrap_or(false);
-        account.state.stored = frame.stored.iter().map(|(epoch, pieces)| (*epoch, join(pieces))).collect();
-        for (epoch, pieces) in &frame.outcomes {
-            let sets = account.state.outcomes.entry(*epoch).or_default();
-            sets.iter_mut().zip(pieces).for_each(|(set, pieces)| *set = join(pieces));
-        }
-        for (sums, read) in account.trimmed.iter_mut().zip(&frame.trimmed) {
-            sums.iter_mut().zip(read).for_each(|(sum, n)| *sum = *n);
-        }
-        account
+    /// What was added up to a version is in the log.
+    pub(crate) fn is_written(&mut self, version: u64, added: &Added) {
+        self.written = version;
+        self.begins = false;
+        self.added.take(added);
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
@@ -415,8 +499,14 @@ impl Account {
                 counted.stored.iter_mut().zip(stored).for_each(|(sum, n)| *sum -= n);
             }
         }
-        self.state.outcomes.entry(epoch).or_default()[outcome as usize - 1].union_with(&new);
+        self.end(outcome, epoch, &new);
         self.version += 1;
+    }
+
+    fn end(&mut self, outcome: Outcome, epoch: Epoch, numbers: &RangeSet) {
+        for outcomes in [&mut self.state.outcomes, &mut self.added.outcomes] {
+            outcomes.entry(epoch).or_default()[outcome as usize - 1].union_with(numbers);
+        }
     }
 
     /// Notes that the peer holds these durably.
@@ -432,6 +522,7 @@ impl Account {
             return;
         }
         known.union_with(&new);
+        self.added.stored.entry(epoch).or_default().union_with(&new);
         for (part, i, here) in overlaps(parts, epoch, &new, self.trimmed_through) {
             let held = self.held_numbers(part.summary(), &part.summary().pages[i]);
             let stored = part.tally(i, &here.intersection(&held)).count;
@@ -470,9 +561,8 @@ impl Account {
                 self.ended(page.epoch).iter().fold(RangeSet::from(page.range()), |left, set| left.difference(set));
             // What is counted as quarantined without a receipt stays so when the segment is gone.
             let unreadable = ended.difference(&held);
-            let sets = self.state.outcomes.entry(page.epoch).or_default();
-            sets[Outcome::Expired as usize - 1].union_with(&held);
-            sets[Outcome::Quarantined as usize - 1].union_with(&unreadable);
+            self.end(Outcome::Expired, page.epoch, &held);
+            self.end(Outcome::Quarantined, page.epoch, &unreadable);
         }
     }
 }
@@ -496,5 +586,86 @@ fn overlaps<'a>(
 pub(crate) fn add_counts(sums: &mut Counts, more: &Counts) {
     for (sums, more) in sums.iter_mut().zip(more) {
         sums.iter_mut().zip(more).for_each(|(sum, n)| *sum += n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::ByteSize;
+
+    use super::*;
+    use crate::format::{FRAME_HEADER_BYTES, FrameHead};
+    use crate::settings::AtRest;
+    use crate::tests::{append, options, tempdir};
+    use crate::{Journal, JournalOptions, JournalSettings};
+
+    /// Payload sizes of the consumers' frames among some bytes, and what the frames say.
+    fn consumers(bytes: &[u8]) -> (Vec<usize>, State) {
+        let (mut rest, mut sizes, mut state) = (bytes, Vec::new(), State::default());
+        while let Some(head) = FrameHead::decode(rest) {
+            let (payload, after) = rest[FRAME_HEADER_BYTES..].split_at(head.len as usize);
+            let record = Record::decode(head.kind, payload).expect("it was just made");
+            sizes.extend(matches!(record, Record::Consumer(_)).then_some(payload.len()));
+            state.apply(&record);
+            rest = after;
+        }
+        (sizes, state)
+    }
+
+    /// Every second entry is withheld from a peer, for years: the state had to fit into one frame, and a larger one was a panic
+    /// with each new segment.
+    #[test]
+    fn a_state_with_any_number_of_ranges_is_spread_over_frames_of_a_bounded_size() {
+        let mut account = Account { trimmed_through: 7, ..Account::default() };
+        for epoch in 1..=12 {
+            let numbers = |from: u64| (from..60_000).step_by(2).collect::<RangeSet>();
+            account.state.stored.insert(Epoch(epoch), numbers(1));
+            let sets = account.state.outcomes.entry(Epoch(epoch)).or_default();
+            sets[Outcome::Applied as usize - 1] = numbers(1);
+            sets[Outcome::Withheld as usize - 1] = numbers(2);
+        }
+        let state = State { consumers: [("bravo".to_owned(), account.clone())].into(), ..State::default() };
+        let mut bytes = Vec::new();
+        state.push_group(&Sealer::fresh(NodeId([1; 16]), 1, &AtRest::Plain), &mut bytes, 0);
+        let (sizes, read) = consumers(&bytes);
+        assert!(sizes.len() > 10 && sizes.iter().all(|bytes| *bytes < 1 << 20), "{sizes:?}");
+        assert_eq!(read.consumers["bravo"].state, account.state);
+        assert_eq!(read.consumers["bravo"].trimmed_through, 7);
+    }
+
+    /// With every receipt the whole state was written: hundreds of kilobytes for a few numbers.
+    #[test]
+    fn a_receipt_costs_what_it_says_whatever_was_said_before() {
+        let dir = tempdir();
+        let open = || {
+            let options = options(dir.path());
+            let settings = JournalSettings { segment_bytes: ByteSize(1 << 20), ..options.settings };
+            Journal::open(JournalOptions { settings, ..options }).unwrap().0
+        };
+        let journal = open();
+        append(&journal, 0..1_000);
+        let bravo = journal.consumer("bravo", true).unwrap();
+        for (outcome, from) in [(Outcome::Withheld, 1), (Outcome::Applied, 2)] {
+            bravo.record_outcome(outcome, Epoch(1), &(from..=900).step_by(2).collect());
+        }
+        journal.flush().wait().unwrap();
+        let before = journal.stats();
+        bravo.record_stored(Epoch(1), &RangeSet::from(901..=902));
+        bravo.record_outcome(Outcome::Applied, Epoch(1), &RangeSet::from(901..=901));
+        journal.flush().wait().unwrap();
+        let after = journal.stats();
+        assert_eq!(before.segments, after.segments);
+        assert!(after.bytes - before.bytes < 250, "{} bytes", after.bytes - before.bytes);
+        let expected = bravo.state();
+        drop((bravo, journal));
+        let journal = open();
+        let bravo = journal.consumer("bravo", true).unwrap();
+        assert_eq!(bravo.state(), expected);
+        // One of the same name that comes after it begins from nothing.
+        assert!(journal.remove_consumer("bravo").unwrap());
+        journal.consumer("bravo", true).unwrap();
+        drop((bravo, journal));
+        let journal = open();
+        assert_eq!(journal.accounting("bravo").unwrap().unwrap().total.held, 1_000);
     }
 }
