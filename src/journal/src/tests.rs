@@ -289,6 +289,29 @@ fn one_flipped_byte_costs_at_most_one_entry_and_is_noticed() {
     }
 }
 
+/// What was appended to the newest segment between the look at it and its sealing was left out, and what follows in the next
+/// segments was listed.
+#[test]
+fn a_walk_leaves_nothing_out_while_segments_are_sealed() {
+    let dir = tempdir();
+    let journal = open(&dir).0;
+    append(&journal, 0..30);
+    let segments = journal.stats().segments;
+    let mut seen = Vec::new();
+    let visit = |prefix: crate::format::EntryPrefix, _: &[u8], segment: u32, _: u64| {
+        // While the newest one is read.
+        if segment == segments && journal.stats().segments == segments {
+            append(&journal, 30..120);
+        }
+        seen.push(prefix.pos);
+        crate::view::Walk::On
+    };
+    journal.log().walk(1, |_| true, visit).unwrap();
+    assert!(journal.stats().segments > segments + 1);
+    assert_eq!(seen, (1..=30).collect::<Vec<_>>());
+    assert_eq!(numbers(&journal).len(), 120);
+}
+
 #[test]
 fn an_entry_damaged_in_a_sealed_segment_is_skipped_and_the_rest_is_read() {
     let dir = tempdir();

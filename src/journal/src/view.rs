@@ -134,18 +134,19 @@ impl View {
         self.state.consumers = accounts;
     }
 
-    /// The first segment after `after` that may hold what `wanted` asks for at or after `from`, with the place in it.
-    fn window_after(&self, after: u32, from: u64, wanted: impl Fn(&Summary) -> bool) -> Option<Window> {
+    /// The first segment after `after` that may hold what `wanted` asks for at or after `from`, with the place in it, and
+    /// whether it is the one that grows.
+    fn window_after(&self, after: u32, from: u64, wanted: impl Fn(&Summary) -> bool) -> Option<(Window, bool)> {
         let is_wanted = |summary: &Summary| summary.next_pos > from && wanted(summary);
         let narrowed = |mut window: Window, summary: &Summary| {
             window.start = summary.offset_before(from).unwrap_or(window.start);
             window
         };
         let sealed = self.sealed.range(after.saturating_add(1)..).map(|(_, s)| s).find(|s| is_wanted(&s.summary));
-        sealed.map(|s| narrowed(s.window(), &s.summary)).or_else(|| {
+        sealed.map(|s| (narrowed(s.window(), &s.summary), false)).or_else(|| {
             let tail = &self.tail;
             let fits = tail.number > after && is_wanted(&tail.growing.summary);
-            fits.then(|| narrowed(tail.window(), &tail.growing.summary))
+            fits.then(|| (narrowed(tail.window(), &tail.growing.summary), true))
         })
     }
 
@@ -295,7 +296,8 @@ impl Log {
         self.view.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls `visit` for the entries at or after `from`, in order, until it says stop. `wanted` may leave segments out.
+    /// Calls `visit` for the entries at or after `from`, in order, until it says stop. `wanted` may leave segments out. What is
+    /// appended once the walk has come to the newest segment is for the next one, all of it.
     pub(crate) fn walk(
         &self,
         from: u64,
@@ -304,7 +306,7 @@ impl Log {
     ) -> Result<(), ReadError> {
         let mut after = 0;
         loop {
-            let Some(window) = self.read().window_after(after, from, &wanted) else { return Ok(()) };
+            let Some((window, is_last)) = self.read().window_after(after, from, &wanted) else { return Ok(()) };
             after = window.segment;
             let mut scanner = Scanner::only(window, FrameKind::Entry);
             while let Some(found) = scanner.next().map_err(failed)? {
@@ -319,6 +321,10 @@ impl Log {
                 if prefix.pos >= from && visit(prefix, bytes, after, offset) == Walk::Stop {
                     return Ok(());
                 }
+            }
+            if is_last {
+                // Sealed meanwhile it holds more than it did, and segments follow it.
+                return Ok(());
             }
         }
     }
