@@ -23,9 +23,12 @@ use wire::entry::BodyHash;
 
 use crate::committer::{Committer, disk_failed, lock};
 use crate::error::AppendError;
-use crate::format::{EntryPrefix, FrameKind, PackedChunk, Pieces, ReceivedFrame, Record, join, split, to_cbor};
+use crate::format::{
+    EntryPrefix, FrameKind, PackedChunk, Pieces, ReceivedFrame, Record, join, segment_number, split, to_cbor,
+};
 use crate::journal::Journal;
 use crate::load::segments_dir;
+use crate::rewrite;
 use crate::mutations::{Mutation, is, unless};
 use crate::queue::Request;
 use crate::scan::{Found, Scanner};
@@ -58,7 +61,8 @@ pub struct PurgeReport {
     /// Damaged bytes in those segments, which might have been the content. Where the journal is sealed they can be opened
     /// by nobody any more: the segment's salt is another one.
     pub damaged_bytes: u64,
-    /// Files and copies that were set aside after damage, which might have held the content: removed.
+    /// Files and copies that were set aside after damage, or left behind when they could not be removed, which might have held
+    /// the content: removed.
     pub set_aside_files: u32,
 }
 
@@ -280,7 +284,10 @@ impl Journal {
             };
             self.ask(|completer| Request::BeginPurge(Box::new(frame), completer)).wait()?;
         }
-        self.carry_out()
+        let report = self.carry_out()?;
+        // Also where the log holds nothing of it any more: a segment that was given up may still be on the disk.
+        let set_aside_files = self.remove_leftovers(false).map_err(disk_failed)?;
+        Ok(report.plus(PurgeReport { set_aside_files, ..PurgeReport::default() }))
     }
 
     /// Carries out what was begun before the last end of the process.
@@ -364,16 +371,7 @@ impl Journal {
     /// Files that were put aside because of damage, and copies of damaged places but those of segments that never held any of
     /// it: nothing proves that they hold none of the content.
     fn remove_set_aside(&self, targets: &Targets) -> io::Result<u32> {
-        let place = &self.shared().place;
-        let segments = segments_dir(&place.dir);
-        let mut removed = 0;
-        for name in place.disk.list(&segments)?.iter().filter(|name| name.ends_with(".seg.damaged")) {
-            place.disk.unlink(&segments.join(name))?;
-            removed += 1;
-        }
-        if removed > 0 {
-            unless(Mutation::SkipSetAsideSync, || place.disk.sync_dir(&segments))?;
-        }
+        let mut removed = self.remove_leftovers(true)?;
         if let Some(quarantine) = &self.log().quarantine {
             let (others, tail) = {
                 let view = self.log().read();
@@ -383,6 +381,38 @@ impl Journal {
             removed += quarantine.remove_but(|segment| segment == tail || others.contains(&segment))?;
         }
         self.log().remove_damaged_index()?;
+        Ok(removed)
+    }
+
+    /// Removes the files of segments that are none of the log's: trimmed ones and copies that could not be removed when it was
+    /// time, and with `set_aside` those that were put aside because of damage.
+    fn remove_leftovers(&self, set_aside: bool) -> io::Result<u32> {
+        let place = &self.shared().place;
+        // A copy that is being written is no leftover.
+        let _alone = lock(&place.rewriting);
+        let segments = segments_dir(&place.dir);
+        let names = place.disk.list(&segments)?;
+        let (held, tail) = {
+            // Read after the names: a segment that is made meanwhile has a higher number than the newest.
+            let view = self.log().read();
+            (view.sealed.keys().copied().collect::<BTreeSet<u32>>(), view.tail.number)
+        };
+        let goes = |name: &&String| match (segment_number(name), name.split_once('.')) {
+            (Some(number), _) => number < tail && !held.contains(&number),
+            (None, Some((stem, "seg.damaged"))) => set_aside && rewrite::is_segment(stem),
+            (None, Some((stem, _))) => rewrite::is_segment(stem),
+            (None, None) => false,
+        };
+        let mut removed = 0;
+        for name in names.iter().filter(goes) {
+            match place.disk.unlink(&segments.join(name)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                Ok(()) | Err(_) => removed += 1,
+            }
+        }
+        if removed > 0 {
+            unless(Mutation::SkipSetAsideSync, || place.disk.sync_dir(&segments))?;
+        }
         Ok(removed)
     }
 }
@@ -453,7 +483,11 @@ mod tests {
     }
 
     fn open_with(dir: &TempDir, at_rest: AtRest) -> Journal {
-        let options = JournalOptions {
+        Journal::open(JournalOptions { at_rest, ..plain_options(dir) }).unwrap().0
+    }
+
+    fn plain_options(dir: &TempDir) -> JournalOptions {
+        JournalOptions {
             dir: dir.path().to_owned(),
             node: NODE,
             disk: Arc::new(StdDisk),
@@ -464,9 +498,8 @@ mod tests {
                 ..crate::tests::options(dir.path()).settings
             },
             index: IndexPlace::Sled,
-            at_rest,
-        };
-        Journal::open(options).unwrap().0
+            at_rest: AtRest::Plain,
+        }
     }
 
     fn order() -> PurgeOrder {
@@ -606,6 +639,36 @@ mod tests {
         let reader = Reader::open(dir.path(), Arc::new(StdDisk), &DataKeys::none()).unwrap();
         let verified = reader.verify(&mut |_| {}).unwrap();
         assert!(verified.is_clean() && verified.purged_entries == 3, "{:?}", verified.findings);
+    }
+
+    /// The purge looked at the segments of the log, and at files that were set aside after damage. A segment that was trimmed
+    /// and could not be unlinked, or a copy that was left when its own turn came to nothing, kept the content.
+    #[test]
+    fn a_purge_leaves_no_trimmed_file_and_no_copy_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::<crate::tests::FaultyDisk>::default();
+        let options = JournalOptions { disk: Arc::clone(&disk) as Arc<dyn model::Disk>, ..plain_options(&dir) };
+        let journal = Journal::open(options).unwrap().0;
+        fill(&journal, 1..=120);
+        let (early, late) = (at(&journal, 3), at(&journal, 110));
+        journal.consumer("bravo", true).unwrap().record_outcome(Outcome::Applied, Epoch::FIRST, &(1..=60).into());
+        disk.faults.refuse_unlinks.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert!(journal.trim().unwrap().segments > 0);
+        assert_eq!(holding(dir.path(), text(3).as_bytes()).len(), 1, "the file is still there");
+        let copy = dir.path().join("segments/00000009.rewritten");
+        fs::write(&copy, text(110)).unwrap();
+        let refused = journal.purge(&order(), &[late], &BTreeMap::new(), &BTreeSet::new());
+        assert!(refused.is_err(), "what is on the disk is not purged");
+        disk.faults.refuse_unlinks.store(false, std::sync::atomic::Ordering::SeqCst);
+        // An order about what the log holds no more.
+        journal.purge(&order(), &[], &BTreeMap::new(), &BTreeSet::new()).unwrap();
+        for n in [3, 110] {
+            assert_eq!(holding(dir.path(), text(n).as_bytes()), Vec::<PathBuf>::new(), "{n}");
+        }
+        assert!(everything(&journal).iter().all(|l| ![early.0, late.0].contains(&l.entry.header.id)));
+        fs::write(&copy, text(110)).unwrap();
+        assert_eq!(purge(&journal, &[], &[]).set_aside_files, 1, "nothing was to be purged, and what is left over goes");
+        assert!(journal.verify(&mut |_| {}).unwrap().is_clean());
     }
 
     #[test]

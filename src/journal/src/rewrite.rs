@@ -244,7 +244,8 @@ pub fn keys_in_use(dir: &Path, disk: &dyn Disk) -> io::Result<Vec<(KeyNumber, u3
     Ok(keys.into_iter().collect())
 }
 
-fn is_segment(stem: &str) -> bool {
+/// Is it the number of a segment, as file names have it?
+pub(crate) fn is_segment(stem: &str) -> bool {
     segment_number(&format!("{stem}.seg")).is_some()
 }
 

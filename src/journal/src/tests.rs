@@ -1327,6 +1327,7 @@ pub(crate) struct Faults {
     room: Mutex<Option<usize>>,
     fail_syncs: AtomicBool,
     refuse_new_files: AtomicBool,
+    pub(crate) refuse_unlinks: AtomicBool,
     /// Reads that touch these bytes fail.
     pub(crate) bad: Mutex<Vec<(PathBuf, Range<u64>)>>,
     /// Nothing is read or written any more.
@@ -1379,6 +1380,9 @@ impl Disk for FaultyDisk {
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
+        if self.faults.refuse_unlinks.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         StdDisk.unlink(path)
     }
 
