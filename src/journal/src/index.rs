@@ -7,10 +7,11 @@
 //!
 //! ```text
 //! segment u32 | table u8 | shard u16  ->  CRC32C u32 | (fingerprint u64 | offset u32) ...   big-endian keys
-//! segment u32 | 255                   ->  CRC32C u32 | node 16 | end of frames u64 | shards u16 x 5
+//! segment u32 | 255                   ->  CRC32C u32 | node 16 | end of frames u64 | salt 16 | shards u16 x 5
 //! ```
 //! The checksum covers the key too: a value that a damaged tree shows under another key is told from the right one.
-//! The second row is written last: a segment without it is indexed again. What needs no lookup by key
+//! The second row is written last: a segment without it is indexed again, and so is one that was written anew since, with
+//! another salt: rows of content that was purged do not count, whatever a power cut brought back of them. What needs no lookup by key
 //! (positions, own entries, sums by class) stands in the segment's footer instead, and received ranges in the
 //! snapshot at the start of each segment: open then needs no index at all.
 
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
+use keys::SALT_LEN;
 use model::NodeId;
 
 use crate::summary::{Table, Tables};
@@ -58,6 +60,7 @@ pub(crate) enum IndexError {
 pub(crate) struct Sealed {
     pub(crate) segment: u32,
     pub(crate) end: u64,
+    pub(crate) salt: [u8; SALT_LEN],
 }
 
 pub(crate) trait Index: Send + Sync {
@@ -72,20 +75,21 @@ pub(crate) trait Index: Send + Sync {
 
 /// In memory, for simulations and as the last resort when the disk lets no index be made.
 #[derive(Default)]
-pub(crate) struct MemoryIndex(BTreeMap<u32, Tables>);
+pub(crate) struct MemoryIndex(BTreeMap<u32, (Sealed, Tables)>);
 
 impl Index for MemoryIndex {
     fn covers(&self, sealed: Sealed) -> Result<bool, IndexError> {
-        Ok(self.0.contains_key(&sealed.segment))
+        Ok(self.0.get(&sealed.segment).is_some_and(|(of, _)| *of == sealed))
     }
 
     fn put(&mut self, sealed: Sealed, tables: &Tables) -> Result<(), IndexError> {
-        self.0.insert(sealed.segment, tables.clone());
+        self.0.insert(sealed.segment, (sealed, tables.clone()));
         Ok(())
     }
 
     fn find(&self, sealed: Sealed, table: Table, print: u64) -> Result<Option<u32>, IndexError> {
-        let tables = self.0.get(&sealed.segment).ok_or(IndexError::Behind(sealed.segment))?;
+        let known = self.0.get(&sealed.segment).filter(|(of, _)| *of == sealed);
+        let (_, tables) = known.ok_or(IndexError::Behind(sealed.segment))?;
         Ok(tables.get(table, print))
     }
 
@@ -106,13 +110,16 @@ pub(crate) struct SledIndex {
     node: NodeId,
     /// Values read since sled was last made to look at its cache.
     read: Mutex<BTreeSet<ShardKey>>,
-    /// End and shards of the segments whose second rows were read.
-    marks: Mutex<BTreeMap<u32, (u64, [u16; 5])>>,
+    /// Shards of the segments whose second rows were read.
+    marks: Mutex<BTreeMap<u32, (Sealed, [u16; 5])>>,
 }
 
 type ShardKey = [u8; 7];
 
 const MARK: u8 = 255;
+
+/// Where the shards stand in the second row of a segment.
+const MARK_SHARDS_AT: usize = 24 + SALT_LEN;
 
 impl SledIndex {
     /// Opens or creates. sled has been seen to panic on damaged files, and to hang: it gets a thread of its own.
@@ -166,26 +173,27 @@ impl SledIndex {
     fn mark(&self, sealed: Sealed, shards: &[u16; 5]) -> Vec<u8> {
         let mut value = self.node.0.to_vec();
         value.extend_from_slice(&sealed.end.to_be_bytes());
+        value.extend_from_slice(&sealed.salt);
         shards.iter().for_each(|n| value.extend_from_slice(&n.to_be_bytes()));
         value
     }
 
     /// How many shards each table has; `None` when the segment is not indexed as it is.
     fn shards(&self, sealed: Sealed) -> Result<Option<[u16; 5]>, IndexError> {
-        if let Some((end, shards)) = lock(&self.marks).get(&sealed.segment) {
-            return Ok((*end == sealed.end).then_some(*shards));
+        if let Some((of, shards)) = lock(&self.marks).get(&sealed.segment) {
+            return Ok((*of == sealed).then_some(*shards));
         }
         let key = Self::mark_key(sealed.segment);
         let Some(value) = guarded(|| self.db().get(key))? else { return Ok(None) };
         let value = checked(&key, &value)?;
         let mut shards = [0; 5];
-        for (shard, bytes) in shards.iter_mut().zip(value.get(24..).unwrap_or_default().as_chunks::<2>().0) {
+        for (shard, bytes) in shards.iter_mut().zip(value.get(MARK_SHARDS_AT..).unwrap_or_default().as_chunks::<2>().0) {
             *shard = u16::from_be_bytes(*bytes);
         }
         if *value != *self.mark(sealed, &shards) {
             return Ok(None);
         }
-        lock(&self.marks).insert(sealed.segment, (sealed.end, shards));
+        lock(&self.marks).insert(sealed.segment, (sealed, shards));
         Ok(Some(shards))
     }
 }

@@ -34,7 +34,7 @@ use crate::queue::Request;
 use crate::scan::{Found, Scanner};
 use crate::sealer::Sealer;
 use crate::summary::{Table, print_of_chunk};
-use crate::view::{Segment, grow};
+use crate::view::Segment;
 
 /// On whose order content is removed. It stands in the tombstones, as far as they have room.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -357,11 +357,6 @@ impl Journal {
             })?;
             // Trimmed, or written anew by somebody else meanwhile: look again.
             if placed {
-                let segment = self.log().read().sealed.get(&number).cloned();
-                if let Some(segment) = segment {
-                    let read_back = grow(&segment).map_err(disk_failed)?;
-                    self.log().index_put(&segment, &read_back.tables);
-                }
                 return Ok(report);
             }
         }
@@ -669,6 +664,32 @@ mod tests {
         fs::write(&copy, text(110)).unwrap();
         assert_eq!(purge(&journal, &[], &[]).set_aside_files, 1, "nothing was to be purged, and what is left over goes");
         assert!(journal.verify(&mut |_| {}).unwrap().is_clean());
+    }
+
+    /// The process ended between the new file of a segment and its new rows in the index, or the power went before those were
+    /// on the disk: the old rows named what was purged, for good, and what came after it was not found.
+    #[test]
+    fn rows_of_the_index_from_before_a_purge_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = DataKeys::new([(KeyNumber(1), DataKey::from_bytes([5; 32]))]);
+        let open = || open_with(&dir, AtRest::sealed(keys.clone()));
+        let journal = open();
+        fill(&journal, 1..=60);
+        let object = Some(ObjectKey(3));
+        let again = journal.append_own(Draft { object, ..draft(61, &text(61)) }).wait().unwrap();
+        fill(&journal, 62..=120);
+        let first = at(&journal, 3);
+        assert_eq!(journal.creator(ObjectKey(3)).unwrap(), Some(first.0));
+        drop(journal);
+        let before = tempfile::tempdir().unwrap();
+        crate::tests::copy_into(&dir.path().join("index"), before.path());
+        let journal = open();
+        purge(&journal, &[first], &[]);
+        assert_eq!(journal.creator(ObjectKey(3)).unwrap(), Some(again.id));
+        drop(journal);
+        fs::remove_dir_all(dir.path().join("index")).unwrap();
+        crate::tests::copy_into(before.path(), &dir.path().join("index"));
+        assert_eq!(open().creator(ObjectKey(3)).unwrap(), Some(again.id));
     }
 
     #[test]

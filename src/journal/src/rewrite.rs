@@ -27,7 +27,7 @@ use crate::scan::{Found, Refused, Scanner, Window, read_past};
 use crate::sealer::Sealer;
 use crate::ticket::Ticket;
 use crate::types::Progress;
-use crate::view::Segment;
+use crate::view::{Segment, grow};
 
 /// Ending of the file that will take a segment's place.
 const EXTENSION: &str = "rewritten";
@@ -84,7 +84,16 @@ impl Journal {
         let place = &self.shared().place;
         let _alone = lock(&place.rewriting);
         let written = rewrite(&*place.disk, &place.dir, segment, sealer, map).map_err(disk_failed)?;
-        self.ask(|completer| Request::Replace(written, completer)).wait()
+        let placed = self.ask(|completer| Request::Replace(written, completer)).wait()?;
+        let current = self.log().read().sealed.get(&segment.number).filter(|_| placed).cloned();
+        if let Some(current) = current {
+            match grow(&current) {
+                Ok(read_back) => self.log().index_put(&current, &read_back.tables),
+                // Found out again at the next lookup, which reads it.
+                Err(e) => tracing::warn!(error = %e, segment = segment.number, "a segment is not in the index yet"),
+            }
+        }
+        Ok(placed)
     }
 }
 

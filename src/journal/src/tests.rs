@@ -1439,7 +1439,7 @@ pub(crate) fn copy_of(dir: &TempDir) -> TempDir {
     copy
 }
 
-fn copy_into(from: &Path, to: &Path) {
+pub(crate) fn copy_into(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for item in fs::read_dir(from).unwrap() {
         let item = item.unwrap();

@@ -51,7 +51,8 @@ impl Segment {
     }
 
     pub(crate) fn sealed(&self) -> Sealed {
-        Sealed { segment: self.number, end: self.end }
+        let salt = self.sealer.lock().map_or_else(Default::default, |lock| lock.salt);
+        Sealed { segment: self.number, end: self.end, salt }
     }
 }
 
