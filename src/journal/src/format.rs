@@ -49,7 +49,7 @@
 
 use std::collections::BTreeMap;
 
-use keys::{CHECK_LEN, KeyNumber, SALT_LEN};
+use keys::{CHECK_LEN, KeyNumber, SALT_LEN, TAG_LEN};
 use minicbor::{Decode, Encode};
 use model::{ChunkName, EntryHash, Epoch, Header, Hlc, LocalPos, NodeId, ObjectKey, Precedence, RangeSet, UnixMillis};
 
@@ -71,6 +71,9 @@ pub(crate) const TRAILER_BYTES: usize = 16 + LOCK_BYTES;
 
 /// Larger sealed payloads are not written and not believed. The largest are orders to purge many chunks.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+
+/// Of these so much is payload.
+pub(crate) const PLAIN_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - TAG_LEN;
 
 /// Largest chunk: chunking cuts at 64 KiB, the rest is room for other cutters.
 pub(crate) const CHUNK_BYTES_MAX: usize = 1 << 20;

@@ -24,13 +24,14 @@ use wire::entry::BodyHash;
 use crate::committer::{Committer, disk_failed, lock};
 use crate::error::AppendError;
 use crate::format::{
-    EntryPrefix, FrameKind, PackedChunk, Pieces, ReceivedFrame, Record, join, segment_number, split, to_cbor,
+    EntryPrefix, FrameKind, PLAIN_BYTES_MAX, PackedChunk, Pieces, ReceivedFrame, Record, join, segment_number, split,
+    to_cbor,
 };
 use crate::journal::Journal;
 use crate::load::segments_dir;
-use crate::rewrite;
 use crate::mutations::{Mutation, is, unless};
 use crate::queue::Request;
+use crate::rewrite;
 use crate::scan::{Found, Scanner};
 use crate::sealer::Sealer;
 use crate::summary::{Table, print_of_chunk};
@@ -430,8 +431,8 @@ impl Committer {
             self.roll().map_err(disk_failed)?;
         }
         let bytes = to_cbor(&frame);
-        if bytes.len() > crate::format::PAYLOAD_BYTES_MAX {
-            let (bytes, max) = (bytes.len() as u64, crate::format::PAYLOAD_BYTES_MAX as u64);
+        if bytes.len() > PLAIN_BYTES_MAX {
+            let (bytes, max) = (bytes.len() as u64, PLAIN_BYTES_MAX as u64);
             return Err(AppendError::TooLarge { what: "purge", bytes, max });
         }
         let mut batch = self.begin();
@@ -662,7 +663,11 @@ mod tests {
         }
         assert!(everything(&journal).iter().all(|l| ![early.0, late.0].contains(&l.entry.header.id)));
         fs::write(&copy, text(110)).unwrap();
-        assert_eq!(purge(&journal, &[], &[]).set_aside_files, 1, "nothing was to be purged, and what is left over goes");
+        assert_eq!(
+            purge(&journal, &[], &[]).set_aside_files,
+            1,
+            "nothing was to be purged, and what is left over goes"
+        );
         assert!(journal.verify(&mut |_| {}).unwrap().is_clean());
     }
 

@@ -14,7 +14,7 @@ use keys::{DataKeys, KeyNumber, SALT_LEN, SegmentCipher, TAG_LEN};
 use model::NodeId;
 
 use crate::error::OpenError;
-use crate::format::{FRAME_HEADER_BYTES, FrameHead, FrameKind, Lock, MARKER, PAYLOAD_BYTES_MAX};
+use crate::format::{FRAME_HEADER_BYTES, FrameHead, FrameKind, Lock, MARKER, PLAIN_BYTES_MAX};
 use crate::mutations::{Mutation, is};
 use crate::settings::AtRest;
 
@@ -147,7 +147,7 @@ impl Sealer {
         let start = out.len();
         let offset = base + start as u64;
         let len: usize = payload.iter().map(|part| part.len()).sum();
-        assert!(len + TAG_LEN <= PAYLOAD_BYTES_MAX, "a frame's size is checked before it is made");
+        assert!(len <= PLAIN_BYTES_MAX, "a frame's size is checked before it is made");
         out.reserve(FRAME_HEADER_BYTES + len + TAG_LEN);
         out.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
         payload.iter().for_each(|part| out.extend_from_slice(part));
