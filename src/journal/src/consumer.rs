@@ -26,7 +26,8 @@ impl Consumer {
             let first = view.summaries().next().map_or(1, |(number, _)| number);
             let mut consumers = std::mem::take(&mut view.state.consumers);
             let account = consumers.entry(name.to_owned()).or_insert_with(|| {
-                let mut account = Account { trimmed_through: first - 1, version: 1, begins: true, ..Account::default() };
+                let mut account =
+                    Account { trimmed_through: first - 1, version: 1, begins: true, ..Account::default() };
                 account.recount(view.parts());
                 account
             });

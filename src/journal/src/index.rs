@@ -187,7 +187,8 @@ impl SledIndex {
         let Some(value) = guarded(|| self.db().get(key))? else { return Ok(None) };
         let value = checked(&key, &value)?;
         let mut shards = [0; 5];
-        for (shard, bytes) in shards.iter_mut().zip(value.get(MARK_SHARDS_AT..).unwrap_or_default().as_chunks::<2>().0) {
+        for (shard, bytes) in shards.iter_mut().zip(value.get(MARK_SHARDS_AT..).unwrap_or_default().as_chunks::<2>().0)
+        {
             *shard = u16::from_be_bytes(*bytes);
         }
         if *value != *self.mark(sealed, &shards) {

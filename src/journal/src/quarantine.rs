@@ -31,7 +31,7 @@ use crate::scan::{Found, Refused, Scanner, Window, read_past, what_of};
 use crate::state::Account;
 use crate::summary::{Growing, Numbers};
 use crate::ticket::Ticket;
-use crate::types::{Damage, Foreign};
+use crate::types::{Chunks, Damage, Foreign};
 use crate::view::{Log, Segment, View, failed};
 
 /// More places than this are a disk to be replaced; the segments themselves still hold the bytes.
@@ -615,16 +615,23 @@ impl Committer {
         if id.origin != self.node() {
             return Err(AppendError::Malformed(format!("{id} is no entry of this node")));
         }
-        let missing = self.shared.log.read().unreadable().get(&id.epoch).is_some_and(|set| set.contains(id.seq.get()));
+        let (missing, since) = {
+            let view = self.shared.log.read();
+            let first = view.summaries().find(|(_, summary)| summary.has_own(id.epoch, id.seq.get()));
+            let missing = view.unreadable().get(&id.epoch).is_some_and(|set| set.contains(id.seq.get()));
+            (missing, first.and_then(|(_, summary)| summary.chunks_since))
+        };
         let purged = self.shared.log.read().state.purged.get(&id.epoch).is_some_and(|set| set.contains(id.seq.get()));
         if !missing || purged || batch.received.contains_key(&id) {
             return Ok(false);
         }
         self.room(batch, Need::Entry(header.precedence), returned.bytes.len())?;
         let (pos, class, object) = (batch.next_pos, header.precedence, returned.object);
-        let prefix = EntryPrefix { pos, own: true, class, hash, object, chunks: None };
+        // It counts where its first copy stood, with its content; of where its chunks begin the segment of that still tells.
+        let chunks = since.map(|since| Chunks { since: LocalPos(since), content_bytes: 0 });
+        let prefix = EntryPrefix { pos, own: true, class, hash, object, chunks };
         let bytes = returned.bytes.len() as u32;
-        let record = EntryRecord { pos, own: true, class, hash, object, chunks: None, header, bytes };
+        let record = EntryRecord { pos, own: true, class, hash, object, chunks, header, bytes };
         batch.push(FrameKind::Restored, &[&prefix.encode(), &returned.bytes], Record::Restored(Box::new(record)));
         batch.next_pos += 1;
         batch.received.insert(id, hash);
@@ -937,6 +944,57 @@ mod tests {
         assert!(journal.trim().unwrap().segments > 0);
         let total = journal.accounting("alpha").unwrap().unwrap().total;
         assert_eq!((total.accepted, total.applied, total.quarantined), (100, 100, 0));
+    }
+
+    /// What was left of the newest segment was read without the file's entry, so nothing said any more that chunks before it are
+    /// needed; and an entry that a peer gave back said nothing of them either.
+    #[test]
+    fn the_chunks_of_a_damaged_file_stay_until_it_is_back_and_after_that() {
+        let dir = tempdir();
+        let journal = open(&dir).0;
+        append(&journal, 0..30);
+        let file = journal.begin_file();
+        journal.put_chunk(chunk_name(1), &noise(900)).wait().unwrap();
+        append(&journal, 30..60);
+        let chunks = Some(file.chunks(900));
+        let damaged = journal.append_own(crate::Draft { chunks, ..draft(60) }).wait().unwrap();
+        drop(file);
+        append(&journal, 61..64);
+        let place = place_of(&journal, damaged.id.seq.get());
+        let bytes = bytes_of(&journal, damaged.id.seq.get());
+        assert_eq!(place.0, journal.stats().segments, "it stands in the newest segment");
+        let (alpha, bravo) = (journal.consumer("alpha", true).unwrap(), journal.consumer("bravo", true).unwrap());
+        bravo.record_stored(Epoch(1), &RangeSet::from(1..=64));
+        journal.flush().wait().unwrap();
+        drop((alpha, bravo, journal));
+        flip_places(&dir, &[place]);
+        let journal = open(&dir).0;
+        assert_eq!(journal.unreadable()[&Epoch(1)], set(&[61]));
+        // Another one restores it while the last entries are on their way.
+        append(&journal, 64..100);
+        for name in ["alpha", "bravo"] {
+            journal.consumer(name, true).unwrap().record_outcome(Outcome::Applied, Epoch(1), &RangeSet::from(1..=60));
+        }
+        let has = || journal.get_chunk(&chunk_name(1)).unwrap().is_some();
+        assert!(journal.trim().unwrap().segments > 0);
+        assert!(has(), "entries of its segment are held");
+        assert!(journal.restore(Foreign { bytes, object: None }).wait().unwrap());
+        for name in ["alpha", "bravo"] {
+            journal.consumer(name, true).unwrap().record_outcome(Outcome::Applied, Epoch(1), &set(&[62, 63, 64]));
+        }
+        journal.trim().unwrap();
+        assert!(has(), "it is held");
+        // Under another number it needs them as well.
+        let renumbered = journal.reissue(vec![damaged.id]).wait().unwrap();
+        assert_eq!(renumbered.len(), 1);
+        journal.trim().unwrap();
+        assert!(has(), "it is held under its new number");
+        for name in ["alpha", "bravo"] {
+            journal.consumer(name, true).unwrap().record_outcome(Outcome::Applied, Epoch(2), &RangeSet::from(1..=200));
+        }
+        append(&journal, 100..140);
+        journal.trim().unwrap();
+        assert!(!has());
     }
 
     #[test]

@@ -482,7 +482,8 @@ mod tests {
         let path = segment(&dir, 2);
         assert!(fs::metadata(&path).unwrap().len() > 4 * sector.end / 3, "frames stand before and behind it");
         disk.faults.bad.lock().unwrap().push((path, sector.clone()));
-        let there = |l: &&crate::Listed| l.segment == 2 && l.offset < sector.end && l.offset + l.bytes + 100 > sector.start;
+        let there =
+            |l: &&crate::Listed| l.segment == 2 && l.offset < sector.end && l.offset + l.bytes + 100 > sector.start;
         let there = all.iter().filter(there).count() as u64;
 
         let settings = ScrubSettings::default();

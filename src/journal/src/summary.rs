@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use minicbor::{Decode, Encode};
-use model::{ChunkName, EntryId, Epoch, ObjectKey, Precedence, RangeSet, Seq, SupersessionKey};
+use model::{ChunkName, EntryId, Epoch, LocalPos, ObjectKey, Precedence, RangeSet, Seq, SupersessionKey};
 
 use crate::format::{Chain, Record, link_chain, to_cbor};
 use crate::pages::{OwnEntry, PAGE_ENTRIES};
@@ -189,6 +189,11 @@ impl Summary {
         }
     }
 
+    /// An own file stands here whose chunks begin at this position or behind it.
+    fn note_chunks_since(&mut self, since: LocalPos) {
+        self.chunks_since = Some(self.chunks_since.map_or(since.0, |known| known.min(since.0)));
+    }
+
     /// Does the own number stand here, readable or not?
     pub(crate) fn has_own(&self, epoch: Epoch, seq: u64) -> bool {
         self.pages.iter().any(|page| page.epoch == epoch && page.range().contains(&seq))
@@ -361,6 +366,8 @@ impl Growing {
         let lost = seq.saturating_sub(expected).min(LOST_MAX);
         if lost > 0 {
             self.summary.unreadable.entry(id.epoch).or_default().insert_range(seq - lost..=seq - 1);
+            // Files may have been among them, with chunks that stand anywhere before.
+            self.summary.note_chunks_since(LocalPos::START);
         }
         (seq - lost..seq).for_each(|seq| self.push_own(id.epoch, seq, OwnEntry::lost()));
         self.push_own(id.epoch, seq, OwnEntry::new(class, bytes));
@@ -387,9 +394,7 @@ impl Growing {
                 let is_purged = matches!(record, Record::PurgedEntry(_));
                 summary.entries += 1;
                 summary.next_pos = summary.next_pos.max(entry.pos + 1);
-                if let Some(since) = entry.chunks.map(|c| c.since.0) {
-                    summary.chunks_since = Some(summary.chunks_since.map_or(since, |s| s.min(since)));
-                }
+                entry.chunks.into_iter().for_each(|chunks| summary.note_chunks_since(chunks.since));
                 let due = |(_, at): &(u64, u32)| u64::from(offset - at) >= POSITION_BYTES;
                 if summary.positions.last().is_none_or(due) {
                     summary.positions.push((entry.pos, offset));
@@ -412,6 +417,7 @@ impl Growing {
             }
             Record::Restored(entry) | Record::PurgedRestored(entry) => {
                 summary.next_pos = summary.next_pos.max(entry.pos + 1);
+                entry.chunks.into_iter().for_each(|chunks| summary.note_chunks_since(chunks.since));
                 summary.positions.push((entry.pos, offset));
                 ids.insert(print_of_id(&entry.header.id), offset);
                 if let Some(object) = entry.object.filter(|_| matches!(record, Record::Restored(_))) {

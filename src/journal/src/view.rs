@@ -335,13 +335,7 @@ impl Log {
     /// # Errors
     /// When the disk refuses the place, and takes no note of that either: the disk may be gone and the place be whole, so
     /// that nobody must go on as if there was nothing.
-    pub(crate) fn note_damage(
-        &self,
-        segment: u32,
-        offset: u64,
-        bytes: u64,
-        unreadable: bool,
-    ) -> Result<(), ReadError> {
+    pub(crate) fn note_damage(&self, segment: u32, offset: u64, bytes: u64, unreadable: bool) -> Result<(), ReadError> {
         // Damage in the segment that grows is accounted for when it is met again after that was sealed.
         let is_sealed = self.read().sealed.contains_key(&segment);
         let place = (segment, offset, is_sealed);
