@@ -713,6 +713,11 @@ impl Committer {
     /// Makes the batch durable, shows it to readers, answers.
     pub(crate) fn commit(&mut self, mut batch: Batch) -> Result<(), AppendError> {
         batch.mark_needed();
+        if !batch.buf.is_empty()
+            && let Some(header) = self.shared.log.read().tail.header_due(batch.base + batch.buf.len() as u64)
+        {
+            batch.push(FrameKind::Header, &[&header], Record::Header);
+        }
         let Batch { base, chain, mut buf, records, mut answers, asked, consumers, urgent, .. } = batch;
         self.answered = answers.len();
         if is(Mutation::AckBeforeSync) {

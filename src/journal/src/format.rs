@@ -4,7 +4,7 @@
 //! segments/00000001.seg
 //!   header   magic "HOLDFSEG" 8 | version u16 | 0 u16 | segment u32 | node 16 | first position u64
 //!            | chain so far 32 | created i64 (Unix ms) | lock 32 | CRC32C u32 over all before
-//!   header   the same again: no single damaged byte makes a segment unreadable
+//!   header   the same again: no single damaged byte makes a segment unreadable; nor does a damaged sector, see frame 20
 //!   frame    marker 9E 48 | kind u8 | 0 u8 | payload length u32 | CRC32C u32 | sealed payload
 //!   frame    ...
 //!   footer   frames of kind 17, one of kind 11, then: offset of that u64 | lock 32 | CRC32C of both u32 | "SEAL" 4
@@ -41,6 +41,7 @@
 //! 17 rows          classes and sizes of a page of own entries ([`crate::pages`])
 //! 18 purge         CBOR [`PurgeFrame`]: content that must go, written before it goes and once more when it is gone
 //! 19 purged restored  as 13, of a restored entry
+//! 20 header        the segment's header once more, not sealed: behind the first 4 KiB, as soon as there is something
 //! 24 lanes         the last own entry of each stream and precedence ([`crate::lanes`])
 //! ```
 //! A segment begins with all that must be known without the segments before it: received sets, consumers, snapshot.
@@ -84,6 +85,9 @@ const POSITION_MAX: u64 = 1 << 62;
 const MAGIC: &[u8; 8] = b"HOLDFSEG";
 const SEAL: &[u8; 4] = b"SEAL";
 pub(crate) const MARKER: [u8; 2] = [0x9e, 0x48];
+
+/// Behind so many bytes the header is repeated: what a disk gives up at once.
+pub(crate) const HEADER_AGAIN_FROM: u64 = 4 << 10;
 
 /// Bytes as a hash chain value.
 pub(crate) type Chain = [u8; 32];
@@ -137,9 +141,14 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    /// Both copies.
+    /// Both copies with which a segment begins.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
+        self.encode_copy().repeat(2)
+    }
+
+    /// One copy.
+    pub(crate) fn encode_copy(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_BYTES);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&self.version.to_le_bytes());
         out.extend_from_slice(&[0; 2]);
@@ -151,7 +160,6 @@ impl SegmentHeader {
         self.lock.push(&mut out);
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
-        out.extend_from_within(..);
         out
     }
 
@@ -172,7 +180,7 @@ impl SegmentHeader {
         }
     }
 
-    fn decode_copy(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode_copy(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes.get(..HEADER_BYTES)?);
         let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
         if fields.take(8)? != MAGIC {
@@ -240,11 +248,12 @@ pub(crate) enum FrameKind {
     Rows = 17,
     Purge = 18,
     PurgedRestored = 19,
+    Header = 20,
     Lanes = 24,
 }
 
 impl FrameKind {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Entry,
         Self::Chunk,
         Self::ChunksNeeded,
@@ -264,8 +273,14 @@ impl FrameKind {
         Self::DamageNote,
         Self::Purge,
         Self::PurgedRestored,
+        Self::Header,
         Self::Lanes,
     ];
+
+    /// Does a frame of this kind stand in the clear? It says how the others are opened.
+    pub(crate) fn is_clear(kind: u8) -> bool {
+        kind == Self::Header as u8
+    }
 
     /// Does a frame of this kind hold an entry?
     pub(crate) fn is_entry(kind: u8) -> bool {
@@ -337,6 +352,7 @@ pub(crate) enum Record {
     /// Left of a restored entry.
     PurgedRestored(Box<EntryRecord>),
     Purge(Box<PurgeFrame>),
+    Header,
     Lanes(Vec<LaneHead>),
 }
 
@@ -362,6 +378,7 @@ impl Record {
             | Self::DamageNote(_)
             | Self::PurgedChunk
             | Self::Purge(_)
+            | Self::Header
             | Self::Lanes(_) => None,
         }
     }
@@ -707,6 +724,7 @@ impl Record {
             FrameKind::Hold => crate::holds::decode(payload)?,
             FrameKind::PurgedEntry => Self::PurgedEntry(entry()?),
             FrameKind::PurgedChunk => Self::PurgedChunk,
+            FrameKind::Header => Self::Header,
             FrameKind::Lanes => Self::Lanes(crate::lanes::decode(payload)?),
             FrameKind::Purge => Self::Purge(minicbor::decode(payload).ok()?),
         })

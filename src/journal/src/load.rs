@@ -168,6 +168,10 @@ pub(crate) fn load(
                 return Err(OpenError::NewerFormat { segment: number, found, known });
             }
         }
+        let header = match header {
+            None if !stray => header_again(node, number, &file, len),
+            header => header,
+        };
         let lock = match &header {
             Some(header) => Some(header.lock),
             // Its trailer fits it no better.
@@ -197,6 +201,22 @@ pub(crate) fn load(
         refused: false,
     }
     .run(candidates)
+}
+
+/// The header of a segment that has lost both copies at its beginning.
+fn header_again(node: NodeId, segment: u32, file: &Arc<dyn DiskFile>, end: u64) -> Option<SegmentHeader> {
+    let (file, sealer) = (Arc::clone(file), Sealer::for_checksums(node, segment));
+    let mut scanner = Scanner::stored(Window { segment, file, sealer, start: SEGMENT_HEADER_BYTES as u64, end });
+    while let Ok(Some(found)) = scanner.next() {
+        match found {
+            Found::Frame { kind, payload, .. } if kind == FrameKind::Header as u8 => {
+                let header = SegmentHeader::decode_copy(&payload);
+                return header.filter(|header| header.segment == segment && header.node == node);
+            }
+            Found::Frame { .. } | Found::Damaged { .. } => {}
+        }
+    }
+    None
 }
 
 /// A disk that reads nothing of any file is gone, or is another day's: nothing is given up for that.
@@ -529,9 +549,9 @@ impl Loading<'_> {
                 return Err(mending()(e));
             }
         }
-        let Candidate { number, file, sealer, .. } = candidate;
-        let (file, sealer) = (Arc::clone(file), sealer.clone());
-        self.loaded.tail = Some(Tail { number: *number, file, sealer, end, reach, growing });
+        let Candidate { number, file, sealer, header, .. } = candidate;
+        let (file, sealer, header) = (Arc::clone(file), sealer.clone(), header.clone());
+        self.loaded.tail = Some(Tail { number: *number, file, sealer, end, reach, growing, header });
         Ok(())
     }
 
@@ -675,7 +695,8 @@ pub(crate) fn create_segment(
     let (node, number) = sealer.place();
     let (version, first_pos) = (FORMAT_VERSION, state.next_pos);
     let lock = sealer.lock().unwrap_or(Lock::PLAIN);
-    let mut bytes = SegmentHeader { version, segment: number, node, first_pos, chain, created, lock }.encode();
+    let header = SegmentHeader { version, segment: number, node, first_pos, chain, created, lock };
+    let mut bytes = header.encode();
     state.push_group(&sealer, &mut bytes, 0);
     let segments = segments_dir(dir);
     let path = segments.join(segment_name(number));
@@ -692,5 +713,5 @@ pub(crate) fn create_segment(
     }
     let growing = Growing::starting(state.next_pos, chain);
     let end = bytes.len() as u64;
-    Ok(Tail { number, file, sealer, end, reach: end, growing })
+    Ok(Tail { number, file, sealer, end, reach: end, growing, header: Some(header) })
 }

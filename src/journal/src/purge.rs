@@ -709,7 +709,11 @@ mod tests {
         purge(&journal, &[entry], &[]);
         let after = fs::read(dir.path().join("segments/00000001.seg")).unwrap();
         assert_ne!(lock().salt, before.0.salt);
-        let same = before.1.chunks(64).skip(8).zip(after.chunks(64).skip(8)).filter(|(a, b)| a == b).count();
+        let magic = b"HOLDFSEG";
+        let header = after.windows(magic.len()).rposition(|bytes| bytes == magic).expect("it is repeated");
+        let blocks = before.1.chunks(64).zip(after.chunks(64)).enumerate().skip(8);
+        let beside_header = blocks.filter(|(i, _)| !(header..header + 128).contains(&(i * 64)));
+        let same = beside_header.filter(|(_, (a, b))| a == b).count();
         assert_eq!(same, 0, "no block of the old file is in the new one");
         drop(journal);
         let journal = open_with(&dir, AtRest::sealed(keys));

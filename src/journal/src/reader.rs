@@ -47,6 +47,7 @@ impl Reader {
                 end,
                 reach: end,
                 growing,
+                header: None,
             })
         });
         let Some(tail) = tail else {

@@ -17,7 +17,9 @@ use model::{Disk, DiskFile, OpenMode};
 
 use crate::committer::{disk_failed, lock};
 use crate::error::AppendError;
-use crate::format::{FORMAT_VERSION, Lock, SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, encode_trailer};
+use crate::format::{
+    FORMAT_VERSION, FrameKind, Lock, SEGMENT_HEADER_BYTES, SegmentHeader, TRAILER_BYTES, encode_trailer,
+};
 use crate::format::{decode_trailer, segment_name, segment_number};
 use crate::journal::Journal;
 use crate::load::segments_dir;
@@ -129,7 +131,8 @@ fn copy(
     map: &mut dyn FnMut(u64, u8, Vec<u8>) -> (u8, Vec<u8>),
 ) -> io::Result<()> {
     let lock = sealer.lock().unwrap_or(Lock::PLAIN);
-    let mut out = header_of(segment, lock)?.encode();
+    let header = header_of(segment, lock)?;
+    let mut out = header.encode();
     let mut base = 0;
     let bytes = segment.file.len()?;
     let trailer = read_exactly(&*segment.file, bytes.saturating_sub(TRAILER_BYTES as u64), TRAILER_BYTES);
@@ -143,7 +146,10 @@ fn copy(
             Found::Frame { offset, kind, payload } => {
                 assert_eq!(at, offset, "every frame keeps its place");
                 let len = payload.len();
-                let (kind, payload) = map(offset, kind, payload);
+                let (kind, payload) = match FrameKind::is_clear(kind) {
+                    true => (kind, header.encode_copy()),
+                    false => map(offset, kind, payload),
+                };
                 if payload.len() != len {
                     return Err(io::Error::other("a frame was to be replaced by one of another length"));
                 }

@@ -189,7 +189,12 @@ impl State {
             Record::Hold(frame) => frame.apply(&mut self.holds),
             Record::Purge(frame) => self.note_purge(frame),
             Record::Lanes(heads) => heads.iter().for_each(|head| self.lanes.insert(*head)),
-            Record::Chunk { .. } | Record::ChunksNeeded(_) | Record::Rows | Record::Footer | Record::PurgedChunk => {}
+            Record::Chunk { .. }
+            | Record::ChunksNeeded(_)
+            | Record::Rows
+            | Record::Footer
+            | Record::PurgedChunk
+            | Record::Header => {}
         }
     }
 

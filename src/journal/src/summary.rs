@@ -341,11 +341,18 @@ pub(crate) struct Growing {
     pub(crate) rows: Vec<Vec<OwnEntry>>,
     /// Shared while a sealed segment is put into the index.
     pub(crate) tables: Arc<Tables>,
+    /// The header stands in it once more.
+    pub(crate) has_header: bool,
 }
 
 impl Growing {
     pub(crate) fn starting(first_pos: u64, chain: Chain) -> Self {
-        Self { summary: Summary::starting(first_pos, chain), rows: Vec::new(), tables: Arc::default() }
+        Self {
+            summary: Summary::starting(first_pos, chain),
+            rows: Vec::new(),
+            tables: Arc::default(),
+            has_header: false,
+        }
     }
 
     fn push_own(&mut self, epoch: Epoch, seq: u64, entry: OwnEntry) {
@@ -457,6 +464,7 @@ impl Growing {
             | Record::Purge(_)
             | Record::Lanes(_)
             | Record::Footer => {}
+            Record::Header => self.has_header = true,
         }
     }
 }

@@ -312,6 +312,49 @@ fn a_walk_leaves_nothing_out_while_segments_are_sealed() {
     assert_eq!(numbers(&journal).len(), 120);
 }
 
+/// Both copies of the header stood in the first sector: with that the newest segment was lost, and any one that had no trailer
+/// yet, since nothing else said how it was sealed.
+#[test]
+fn a_segment_that_lost_its_first_sector_keeps_the_others() {
+    const SECTOR: usize = 4 << 10;
+    let dir = tempdir();
+    let open = |dir: &TempDir| {
+        let options = options(dir.path());
+        let settings = JournalSettings { segment_bytes: ByteSize(64 << 10), ..options.settings };
+        Journal::open(JournalOptions { settings, ..options }).unwrap()
+    };
+    append(&open(&dir).0, 0..150);
+    let all = everything(&open(&dir).0);
+    let path = segment(&dir, 1);
+    let bytes = fs::read(&path).unwrap();
+    let behind: Vec<u64> = all.iter().filter(|l| l.offset >= SECTOR as u64).map(|l| l.pos.0).collect();
+    assert!(bytes.len() > 4 * SECTOR && !segment(&dir, 2).exists() && behind.len() > 50, "it is the newest one");
+    let disk = Arc::<FaultyDisk>::default();
+    for is_refused in [false, true] {
+        let copy = copy_of(&dir);
+        let path = segment(&copy, 1);
+        disk.faults.bad.lock().unwrap().clear();
+        match is_refused {
+            true => disk.faults.bad.lock().unwrap().push((path.clone(), 0..SECTOR as u64)),
+            false => fs::write(&path, [&vec![0; SECTOR], &bytes[SECTOR..]].concat()).unwrap(),
+        }
+        let listed = |found: Vec<Listed>| found.iter().map(|l| l.pos.0).collect::<Vec<_>>();
+        let reopen = || {
+            let options = options(copy.path());
+            let settings = JournalSettings { segment_bytes: ByteSize(64 << 10), ..options.settings };
+            let disk = Arc::clone(&disk) as Arc<dyn Disk>;
+            Journal::open(JournalOptions { disk, settings, ..options }).unwrap()
+        };
+        let (journal, report) = reopen();
+        assert!(!report.damage.is_empty() && report.new_epoch.is_some(), "{report:?}");
+        assert_eq!(listed(everything(&journal)), behind, "refused: {is_refused}");
+        append(&journal, 150..300);
+        drop(journal);
+        let journal = reopen().0;
+        assert_eq!(everything(&journal).len(), behind.len() + 150);
+    }
+}
+
 #[test]
 fn an_entry_damaged_in_a_sealed_segment_is_skipped_and_the_rest_is_read() {
     let dir = tempdir();

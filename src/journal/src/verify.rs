@@ -85,7 +85,7 @@ impl Checking<'_> {
         if let Some((offset, _)) = damage {
             self.find(number, offset, "the segment's header is damaged");
         }
-        if let Some(header) = header {
+        if let Some(header) = &header {
             if header.node != self.log.node || header.segment != number {
                 self.find(number, 0, "the segment's header is of another segment");
             }
@@ -160,6 +160,9 @@ impl Checking<'_> {
                 if !unpacks {
                     self.find(number, offset, "a chunk does not unpack");
                 }
+            }
+            if FrameKind::is_clear(kind) && header.is_some() && SegmentHeader::decode_copy(&payload) != header {
+                self.find(number, offset, "the header says something else where it is repeated");
             }
             self.report.purged_chunks += u64::from(matches!(record, Record::PurgedChunk));
             seen.note(&record, offset, |epoch| summary.own_before(epoch));

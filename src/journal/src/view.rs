@@ -13,7 +13,10 @@ use model::{
 
 use crate::error::ReadError;
 use crate::file::Base;
-use crate::format::{EntryPrefix, FRAME_HEADER_BYTES, FrameKind, PackedChunk, Record, SEGMENT_HEADER_BYTES};
+use crate::format::{
+    EntryPrefix, FRAME_HEADER_BYTES, FrameKind, HEADER_AGAIN_FROM, PackedChunk, Record, SEGMENT_HEADER_BYTES,
+    SegmentHeader,
+};
 use crate::index::{Index, IndexError, MemoryIndex, Sealed, SledIndex, damaged_dir, move_aside};
 use crate::pages::{Part, RowsAt};
 use crate::quarantine::Quarantine;
@@ -67,9 +70,17 @@ pub(crate) struct Tail {
     /// and a sync has nothing but the data to write.
     pub(crate) reach: u64,
     pub(crate) growing: Growing,
+    /// To be repeated in it; `None` when no copy was whole.
+    pub(crate) header: Option<SegmentHeader>,
 }
 
 impl Tail {
+    /// What has to be repeated in a write that ends there.
+    pub(crate) fn header_due(&self, end: u64) -> Option<Vec<u8>> {
+        let is_due = end >= HEADER_AGAIN_FROM && !self.growing.has_header;
+        self.header.as_ref().filter(|_| is_due).map(SegmentHeader::encode_copy)
+    }
+
     pub(crate) fn window(&self) -> Window {
         Window {
             segment: self.number,
